@@ -52,7 +52,7 @@ authorization: {mode: Webhook}
 clusterDomain: cluster.local
 clusterDNS: [$dns_service_ip]
 resolvConf: $node/resolv.conf
-evictionHard: {memory.available: "0", nodefs.available: 0%, nodefs.inodesFree: 0%, imagefs.available: 0%, imagefs.inodesFree: 0%}
+evictionHard: {memory.available: 0%, nodefs.available: 0%, nodefs.inodesFree: 0%, imagefs.available: 0%, imagefs.inodesFree: 0%}
 imageGCHighThresholdPercent: 100 # images come by e2e/load only and must stay
 EOF
     start_in_node kubelet "$node/bin/kubelet" --config="$node/kubelet.yaml" \
@@ -106,11 +106,16 @@ EOF
 wait_for_workers() {
     wait_until kubelet 60 node_is_ready
     wait_until kube-controller-manager 30 kubectl_as_admin get serviceaccount default
-    wait_until coredns 30 in_node "$BASH" -c "$(cat "$e2e/cluster/local/resolve")" resolve \
-        "$dns_service_ip" kubernetes.default.svc.cluster.local "$api_service_ip"
+    wait_until coredns 30 names_resolve
 }
 
 node_is_ready() {
     local path='{.status.conditions[?(@.type=="Ready")].status}'
     [[ $(kubectl_as_admin get node "$name" -o jsonpath="$path") == True ]]
+}
+
+# Through the Service's address, so it takes kube-proxy and CoreDNS both.
+names_resolve() {
+    in_node "$BASH" -c "$(<"$e2e/cluster/local/resolve")" resolve \
+        "$dns_service_ip" kubernetes.default.svc.cluster.local "$api_service_ip"
 }
