@@ -1,0 +1,76 @@
+//! Names that users, Kubernetes and the other processes see: namespaces, containers, labels, annotations.
+//! Used by every crate so that a name is spelled once. Knows nothing of what is done with them.
+
+/// Namespace of the operator, the webhook and the container patches.
+pub const SYSTEM_NAMESPACE: &str = "kuma-system";
+/// Name of the injected proxy container.
+pub const SIDECAR: &str = "kuma-sidecar";
+/// Name of the injected init container that sets up redirection.
+pub const INIT: &str = "kuma-init";
+/// The Mesh a pod or a Dataplane belongs to when it names none.
+pub const DEFAULT_MESH: &str = "default";
+/// User id of the proxy; redirection lets its traffic pass.
+pub const PROXY_UID: i64 = 5678;
+
+/// API group of the resources.
+pub const GROUP: &str = "kuma.io";
+/// API version of the resources, without the group.
+pub const VERSION: &str = "v1alpha1";
+
+/// The tag that names a service.
+pub const SERVICE_TAG: &str = "kuma.io/service";
+/// The tag that names a protocol.
+pub const PROTOCOL_TAG: &str = "kuma.io/protocol";
+/// Default value of [`SERVICE_TAG`] on the metrics endpoint (the Kuma page).
+pub const METRICS_SERVICE: &str = "dataplane-metrics";
+
+/// Label on a namespace or a pod that asks for injection.
+pub const INJECTION: &str = "kuma.io/sidecar-injection";
+/// Annotation on a namespace or a pod that asks for injection, Linkerd's spelling.
+pub const LINKERD_INJECT: &str = "linkerd.io/inject";
+/// Annotation (or label) that chooses the Mesh.
+pub const MESH: &str = "kuma.io/mesh";
+/// Annotation on an injected pod.
+pub const INJECTED: &str = "kuma.io/sidecar-injected";
+/// Annotation holding [`PROXY_UID`].
+pub const SIDECAR_UID: &str = "kuma.io/sidecar-uid";
+/// Annotation naming ContainerPatches, separated by commas.
+pub const CONTAINER_PATCHES: &str = "kuma.io/container-patches";
+
+/// Label: the namespace of the control plane of an injected pod.
+pub const CONTROL_PLANE_NS: &str = "linkerd.io/control-plane-ns";
+/// Label: the namespace of an injected pod.
+pub const WORKLOAD_NS: &str = "linkerd.io/workload-ns";
+/// Owner labels of an injected pod; exactly one of the six is set.
+pub const PROXY_DAEMONSET: &str = "linkerd.io/proxy-daemonset";
+/// See [`PROXY_DAEMONSET`].
+pub const PROXY_DEPLOYMENT: &str = "linkerd.io/proxy-deployment";
+/// See [`PROXY_DAEMONSET`].
+pub const PROXY_JOB: &str = "linkerd.io/proxy-job";
+/// See [`PROXY_DAEMONSET`].
+pub const PROXY_REPLICASET: &str = "linkerd.io/proxy-replicaset";
+/// See [`PROXY_DAEMONSET`].
+pub const PROXY_REPLICATIONCONTROLLER: &str = "linkerd.io/proxy-replicationcontroller";
+/// See [`PROXY_DAEMONSET`].
+pub const PROXY_STATEFULSET: &str = "linkerd.io/proxy-statefulset";
+
+/// Annotation: the injection decision, `injected` or `skipped: <reason>`.
+pub const DECISION: &str = "weir.io/injection";
+
+/// Annotation: inbound ports that are not redirected.
+pub const EXCLUDE_INBOUND_PORTS: &str = "traffic.kuma.io/exclude-inbound-ports";
+/// Annotation: outbound ports that are not redirected.
+pub const EXCLUDE_OUTBOUND_PORTS: &str = "traffic.kuma.io/exclude-outbound-ports";
+/// Annotation: inbound ports that are not redirected, Linkerd's spelling.
+pub const SKIP_INBOUND_PORTS: &str = "config.linkerd.io/skip-inbound-ports";
+/// Annotation: outbound ports that are not redirected, Linkerd's spelling.
+pub const SKIP_OUTBOUND_PORTS: &str = "config.linkerd.io/skip-outbound-ports";
+
+/// Prefix of the annotations that configure a pod's metrics endpoint.
+pub const METRICS_PREFIX: &str = "prometheus.metrics.kuma.io/";
+/// Annotation: overrides the Mesh's metrics port.
+pub const METRICS_PORT: &str = "prometheus.metrics.kuma.io/port";
+/// Annotation: overrides the Mesh's metrics path.
+pub const METRICS_PATH: &str = "prometheus.metrics.kuma.io/path";
+/// Prefix of the annotations that configure an aggregated application: `<prefix><name>-<field>`.
+pub const METRICS_AGGREGATE_PREFIX: &str = "prometheus.metrics.kuma.io/aggregate-";

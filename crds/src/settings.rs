@@ -1,0 +1,200 @@
+//! The settings document: what a proxy must know of its Mesh, merged and complete.
+//! The webhook bakes it into a pod and the operator streams it later; the proxy reads both with [`Settings::parse`].
+//! Knows nothing of resources: [`crate::merge`] makes it from them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The version this code writes, and the newest one it reads.
+pub const SETTINGS_VERSION: u32 = 1;
+
+/// Everything a proxy takes from its Mesh and its own overrides. JSON in camelCase; unknown fields are ignored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Settings {
+    /// Layout of the document; see [`SETTINGS_VERSION`].
+    pub version: u32,
+    /// Name of the Mesh.
+    pub mesh: String,
+    /// The metrics endpoint; `None` where the Mesh has no enabled metrics backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<MetricsSettings>,
+    /// Whether connections between proxies are secured.
+    #[serde(default)]
+    pub mtls: MtlsMode,
+}
+
+/// Mutual TLS between proxies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MtlsMode {
+    /// No enabled certificate authority.
+    #[default]
+    Disabled,
+    /// Secured and plain connections are both admitted.
+    Permissive,
+    /// Only secured connections are admitted.
+    Strict,
+}
+
+/// The metrics endpoint of a proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MetricsSettings {
+    /// TCP port of the endpoint, never 0.
+    pub port: u16,
+    /// Path of the endpoint, starting with `/`.
+    pub path: String,
+    /// Tags by which a TrafficPermission names the endpoint.
+    pub tags: BTreeMap<String, String>,
+    /// How the endpoint is secured.
+    pub tls: MetricsTls,
+    /// Regular expression on the names of the proxy's own families; `None` prints all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// Whether series that never changed are left out.
+    #[serde(default)]
+    pub used_only: bool,
+    /// Applications to scrape with the proxy, in the order of the Mesh and then of the override.
+    #[serde(default)]
+    pub aggregate: Vec<Aggregate>,
+}
+
+/// How a metrics endpoint is secured (`conf.tls.mode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MetricsTls {
+    /// The Mesh's mutual TLS where it has one, else plain.
+    #[default]
+    #[serde(rename = "activeMTLSBackend")]
+    ActiveMtlsBackend,
+    /// A certificate and key from files; without them the endpoint stays closed.
+    #[serde(rename = "providedTLS")]
+    ProvidedTls,
+    /// Plain.
+    #[serde(rename = "disabled")]
+    Disabled,
+}
+
+/// An application whose metrics are published with the proxy's. Entries that are not enabled are left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Aggregate {
+    /// Unique name of the entry.
+    pub name: String,
+    /// TCP port of the application, never 0.
+    pub port: u16,
+    /// Path on the application, starting with `/`.
+    pub path: String,
+    /// Where the application listens; `None` is the proxy's own address, then loopback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+}
+
+/// Why [`Settings::parse`] refused a document.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// Not JSON, or a field is missing or of the wrong type.
+    #[error("the settings document is not valid: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Written by a newer release, or by none.
+    #[error(
+        "the settings document has version {found}, this proxy reads version {SETTINGS_VERSION}: \
+         use a proxy of the release that wrote it, or recreate the pod"
+    )]
+    Version {
+        /// The document's version.
+        found: u32,
+    },
+}
+
+impl Settings {
+    /// Settings with nothing enabled, for a proxy whose Mesh is unknown or cannot be used.
+    pub fn without_metrics(mesh: &str) -> Self {
+        Self {
+            version: SETTINGS_VERSION,
+            mesh: mesh.to_owned(),
+            metrics: None,
+            mtls: MtlsMode::Disabled,
+        }
+    }
+
+    /// Reads a document; its version is looked at before anything else.
+    pub fn parse(json: &str) -> Result<Self, SettingsError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let Versioned { version } = serde_json::from_str(json)?;
+        if !(1..=SETTINGS_VERSION).contains(&version) {
+            return Err(SettingsError::Version { found: version });
+        }
+        Ok(serde_json::from_str(json)?)
+    }
+
+    /// Writes the document on one line.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self)
+            .expect("settings hold only strings, numbers and maps keyed by strings")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> Settings {
+        Settings {
+            version: SETTINGS_VERSION,
+            mesh: "default".into(),
+            metrics: Some(MetricsSettings {
+                port: 1234,
+                path: "/non-standard-path".into(),
+                tags: BTreeMap::from([("kuma.io/service".into(), "dataplane-metrics".into())]),
+                tls: MetricsTls::ActiveMtlsBackend,
+                filter: Some("http2_act.*".into()),
+                used_only: true,
+                aggregate: vec![Aggregate {
+                    name: "app".into(),
+                    port: 80,
+                    path: "/stats".into(),
+                    address: Some("127.0.0.1".into()),
+                }],
+            }),
+            mtls: MtlsMode::Permissive,
+        }
+    }
+
+    #[test]
+    fn a_document_survives_the_environment() {
+        let json = full().to_json();
+        assert_eq!(Settings::parse(&json).unwrap(), full());
+        assert!(json.contains(r#""tls":"activeMTLSBackend""#), "{json}");
+        assert!(json.contains(r#""mtls":"permissive""#), "{json}");
+        assert!(json.contains(r#""usedOnly":true"#), "{json}");
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_and_missing_ones_have_defaults() {
+        let settings = Settings::parse(r#"{"version":1,"mesh":"m","routes":[1]}"#).unwrap();
+        assert_eq!(settings, Settings::without_metrics("m"));
+    }
+
+    #[test]
+    fn a_newer_version_is_refused_before_its_fields_are_read() {
+        let error = Settings::parse(r#"{"version":7,"mesh":{"name":"m"}}"#)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("version 7") && error.contains("version 1"),
+            "{error}"
+        );
+        assert!(Settings::parse(r#"{"version":0,"mesh":"m"}"#).is_err());
+        assert!(
+            Settings::parse(r#"{"mesh":"m"}"#)
+                .unwrap_err()
+                .to_string()
+                .contains("version")
+        );
+    }
+}
