@@ -1,0 +1,2 @@
+//! The sidecar proxy as a library; `main` is a thin shell around it.
+pub mod telemetry;

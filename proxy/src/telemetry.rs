@@ -1,0 +1,152 @@
+//! Telemetry: what the proxy counts and how it is read. Workers hold a [`Recorder`] each and write to cells that
+//! nobody else writes; the admin thread holds a [`Telemetry`], which sums the workers' shards into the text format and
+//! retires what is idle. Must know nothing of the pipeline: labels and events are told to it.
+//!
+//! ```text
+//! worker: Recorder -> tables -> HttpSeries / TransportSeries -> cells (one shard per worker)
+//!                        | slow path, a label set met for the first time      | read
+//!                        v                                                    v
+//!                      store: label sets, attachments, retirement  --->  exposition
+//! ```
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+mod cells;
+mod expose;
+mod family;
+mod http;
+mod labels;
+mod process;
+mod recorder;
+mod render;
+mod set;
+mod store;
+mod transport;
+mod worker;
+
+pub use http::{HttpRef, HttpSeries, OVERFLOW};
+pub use labels::{
+    Authz, Classification, Direction, Dst, HttpErrorLabels, HttpLabels, HttpSide, NoTlsReason,
+    Peer, ResponseEnd, Route, Server, TcpErrorLabels, Tls, TransportEnd, TransportLabels,
+};
+pub use recorder::{Recorder, Seat};
+pub use transport::TransportSeries;
+
+/// How telemetry is kept.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How long a label set stays without being written to, and how long an absent scraper is waited for. Default
+    /// 10 minutes.
+    pub retain_idle: Duration,
+    /// How long a retired label set is at least left out of expositions before its totals are forgotten: longer than
+    /// the interval of any scraper that shall notice. Default 1 minute.
+    pub hidden_for: Duration,
+    /// The labels of `proxy_build_info`.
+    pub build: BuildInfo,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            retain_idle: Duration::from_secs(600),
+            hidden_for: Duration::from_secs(60),
+            build: BuildInfo::default(),
+        }
+    }
+}
+
+/// What was built; by default taken from the environment of the build.
+#[derive(Clone, Debug)]
+pub struct BuildInfo {
+    /// The version of the package.
+    pub version: String,
+    /// The commit, from `WEIR_GIT_SHA`, empty if unknown.
+    pub git_sha: String,
+    /// `release` or `debug`.
+    pub profile: String,
+    /// Who built it, from `WEIR_VENDOR`, else `weir`.
+    pub vendor: String,
+}
+
+impl Default for BuildInfo {
+    fn default() -> Self {
+        let profile = if cfg!(debug_assertions) {
+            "debug"
+        } else {
+            "release"
+        };
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            git_sha: option_env!("WEIR_GIT_SHA").unwrap_or_default().to_owned(),
+            profile: profile.to_owned(),
+            vendor: option_env!("WEIR_VENDOR").unwrap_or("weir").to_owned(),
+        }
+    }
+}
+
+/// What a scraper asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Only families whose printed name this matches anywhere.
+    pub filter: Option<regex::Regex>,
+    /// Leave out series that never changed.
+    pub used_only: bool,
+    /// The format of the body.
+    pub format: Format,
+}
+
+/// A format that telemetry can be read in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// The Prometheus text format 0.0.4.
+    #[default]
+    Text,
+}
+
+impl Format {
+    /// The value of `Content-Type`.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+/// The reader's side of telemetry; clones read the same.
+#[derive(Clone)]
+pub struct Telemetry {
+    store: Arc<store::Store>,
+    own: Arc<expose::Own>,
+}
+
+/// Telemetry for the given number of workers: the reader, and a seat for each of them.
+pub fn new(config: Config, workers: usize) -> (Telemetry, Vec<Seat>) {
+    let own = Arc::new(expose::Own::new());
+    let store = Arc::new(store::Store::new(config, workers));
+    let seats = (0..workers).map(|worker| Seat {
+        store: Arc::clone(&store),
+        worker,
+    });
+    let seats = seats.collect();
+    (Telemetry { store, own }, seats)
+}
+
+impl Telemetry {
+    /// Streams the selected families, one after the other. Blocks for as long as `out` does, holding no lock
+    /// meanwhile. An error is that of `out`; such an exposition does not count as seen.
+    pub fn expose(&self, selection: &Selection, out: &mut dyn io::Write) -> io::Result<()> {
+        expose::expose(&self.store, &self.own, selection, out)
+    }
+
+    /// Retires what is idle. Call about once a second, from one thread.
+    pub fn sweep(&self, now: Instant) {
+        self.store.sweep(now);
+    }
+
+    /// How many label sets are held, those included that are no longer shown.
+    pub fn label_sets(&self) -> usize {
+        self.store.sets()
+    }
+}

@@ -1,0 +1,124 @@
+//! The text exposition (0.0.4): streams family by family, in the order of the table, series in the order of their
+//! registration; then the proxy's own families. Called by `Telemetry::expose` on the thread of the scraper. It reads
+//! cells and never writes them.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::Selection;
+use super::family::Family;
+use super::process::Process;
+use super::render;
+use super::store::{Exposition, Store};
+
+mod text;
+
+use text::Body;
+
+/// What the exposition tells about itself and its process.
+pub(super) struct Own {
+    process: Process,
+    /// Nanoseconds that the last exposition took; 0 before the first.
+    last_nanos: AtomicU64,
+}
+
+impl Own {
+    pub(super) fn new() -> Self {
+        Self {
+            process: Process::new(),
+            last_nanos: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Writes the selected families to `out`.
+pub(super) fn expose(
+    store: &Store,
+    own: &Own,
+    selection: &Selection,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let mut exposition = store.begin();
+    let mut body = Body::new(selection, out);
+    for family in Family::ALL {
+        write_family(*family, &mut exposition, &mut body)?;
+    }
+    write_own(store, own, &mut body);
+    body.finish()?;
+    let took = u64::try_from(exposition.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    own.last_nanos.store(took.max(1), Ordering::Relaxed);
+    exposition.finish(selection.filter.is_none());
+    Ok(())
+}
+
+fn write_family(
+    family: Family,
+    exposition: &mut Exposition<'_>,
+    body: &mut Body<'_>,
+) -> io::Result<()> {
+    if !body.begin(family.name(), family.value().word(), family.help()) {
+        return Ok(());
+    }
+    for shown in exposition.sets(family.kind()) {
+        // A worker that adds a series to this very set waits meanwhile; hence nothing is sent here.
+        for series in shown.set.series().iter().filter(|s| s.family == family) {
+            let reading = series.read();
+            shown.checksum = shown.checksum.wrapping_add(reading.checksum());
+            body.series([&shown.set.labels, &series.suffix], &reading);
+        }
+        body.flush_full()?;
+    }
+    Ok(())
+}
+
+fn write_own(store: &Store, own: &Own, body: &mut Body<'_>) {
+    write_counts(store, body);
+    let name = "weir_scrape_duration_seconds";
+    let help = "Seconds that the scrape before this one took, the sending included.";
+    let last = own.last_nanos.load(Ordering::Relaxed);
+    if body.begin(name, "gauge", help) && last > 0 {
+        body.sample("", Duration::from_nanos(last).as_secs_f64());
+    }
+    for family in own.process.read() {
+        if body.begin(family.name, family.word, family.help) {
+            body.sample("", family.value);
+        }
+    }
+    let build = &store.config().build;
+    let help = "What this proxy was built from; always 1.";
+    if body.begin("proxy_build_info", "gauge", help) {
+        let mut labels = String::new();
+        render::label(&mut labels, "version", &build.version);
+        render::label(&mut labels, "git_sha", &build.git_sha);
+        render::label(&mut labels, "profile", &build.profile);
+        render::label(&mut labels, "vendor", &build.vendor);
+        body.sample(&labels, 1);
+    }
+}
+
+fn write_counts(store: &Store, body: &mut Body<'_>) {
+    let families = [
+        (
+            "weir_series",
+            "gauge",
+            "Series held, those included that are about to be forgotten; a histogram is one.",
+        ),
+        (
+            "weir_series_evicted_total",
+            "counter",
+            "Series forgotten because they were idle.",
+        ),
+    ];
+    for (at, (name, word, help)) in families.into_iter().enumerate() {
+        if !body.begin(name, word, help) {
+            continue;
+        }
+        for family in Family::ALL {
+            let (held, evicted) = store.counts(*family);
+            let mut labels = String::new();
+            render::label(&mut labels, "family", family.name());
+            body.known_sample(&labels, [held, evicted][at]);
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Lines of the text format, gathered in a buffer that is sent when it is full. Knows the selection: a family that is
+//! filtered out is never begun, one without lines prints no head.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use crate::telemetry::Selection;
+use crate::telemetry::cells::{BUCKETS, Reading};
+
+/// The buffer is sent when it holds so many bytes.
+const FULL: usize = 64 * 1024;
+
+/// The end of a bucket's labels; the bounds of `BOUNDS_MS`.
+const LE: [&str; BUCKETS] = [
+    "le=\"1\"} ",
+    "le=\"2\"} ",
+    "le=\"3\"} ",
+    "le=\"4\"} ",
+    "le=\"5\"} ",
+    "le=\"10\"} ",
+    "le=\"20\"} ",
+    "le=\"30\"} ",
+    "le=\"40\"} ",
+    "le=\"50\"} ",
+    "le=\"100\"} ",
+    "le=\"200\"} ",
+    "le=\"300\"} ",
+    "le=\"400\"} ",
+    "le=\"500\"} ",
+    "le=\"1000\"} ",
+    "le=\"2000\"} ",
+    "le=\"3000\"} ",
+    "le=\"4000\"} ",
+    "le=\"5000\"} ",
+    "le=\"10000\"} ",
+    "le=\"20000\"} ",
+    "le=\"30000\"} ",
+    "le=\"40000\"} ",
+    "le=\"50000\"} ",
+    "le=\"+Inf\"} ",
+];
+
+/// A body being written.
+pub(super) struct Body<'a> {
+    selection: &'a Selection,
+    out: &'a mut dyn Write,
+    buffer: Vec<u8>,
+    family: Head,
+}
+
+/// The family being written; its head is printed before its first line.
+struct Head {
+    name: &'static str,
+    word: &'static str,
+    help: &'static str,
+    printed: bool,
+}
+
+impl<'a> Body<'a> {
+    pub(super) fn new(selection: &'a Selection, out: &'a mut dyn Write) -> Self {
+        Self {
+            selection,
+            out,
+            buffer: Vec::with_capacity(FULL + FULL / 4),
+            family: Head {
+                name: "",
+                word: "",
+                help: "",
+                printed: false,
+            },
+        }
+    }
+
+    /// Begins a family; false if it is not selected.
+    pub(super) fn begin(
+        &mut self,
+        name: &'static str,
+        word: &'static str,
+        help: &'static str,
+    ) -> bool {
+        self.family = Head {
+            name,
+            word,
+            help,
+            printed: false,
+        };
+        let filter = self.selection.filter.as_ref();
+        filter.is_none_or(|filter| filter.is_match(name))
+    }
+
+    /// The lines of one series, unless it never changed and those are left out. `labels` are the two parts of its
+    /// labels, of which the second may be empty.
+    pub(super) fn series(&mut self, labels: [&str; 2], reading: &Reading) {
+        if self.selection.used_only && !reading.changed() {
+            return;
+        }
+        self.head();
+        match reading {
+            Reading::Counter(n) => self.integer("", labels, *n),
+            Reading::Gauge { ups, downs } => self.integer("", labels, ups.saturating_sub(*downs)),
+            Reading::Histogram { buckets, sum } => self.histogram(labels, buckets, *sum),
+        }
+    }
+
+    /// One line of a family of the proxy's own, without labels if they are empty.
+    pub(super) fn sample(&mut self, labels: &str, value: impl Display) {
+        self.head();
+        self.push(self.family.name);
+        if !labels.is_empty() {
+            self.push("{");
+            self.push(labels);
+            self.push("}");
+        }
+        writeln!(self.buffer, " {value}").expect("a Vec takes any bytes");
+    }
+
+    /// As [`sample`](Self::sample), for a count that starts at 0.
+    pub(super) fn known_sample(&mut self, labels: &str, value: u64) {
+        if value > 0 || !self.selection.used_only {
+            self.sample(labels, value);
+        }
+    }
+
+    /// Sends the buffer if it is full.
+    pub(super) fn flush_full(&mut self) -> io::Result<()> {
+        if self.buffer.len() >= FULL {
+            self.out.write_all(&self.buffer)?;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+
+    /// Sends the rest.
+    pub(super) fn finish(self) -> io::Result<()> {
+        self.out.write_all(&self.buffer)?;
+        self.out.flush()
+    }
+
+    fn head(&mut self) {
+        if !self.family.printed {
+            self.family.printed = true;
+            let Head {
+                name, word, help, ..
+            } = self.family;
+            for part in [
+                "# HELP ",
+                name,
+                " ",
+                help,
+                "\n# TYPE ",
+                name,
+                " ",
+                word,
+                "\n",
+            ] {
+                self.push(part);
+            }
+        }
+    }
+
+    fn push(&mut self, text: &str) {
+        self.buffer.extend_from_slice(text.as_bytes());
+    }
+
+    fn number(&mut self, n: u64) {
+        let mut digits = itoa::Buffer::new();
+        self.push(digits.format(n));
+    }
+
+    /// Name and labels up to the closing brace; true if there were labels.
+    fn open(&mut self, name_suffix: &str, [labels, suffix]: [&str; 2]) -> bool {
+        self.push(self.family.name);
+        self.push(name_suffix);
+        self.push("{");
+        self.push(labels);
+        if !labels.is_empty() && !suffix.is_empty() {
+            self.push(",");
+        }
+        self.push(suffix);
+        !(labels.is_empty() && suffix.is_empty())
+    }
+
+    fn integer(&mut self, name_suffix: &str, labels: [&str; 2], n: u64) {
+        self.open(name_suffix, labels);
+        self.push("} ");
+        self.number(n);
+        self.push("\n");
+    }
+
+    /// The buckets, cumulative; `_count` is the last of them, so that both agree in every exposition.
+    fn histogram(&mut self, labels: [&str; 2], buckets: &[u64; BUCKETS], sum: u64) {
+        let start = self.buffer.len();
+        if self.open("_bucket", labels) {
+            self.push(",");
+        }
+        let common = start..self.buffer.len();
+        let mut total = 0;
+        for (at, (le, n)) in LE.iter().zip(buckets).enumerate() {
+            if at > 0 {
+                self.buffer.extend_from_within(common.clone());
+            }
+            total += n;
+            self.push(le);
+            self.number(total);
+            self.push("\n");
+        }
+        self.open("_sum", labels);
+        self.push("} ");
+        self.milliseconds(sum);
+        self.integer("_count", labels, total);
+    }
+
+    /// Microseconds as milliseconds, with as many decimals as it takes.
+    fn milliseconds(&mut self, micros: u64) {
+        self.number(micros / 1_000);
+        let rest = micros % 1_000;
+        if rest > 0 {
+            let decimals = format!(".{rest:03}");
+            self.push(decimals.trim_end_matches('0'));
+        }
+        self.push("\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::cells::BOUNDS_MS;
+
+    #[test]
+    fn bounds_are_printed_as_they_are_compared() {
+        for (ms, le) in BOUNDS_MS.iter().zip(LE) {
+            assert_eq!(le, format!("le=\"{ms}\"}} "));
+        }
+    }
+
+    #[test]
+    fn sums_keep_their_microseconds() {
+        for (micros, text) in [(0, "0"), (7, "0.007"), (1_000, "1"), (12_340, "12.34")] {
+            let selection = Selection::default();
+            let mut out = Vec::new();
+            let mut body = Body::new(&selection, &mut out);
+            body.milliseconds(micros);
+            body.finish().unwrap();
+            assert_eq!(out, format!("{text}\n").as_bytes());
+        }
+    }
+}

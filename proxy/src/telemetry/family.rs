@@ -1,0 +1,115 @@
+//! The table of the families that traffic is counted in: names, types and help texts, in the order in which they
+//! are printed. A further family is one more row here, and a writer that resolves its cells.
+
+/// How the cells of a series become lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    /// One cell, only growing.
+    Counter,
+    /// Two cells, ups and downs, both only growing; the value is their difference.
+    Gauge,
+    /// One cell a bucket and one for the sum.
+    Histogram,
+}
+
+impl Value {
+    /// The word of the TYPE line.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// What a label set is, and thereby which families it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    /// `request_total`, `response_total`, `response_latency_ms`.
+    Http,
+    /// `tcp_*` but the duration.
+    Transport,
+    /// One family by itself.
+    Single(Family),
+}
+
+macro_rules! families {
+    ($($name:ident $kind:expr, $value:ident $text:literal $help:literal;)*) => {
+        /// A family of the table, in the order of printing.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(usize)]
+        pub(super) enum Family { $($name),* }
+
+        impl Family {
+            /// Every family, in the order of printing.
+            pub(super) const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The printed name.
+            pub(super) const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text),* }
+            }
+
+            /// The text of the HELP line.
+            pub(super) const fn help(self) -> &'static str {
+                match self { $(Self::$name => $help),* }
+            }
+
+            /// How its cells are read.
+            pub(super) const fn value(self) -> Value {
+                match self { $(Self::$name => Value::$value),* }
+            }
+
+            /// The kind of label set it belongs to.
+            pub(super) fn kind(self) -> Kind {
+                match self { $(Self::$name => $kind),* }
+            }
+        }
+    };
+}
+
+families! {
+    RequestTotal Kind::Http, Counter "request_total"
+        "Requests whose head the proxy has parsed.";
+    ResponseTotal Kind::Http, Counter "response_total"
+        "Responses whose stream has ended, however it ended.";
+    ResponseLatency Kind::Http, Histogram "response_latency_ms"
+        "Milliseconds from the parsed head of a request to the first data of its response.";
+    InboundHttpErrors Kind::Single(Self::InboundHttpErrors), Counter "inbound_http_errors_total"
+        "Answers to inbound requests that the proxy made up itself.";
+    OutboundHttpErrors Kind::Single(Self::OutboundHttpErrors), Counter "outbound_http_errors_total"
+        "Answers to outbound requests that the proxy made up itself.";
+    TcpOpenTotal Kind::Transport, Counter "tcp_open_total"
+        "Connections opened.";
+    TcpOpenConnections Kind::Transport, Gauge "tcp_open_connections"
+        "Connections open now.";
+    TcpReadBytes Kind::Transport, Counter "tcp_read_bytes_total"
+        "Bytes of application data read from the peer.";
+    TcpWriteBytes Kind::Transport, Counter "tcp_write_bytes_total"
+        "Bytes of application data written to the peer.";
+    TcpCloseTotal Kind::Transport, Counter "tcp_close_total"
+        "Connections closed.";
+    TcpDuration Kind::Single(Self::TcpDuration), Histogram "tcp_connection_duration_ms"
+        "Milliseconds that a connection was open, recorded when it closes.";
+    InboundTcpErrors Kind::Single(Self::InboundTcpErrors), Counter "inbound_tcp_errors_total"
+        "Inbound connections that the proxy could not process.";
+    OutboundTcpErrors Kind::Single(Self::OutboundTcpErrors), Counter "outbound_tcp_errors_total"
+        "Outbound connections that the proxy could not process.";
+    DetectTimeout Kind::Single(Self::DetectTimeout), Counter "weir_http_detect_timeout_total"
+        "Connections passed on unrecognised because neither side spoke in time.";
+    Unparsed Kind::Single(Self::Unparsed), Counter "weir_http_unparsed_total"
+        "Connections that began as HTTP and go on unmeasured.";
+}
+
+impl Family {
+    /// How many families there are.
+    pub(super) const COUNT: usize = Self::ALL.len();
+
+    /// True where every label has few values that are all known beforehand: such series never retire.
+    pub(super) fn bounded(self) -> bool {
+        matches!(
+            self,
+            Self::TcpDuration | Self::DetectTimeout | Self::Unparsed
+        )
+    }
+}
