@@ -34,10 +34,10 @@ install_without_services() {
         chmod 755 "$policy"
     fi
     if ! run_apt "$@"; then
-        rm -f "${ours:-/nonexistent/policy}"
+        [[ -z $ours ]] || rm -f "$ours"
         die "apt-get could not install: $*"
     fi
-    rm -f "${ours:-/nonexistent/policy}"
+    [[ -z $ours ]] || rm -f "$ours"
     command -v systemctl >/dev/null || return 0
     for unit in $(dpkg-query --listfiles "$@" | sed -n 's#.*/systemd/system/\([^/@]*\.\(service\|timer\)\)$#\1#p'); do
         systemctl --quiet disable "$unit" 2>/dev/null || true

@@ -66,7 +66,7 @@ create_cgroups() {
     local root controller
     for root in $(cgroup_roots); do
         if [[ -f $root/cgroup.subtree_control ]]; then
-            for controller in $(cat "$root/cgroup.controllers"); do
+            for controller in $(<"$root/cgroup.controllers"); do
                 echo "+$controller" >"$root/cgroup.subtree_control" 2>/dev/null || true
             done
         fi

@@ -1,0 +1,50 @@
+# shellcheck shell=bash
+# Compile the programs of a pinned Go module once, into a cache outside the checkout.
+# The caller sets: what (prefix of the cache directory), title, module (directory), packages, flags.
+
+# The version that the module's go.mod requires of a dependency.
+required_version() {
+    awk -v path="$1" '$1 == "require" { sub(/^require /, "") } $1 == path { print $2; exit }' "$module/go.mod"
+}
+
+# The cache directory for this very input, built or not.
+cache_directory() {
+    local key
+    key=$(
+        cd "$module" || exit
+        {
+            find . -name '*.go' -o -name go.mod -o -name go.sum | LC_ALL=C sort | xargs cat
+            printf '%s\n' "${packages[@]}" "${flags[@]}"
+            go version
+        } | sha256sum | cut -c1-16
+    )
+    printf '%s/%s-%s\n' "${WEIR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/weir}" "$what" "$key"
+}
+
+build_into() {
+    local target=$1 building=$1.building
+    rm -rf "$building"
+    mkdir -p "$building"
+    echo "building $title into $target (once)" >&2
+    (cd "$module" && nice -n 10 go build "${flags[@]}" -o "$building/" "${packages[@]}") >&2
+    mv "$building" "$target"
+}
+
+# compile_once [--where]: build unless it was, and print the directory; --where only prints it.
+compile_once() {
+    local target
+    export CGO_ENABLED=0 GOFLAGS=
+    if ! command -v go >/dev/null; then
+        echo "error: Go $(awk '$1 == "go" { print $2 }' "$module/go.mod") or later is needed to build $title: install it and put it on PATH" >&2
+        return 69
+    fi
+    target=$(cache_directory)
+    if [[ ${1:-} != --where && ! -d $target ]]; then
+        mkdir -p "$(dirname "$target")"
+        exec 8>"$target.lock"
+        flock 8 # another build of the same input is awaited, not repeated
+        [[ -d $target ]] || build_into "$target"
+        exec 8>&-
+    fi
+    echo "$target"
+}
