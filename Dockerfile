@@ -1,0 +1,32 @@
+# The three images of Weir, for publishing:
+#   docker build --target proxy -t weir-proxy:dev .      (likewise webhook, operator)
+# Each holds one static binary and nothing else: no shell, no package, no root.
+FROM rust:1.95.0-bookworm AS build
+WORKDIR /src
+COPY . .
+ENV RUSTFLAGS="-C target-feature=+crt-static"
+# Naming the target keeps the flags away from build scripts and procedural macros.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target \
+    set -e; \
+    target="$(rustc -vV | sed -n 's/^host: //p')"; \
+    cargo build --release --locked --target "$target" \
+        --package weir-proxy --package weir-webhook --package weir-operator --bins; \
+    mkdir /out; \
+    cp "target/$target/release/weir-proxy" "target/$target/release/weir-webhook" \
+        "target/$target/release/weir-operator" /out/
+
+FROM scratch AS proxy
+COPY --from=build /out/weir-proxy /weir-proxy
+USER 5678:5678
+ENTRYPOINT ["/weir-proxy"]
+
+FROM scratch AS webhook
+COPY --from=build /out/weir-webhook /weir-webhook
+USER 65532:65532
+ENTRYPOINT ["/weir-webhook"]
+
+FROM scratch AS operator
+COPY --from=build /out/weir-operator /weir-operator
+USER 65532:65532
+ENTRYPOINT ["/weir-operator"]
