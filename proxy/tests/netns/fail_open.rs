@@ -89,8 +89,10 @@ fn one_beat_is_enough_and_only_of_the_proxys_uid() {
         socket.send_to(b"beat", (POD_V4, heartbeat::PORT)).unwrap();
     });
     assert!(is_direct(&pod), "forged from outside");
-    beat_once(&pod.inside, PROXY_UID);
-    assert!(is_redirected(&pod));
+    eventually("redirected", ANSWER_TIMEOUT, || {
+        beat_once(&pod.inside, PROXY_UID);
+        is_redirected(&pod)
+    });
 }
 
 #[test]

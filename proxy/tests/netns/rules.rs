@@ -9,7 +9,7 @@ use weir_proxy::init;
 
 use crate::namespace::{Namespace, is_skipped};
 use crate::pod::{ANSWER_TIMEOUT, FAR_V4, FAR_V6, POD_V4, POD_V6, Pod, ask, greet};
-use crate::stand_in::{PROXY_UID, beat_once, flags, redirect};
+use crate::stand_in::{Beating, PROXY_UID, beat_once, flags, redirect};
 
 /// Every kind of rule there is.
 const EVERYTHING: &str = "--exclude-inbound-ports 22,8000-8010 --exclude-outbound-ports 3306,5000-5001 \
@@ -79,15 +79,16 @@ fn a_table_of_somebody_else_stays() {
     assert!(listed(&namespace).contains("table inet theirs"));
 }
 
-/// A pod under `line` where everything may be redirected: its rules count one beat.
-fn alive(line: &str) -> Pod {
+/// A pod under the flags `line`, whose proxy beats until the second value is dropped.
+fn alive(line: &str) -> (Pod, Beating) {
     let pod = Pod::new();
     redirect(&pod.inside, line);
     greet(&pod.inside, "inbound", "[::]:4143");
     greet(&pod.inside, "outbound", "127.0.0.1:4140");
     greet(&pod.inside, "outbound", "[::1]:4140");
     beat_once(&pod.inside, PROXY_UID);
-    pod
+    let beating = Beating::start(&pod.inside, PROXY_UID);
+    (pod, beating)
 }
 
 fn first_word(answer: std::io::Result<String>) -> String {
@@ -104,7 +105,7 @@ fn excluded_ports_go_direct() {
     if is_skipped() {
         return;
     }
-    let pod =
+    let (pod, _beating) =
         alive("--exclude-inbound-ports 7001,7010-7012 --exclude-outbound-ports 7001,7010-7012");
     for (port, is_direct) in [
         (7000, false),
@@ -141,7 +142,8 @@ fn excluded_subnets_go_direct() {
     if is_skipped() {
         return;
     }
-    let pod = alive("--exclude-inbound-ips fd77::/16 --exclude-outbound-ips 198.51.100.0/29");
+    let (pod, _beating) =
+        alive("--exclude-inbound-ips fd77::/16 --exclude-outbound-ips 198.51.100.0/29");
     greet(&pod.inside, "app", "[::]:80");
     greet(&pod.peer, "server", "[::]:80");
     let word = |namespace, to: IpAddr| first_word(ask(namespace, (to, 80)));
@@ -156,7 +158,7 @@ fn ipv4_mode_leaves_ipv6_alone() {
     if is_skipped() {
         return;
     }
-    let pod = alive("--ip-family-mode ipv4");
+    let (pod, _beating) = alive("--ip-family-mode ipv4");
     greet(&pod.inside, "app", "[::]:80");
     assert_eq!(first_word(ask(&pod.peer, (POD_V4, 80))), "inbound");
     assert_eq!(first_word(ask(&pod.peer, (POD_V6, 80))), "app");
@@ -167,7 +169,7 @@ fn udp_and_dns_are_untouched() {
     if is_skipped() {
         return;
     }
-    let pod = alive("");
+    let (pod, _beating) = alive("");
     greet(&pod.peer, "dns", "[::]:53");
     assert_eq!(first_word(ask(&pod.inside, (FAR_V4, 53))), "dns");
     let server = pod.peer.enter(|| UdpSocket::bind((FAR_V4, 53))).unwrap();
@@ -184,7 +186,7 @@ fn traffic_that_the_pod_only_routes_is_not_redirected() {
     if is_skipped() {
         return;
     }
-    let pod = alive("");
+    let (pod, _beating) = alive("");
     let nested = Namespace::new();
     let path = nested.path();
     pod.inside.exec(&format!(
