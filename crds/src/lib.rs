@@ -8,6 +8,7 @@ pub mod annotations;
 pub mod conf;
 pub mod container_patch;
 pub mod dataplane;
+pub mod default;
 pub mod env;
 #[cfg(feature = "kube")]
 pub mod kubernetes;
@@ -19,6 +20,8 @@ pub mod ports;
 pub mod probe;
 pub mod settings;
 pub mod traffic_permission;
+pub mod universal;
+pub mod validate;
 pub mod violation;
 
 #[cfg(feature = "kube")]

@@ -53,6 +53,11 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// The path of an entry of this map, whose keys may hold dots: `tags["kuma.io/service"]`.
+    pub(crate) fn path_of_entry(&self, key: &str) -> String {
+        format!("{}[{}]", self.path, Value::from(key))
+    }
+
     /// The value under `key`; absent where this place is no object.
     pub(crate) fn get(&self, key: &str) -> Node<'a> {
         Node::at(self.value.get(key).unwrap_or(ABSENT), self.path_of(key))
@@ -129,8 +134,7 @@ impl<'a> Node<'a> {
         entries
             .iter()
             .map(|(key, value)| {
-                let path = format!("{}[{key:?}]", self.path);
-                let text = Node::at(value, path).text_or_empty()?;
+                let text = Node::at(value, self.path_of_entry(key)).text_or_empty()?;
                 Ok((key.clone(), text.to_owned()))
             })
             .collect()
