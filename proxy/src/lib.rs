@@ -1,4 +1,18 @@
 //! The sidecar proxy as a library; `main` is a thin shell around it.
+//!
+//! ```text
+//! connection -> accept -> detect -> route -> forward -> record -> expose
+//! ```
+pub mod accept;
+pub mod activity;
+pub mod buffer;
+pub mod connection;
+pub mod detect;
+pub mod endpoints;
+pub mod forward;
 pub mod heartbeat;
+pub mod http1;
 pub mod init;
+pub mod record;
 pub mod telemetry;
+pub mod worker;

@@ -1,0 +1,214 @@
+//! Accepting: the listeners of a worker, and what each accepted connection is meant for.
+//!
+//! `worker` runs one `listen` per listener. A connection goes on to `connection`, is handed
+//! to the metrics listener, or is refused by the own-port guard. It must not read a byte.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::connection::{self, Accepted};
+use crate::endpoints::{Endpoint, EndpointSet};
+use crate::forward::reset;
+use crate::telemetry::{Direction, Dst, Peer, Server, TcpErrorLabels};
+use crate::worker::Worker;
+
+mod guard;
+mod original;
+
+pub use guard::{Guard, Refusal};
+
+/// How long a listener rests when the system has no file descriptor or memory for another
+/// connection. Default: 50 ms.
+pub const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the connections of a listener are meant for.
+#[derive(Clone, Debug)]
+pub enum Purpose {
+    /// Redirected connections to the application: the original destination, guarded.
+    Inbound,
+    /// Redirected connections of the application: the original destination, guarded.
+    Outbound,
+    /// Connections to one port of the application (Universal).
+    Application { addr: SocketAddr, server: Server },
+    /// Connections of the application to one service (Universal).
+    Service(Rc<EndpointSet>),
+}
+
+/// Where one connection is meant to go.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// The application, at the port the client meant.
+    Application {
+        addr: SocketAddr,
+        port: u16,
+        server: Option<Server>,
+    },
+    /// Wherever the application was going.
+    Address(SocketAddr),
+    /// An endpoint of a service, by the port of its listener.
+    Service { set: Rc<EndpointSet>, port: u16 },
+}
+
+/// A connection for the metrics endpoint of this process: its original destination is the
+/// metrics port in force.
+#[derive(Debug)]
+pub struct Handoff {
+    pub stream: std::net::TcpStream,
+    /// The scraper's real address.
+    pub peer: SocketAddr,
+}
+
+/// A bound listener on its way to a worker's thread, with the purpose of its connections.
+#[derive(Debug)]
+pub struct Plan {
+    pub listener: std::net::TcpListener,
+    pub aim: Aim,
+}
+
+/// A [`Purpose`] that can still move between threads.
+#[derive(Clone, Debug)]
+pub enum Aim {
+    Inbound,
+    Outbound,
+    Application {
+        addr: SocketAddr,
+        server: Server,
+    },
+    Service {
+        name: String,
+        endpoints: Vec<(SocketAddr, Dst)>,
+    },
+}
+
+impl Plan {
+    /// Becomes a listener of this thread's runtime.
+    pub fn open(self) -> io::Result<(TcpListener, Purpose)> {
+        let purpose = match self.aim {
+            Aim::Inbound => Purpose::Inbound,
+            Aim::Outbound => Purpose::Outbound,
+            Aim::Application { addr, server } => Purpose::Application { addr, server },
+            Aim::Service { name, endpoints } => {
+                let endpoints = endpoints
+                    .into_iter()
+                    .map(|(addr, dst)| Endpoint::new(addr, dst));
+                Purpose::Service(Rc::new(EndpointSet::new(&name, endpoints.collect())))
+            }
+        };
+        Ok((TcpListener::from_std(self.listener)?, purpose))
+    }
+}
+
+/// Accepts until told to stop.
+pub async fn listen(
+    worker: Rc<Worker>,
+    listener: TcpListener,
+    purpose: Purpose,
+    stop: CancellationToken,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => admit(&worker, stream, peer, &purpose),
+            // The client gave up while it was queued: accept(2) says to go on.
+            Err(error) if is_transient(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "accepting rests: the system has no room for another connection");
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
+
+fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, purpose: &Purpose) {
+    let target = match purpose {
+        Purpose::Application { addr, server } => {
+            let port = stream.local_addr().map_or(addr.port(), |a| a.port());
+            Target::Application {
+                addr: *addr,
+                port,
+                server: Some(server.clone()),
+            }
+        }
+        Purpose::Service(set) => {
+            let port = stream.local_addr().map_or(0, |a| a.port());
+            Target::Service {
+                set: Rc::clone(set),
+                port,
+            }
+        }
+        Purpose::Inbound | Purpose::Outbound => match redirected(worker, &stream, purpose) {
+            Ok(Some(target)) => target,
+            Ok(None) => return hand_off(worker, stream, peer),
+            Err(refusal) => return refuse(worker, &stream, purpose, refusal),
+        },
+    };
+    worker.spawn(connection::serve(
+        Rc::clone(worker),
+        Accepted { stream, target },
+    ));
+}
+
+/// The target of a redirected connection; none when it is the metrics listener's.
+fn redirected(
+    worker: &Worker,
+    stream: &TcpStream,
+    purpose: &Purpose,
+) -> Result<Option<Target>, Refusal> {
+    let original = original::destination(stream)?;
+    let guard = &worker.config.guard;
+    if matches!(purpose, Purpose::Outbound) {
+        return guard
+            .outbound(original)
+            .map(|addr| Some(Target::Address(addr)));
+    }
+    let addr = guard.inbound(original)?;
+    if Some(addr.port()) == worker.metrics_port.get() {
+        return Ok(None);
+    }
+    Ok(Some(Target::Application {
+        addr,
+        port: addr.port(),
+        server: None,
+    }))
+}
+
+fn hand_off(worker: &Worker, stream: TcpStream, peer: SocketAddr) {
+    let handed = stream
+        .into_std()
+        .map(|stream| worker.handoff.try_send(Handoff { stream, peer }));
+    if !matches!(handed, Ok(Ok(()))) {
+        tracing::warn!(%peer, "the metrics listener has no room for another connection");
+    }
+}
+
+fn refuse(worker: &Worker, stream: &TcpStream, purpose: &Purpose, refusal: Refusal) {
+    let direction = match purpose {
+        Purpose::Outbound | Purpose::Service(_) => Direction::Outbound,
+        Purpose::Inbound | Purpose::Application { .. } => Direction::Inbound,
+    };
+    tracing::debug!(%refusal, "refused");
+    worker.recorder.tcp_error(&TcpErrorLabels {
+        direction,
+        peer: Peer::Src,
+        error: "unexpected",
+        target_port: refusal.port(),
+    });
+    reset(stream);
+}

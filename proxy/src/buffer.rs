@@ -1,0 +1,204 @@
+//! The buffers of a worker: taken while bytes are in flight, given back when a
+//! connection has none, so that an idle connection holds no memory.
+//!
+//! `forward::relay` is the user. A buffer must not know what its bytes mean.
+
+use std::cell::RefCell;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::tcp::ReadHalf;
+
+/// A first buffer, in bytes: more than most requests and responses.
+pub const SMALL: usize = 16 * 1024;
+/// The buffer of a direction that filled a small one, in bytes.
+pub const LARGE: usize = 64 * 1024;
+/// Free buffers of each size that a worker keeps; the rest go back to the allocator.
+pub const KEEP: usize = 16;
+
+/// The free buffers of one worker.
+#[derive(Debug, Default)]
+pub struct Pool {
+    small: RefCell<Vec<Box<[u8]>>>,
+    large: RefCell<Vec<Box<[u8]>>>,
+}
+
+impl Pool {
+    fn take(&self, size: usize) -> Box<[u8]> {
+        let list = if size == SMALL {
+            &self.small
+        } else {
+            &self.large
+        };
+        list.borrow_mut()
+            .pop()
+            .unwrap_or_else(|| vec![0; size].into_boxed_slice())
+    }
+
+    fn give(&self, buffer: Box<[u8]>) {
+        let list = match buffer.len() {
+            SMALL => &self.small,
+            _ => &self.large,
+        };
+        let mut list = list.borrow_mut();
+        if list.len() < KEEP {
+            list.push(buffer);
+        }
+    }
+}
+
+/// The bytes of one direction of a connection pair: `start..ready` may be written,
+/// `ready..end` wait for a decision.
+#[derive(Debug, Default)]
+pub struct Flow {
+    bytes: Option<Box<[u8]>>,
+    start: usize,
+    ready: usize,
+    end: usize,
+    /// The last read filled the buffer: the next buffer is a large one.
+    wants_large: bool,
+}
+
+impl Flow {
+    /// Bytes that may be written now.
+    pub fn approved(&self) -> &[u8] {
+        self.bytes
+            .as_ref()
+            .map_or(&[], |b| &b[self.start..self.ready])
+    }
+
+    /// Bytes that were read and not yet approved.
+    pub fn pending(&self) -> &[u8] {
+        self.bytes
+            .as_ref()
+            .map_or(&[], |b| &b[self.ready..self.end])
+    }
+
+    /// Lets the first `n` pending bytes go.
+    pub fn approve(&mut self, n: usize) {
+        self.ready = (self.ready + n).min(self.end);
+    }
+
+    /// Forgets the first `n` approved bytes: they were written.
+    pub fn consume(&mut self, n: usize) {
+        self.start = (self.start + n).min(self.ready);
+    }
+
+    /// Forgets everything: nobody will read it.
+    pub fn clear(&mut self) {
+        self.start = self.end;
+        self.ready = self.end;
+    }
+
+    /// Forgets what waits for a decision: it will never go on.
+    pub fn drop_pending(&mut self) {
+        self.end = self.ready;
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Whether a pending head has reached the largest size there is.
+    pub fn is_full(&self) -> bool {
+        self.end - self.ready >= LARGE
+    }
+
+    /// Gives the buffer back when it holds nothing.
+    pub fn release(&mut self, pool: &Pool) {
+        if self.is_empty()
+            && let Some(buffer) = self.bytes.take()
+        {
+            (self.start, self.ready, self.end) = (0, 0, 0);
+            pool.give(buffer);
+        }
+    }
+
+    /// Appends bytes of the proxy's own making, approved.
+    pub fn append(&mut self, pool: &Pool, text: &[u8]) {
+        let space = self.space(pool);
+        let n = text.len().min(space.len());
+        space[..n].copy_from_slice(&text[..n]);
+        self.end += n;
+        self.ready = self.end;
+    }
+
+    /// Reads once from `from`: the number of bytes, 0 at its end.
+    pub fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut ReadHalf<'_>,
+        pool: &Pool,
+    ) -> Poll<std::io::Result<usize>> {
+        let space = self.space(pool);
+        let room = space.len();
+        let mut buf = ReadBuf::new(space);
+        let read = std::pin::Pin::new(from).poll_read(cx, &mut buf);
+        let n = buf.filled().len();
+        self.end += n;
+        self.wants_large = n == room || (self.wants_large && n > SMALL);
+        read.map_ok(|()| n)
+    }
+
+    /// Room to read into, never empty unless the flow is full.
+    fn space(&mut self, pool: &Pool) -> &mut [u8] {
+        let held = self.end - self.start;
+        let size = self.bytes.as_ref().map_or(0, |b| b.len());
+        let must_grow = size == SMALL && (held == size || (held == 0 && self.wants_large));
+        if size == 0 || must_grow {
+            let large = self.wants_large || must_grow;
+            let mut next = pool.take(if large { LARGE } else { SMALL });
+            if let Some(old) = self.bytes.take() {
+                next[..held].copy_from_slice(&old[self.start..self.end]);
+                pool.give(old);
+            }
+            self.move_to_front();
+            self.bytes = Some(next);
+        } else if self.start > 0 {
+            if let Some(bytes) = self.bytes.as_mut() {
+                bytes.copy_within(self.start..self.end, 0);
+            }
+            self.move_to_front();
+        }
+        let end = self.end;
+        self.bytes.as_mut().map_or(&mut [][..], |b| &mut b[end..])
+    }
+
+    fn move_to_front(&mut self) {
+        self.ready -= self.start;
+        self.end -= self.start;
+        self.start = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Flow, LARGE, Pool, SMALL};
+
+    #[test]
+    fn bytes_pass_in_order_and_the_buffer_goes_back() {
+        let pool = Pool::default();
+        let mut flow = Flow::default();
+        flow.append(&pool, b"hello");
+        assert_eq!(flow.approved(), b"hello");
+        flow.consume(2);
+        flow.append(&pool, b"!");
+        assert_eq!(flow.approved(), b"llo!");
+        flow.release(&pool);
+        assert_eq!(flow.approved(), b"llo!");
+        flow.consume(4);
+        flow.release(&pool);
+        assert!(flow.bytes.is_none());
+        assert_eq!(pool.small.borrow().len(), 1);
+    }
+
+    #[test]
+    fn a_full_buffer_grows_once_and_keeps_its_bytes() {
+        let pool = Pool::default();
+        let mut flow = Flow::default();
+        flow.append(&pool, &[1; SMALL]);
+        assert_eq!(flow.space(&pool).len(), LARGE - SMALL);
+        assert_eq!(flow.approved(), &[1; SMALL][..]);
+        assert_eq!(pool.small.borrow().len(), 1);
+    }
+}

@@ -1,0 +1,201 @@
+//! Waiting for the first bytes of a connection without delaying whoever speaks first.
+//!
+//! The first client byte decides. After a short silence the target is dialed and both
+//! sides are awaited; a port that is known to speak first is dialed at once. Called by
+//! `connection`; it must not know HTTP beyond the verdict, nor what is counted.
+
+use std::collections::HashSet;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::{Verdict, detect};
+use crate::buffer::{Flow, Pool};
+use crate::forward::{self, DialError};
+
+/// How long detection waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Silence of the client after which the target is dialed. Default: 2 ms.
+    pub silence: Duration,
+    /// Longest wait for the rest of a request line, after which the bytes pass as
+    /// opaque. Default: 10 s.
+    pub timeout: Duration,
+    /// How long a client that has not spoken yet may still begin an HTTP request, and so
+    /// earn an answer instead of a reset, when the target refused. Default: 50 ms.
+    pub refused_grace: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            silence: Duration::from_millis(2),
+            timeout: Duration::from_secs(10),
+            refused_grace: Duration::from_millis(50),
+        }
+    }
+}
+
+/// Ports whose application speaks first, as learned by one worker.
+#[derive(Debug, Default)]
+pub struct ServerFirst(HashSet<SocketAddr>);
+
+impl ServerFirst {
+    /// Most ports remembered; beyond it learning starts anew.
+    pub const CAPACITY: usize = 1024;
+
+    pub fn contains(&self, target: SocketAddr) -> bool {
+        self.0.contains(&target)
+    }
+
+    pub fn learn(&mut self, target: SocketAddr) {
+        if self.0.len() >= Self::CAPACITY {
+            self.0.clear();
+        }
+        self.0.insert(target);
+    }
+
+    /// A client spoke first after all.
+    pub fn forget(&mut self, target: SocketAddr) {
+        self.0.remove(&target);
+    }
+}
+
+/// What the first bytes showed.
+#[derive(Debug)]
+pub struct Detected {
+    pub verdict: Verdict,
+    /// The connection to the target, where it was opened while waiting.
+    pub server: Option<Result<TcpStream, DialError>>,
+    /// Bytes read from each side, in order, none of them approved.
+    pub up: Flow,
+    pub down: Flow,
+    /// The server spoke before the client.
+    pub server_first: bool,
+    /// A request line did not end in time.
+    pub timed_out: bool,
+}
+
+/// Waits for the first bytes of `client`, whose connection is meant for `target`.
+pub async fn wait(
+    client: &mut TcpStream,
+    target: SocketAddr,
+    dial_now: bool,
+    limits: (&Config, &forward::Config),
+    pool: &Pool,
+) -> io::Result<Detected> {
+    let (config, dialing) = limits;
+    let mut detected = Detected {
+        verdict: Verdict::NeedMore,
+        server: None,
+        up: Flow::default(),
+        down: Flow::default(),
+        server_first: false,
+        timed_out: false,
+    };
+    let deadline = Instant::now() + config.timeout;
+    if !dial_now {
+        let first = first_bytes(client, &mut detected, pool);
+        match timeout(config.silence, first).await {
+            Ok(read) => return rest(client, detected, read?, deadline, pool).await,
+            Err(_silence) => {}
+        }
+    }
+    detected.server = Some(forward::dial(target, dialing).await);
+    let grace = if matches!(detected.server, Some(Err(_))) {
+        Some(config.refused_grace)
+    } else {
+        None
+    };
+    let first = first_bytes(client, &mut detected, pool);
+    let read = match grace {
+        None => first.await?,
+        Some(grace) => match timeout(grace, first).await {
+            Ok(read) => read?,
+            Err(_) => First::Silence,
+        },
+    };
+    rest(client, detected, read, deadline, pool).await
+}
+
+/// Who spoke first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum First {
+    Client,
+    /// The client has closed its side without a word.
+    ClientEnd,
+    Server,
+    Silence,
+}
+
+/// Reads once from whichever side speaks first.
+async fn first_bytes(client: &mut TcpStream, d: &mut Detected, pool: &Pool) -> io::Result<First> {
+    let (mut from_client, _) = client.split();
+    let mut server = match &mut d.server {
+        Some(Ok(stream)) => Some(stream.split().0),
+        _ => None,
+    };
+    let (up, down) = (&mut d.up, &mut d.down);
+    poll_fn(|cx| {
+        if let Poll::Ready(read) = up.poll_read(cx, &mut from_client, pool) {
+            return Poll::Ready(read.map(|n| {
+                if n == 0 {
+                    First::ClientEnd
+                } else {
+                    First::Client
+                }
+            }));
+        }
+        if let Some(server) = &mut server
+            && let Poll::Ready(read) = down.poll_read(cx, server, pool)
+        {
+            // An end or an error is the relay's to see: it reads it again.
+            return Poll::Ready(Ok(if matches!(read, Ok(n) if n > 0) {
+                First::Server
+            } else {
+                First::Silence
+            }));
+        }
+        up.release(pool);
+        down.release(pool);
+        Poll::Pending
+    })
+    .await
+}
+
+/// Judges what was read, and waits for the rest of a request line.
+async fn rest(
+    client: &mut TcpStream,
+    mut detected: Detected,
+    mut first: First,
+    deadline: Instant,
+    pool: &Pool,
+) -> io::Result<Detected> {
+    loop {
+        detected.verdict = match first {
+            First::Client => detect(detected.up.pending()),
+            First::ClientEnd | First::Server | First::Silence => Verdict::Opaque,
+        };
+        detected.server_first |= first == First::Server && detected.up.is_empty();
+        if detected.verdict != Verdict::NeedMore {
+            return Ok(detected);
+        }
+        let more = first_bytes(client, &mut detected, pool);
+        match timeout_at(deadline, more).await {
+            Ok(read) => first = read?,
+            Err(_) => {
+                detected.timed_out = true;
+                detected.verdict = Verdict::Opaque;
+                return Ok(detected);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

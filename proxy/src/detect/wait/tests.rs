@@ -1,0 +1,103 @@
+//! Waiting with real sockets on loopback; the clock is the real one where it must be.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{Config, Detected, wait};
+use crate::buffer::Pool;
+use crate::detect::Verdict;
+use crate::forward;
+
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let addr = listener.local_addr().expect("an address");
+    let (client, accepted) = tokio::join!(TcpStream::connect(addr), listener.accept());
+    (client.expect("connect"), accepted.expect("accept").0)
+}
+
+async fn run(stream: &mut TcpStream, target: std::net::SocketAddr, config: &Config) -> Detected {
+    let forward = forward::Config::default();
+    wait(stream, target, false, (config, &forward), &Pool::default())
+        .await
+        .expect("no error")
+}
+
+#[tokio::test]
+async fn a_client_that_speaks_decides_and_nothing_is_dialed() {
+    let (mut client, mut accepted) = pair().await;
+    client
+        .write_all(b"GET / HTTP/1.1\r\n")
+        .await
+        .expect("write");
+    let nowhere = ([127, 0, 0, 1], 1).into();
+    let patient = Config {
+        silence: Duration::from_secs(60),
+        ..Config::default()
+    };
+    let detected = run(&mut accepted, nowhere, &patient).await;
+    assert_eq!(detected.verdict, Verdict::Http1);
+    assert!(detected.server.is_none());
+    assert_eq!(detected.up.pending(), b"GET / HTTP/1.1\r\n");
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_first_is_heard_at_once_and_learned() {
+    let (_client, mut accepted) = pair().await;
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let target = server.local_addr().expect("an address");
+    let greet = tokio::spawn(async move {
+        let (mut stream, _) = server.accept().await.expect("accept");
+        stream.write_all(b"hello").await.expect("write");
+        stream
+    });
+    let detected = run(&mut accepted, target, &Config::default()).await;
+    assert_eq!(detected.verdict, Verdict::Opaque);
+    assert!(detected.server_first);
+    assert_eq!(detected.down.pending(), b"hello");
+    drop(greet.await.expect("greeted"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_line_that_never_ends_passes_after_the_timeout() {
+    let (mut client, mut accepted) = pair().await;
+    client.write_all(b"GET / HT").await.expect("write");
+    let detected = run(
+        &mut accepted,
+        ([127, 0, 0, 1], 1).into(),
+        &Config::default(),
+    )
+    .await;
+    assert!(detected.timed_out);
+    assert_eq!(detected.verdict, Verdict::Opaque);
+    assert_eq!(detected.up.pending(), b"GET / HT");
+}
+
+#[tokio::test]
+async fn a_silent_client_of_a_dead_target_is_let_go_soon() {
+    let (_client, mut accepted) = pair().await;
+    let closed = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let target = closed.local_addr().expect("an address");
+    drop(closed);
+    let detected = run(&mut accepted, target, &Config::default()).await;
+    assert_eq!(detected.verdict, Verdict::Opaque);
+    assert!(matches!(detected.server, Some(Err(_))));
+}
+
+#[tokio::test]
+async fn a_client_that_only_closes_is_opaque() {
+    let (mut client, mut accepted) = pair().await;
+    client.shutdown().await.expect("shutdown");
+    let detected = run(
+        &mut accepted,
+        ([127, 0, 0, 1], 1).into(),
+        &Config::default(),
+    )
+    .await;
+    assert_eq!(detected.verdict, Verdict::Opaque);
+    assert!(detected.up.is_empty());
+    let mut rest = Vec::new();
+    drop(accepted);
+    client.read_to_end(&mut rest).await.expect("read");
+}

@@ -1,0 +1,270 @@
+//! The relay of one connection pair: bytes in, the same bytes out, both ways in one task.
+//!
+//! `connection` runs it once both sockets are open. With a session it asks how many
+//! bytes may go on; without one everything does. It must not know HTTP.
+//!
+//! A direction reads only when what it read before is written, so the buffer of each
+//! direction bounds its memory, and a slow reader slows its writer.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use crate::activity::Busy;
+use crate::buffer::{Flow, Pool};
+use crate::forward::reset;
+use crate::http1::exchange::End;
+use crate::http1::reply::Reply;
+use crate::http1::session::Session;
+use crate::record::Side;
+use crate::telemetry::Direction;
+
+mod half;
+
+use half::Half;
+
+/// How long an HTTP client may keep a connection open that its server has closed, before
+/// the proxy closes it too. Nothing can be answered on it any more.
+pub const LINGER: Duration = Duration::from_secs(10);
+
+/// A connection pair, ready to be relayed.
+pub struct Pair {
+    pub client: TcpStream,
+    pub server: TcpStream,
+    /// The accounts of the two sockets.
+    pub accepted: Side,
+    pub dialed: Side,
+    /// Bytes that detection has read already.
+    pub up: Flow,
+    pub down: Flow,
+    /// The HTTP/1 session; none for an opaque connection.
+    pub session: Option<Session>,
+    /// Tells which socket is the application's.
+    pub direction: Direction,
+}
+
+/// Relays until both sides have ended, and closes every account.
+pub async fn relay(mut pair: Pair, pool: &Pool, busy: Busy) {
+    let mut relay = Relay {
+        client: Half::new(&mut pair.client, &pair.accepted),
+        server: Half::new(&mut pair.server, &pair.dialed),
+        up: pair.up,
+        down: pair.down,
+        session: pair.session,
+        direction: pair.direction,
+        first_eof: None,
+        replied: false,
+        linger: None,
+        pool,
+        busy,
+    };
+    poll_fn(|cx| relay.poll(cx)).await;
+    let passes_reset = relay.server.broken && !relay.replied;
+    let (client_error, server_error) = relay.finish();
+    if client_error.is_some() {
+        reset(&pair.server);
+    } else if passes_reset {
+        reset(&pair.client);
+    }
+    pair.accepted.close(client_error.as_ref());
+    pair.dialed.close(server_error.as_ref());
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    Client,
+    Server,
+}
+
+struct Relay<'a> {
+    client: Half<'a>,
+    server: Half<'a>,
+    up: Flow,
+    down: Flow,
+    session: Option<Session>,
+    direction: Direction,
+    first_eof: Option<Which>,
+    /// The proxy has answered in the server's place: the connection ends.
+    replied: bool,
+    linger: Option<Pin<Box<Sleep>>>,
+    pool: &'a Pool,
+    busy: Busy,
+}
+
+impl Relay<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let mut moved = self.up_once(cx);
+            moved |= self.down_once(cx);
+            moved |= self.close_once(cx);
+            if self.is_over(cx) {
+                return Poll::Ready(());
+            }
+            if !moved {
+                break;
+            }
+        }
+        self.up.release(self.pool);
+        self.down.release(self.pool);
+        self.busy.set(self.is_busy());
+        Poll::Pending
+    }
+
+    /// Client to server.
+    fn up_once(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        if self.session.as_mut().is_some_and(Session::take_resumed) {
+            moved |= self.approve_up();
+        }
+        if self.up.approved().is_empty() && self.client.can_read() && !self.up.is_full() {
+            moved |= self.client.read_into(&mut self.up, self.pool, cx);
+            if moved {
+                self.approve_up();
+            }
+        }
+        if self.client.has_ended() && self.first_eof.is_none() {
+            self.first_eof = Some(Which::Client);
+            if let Some(session) = &mut self.session {
+                session.client_eof();
+            }
+            moved |= self.approve_up();
+        }
+        moved | self.server.write_from(&mut self.up, cx)
+    }
+
+    /// Server to client.
+    fn down_once(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        if self.down.approved().is_empty() && self.server.can_read() && !self.replied {
+            moved = self.server.read_into(&mut self.down, self.pool, cx);
+            if moved {
+                self.approve_down();
+            }
+        }
+        moved |= self.reply_once();
+        moved | self.client.write_from(&mut self.down, cx)
+    }
+
+    fn approve_up(&mut self) -> bool {
+        let pending = self.up.pending();
+        if pending.is_empty() {
+            return false;
+        }
+        let n = match &mut self.session {
+            _ if self.replied => 0,
+            Some(session) => session.request_bytes(pending, Instant::now()),
+            None => pending.len(),
+        };
+        self.up.approve(n);
+        if self.replied || self.session.as_ref().is_some_and(Session::is_refused) {
+            self.up.drop_pending();
+        }
+        n > 0
+    }
+
+    fn approve_down(&mut self) {
+        let pending = self.down.pending();
+        let n = match &mut self.session {
+            Some(session) => session.response_bytes(pending, Instant::now()),
+            None => pending.len(),
+        };
+        self.down.approve(n);
+        if self.server.has_ended() {
+            if self.first_eof.is_none() {
+                self.first_eof = Some(Which::Server);
+            }
+            let pending = self.down.pending().len();
+            self.down.approve(pending);
+        }
+    }
+
+    /// Answers in the server's place where the session says so.
+    fn reply_once(&mut self) -> bool {
+        let Some(session) = &mut self.session else {
+            return false;
+        };
+        if self.replied || self.client.has_ended() {
+            return false;
+        }
+        let reply = match session.refusal() {
+            Some(reply) => reply,
+            None if self.server.has_ended() && session.owes_first_answer() => Reply::Reset,
+            None => return false,
+        };
+        self.down.append(self.pool, reply.bytes());
+        self.replied = true;
+        true
+    }
+
+    /// Passes an end on, once everything before it is written.
+    fn close_once(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        if self.server.has_ended()
+            && !self.server.broken
+            && let Some(session) = &mut self.session
+        {
+            session.server_eof(Instant::now());
+        }
+        if self.up.is_empty() && (self.client.has_ended() || self.replied) {
+            moved |= self.server.shut(cx);
+        }
+        let answered = self.replied || (self.server.has_ended() && !self.server.broken);
+        if self.down.is_empty() && answered {
+            moved |= self.client.shut(cx);
+        }
+        moved
+    }
+
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.client.error.is_some() {
+            return true;
+        }
+        if self.server.broken && !self.replied && self.down.is_empty() {
+            return true;
+        }
+        let answered = self.server.has_ended() || self.replied;
+        if !(answered && self.down.is_empty() && self.client.is_shut()) {
+            return false;
+        }
+        if self.client.has_ended() && self.up.is_empty() {
+            return true;
+        }
+        if self.session.as_ref().is_none_or(Session::is_opaque) && !self.replied {
+            return false;
+        }
+        let linger = self
+            .linger
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        linger.as_mut().poll(cx).is_ready()
+    }
+
+    fn is_busy(&self) -> bool {
+        match &self.session {
+            Some(session) if !session.is_opaque() => session.is_busy(),
+            _ => match self.direction {
+                Direction::Inbound => !self.server.has_ended(),
+                Direction::Outbound => !self.client.has_ended(),
+            },
+        }
+    }
+
+    /// Closes the HTTP accounts; answers the error of each socket.
+    fn finish(self) -> (Option<std::io::Error>, Option<std::io::Error>) {
+        let (client, server) = (self.client.error, self.server.error);
+        if let Some(session) = self.session {
+            let is_clean = client.is_none() && server.is_none();
+            let end = match self.first_eof {
+                _ if session.is_tunnel() && is_clean => End::Complete,
+                _ if client.is_some() => End::Canceled,
+                Some(Which::Client) => End::Canceled,
+                _ => End::Reset,
+            };
+            session.finish(Instant::now(), end);
+        }
+        (client, server)
+    }
+}

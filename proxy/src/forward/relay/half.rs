@@ -1,0 +1,112 @@
+//! One socket of a relayed pair, with its account and the state of its two halves.
+//!
+//! The relay polls it. It must not know the other socket.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+use crate::buffer::{Flow, Pool};
+use crate::record::Side;
+
+pub(super) struct Half<'a> {
+    read: ReadHalf<'a>,
+    write: WriteHalf<'a>,
+    side: &'a Side,
+    /// The peer has closed its sending half.
+    eof: bool,
+    /// Our sending half is closed, or has failed.
+    shut: bool,
+    /// Reading failed: the peer has reset the connection.
+    pub(super) broken: bool,
+    /// What ended the socket, if it was an error.
+    pub(super) error: Option<io::Error>,
+}
+
+impl<'a> Half<'a> {
+    pub(super) fn new(stream: &'a mut TcpStream, side: &'a Side) -> Self {
+        let (read, write) = stream.split();
+        Self {
+            read,
+            write,
+            side,
+            eof: false,
+            shut: false,
+            broken: false,
+            error: None,
+        }
+    }
+
+    pub(super) fn can_read(&self) -> bool {
+        !self.eof
+    }
+
+    /// Whether nothing more will be read: the peer has closed, or has failed.
+    pub(super) fn has_ended(&self) -> bool {
+        self.eof
+    }
+
+    pub(super) fn is_shut(&self) -> bool {
+        self.shut
+    }
+
+    /// Reads once. Answers whether anything happened, an end or an error included.
+    pub(super) fn read_into(&mut self, flow: &mut Flow, pool: &Pool, cx: &mut Context<'_>) -> bool {
+        match flow.poll_read(cx, &mut self.read, pool) {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(0)) => self.eof = true,
+            Poll::Ready(Ok(n)) => self.side.read(n),
+            Poll::Ready(Err(error)) => {
+                self.eof = true;
+                self.broken = true;
+                self.error.get_or_insert(error);
+            }
+        }
+        true
+    }
+
+    /// Writes what is approved. Bytes for a peer that no longer reads are dropped: its
+    /// answer may still be on the way.
+    pub(super) fn write_from(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while !flow.approved().is_empty() {
+            if self.shut {
+                flow.clear();
+                return true;
+            }
+            match Pin::new(&mut self.write).poll_write(cx, flow.approved()) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(n)) => {
+                    self.side.written(n);
+                    flow.consume(n);
+                }
+                Poll::Ready(Err(error)) => {
+                    self.shut = true;
+                    self.error.get_or_insert(error);
+                    flow.clear();
+                }
+            }
+            moved = true;
+        }
+        moved
+    }
+
+    /// Closes our sending half. Answers whether that happened now.
+    pub(super) fn shut(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.shut {
+            return false;
+        }
+        match Pin::new(&mut self.write).poll_shutdown(cx) {
+            Poll::Pending => false,
+            // A peer that is already gone has nothing left to be told.
+            Poll::Ready(_) => {
+                self.shut = true;
+                true
+            }
+        }
+    }
+}

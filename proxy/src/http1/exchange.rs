@@ -1,0 +1,167 @@
+//! The account of one request: opened when its head is parsed, closed when its
+//! response has ended, however that was.
+//!
+//! `session` drives it. It must not know bytes or sockets. Dropping an exchange that
+//! was not ended closes its account as canceled, so that no request is lost.
+
+use std::time::Instant;
+
+use crate::telemetry::{Classification, HttpSeries, ResponseEnd};
+
+/// One request and its response.
+pub struct Exchange {
+    series: HttpSeries,
+    started: Instant,
+    /// The request's method is HEAD.
+    pub is_head: bool,
+    /// The request's method is CONNECT.
+    pub is_connect: bool,
+    status: Option<u16>,
+    grpc_status: Option<u16>,
+    timed: bool,
+    ended: bool,
+}
+
+/// How a response ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// As it should.
+    Complete,
+    /// The client went away first.
+    Canceled,
+    /// The server went away first.
+    Reset,
+    /// The proxy answered in the server's place, with this status and `error` label.
+    Replied(u16, &'static str),
+    /// The server's bytes could not be followed; they were passed on.
+    Unfollowed,
+}
+
+impl Exchange {
+    /// Opens the account: the head of the request has just been parsed.
+    pub fn open(series: HttpSeries, started: Instant) -> Self {
+        series.request();
+        Self {
+            series,
+            started,
+            is_head: false,
+            is_connect: false,
+            status: None,
+            grpc_status: None,
+            timed: false,
+            ended: false,
+        }
+    }
+
+    /// The final response head has arrived.
+    pub fn head(&mut self, status: u16) {
+        self.status = Some(status);
+    }
+
+    /// Whether the final response head has arrived.
+    pub fn has_head(&self) -> bool {
+        self.status.is_some()
+    }
+
+    /// The `grpc-status` of trailers, or of the head of a response without a body.
+    pub fn grpc_status(&mut self, code: Option<u16>) {
+        self.grpc_status = code;
+    }
+
+    /// The first data frame of the response, or its end when there was none.
+    pub fn first_data(&mut self, now: Instant) {
+        if !self.timed {
+            self.timed = true;
+            self.series
+                .latency(self.status, now.saturating_duration_since(self.started));
+        }
+    }
+
+    /// Closes the account.
+    pub fn end(mut self, now: Instant, end: End) {
+        self.close(now, end);
+    }
+
+    fn close(&mut self, now: Instant, end: End) {
+        self.ended = true;
+        let had_head = self.has_head();
+        let mut error = "";
+        match end {
+            End::Complete | End::Unfollowed => {}
+            End::Canceled => error = "canceled",
+            End::Reset => error = "reset",
+            End::Replied(status, label) => {
+                error = label;
+                self.status = Some(status);
+            }
+        }
+        if end == End::Reset && !had_head {
+            self.status = Some(502);
+        }
+        if self.status.is_some() {
+            self.first_data(now);
+        }
+        let classification = match end {
+            End::Reset => Classification::Failure,
+            End::Canceled if !had_head => Classification::Failure,
+            End::Unfollowed if !had_head => Classification::Success,
+            _ => classify(self.status, self.grpc_status),
+        };
+        let mut digits = itoa::Buffer::new();
+        let grpc_status = self.grpc_status.map_or("", |code| digits.format(code));
+        self.series.response(&ResponseEnd {
+            status: self.status,
+            classification,
+            grpc_status,
+            error,
+        });
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.close(Instant::now(), End::Canceled);
+        }
+    }
+}
+
+/// The page's rule: `grpc-status` decides where there is one, else the HTTP status does.
+/// Codes 2, 4, 7, 13, 14 and 15 (UNKNOWN, DEADLINE_EXCEEDED, PERMISSION_DENIED, INTERNAL,
+/// UNAVAILABLE, DATA_LOSS) are the server's failures.
+fn classify(status: Option<u16>, grpc_status: Option<u16>) -> Classification {
+    let failed = match (grpc_status, status) {
+        (Some(code), _) => matches!(code, 2 | 4 | 7 | 13 | 14 | 15),
+        (None, Some(status)) => (500..600).contains(&status),
+        (None, None) => true,
+    };
+    if failed {
+        Classification::Failure
+    } else {
+        Classification::Success
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::classify;
+    use crate::telemetry::Classification::{Failure, Success};
+
+    #[test]
+    fn the_grpc_status_decides_then_the_http_status() {
+        for (status, grpc, expected) in [
+            (200, None, Success),
+            (404, None, Success),
+            (429, None, Success),
+            (500, None, Failure),
+            (599, None, Failure),
+            (503, Some(0), Success),
+            (200, Some(2), Failure),
+            (200, Some(7), Failure),
+            (200, Some(8), Success),
+            (200, Some(16), Success),
+        ] {
+            assert_eq!(classify(Some(status), grpc), expected, "{status} {grpc:?}");
+        }
+    }
+}

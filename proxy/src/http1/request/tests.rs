@@ -1,0 +1,131 @@
+//! Request heads: what passes, what is refused, what goes on unmeasured.
+
+use super::{Framing, ParsedRequest, RequestHead, parse};
+
+fn head(text: &str) -> RequestHead<'_> {
+    match parse(text.as_bytes()) {
+        ParsedRequest::Head(head) => head,
+        other => panic!("{text:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn framing_is_what_the_fields_say() {
+    let post = "POST / HTTP/1.1\r\nHost: a\r\n";
+    assert_eq!(head(&format!("{post}\r\n")).framing, Framing::None);
+    assert_eq!(
+        head(&format!("{post}Content-Length: 5\r\n\r\n")).framing,
+        Framing::Length(5)
+    );
+    assert_eq!(
+        head(&format!("{post}Content-Length: 0\r\n\r\n")).framing,
+        Framing::None
+    );
+    let twice = format!("{post}Content-Length: 5\r\ncontent-length: 5, 5\r\n\r\n");
+    assert_eq!(head(&twice).framing, Framing::Length(5));
+    assert_eq!(
+        head(&format!("{post}Transfer-Encoding: CHUNKED\r\n\r\n")).framing,
+        Framing::Chunked
+    );
+    let list = format!("{post}Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n");
+    assert_eq!(head(&list).framing, Framing::Chunked);
+}
+
+#[test]
+fn ambiguous_framing_is_refused() {
+    for (version, fields) in [
+        ("1.1", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"),
+        ("1.1", "Transfer-Encoding: chunked\r\nContent-Length: 0\r\n"),
+        ("1.1", "Content-Length: 5\r\nContent-Length: 6\r\n"),
+        ("1.1", "Content-Length: 5, 6\r\n"),
+        ("1.1", "Content-Length: +5\r\n"),
+        ("1.1", "Content-Length: -1\r\n"),
+        ("1.1", "Content-Length: 5 5\r\n"),
+        ("1.1", "Content-Length: 0x5\r\n"),
+        ("1.1", "Content-Length:\r\n"),
+        ("1.1", "Content-Length: 99999999999999999999\r\n"),
+        ("1.1", "Transfer-Encoding: xchunked\r\n"),
+        ("1.1", "Transfer-Encoding: chunked, identity\r\n"),
+        ("1.1", "Transfer-Encoding: chunked, chunked\r\n"),
+        (
+            "1.1",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n",
+        ),
+        ("1.1", "Transfer-Encoding:\r\n"),
+        ("1.1", "Transfer-Encoding: \"chunked\"\r\n"),
+        ("1.0", "Transfer-Encoding: chunked\r\n"),
+    ] {
+        let text = format!("POST / HTTP/{version}\r\nHost: a\r\n{fields}\r\n");
+        assert!(
+            matches!(parse(text.as_bytes()), ParsedRequest::Ambiguous(_)),
+            "{text:?}"
+        );
+    }
+}
+
+#[test]
+fn odd_syntax_passes_unmeasured() {
+    for text in [
+        "GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n",
+        "GET / HTTP/1.1\r\nbad name: x\r\n\r\n",
+        "GET / HTTP/1.1\r\nContent-Length : 5\r\n\r\n",
+        "GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        "GET / HTTP/1.1\nHost: a\n\n",
+        "GET / HTTP/1.1\r\nHost: a\n\r\n",
+        "GET /\0 HTTP/1.1\r\n\r\n",
+    ] {
+        assert!(
+            matches!(parse(text.as_bytes()), ParsedRequest::Unparsed(_)),
+            "{text:?}"
+        );
+    }
+}
+
+#[test]
+fn the_authority_is_the_targets_or_the_hosts() {
+    for (line, expected) in [
+        ("GET / HTTP/1.1", "Web.example:8080"),
+        ("GET http://other:81/x?y HTTP/1.1", "other:81"),
+        ("GET http://user@other?x HTTP/1.1", "other"),
+        ("OPTIONS * HTTP/1.1", "Web.example:8080"),
+        ("CONNECT db:5432 HTTP/1.1", "db:5432"),
+    ] {
+        let text = format!("{line}\r\nHost: Web.example:8080\r\n\r\n");
+        assert_eq!(head(&text).authority, expected.as_bytes(), "{line}");
+    }
+    assert_eq!(head("GET / HTTP/1.0\r\n\r\n").authority, b"");
+}
+
+#[test]
+fn methods_and_upgrades_that_matter_are_seen() {
+    assert!(head("HEAD / HTTP/1.1\r\n\r\n").is_head);
+    assert!(head("CONNECT a:1 HTTP/1.1\r\n\r\n").is_connect);
+    assert!(head("GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n").upgrade);
+}
+
+#[test]
+fn many_fields_fit_and_too_many_pass_unmeasured() {
+    let many = |n: usize| {
+        let fields: String = (0..n).map(|i| format!("x-{i}: 1\r\n")).collect();
+        format!("GET / HTTP/1.1\r\n{fields}\r\n")
+    };
+    assert_eq!(head(&many(300)).framing, Framing::None);
+    assert!(matches!(
+        parse(many(600).as_bytes()),
+        ParsedRequest::Unparsed("too many fields")
+    ));
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_are_judged_without_a_panic(bytes: Vec<u8>) {
+        let _ = parse(&bytes);
+    }
+
+    #[test]
+    fn a_head_never_reaches_beyond_the_bytes(text in "[A-Z]{1,5} /[a-z]{0,5} HTTP/1\\.[01]\r\n([a-zA-Z-]{1,10}: [ -~]{0,10}\r\n){0,5}\r\n") {
+        if let ParsedRequest::Head(head) = parse(text.as_bytes()) {
+            proptest::prop_assert_eq!(head.len, text.len());
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! One HTTP/1 connection pair as a state machine without I/O: it is shown the bytes of
+//! both directions in order and answers how many of them may go on.
+//!
+//! `forward::relay` owns it and moves the bytes. Bytes are approved as they came; the
+//! only ones held back are an incomplete head and a refused request. It must not know
+//! sockets, buffers or timers.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::body::ChunkReader;
+use super::exchange::{End, Exchange};
+use super::reply::Reply;
+use super::request::{self, ParsedRequest, RequestHead};
+use super::response::{self, ParsedResponse, ResponseHead};
+use super::{Framing, MAX_HEAD};
+use crate::record::HttpLedger;
+
+/// Requests that may be under way on one connection (pipelining); more wait.
+pub const MAX_PIPELINE: usize = 64;
+
+/// Where a direction stands.
+#[derive(Debug)]
+enum State {
+    /// A head comes next.
+    Head,
+    /// This many bytes of body follow.
+    Length(u64),
+    Chunked(Box<ChunkReader>),
+    /// The body ends with the connection.
+    UntilClose,
+    /// Requests only: an offer to switch protocols is open, nothing may follow it yet.
+    Held,
+    /// Requests only: refused, nothing more is read.
+    Refused(Reply),
+    /// Bytes pass unread until the end.
+    Opaque,
+}
+
+/// The state machine of one connection pair.
+pub struct Session {
+    requests: State,
+    responses: State,
+    exchanges: VecDeque<Exchange>,
+    /// The exchange at the front has become a tunnel.
+    tunnel: bool,
+    /// Responses that have ended on this connection.
+    completed: u64,
+    /// Requests were held back and may go on now.
+    resumed: bool,
+    ledger: HttpLedger,
+}
+
+impl Session {
+    pub fn new(ledger: HttpLedger) -> Self {
+        Self {
+            requests: State::Head,
+            responses: State::Head,
+            exchanges: VecDeque::new(),
+            tunnel: false,
+            completed: 0,
+            resumed: false,
+            ledger,
+        }
+    }
+
+    /// Shows the client's bytes that have not been approved yet; answers how many may go.
+    pub fn request_bytes(&mut self, bytes: &[u8], now: Instant) -> usize {
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            let n = match &mut self.requests {
+                State::Head => self.request_head(rest, now),
+                State::Length(left) => pass(left, rest),
+                State::Chunked(reader) => match reader.feed(rest) {
+                    Ok(n) => n,
+                    Err(_) => self.refuse_body(now),
+                },
+                State::Opaque | State::UntilClose => rest.len(),
+                State::Held | State::Refused(_) => 0,
+            };
+            at += n;
+            self.end_of_request_body();
+            if n == 0 {
+                break;
+            }
+        }
+        at
+    }
+
+    /// Shows the server's bytes that have not been approved yet; answers how many may go.
+    pub fn response_bytes(&mut self, bytes: &[u8], now: Instant) -> usize {
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            let is_body = !matches!(self.responses, State::Head | State::Opaque);
+            let n = match &mut self.responses {
+                State::Head => self.response_head(rest, now),
+                State::Length(left) => pass(left, rest),
+                State::Chunked(reader) => match reader.feed(rest) {
+                    Ok(n) => n,
+                    Err(_) => self.stop_following("response chunk", rest, now),
+                },
+                _ => rest.len(),
+            };
+            at += n;
+            if is_body {
+                self.response_progress(now);
+            }
+            if n == 0 {
+                break;
+            }
+        }
+        at
+    }
+
+    /// Whether requests that were held back may go on since the last call.
+    pub fn take_resumed(&mut self) -> bool {
+        std::mem::take(&mut self.resumed)
+    }
+
+    /// Whether the client has been refused: nothing of it is read any more.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.requests, State::Refused(_))
+    }
+
+    /// The proxy's own answer, once every request before the refused one is answered.
+    /// The first of them ends the session.
+    pub fn refusal(&self) -> Option<Reply> {
+        match self.requests {
+            State::Refused(reply) if self.exchanges.is_empty() => Some(reply),
+            _ => None,
+        }
+    }
+
+    /// The server has closed its side.
+    pub fn server_eof(&mut self, now: Instant) {
+        if matches!(self.responses, State::UntilClose) {
+            self.end_front(now, End::Complete);
+        }
+        self.responses = State::Opaque;
+    }
+
+    /// The client has closed its side: what it sent of a head goes on as it is.
+    pub fn client_eof(&mut self) {
+        if matches!(self.requests, State::Head | State::Held) {
+            self.requests = State::Opaque;
+        }
+    }
+
+    /// Whether the first answer of this connection never came: the client can be told.
+    /// On a connection that worked before, a close is what clients expect and retry.
+    pub fn owes_first_answer(&self) -> bool {
+        self.completed == 0 && !self.tunnel && self.exchanges.front().is_some_and(|e| !e.has_head())
+    }
+
+    /// Whether a tunnel was opened (RFC 9110 sections 7.8 and 9.3.6).
+    pub fn is_tunnel(&self) -> bool {
+        self.tunnel
+    }
+
+    /// Whether a request is under way.
+    pub fn is_busy(&self) -> bool {
+        !self.exchanges.is_empty() || matches!(self.requests, State::Length(_) | State::Chunked(_))
+    }
+
+    /// Whether the connection no longer carries HTTP: a half-closed one may live on.
+    pub fn is_opaque(&self) -> bool {
+        self.tunnel || matches!(self.requests, State::Opaque)
+    }
+
+    /// Closes every open account: the connection has ended in this way.
+    pub fn finish(mut self, now: Instant, end: End) {
+        let tunnel = self.tunnel;
+        for exchange in self.exchanges.drain(..) {
+            let end = match end {
+                End::Canceled if tunnel => End::Reset,
+                end => end,
+            };
+            exchange.end(now, end);
+        }
+    }
+
+    fn request_head(&mut self, bytes: &[u8], now: Instant) -> usize {
+        if self.exchanges.len() >= MAX_PIPELINE {
+            return 0;
+        }
+        match request::parse(bytes) {
+            ParsedRequest::Incomplete if bytes.len() >= MAX_HEAD => self.refuse(Reply::TooLarge),
+            ParsedRequest::Incomplete => 0,
+            ParsedRequest::Ambiguous(_) => self.refuse(Reply::BadRequest),
+            ParsedRequest::Unparsed(why) => {
+                self.ledger.unparsed(why);
+                self.requests = State::Opaque;
+                bytes.len()
+            }
+            ParsedRequest::Head(head) => self.open_exchange(&head, now),
+        }
+    }
+
+    fn open_exchange(&mut self, head: &RequestHead<'_>, now: Instant) -> usize {
+        let mut exchange = Exchange::open(self.ledger.series(head.authority), now);
+        exchange.is_head = head.is_head;
+        exchange.is_connect = head.is_connect;
+        self.exchanges.push_back(exchange);
+        self.requests = match head.framing {
+            _ if head.is_connect => State::Held,
+            Framing::None if head.upgrade => State::Held,
+            Framing::Length(n) => State::Length(n),
+            Framing::Chunked => State::Chunked(Box::default()),
+            Framing::None | Framing::UntilClose => State::Head,
+        };
+        head.len
+    }
+
+    fn end_of_request_body(&mut self) {
+        let ended = match &self.requests {
+            State::Length(left) => *left == 0,
+            State::Chunked(reader) => reader.is_done(),
+            _ => false,
+        };
+        if ended {
+            self.requests = State::Head;
+        }
+    }
+
+    fn refuse(&mut self, reply: Reply) -> usize {
+        if let Some(label) = reply.label() {
+            self.ledger.error(label);
+        }
+        self.requests = State::Refused(reply);
+        0
+    }
+
+    fn response_head(&mut self, bytes: &[u8], now: Instant) -> usize {
+        let Some(exchange) = self.exchanges.front_mut() else {
+            // An answer to no request (a 408 before a close, say), or to one that was not parsed.
+            self.responses = State::Opaque;
+            return bytes.len();
+        };
+        let head = match response::parse(bytes, exchange.is_head) {
+            ParsedResponse::Incomplete if bytes.len() < MAX_HEAD => return 0,
+            ParsedResponse::Incomplete => {
+                return self.stop_following("response head size", bytes, now);
+            }
+            ParsedResponse::Unparsed(why) => return self.stop_following(why, bytes, now),
+            ParsedResponse::Head(head) => head,
+        };
+        if is_interim(head.status) {
+            return head.len;
+        }
+        exchange.head(head.status);
+        if head.status == 101 || (exchange.is_connect && (200..300).contains(&head.status)) {
+            exchange.first_data(now);
+            self.tunnel = true;
+            self.resumed = true;
+            self.requests = State::Opaque;
+            self.responses = State::Opaque;
+            return head.len;
+        }
+        self.follow_body(&head, now);
+        head.len
+    }
+
+    fn follow_body(&mut self, head: &ResponseHead<'_>, now: Instant) {
+        if matches!(self.requests, State::Held) && self.exchanges.len() == 1 {
+            self.requests = State::Head;
+            self.resumed = true;
+        }
+        self.responses = match head.framing {
+            Framing::None => {
+                if let (Some(code), Some(front)) = (head.grpc_status, self.exchanges.front_mut()) {
+                    front.grpc_status(Some(grpc_code(code)));
+                }
+                return self.end_front(now, End::Complete);
+            }
+            Framing::Length(n) => State::Length(n),
+            Framing::Chunked => State::Chunked(Box::default()),
+            Framing::UntilClose => State::UntilClose,
+        };
+    }
+
+    /// Times the first data and ends the response when its body has ended.
+    fn response_progress(&mut self, now: Instant) {
+        let (data, ended, grpc) = match &self.responses {
+            State::Length(left) => (true, *left == 0, None),
+            State::Chunked(reader) => (reader.has_data(), reader.is_done(), reader.grpc_status()),
+            State::UntilClose => (true, false, None),
+            _ => return,
+        };
+        let Some(front) = self.exchanges.front_mut() else {
+            return;
+        };
+        if data {
+            front.first_data(now);
+        }
+        if ended {
+            front.grpc_status(grpc);
+            self.end_front(now, End::Complete);
+        }
+    }
+
+    fn end_front(&mut self, now: Instant, end: End) {
+        if let Some(exchange) = self.exchanges.pop_front() {
+            exchange.end(now, end);
+            self.completed += 1;
+            self.resumed |= self.exchanges.len() + 1 == MAX_PIPELINE;
+        }
+        self.responses = State::Head;
+    }
+
+    /// The request's own body is malformed: it is answered in the application's place,
+    /// unless the application has begun to answer.
+    fn refuse_body(&mut self, now: Instant) -> usize {
+        let reply = Reply::BadRequest;
+        if self.exchanges.back().is_some_and(|e| !e.has_head())
+            && let Some(exchange) = self.exchanges.pop_back()
+        {
+            exchange.end(now, End::Replied(reply.status(), ""));
+        }
+        self.refuse(reply)
+    }
+
+    /// Passes the server's bytes unread from here; what was under way stays unknown.
+    fn stop_following(&mut self, why: &'static str, bytes: &[u8], now: Instant) -> usize {
+        self.ledger.unparsed(why);
+        self.responses = State::Opaque;
+        if !matches!(self.requests, State::Refused(_)) {
+            self.requests = State::Opaque;
+            self.resumed = true;
+        }
+        for exchange in self.exchanges.drain(..) {
+            exchange.end(now, End::Unfollowed);
+        }
+        bytes.len()
+    }
+}
+
+/// Passes what remains of a body of known length.
+fn pass(left: &mut u64, bytes: &[u8]) -> usize {
+    let n = (*left).min(bytes.len() as u64);
+    *left -= n;
+    usize::try_from(n).expect("at most the length of a slice")
+}
+
+fn is_interim(status: u16) -> bool {
+    (100..200).contains(&status) && status != 101
+}
+
+/// A `grpc-status` value; what is not a number counts as UNKNOWN (2).
+fn grpc_code(value: &[u8]) -> u16 {
+    std::str::from_utf8(value)
+        .ok()
+        .and_then(|v| v.trim().parse().ok())
+        .unwrap_or(2)
+}
+
+#[cfg(test)]
+mod tests;

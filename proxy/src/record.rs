@@ -1,0 +1,296 @@
+//! From what the pipeline saw to the series it is counted in: the labels of a
+//! connection, and guards that close its accounts however it ends.
+//!
+//! Made once per connection by `connection`; used by the session and the relay. It is
+//! the only module of the pipeline that builds labels.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::telemetry::{
+    Authz, Classification, Direction, Dst, HttpErrorLabels, HttpLabels, HttpRef, HttpSeries,
+    HttpSide, NoTlsReason, Peer, Recorder, Route, Server, TcpErrorLabels, Tls, TransportEnd,
+    TransportLabels, TransportSeries,
+};
+
+mod errno;
+
+/// Longest authority that becomes a label, in bytes: a DNS name and a port.
+pub const MAX_AUTHORITY: usize = 253 + 6;
+
+/// Servers whose rendered labels a worker remembers; a pod has few ports.
+const KNOWN_SERVERS: usize = 256;
+
+/// The labels that all connections of a worker share.
+#[derive(Debug)]
+pub struct Labels {
+    route: Route,
+    authz: Authz,
+    not_tls: Tls,
+    loopback: Tls,
+    undiscovered: Tls,
+    unknown: Dst,
+    policy: String,
+    servers: RefCell<HashMap<u16, Server>>,
+}
+
+impl Labels {
+    /// Of a mesh whose default policy has this name.
+    pub fn new(policy: &str) -> Self {
+        Self {
+            route: Route::new("", "default", "default"),
+            authz: Authz::new("", "default", policy),
+            not_tls: Tls::NoIdentity(NoTlsReason::NoTlsFromRemote),
+            loopback: Tls::NoIdentity(NoTlsReason::Loopback),
+            undiscovered: Tls::NoIdentity(NoTlsReason::NotProvidedByServiceDiscovery),
+            unknown: Dst::unknown(),
+            policy: policy.to_owned(),
+            servers: RefCell::default(),
+        }
+    }
+
+    /// The server of a port that no Dataplane describes.
+    pub fn default_server(&self, port: u16) -> Server {
+        let mut servers = self.servers.borrow_mut();
+        if servers.len() >= KNOWN_SERVERS {
+            servers.clear();
+        }
+        let make = || Server::new("", "default", &self.policy, port);
+        servers.entry(port).or_insert_with(make).clone()
+    }
+
+    /// A destination of which nothing is known.
+    pub fn unknown_destination(&self) -> Dst {
+        self.unknown.clone()
+    }
+}
+
+/// What a connection is counted under.
+#[derive(Clone, Debug)]
+pub enum Subject {
+    Inbound { server: Server },
+    Outbound { service: Rc<str>, dst: Dst },
+}
+
+impl Subject {
+    pub fn direction(&self) -> Direction {
+        match self {
+            Self::Inbound { .. } => Direction::Inbound,
+            Self::Outbound { .. } => Direction::Outbound,
+        }
+    }
+}
+
+/// The book-keeper of one connection: it knows the labels, and hands out the accounts.
+#[derive(Clone)]
+pub struct Book {
+    pub recorder: Rc<Recorder>,
+    pub labels: Rc<Labels>,
+    pub subject: Subject,
+    pub target_port: u16,
+}
+
+impl Book {
+    /// Opens the account of the connection that was accepted.
+    pub fn accepted(&self, now: Instant) -> Side {
+        let (tls, end) = match &self.subject {
+            Subject::Inbound { server } => {
+                (&self.labels.not_tls, TransportEnd::InboundSrc { server })
+            }
+            Subject::Outbound { .. } => (&self.labels.loopback, TransportEnd::OutboundSrc),
+        };
+        self.open(tls, end, now)
+    }
+
+    /// Opens the account of the connection that was dialed.
+    pub fn dialed(&self, now: Instant) -> Side {
+        let (tls, end) = match &self.subject {
+            Subject::Inbound { .. } => (&self.labels.loopback, TransportEnd::InboundDst),
+            Subject::Outbound { service, dst } => {
+                let end = TransportEnd::OutboundDst {
+                    authority: service,
+                    dst,
+                };
+                (&self.labels.undiscovered, end)
+            }
+        };
+        self.open(tls, end, now)
+    }
+
+    fn open(&self, tls: &Tls, end: TransportEnd<'_>, now: Instant) -> Side {
+        let labels = TransportLabels {
+            target_port: self.target_port,
+            tls,
+            end,
+        };
+        Side::open(self.recorder.transport(&labels), now)
+    }
+
+    /// Counts a connection that the proxy could not process.
+    pub fn tcp_error(&self, peer: Peer, error: &'static str) {
+        self.recorder.tcp_error(&TcpErrorLabels {
+            direction: self.subject.direction(),
+            peer,
+            error,
+            target_port: self.target_port,
+        });
+    }
+
+    /// Counts an answer that the proxy made up itself.
+    pub fn http_error(&self, error: &'static str) {
+        let server = match &self.subject {
+            Subject::Inbound { server } => Some(server),
+            Subject::Outbound { .. } => None,
+        };
+        let direction = self.subject.direction();
+        self.recorder.http_error(&HttpErrorLabels {
+            direction,
+            server,
+            error,
+        });
+    }
+}
+
+/// One end of a relayed connection. Dropping it closes its account as ended well.
+pub struct Side {
+    series: TransportSeries,
+    opened: Instant,
+    is_open: bool,
+}
+
+impl Side {
+    fn open(series: TransportSeries, opened: Instant) -> Self {
+        series.opened();
+        Self {
+            series,
+            opened,
+            is_open: true,
+        }
+    }
+
+    pub fn read(&self, bytes: usize) {
+        self.series.read(bytes as u64);
+    }
+
+    pub fn written(&self, bytes: usize) {
+        self.series.written(bytes as u64);
+    }
+
+    /// Closes the account; `error` is what ended the connection, if it was an error.
+    pub fn close(mut self, error: Option<&io::Error>) {
+        match error {
+            None => self.end(Classification::Success, ""),
+            Some(e) => self.end(Classification::Failure, errno::symbol(e)),
+        }
+    }
+
+    fn end(&mut self, classification: Classification, errno: &'static str) {
+        self.is_open = false;
+        let lifetime: Duration = self.opened.elapsed();
+        self.series.closed(classification, errno, lifetime);
+    }
+}
+
+impl Drop for Side {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.end(Classification::Success, "");
+        }
+    }
+}
+
+/// The HTTP series of one connection: most requests repeat the authority of the last.
+pub struct HttpLedger {
+    book: Book,
+    last: Option<(Vec<u8>, HttpRef)>,
+}
+
+impl HttpLedger {
+    pub fn new(book: Book) -> Self {
+        Self { book, last: None }
+    }
+
+    /// The series of a request to this authority, as the client wrote it.
+    pub fn series(&mut self, authority: &[u8]) -> HttpSeries {
+        if let Some((raw, series)) = &self.last
+            && raw == authority
+            && let Some(series) = series.pin()
+        {
+            return series;
+        }
+        let series = self.resolve(&canonical(authority));
+        self.last = Some((authority.to_vec(), series.downgrade()));
+        series
+    }
+
+    pub fn error(&self, error: &'static str) {
+        self.book.http_error(error);
+    }
+
+    pub fn unparsed(&self, why: &'static str) {
+        self.book
+            .recorder
+            .unparsed(self.book.subject.direction(), why);
+    }
+
+    fn resolve(&self, authority: &str) -> HttpSeries {
+        let Book {
+            recorder,
+            labels,
+            subject,
+            target_port,
+        } = &self.book;
+        let (tls, side) = match subject {
+            Subject::Inbound { server } => {
+                let side = HttpSide::Inbound {
+                    server,
+                    route: &labels.route,
+                    authz: &labels.authz,
+                };
+                (&labels.not_tls, side)
+            }
+            Subject::Outbound { dst, .. } => (&labels.undiscovered, HttpSide::Outbound { dst }),
+        };
+        recorder.http(&HttpLabels {
+            authority,
+            target_port: *target_port,
+            tls,
+            side,
+        })
+    }
+}
+
+/// The label of an authority: lower case, without the port that `http` implies.
+fn canonical(authority: &[u8]) -> String {
+    let Ok(text) = std::str::from_utf8(authority) else {
+        return String::new();
+    };
+    let text = text.strip_suffix(":80").unwrap_or(text);
+    match text.len() {
+        0..=MAX_AUTHORITY => text.to_ascii_lowercase(),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::canonical;
+
+    #[test]
+    fn authorities_are_lower_case_and_without_the_default_port() {
+        for (raw, label) in [
+            ("Web.Example", "web.example"),
+            ("web:80", "web"),
+            ("web:8080", "web:8080"),
+            ("[::1]:80", "[::1]"),
+            ("", ""),
+        ] {
+            assert_eq!(canonical(raw.as_bytes()), label);
+        }
+        assert_eq!(canonical(b"\xff"), "");
+        assert_eq!(canonical(&[b'a'; 300]), "");
+    }
+}

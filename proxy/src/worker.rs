@@ -1,0 +1,141 @@
+//! A worker: one thread, one current-thread runtime, its own listeners and its own cells.
+//! A connection never leaves its worker.
+//!
+//! `app` starts them; everything a connection needs of its worker is in [`Worker`].
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use weir_crds::settings::Settings;
+
+use crate::accept::{Guard, Handoff, Plan, listen};
+use crate::activity::{Activity, Gauge};
+use crate::buffer::Pool;
+use crate::detect::wait::ServerFirst;
+use crate::heartbeat::Pulse;
+use crate::record::Labels;
+use crate::telemetry::{Recorder, Seat};
+use crate::{detect, forward};
+
+/// What the connections of a worker are served with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub detect: detect::wait::Config,
+    pub forward: forward::Config,
+    pub guard: Guard,
+    /// Name of the default policy, the `srv_name` and `authz_name` of traffic that no
+    /// resource describes.
+    pub policy: String,
+    /// How long a refused client may take to read its answer. Default: 1 s.
+    pub refusal_drain: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            detect: detect::wait::Config::default(),
+            forward: forward::Config::default(),
+            guard: Guard::default(),
+            policy: "all-unauthenticated".to_owned(),
+            refusal_drain: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Everything a worker starts from; made by `app` and moved to the worker's thread.
+pub struct Start {
+    pub config: Config,
+    pub seat: Seat,
+    pub plans: Vec<Plan>,
+    pub settings: watch::Receiver<Arc<Settings>>,
+    pub handoff: mpsc::Sender<Handoff>,
+    pub gauge: Gauge,
+    pub pulse: Pulse,
+    pub stop: CancellationToken,
+}
+
+/// What all connections of one worker share; it never leaves the worker's thread.
+pub struct Worker {
+    pub config: Config,
+    pub recorder: Rc<Recorder>,
+    pub labels: Rc<Labels>,
+    pub pool: Pool,
+    pub activity: Activity,
+    pub server_first: RefCell<ServerFirst>,
+    /// The metrics port in force, where connections are handed over instead of dialed.
+    pub metrics_port: Cell<Option<u16>>,
+    pub handoff: mpsc::Sender<Handoff>,
+    tasks: TaskTracker,
+}
+
+impl Worker {
+    /// Runs a connection on this worker.
+    pub fn spawn(&self, connection: impl Future<Output = ()> + 'static) {
+        self.tasks.spawn_local(connection);
+    }
+}
+
+/// Runs a worker on this thread until it is stopped; connections that are still open then
+/// are closed and counted.
+pub fn run(start: Start) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let local = LocalSet::new();
+    local.block_on(&runtime, serve(start))
+}
+
+async fn serve(start: Start) -> io::Result<()> {
+    let Start {
+        config,
+        seat,
+        plans,
+        mut settings,
+        handoff,
+        gauge,
+        pulse,
+        stop,
+    } = start;
+    let worker = Rc::new(Worker {
+        labels: Rc::new(Labels::new(&config.policy)),
+        config,
+        recorder: Rc::new(seat.take()),
+        pool: Pool::default(),
+        activity: Activity::new(gauge),
+        server_first: RefCell::default(),
+        metrics_port: Cell::default(),
+        handoff,
+        tasks: TaskTracker::new(),
+    });
+    for plan in plans {
+        let (listener, purpose) = plan.open()?;
+        worker.spawn(listen(Rc::clone(&worker), listener, purpose, stop.clone()));
+    }
+    let mut ticks = tokio::time::interval(crate::heartbeat::TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let metrics = settings
+            .borrow_and_update()
+            .metrics
+            .as_ref()
+            .map(|m| m.port);
+        worker.metrics_port.set(metrics);
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            now = ticks.tick() => {
+                pulse.bump();
+                worker.recorder.tick(Instant::from(now));
+            }
+            Ok(()) = settings.changed() => {}
+        }
+    }
+}
