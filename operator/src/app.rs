@@ -1,0 +1,198 @@
+//! Wires the operator: opens its port, starts one task a concern, and ends them in order. Called by
+//! `main` and by the tests. It decides nothing itself.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
+use k8s_openapi::api::core::v1::Secret;
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::apply::InitialMesh;
+use crate::ca::{self, Keeper};
+use crate::health::{self, Readiness};
+use crate::index::{Changes, Meshes};
+use crate::leader::{self, Leader};
+use crate::metrics::{Metrics, Watch};
+use crate::status::StatusWriter;
+use crate::watch::{Follow, follow, only};
+
+/// Everything the operator can be told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where `/live`, `/ready` and `/metrics` are served; none: every address of the host.
+    pub http_address: Option<SocketAddr>,
+    /// Whether Mesh `default` is created where an installation has no Mesh.
+    pub create_default_mesh: bool,
+    /// How long tasks may take to end.
+    pub shutdown: Duration,
+    /// The election.
+    pub leader: leader::Config,
+    /// The certificates.
+    pub ca: ca::Config,
+}
+
+/// An operator with its port open that does nothing yet.
+pub struct Bound {
+    /// The real address of the health server.
+    pub http: SocketAddr,
+    listener: TcpListener,
+    client: Client,
+    config: Config,
+}
+
+impl Bound {
+    /// Opens the port.
+    ///
+    /// # Errors
+    /// When the port cannot be had.
+    pub async fn new(client: Client, config: Config) -> anyhow::Result<Self> {
+        let listener = health::bind(config.http_address, weir_crds::ports::OPERATOR_HTTP)
+            .await
+            .context("cannot open the HTTP port; --http-address chooses another")?;
+        Ok(Self {
+            http: listener.local_addr()?,
+            listener,
+            client,
+            config,
+        })
+    }
+
+    /// Runs until `shutdown`. The writers end first, then the Lease is given back, then the health
+    /// server ends.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let limit = self.config.shutdown;
+        let metrics = Metrics::default();
+        let readiness = Readiness::default();
+        let [working, campaigning, serving] = std::array::from_fn(|_| CancellationToken::new());
+        let (workers, last) = (TaskTracker::new(), TaskTracker::new());
+
+        let leader = Leader::new(
+            self.client.clone(),
+            self.config.leader.clone(),
+            metrics.clone(),
+        );
+        let tasks = Tasks {
+            client: self.client,
+            config: self.config,
+            metrics: metrics.clone(),
+            readiness: readiness.clone(),
+            stop: working.clone(),
+            tracker: workers.clone(),
+        };
+        tasks.spawn(&leader);
+        let campaign = last.spawn(leader.run(campaigning.clone()));
+        last.spawn(health::serve(
+            self.listener,
+            readiness.clone(),
+            metrics,
+            serving.clone(),
+        ));
+
+        shutdown.cancelled().await;
+        tracing::info!("shutting down");
+        let _not_ready = readiness.register("shutdown");
+        working.cancel();
+        workers.close();
+        if tokio::time::timeout(limit, workers.wait()).await.is_err() {
+            tracing::warn!(?limit, "tasks did not end in time");
+        }
+        campaigning.cancel();
+        if tokio::time::timeout(limit, campaign).await.is_err() {
+            tracing::warn!(?limit, "the lease was not given back in time");
+        }
+        serving.cancel();
+        last.close();
+        last.wait().await;
+    }
+}
+
+/// What the tasks share while they are started.
+struct Tasks {
+    client: Client,
+    config: Config,
+    metrics: Metrics,
+    readiness: Readiness,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+}
+
+impl Tasks {
+    fn spawn(self, leader: &Leader) {
+        self.spawn_meshes(leader);
+        self.spawn_certificates(leader);
+    }
+
+    fn spawn_meshes(&self, leader: &Leader) {
+        let index = Meshes::default();
+        let view = index.view();
+        let follower = self.follower(Watch::Meshes, index);
+        self.tracker.spawn(follow(
+            Api::all(self.client.clone()),
+            watcher::Config::default(),
+            follower,
+        ));
+        let status = StatusWriter::new(
+            self.client.clone(),
+            self.config.leader.identity.clone(),
+            self.metrics.clone(),
+        );
+        self.tracker
+            .spawn(status.run(view.clone(), leader.leading(), self.stop.clone()));
+        if self.config.create_default_mesh {
+            let initial = InitialMesh::new(
+                self.client.clone(),
+                &self.config.ca.namespace,
+                self.metrics.clone(),
+            );
+            self.tracker
+                .spawn(initial.run(view, leader.leading(), self.stop.clone()));
+        }
+    }
+
+    fn spawn_certificates(&self, leader: &Leader) {
+        let config = &self.config.ca;
+        let changes = Changes::default();
+        let count = changes.count();
+        for (what, name) in [
+            (Watch::AuthoritySecret, &config.authority_secret),
+            (Watch::ServingSecret, &config.serving_secret),
+        ] {
+            let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &config.namespace);
+            let follower = self.follower(what, changes.clone());
+            self.tracker.spawn(follow(secrets, only(name), follower));
+        }
+        let mutating: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
+        self.tracker.spawn(follow(
+            mutating,
+            only(&config.configuration),
+            self.follower(Watch::MutatingWebhook, changes.clone()),
+        ));
+        let validating: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
+        self.tracker.spawn(follow(
+            validating,
+            only(&config.configuration),
+            self.follower(Watch::ValidatingWebhook, changes),
+        ));
+        let keeper = Keeper::new(self.client.clone(), config.clone(), self.metrics.clone());
+        self.tracker
+            .spawn(keeper.run(count, leader.leading(), self.stop.clone()));
+    }
+
+    fn follower<I>(&self, what: Watch, index: I) -> Follow<I> {
+        Follow {
+            what,
+            index,
+            metrics: self.metrics.clone(),
+            pending: self.readiness.register(what.as_str()),
+            stop: self.stop.clone(),
+        }
+    }
+}

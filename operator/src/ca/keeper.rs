@@ -1,0 +1,199 @@
+//! Runs the passes over the certificates: read, decide, write, sleep until something is due or
+//! something changed. Spawned by `app`. Only the leader writes; every replica reads, for the
+//! expiry gauges. It knows nothing of Meshes.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::Client;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::Config;
+use super::material::{Facts, Pair};
+use super::plan::{self, Authority, Due, Serving};
+use super::store::{Read, Store, StoreError};
+use crate::backoff::Backoff;
+use crate::metrics::{Certificate, Controller, Metrics, Outcome};
+
+/// A pass is made at least this often, whatever the watches say.
+const RECHECK: Duration = Duration::from_mins(10);
+
+/// Keeps the certificates of one installation.
+pub struct Keeper {
+    store: Store,
+    config: Config,
+    metrics: Metrics,
+}
+
+impl Keeper {
+    /// A keeper that has not read anything yet.
+    #[must_use]
+    pub fn new(client: Client, config: Config, metrics: Metrics) -> Self {
+        Self {
+            store: Store::new(client, config.clone()),
+            config,
+            metrics,
+        }
+    }
+
+    /// Runs until `stop`. `changes` moves whenever a kept object did; `leading` says whether this
+    /// replica may write.
+    pub async fn run(
+        self,
+        mut changes: watch::Receiver<u64>,
+        mut leading: watch::Receiver<bool>,
+        stop: CancellationToken,
+    ) {
+        let mut backoff = Backoff::default();
+        loop {
+            changes.borrow_and_update();
+            let may_write = *leading.borrow_and_update();
+            let now = Timestamp::now();
+            let pause = match self.pass(now, may_write).await {
+                Ok(next) => {
+                    backoff.reset();
+                    until(next, now)
+                }
+                Err(error) => {
+                    let pause = backoff.next_pause();
+                    tracing::warn!(%error, ?pause, "certificates are not in order, trying again");
+                    pause
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+                Ok(()) = changes.changed() => {}
+                Ok(()) = leading.changed() => {}
+            }
+        }
+    }
+
+    /// One pass at the time `now`. Returns when the next thing becomes due.
+    ///
+    /// # Errors
+    /// When a request failed; what was done until then stands, and the next pass goes on from it.
+    pub async fn pass(
+        &self,
+        now: Timestamp,
+        may_write: bool,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let result = self.read_and_write(now, may_write).await;
+        let outcome = match &result {
+            Ok((_, true)) => Outcome::Changed,
+            Ok((_, false)) => Outcome::Unchanged,
+            Err(error) => Outcome::from_class(error.class()),
+        };
+        self.metrics
+            .count_reconcile(Controller::Certificates, outcome);
+        result.map(|(next, _)| next)
+    }
+
+    async fn read_and_write(
+        &self,
+        now: Timestamp,
+        may_write: bool,
+    ) -> Result<(Option<Timestamp>, bool), StoreError> {
+        let authority = self.store.read_authority().await?;
+        let serving = self.store.read_serving().await?;
+        self.observe(authority.value.as_ref(), serving.value.as_ref());
+        if !may_write {
+            return Ok((None, false));
+        }
+        let (authority, renewed) = self.ensure_authority(authority, now).await?;
+        let bundle = plan::bundle(&authority, now);
+        // The API server learns of a new authority before the webhook serves by it.
+        let published = self.store.publish_bundle(&bundle).await;
+        let due = plan::due_serving(
+            serving.value.as_ref(),
+            &authority,
+            &self.config.serving_names(),
+            now,
+        );
+        let wait = published.is_err() && !due.is_some_and(Due::is_broken);
+        let mut kept = serving.value.clone();
+        let mut wrote = renewed;
+        if !wait && let Some(new) = self.next_serving(&serving, &authority, (due, &bundle), now)? {
+            self.store.write_serving(&new, &serving).await?;
+            kept = Some(new);
+            wrote = true;
+        }
+        self.observe(Some(&authority), kept.as_ref());
+        let changed = published?;
+        if changed > 0 {
+            tracing::info!(configurations = changed, "set the caBundle of the webhook");
+        }
+        let next = plan::next_deadline(&authority, kept.as_ref(), now);
+        Ok((next, wrote || changed > 0))
+    }
+
+    async fn ensure_authority(
+        &self,
+        read: Read<Authority>,
+        now: Timestamp,
+    ) -> Result<(Authority, bool), StoreError> {
+        let due = plan::due_authority(read.value.as_ref(), now);
+        match (due, &read.value) {
+            (None, Some(stored)) => Ok((stored.clone(), false)),
+            (due, stored) => {
+                let reason = due.map_or("", Due::reason);
+                let new = Pair::authority(now, self.config.authority_validity)?;
+                let authority = plan::succeed(stored.clone(), new, now);
+                self.store.write_authority(&authority, &read).await?;
+                tracing::info!(reason, "made a new authority for the webhook");
+                Ok((authority, true))
+            }
+        }
+    }
+
+    /// What to store as serving certificate, if not what is there.
+    fn next_serving(
+        &self,
+        read: &Read<Serving>,
+        authority: &Authority,
+        (due, bundle): (Option<Due>, &str),
+        now: Timestamp,
+    ) -> Result<Option<Serving>, StoreError> {
+        let pair = match (due, &read.value) {
+            (None, Some(stored)) if stored.bundle == bundle => return Ok(None),
+            (None, Some(stored)) => stored.pair.clone(),
+            (due, _) => {
+                let reason = due.map_or("", Due::reason);
+                tracing::info!(reason, "made a new serving certificate for the webhook");
+                authority.current.sign_serving(
+                    &self.config.serving_names(),
+                    now,
+                    self.config.serving_validity,
+                )?
+            }
+        };
+        Ok(Some(Serving {
+            pair,
+            bundle: bundle.to_owned(),
+        }))
+    }
+
+    fn observe(&self, authority: Option<&Authority>, serving: Option<&Serving>) {
+        let authority = authority.map(|stored| &stored.current.certificate);
+        let serving = serving.map(|stored| &stored.pair.certificate);
+        for (name, pem) in [
+            (Certificate::Authority, authority),
+            (Certificate::Webhook, serving),
+        ] {
+            if let Some(facts) = pem.and_then(|pem| Facts::read(pem).ok()) {
+                self.metrics.set_expiry(name, facts.not_after);
+            }
+        }
+    }
+}
+
+/// How long to sleep until `next`, within [`RECHECK`].
+fn until(next: Option<Timestamp>, now: Timestamp) -> Duration {
+    let left = next.map(|next| next.duration_since(now));
+    match left.map(Duration::try_from) {
+        Some(Ok(left)) => left.min(RECHECK),
+        // Already due again: something is odd with the clock, so no hurry.
+        Some(Err(_)) | None => RECHECK,
+    }
+}

@@ -1,0 +1,290 @@
+//! Reads and writes what the keeper keeps: two Secrets and the `caBundle` of the two webhook
+//! configurations. Called by `keeper` and, for the watches, by `app`. Every write carries the
+//! version that was read, so a second writer is a conflict and never an overwrite. It decides nothing.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration, WebhookClientConfig,
+};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::material::Pair;
+use super::plan::{Authority, Serving};
+use super::{CertificateError, Config};
+use crate::FIELD_MANAGER;
+use crate::call::{CallError, within};
+
+const CERTIFICATE: &str = "tls.crt";
+const KEY: &str = "tls.key";
+const BUNDLE: &str = "ca.crt";
+const PREVIOUS: &str = "previous.crt";
+
+/// Why a pass over the certificates failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A request about the named object failed.
+    #[error("{what}: {error}")]
+    Call {
+        /// Kind and name of the object.
+        what: String,
+        /// What the API server said.
+        error: CallError,
+    },
+    /// A certificate could not be made.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+}
+
+impl StoreError {
+    /// A word for metrics.
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Call { error, .. } => error.class(),
+            Self::Certificate(_) => "certificate",
+        }
+    }
+}
+
+/// A Secret as it was read: what it says, and the version for the write that follows.
+#[derive(Debug)]
+pub(super) struct Read<T> {
+    pub(super) value: Option<T>,
+    version: Option<String>,
+    /// Cannot be changed, so a Secret that is there keeps its own.
+    secret_type: Option<String>,
+}
+
+/// The objects of the keeper in one cluster.
+#[derive(Clone)]
+pub(super) struct Store {
+    secrets: Api<Secret>,
+    mutating: Api<MutatingWebhookConfiguration>,
+    validating: Api<ValidatingWebhookConfiguration>,
+    config: Config,
+}
+
+impl Store {
+    pub(super) fn new(client: Client, config: Config) -> Self {
+        Self {
+            secrets: Api::namespaced(client.clone(), &config.namespace),
+            mutating: Api::all(client.clone()),
+            validating: Api::all(client),
+            config,
+        }
+    }
+
+    pub(super) async fn read_authority(&self) -> Result<Read<Authority>, StoreError> {
+        let secret = self.read_secret(&self.config.authority_secret).await?;
+        Ok(interpret(secret, |data| {
+            Some(Authority {
+                current: pair(data)?,
+                previous: text(data, PREVIOUS),
+            })
+        }))
+    }
+
+    pub(super) async fn read_serving(&self) -> Result<Read<Serving>, StoreError> {
+        let secret = self.read_secret(&self.config.serving_secret).await?;
+        Ok(interpret(secret, |data| {
+            Some(Serving {
+                pair: pair(data)?,
+                bundle: text(data, BUNDLE).unwrap_or_default(),
+            })
+        }))
+    }
+
+    pub(super) async fn write_authority(
+        &self,
+        authority: &Authority,
+        read: &Read<Authority>,
+    ) -> Result<(), StoreError> {
+        let mut data = pair_data(&authority.current);
+        if let Some(previous) = &authority.previous {
+            data.insert(PREVIOUS, previous.clone());
+        }
+        self.write_secret(&self.config.authority_secret, data, read)
+            .await
+    }
+
+    pub(super) async fn write_serving(
+        &self,
+        serving: &Serving,
+        read: &Read<Serving>,
+    ) -> Result<(), StoreError> {
+        let mut data = pair_data(&serving.pair);
+        data.insert(BUNDLE, serving.bundle.clone());
+        self.write_secret(&self.config.serving_secret, data, read)
+            .await
+    }
+
+    /// Sets the bundle on every entry of both configurations that has another one. A configuration
+    /// that does not exist is no error. Returns how many were changed.
+    pub(super) async fn publish_bundle(&self, bundle: &str) -> Result<usize, StoreError> {
+        let mutating = set_bundle(&self.mutating, &self.config.configuration, bundle).await?;
+        let validating = set_bundle(&self.validating, &self.config.configuration, bundle).await?;
+        Ok(usize::from(mutating) + usize::from(validating))
+    }
+
+    async fn read_secret(&self, name: &str) -> Result<Option<Secret>, StoreError> {
+        within(self.secrets.get_opt(name))
+            .await
+            .map_err(|error| failed("Secret", name, error))
+    }
+
+    async fn write_secret<T>(
+        &self,
+        name: &str,
+        data: BTreeMap<&'static str, String>,
+        read: &Read<T>,
+    ) -> Result<(), StoreError> {
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        let secret = Secret {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                namespace: Some(self.config.namespace.clone()),
+                resource_version: read.version.clone(),
+                labels: Some(BTreeMap::from([
+                    ("app.kubernetes.io/part-of".to_owned(), "weir".to_owned()),
+                    (
+                        "app.kubernetes.io/managed-by".to_owned(),
+                        FIELD_MANAGER.to_owned(),
+                    ),
+                ])),
+                ..ObjectMeta::default()
+            },
+            type_: Some(
+                read.secret_type
+                    .clone()
+                    .unwrap_or_else(|| "kubernetes.io/tls".to_owned()),
+            ),
+            data: Some(
+                data.into_iter()
+                    .map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes())))
+                    .collect(),
+            ),
+            ..Secret::default()
+        };
+        let written = if read.version.is_some() {
+            within(self.secrets.replace(name, &params, &secret)).await
+        } else {
+            within(self.secrets.create(&params, &secret)).await
+        };
+        written
+            .map(|_| ())
+            .map_err(|error| failed("Secret", name, error))
+    }
+}
+
+/// A webhook configuration of either kind: the entries' names and how each reaches its webhook.
+pub trait Watched: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned {
+    /// Name and client configuration of every entry.
+    fn entries(&self) -> Vec<(&str, &WebhookClientConfig)>;
+}
+
+impl Watched for MutatingWebhookConfiguration {
+    fn entries(&self) -> Vec<(&str, &WebhookClientConfig)> {
+        let entries = self.webhooks.iter().flatten();
+        entries
+            .map(|entry| (entry.name.as_str(), &entry.client_config))
+            .collect()
+    }
+}
+
+impl Watched for ValidatingWebhookConfiguration {
+    fn entries(&self) -> Vec<(&str, &WebhookClientConfig)> {
+        let entries = self.webhooks.iter().flatten();
+        entries
+            .map(|entry| (entry.name.as_str(), &entry.client_config))
+            .collect()
+    }
+}
+
+async fn set_bundle<K>(api: &Api<K>, name: &str, bundle: &str) -> Result<bool, StoreError>
+where
+    K: Watched + Serialize,
+{
+    let kind = K::kind(&());
+    let Some(configuration) = within(api.get_opt(name))
+        .await
+        .map_err(|error| failed(&kind, name, error))?
+    else {
+        return Ok(false);
+    };
+    let wanted = ByteString(bundle.as_bytes().to_vec());
+    let stale: Vec<_> = configuration
+        .entries()
+        .into_iter()
+        .filter(|(_, client)| client.ca_bundle.as_ref() != Some(&wanted))
+        .map(|(entry, _)| json!({"name": entry, "clientConfig": {"caBundle": wanted}}))
+        .collect();
+    if stale.is_empty() {
+        return Ok(false);
+    }
+    // Merged by the entries' names: nothing else of them is touched.
+    let patch = json!({
+        "metadata": {"resourceVersion": configuration.resource_version()},
+        "webhooks": stale,
+    });
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    within(api.patch(name, &params, &Patch::Strategic(patch)))
+        .await
+        .map_err(|error| failed(&kind, name, error))?;
+    Ok(true)
+}
+
+fn interpret<T>(
+    secret: Option<Secret>,
+    read: impl Fn(&BTreeMap<String, ByteString>) -> Option<T>,
+) -> Read<T> {
+    let Some(secret) = secret else {
+        return Read {
+            value: None,
+            version: None,
+            secret_type: None,
+        };
+    };
+    Read {
+        value: secret.data.as_ref().and_then(read),
+        version: secret.metadata.resource_version,
+        secret_type: secret.type_,
+    }
+}
+
+fn pair(data: &BTreeMap<String, ByteString>) -> Option<Pair> {
+    Some(Pair {
+        certificate: text(data, CERTIFICATE)?,
+        key: text(data, KEY)?,
+    })
+}
+
+fn text(data: &BTreeMap<String, ByteString>, key: &str) -> Option<String> {
+    String::from_utf8(data.get(key)?.0.clone()).ok()
+}
+
+fn pair_data(pair: &Pair) -> BTreeMap<&'static str, String> {
+    BTreeMap::from([
+        (CERTIFICATE, pair.certificate.clone()),
+        (KEY, pair.key.clone()),
+    ])
+}
+
+fn failed(kind: &str, name: &str, error: CallError) -> StoreError {
+    StoreError::Call {
+        what: format!("{kind} {name}"),
+        error,
+    }
+}

@@ -1,0 +1,79 @@
+//! One request to the API server under a deadline, and what may go wrong with it. Called by every
+//! module that holds a client; it knows no resource.
+
+use std::time::Duration;
+
+/// Longest wait for one answer of the API server.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The API server (or the way to it) refused.
+    #[error("{0}")]
+    Kube(#[from] kube::Error),
+    /// No answer in time.
+    #[error("the API server did not answer within {} s", .0.as_secs_f32())]
+    Timeout(Duration),
+}
+
+impl CallError {
+    /// A word for metrics.
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Timeout(_) => "timeout",
+            Self::Kube(kube::Error::Api(status)) if status.code == 409 => "conflict",
+            Self::Kube(kube::Error::Api(_)) => "refused",
+            Self::Kube(_) => "unreachable",
+        }
+    }
+
+    /// Someone else wrote first, or the object is there already.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Kube(kube::Error::Api(status)) if status.code == 409)
+    }
+
+    /// The object (or its kind) is not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Kube(kube::Error::Api(status)) if status.code == 404)
+    }
+}
+
+/// Waits for the answer, at most [`REQUEST_TIMEOUT`].
+pub(crate) async fn within<T>(
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, CallError> {
+    within_time(REQUEST_TIMEOUT, request).await
+}
+
+/// Waits for the answer, at most `limit`.
+pub(crate) async fn within_time<T>(
+    limit: Duration,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, CallError> {
+    match tokio::time::timeout(limit, request).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(CallError::Timeout(limit)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_server_is_given_up() {
+        let error = within(std::future::pending::<kube::Result<()>>())
+            .await
+            .unwrap_err();
+        assert_eq!(error.class(), "timeout");
+        assert!(!error.is_conflict());
+        assert_eq!(
+            error.to_string(),
+            "the API server did not answer within 4 s"
+        );
+    }
+}

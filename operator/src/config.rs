@@ -1,0 +1,210 @@
+//! The command line and its environment variables, checked as a whole. Called by `main`. It turns
+//! text into `app::Config` and knows nothing of what the settings do.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Parser;
+use jiff::SignedDuration;
+use weir_crds::names::SYSTEM_NAMESPACE;
+
+use crate::{app, ca, leader};
+
+/// Weir's operator: keeps the cluster side of Weir in order.
+///
+/// It creates Mesh `default` in an installation that never had a Mesh, writes the status and the
+/// events of Meshes, and keeps the webhook's certificate and caBundle with an authority of its own.
+/// Of several replicas one writes; all serve /live, /ready and /metrics.
+///
+/// The API server is found as kubectl finds it: from the pod it runs in, else from $KUBECONFIG or
+/// ~/.kube/config. Exit codes: 0 after SIGTERM or SIGINT, 64 for wrong settings, 1 for the rest.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "weir-operator", version)]
+pub struct Args {
+    /// Namespace of the Secrets, the Lease and the webhook's Service.
+    #[arg(long, env = "POD_NAMESPACE", default_value = SYSTEM_NAMESPACE)]
+    namespace: String,
+    /// Name of this replica in the election and in events; must differ between replicas.
+    #[arg(long, env = "POD_NAME", default_value = "weir-operator")]
+    identity: String,
+    /// Address of /live, /ready and /metrics [default: port 8080 of every address].
+    #[arg(long, env = "WEIR_HTTP_ADDRESS", value_name = "IP:PORT")]
+    http_address: Option<SocketAddr>,
+    /// Create Mesh `default` once, in an installation without a Mesh.
+    #[arg(
+        long,
+        env = "WEIR_CREATE_DEFAULT_MESH",
+        value_name = "BOOL",
+        default_value_t = true,
+        action = clap::ArgAction::Set
+    )]
+    create_default_mesh: bool,
+    /// Name of the Lease that the leader holds.
+    #[arg(
+        long,
+        env = "WEIR_LEASE",
+        value_name = "NAME",
+        default_value = "weir-operator"
+    )]
+    lease: String,
+    /// Seconds after which another replica takes over from a leader that fell silent.
+    #[arg(
+        long,
+        env = "WEIR_LEASE_SECONDS",
+        value_name = "N",
+        default_value_t = 15
+    )]
+    lease_seconds: u64,
+    /// Days a webhook authority is valid; it is replaced after two thirds of them.
+    #[arg(
+        long,
+        env = "WEIR_AUTHORITY_DAYS",
+        value_name = "N",
+        default_value_t = 365
+    )]
+    authority_days: u32,
+    /// Days a webhook certificate is valid; it is replaced after two thirds of them.
+    #[arg(
+        long,
+        env = "WEIR_CERTIFICATE_DAYS",
+        value_name = "N",
+        default_value_t = 90
+    )]
+    certificate_days: u32,
+    /// Seconds that tasks may take to end after SIGTERM.
+    #[arg(
+        long,
+        env = "WEIR_SHUTDOWN_SECONDS",
+        value_name = "N",
+        default_value_t = 5
+    )]
+    shutdown_seconds: u64,
+    /// What is logged: a level, or targets with levels such as `info,weir_operator=debug`.
+    #[arg(long, env = weir_crds::env::LOG, value_name = "FILTER", default_value = "info")]
+    pub log: String,
+}
+
+/// Every setting that cannot be used, one a line.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigError(Vec<String>);
+
+/// The shortest lease: its renewals and two answers must fit into it.
+const SHORTEST_LEASE_SECONDS: u64 = 15;
+
+impl Args {
+    /// The settings, all problems at once.
+    ///
+    /// # Errors
+    /// Names every setting that cannot be used and what would be right.
+    pub fn check(&self) -> Result<app::Config, ConfigError> {
+        let mut problems = Vec::new();
+        for (flag, value) in [
+            ("--namespace", &self.namespace),
+            ("--identity", &self.identity),
+            ("--lease", &self.lease),
+        ] {
+            if value.is_empty() {
+                problems.push(format!("{flag}: must not be empty"));
+            }
+        }
+        if !(SHORTEST_LEASE_SECONDS..=3600).contains(&self.lease_seconds) {
+            problems.push(format!(
+                "--lease-seconds: {} is not between {SHORTEST_LEASE_SECONDS} and 3600",
+                self.lease_seconds
+            ));
+        }
+        for (flag, days) in [
+            ("--authority-days", self.authority_days),
+            ("--certificate-days", self.certificate_days),
+        ] {
+            if !(1..=3650).contains(&days) {
+                problems.push(format!("{flag}: {days} is not between 1 and 3650"));
+            }
+        }
+        if self.certificate_days > self.authority_days {
+            problems.push(
+                "--certificate-days: must not be more than --authority-days, a certificate does not outlive its authority"
+                    .to_owned(),
+            );
+        }
+        if problems.is_empty() {
+            Ok(self.config())
+        } else {
+            Err(ConfigError(problems))
+        }
+    }
+
+    fn config(&self) -> app::Config {
+        app::Config {
+            http_address: self.http_address,
+            create_default_mesh: self.create_default_mesh,
+            shutdown: Duration::from_secs(self.shutdown_seconds),
+            leader: leader::Config {
+                namespace: self.namespace.clone(),
+                lease: self.lease.clone(),
+                identity: self.identity.clone(),
+                duration: Duration::from_secs(self.lease_seconds),
+            },
+            ca: ca::Config {
+                namespace: self.namespace.clone(),
+                authority_secret: "weir-ca".to_owned(),
+                serving_secret: "weir-webhook-tls".to_owned(),
+                service: "weir-webhook".to_owned(),
+                configuration: "weir-webhook".to_owned(),
+                authority_validity: days(self.authority_days),
+                serving_validity: days(self.certificate_days),
+            },
+        }
+    }
+}
+
+fn days(count: u32) -> SignedDuration {
+    SignedDuration::from_hours(24) * i32::try_from(count).expect("checked to be at most 3650")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Args {
+        Args::try_parse_from(std::iter::once(&"weir-operator").chain(args)).unwrap()
+    }
+
+    #[test]
+    fn the_defaults_can_be_used() {
+        let config = parse(&[]).check().unwrap();
+        assert!(config.create_default_mesh);
+        assert_eq!(config.leader.duration, Duration::from_secs(15));
+        assert_eq!(
+            config.ca.serving_names()[0],
+            format!("weir-webhook.{}.svc", config.ca.namespace)
+        );
+    }
+
+    #[test]
+    fn creating_the_mesh_can_be_switched_off() {
+        let config = parse(&["--create-default-mesh=false"]).check().unwrap();
+        assert!(!config.create_default_mesh);
+    }
+
+    #[test]
+    fn all_problems_are_named_at_once() {
+        let args = parse(&[
+            "--lease-seconds=5",
+            "--authority-days=0",
+            "--certificate-days=9999",
+            "--identity=",
+        ]);
+        let text = args.check().unwrap_err().to_string();
+        for flag in [
+            "--lease-seconds",
+            "--authority-days",
+            "--certificate-days",
+            "--identity",
+        ] {
+            assert!(text.contains(flag), "{flag} is not in {text}");
+        }
+        assert!(text.lines().count() >= 4);
+    }
+}

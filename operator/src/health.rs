@@ -1,0 +1,147 @@
+//! Serves `/live`, `/ready` and `/metrics`. Bound and spawned by `app`; every task that must be
+//! through its start before the replica is ready holds a [`Pending`]. It knows no task.
+
+use std::collections::BTreeSet;
+use std::future::IntoFuture;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the replica still waits for.
+#[derive(Clone, Debug)]
+pub struct Readiness(Arc<watch::Sender<BTreeSet<&'static str>>>);
+
+/// Holds readiness back until it is dropped.
+#[derive(Debug)]
+pub struct Pending {
+    name: &'static str,
+    readiness: Readiness,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(BTreeSet::new())))
+    }
+}
+
+impl Readiness {
+    /// Waits for `name` until the returned guard is dropped.
+    #[must_use]
+    pub fn register(&self, name: &'static str) -> Pending {
+        self.0.send_modify(|names| {
+            names.insert(name);
+        });
+        Pending {
+            name,
+            readiness: self.clone(),
+        }
+    }
+
+    /// The names that are still waited for; empty means ready.
+    #[must_use]
+    pub fn waiting_for(&self) -> Vec<&'static str> {
+        self.0.borrow().iter().copied().collect()
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.readiness.0.send_modify(|names| {
+            names.remove(self.name);
+        });
+    }
+}
+
+/// Opens the port: on the given address, or else on every address of both families, or of IPv4
+/// where the host has no IPv6.
+///
+/// # Errors
+/// When the port cannot be had.
+pub(crate) async fn bind(address: Option<SocketAddr>, port: u16) -> std::io::Result<TcpListener> {
+    if let Some(address) = address {
+        return TcpListener::bind(address).await;
+    }
+    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await,
+    }
+}
+
+/// Serves until `stop`.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    readiness: Readiness,
+    metrics: Metrics,
+    stop: CancellationToken,
+) {
+    let router = Router::new()
+        .route("/live", get(async || "live\n"))
+        .route("/ready", get(ready))
+        .with_state(readiness)
+        .merge(
+            Router::new()
+                .route("/metrics", get(print_metrics))
+                .with_state(metrics),
+        );
+    let server = axum::serve(listener, router);
+    tokio::select! {
+        () = stop.cancelled() => {}
+        served = server.into_future() => if let Err(error) = served {
+            tracing::error!(%error, "the health server ended");
+        }
+    }
+}
+
+async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
+    let waiting = readiness.waiting_for();
+    if waiting.is_empty() {
+        (StatusCode::OK, "ready\n".to_owned())
+    } else {
+        let text = format!("waiting for: {}\n", waiting.join(", "));
+        (StatusCode::SERVICE_UNAVAILABLE, text)
+    }
+}
+
+async fn print_metrics(State(metrics): State<Metrics>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, OPENMETRICS)], metrics.render())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn ready_says_what_it_waits_for() {
+        let readiness = Readiness::default();
+        let first = readiness.register("meshes");
+        let second = readiness.register("webhooks");
+        let (status, text) = ready(State(readiness.clone())).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(text, "waiting for: meshes, webhooks\n");
+        drop(first);
+        assert_eq!(readiness.waiting_for(), ["webhooks"]);
+        drop(second);
+        let (status, _) = ready(State(readiness)).await;
+        assert_eq!(status, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn a_given_address_is_used_and_none_means_all() {
+        let given = bind(Some(([127, 0, 0, 1], 0).into()), 8080).await.unwrap();
+        assert_eq!(given.local_addr().unwrap().ip(), Ipv4Addr::LOCALHOST);
+        let all = bind(None, 0).await.unwrap();
+        assert!(all.local_addr().unwrap().ip().is_unspecified());
+    }
+}

@@ -1,0 +1,173 @@
+//! What the operator knows of the resources, kept from watch events. Synchronous and without a
+//! client: sources call `apply`, `delete` and `reset`, readers hold a `watch` on the whole set.
+//! Called by `watch` (in) and by `status` and `apply` (out). It judges nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kube::ResourceExt;
+use tokio::sync::watch;
+use weir_crds::Mesh;
+
+/// Takes the events of one kind of object.
+pub trait Indexed<K>: Send {
+    /// The object was added or changed.
+    fn apply(&mut self, object: K);
+    /// The object is gone.
+    fn delete(&mut self, object: &K);
+    /// These are all objects there are; whatever else was known is gone.
+    fn reset(&mut self, objects: Vec<K>);
+}
+
+/// All Meshes by name.
+pub type MeshSet = BTreeMap<String, Arc<Mesh>>;
+
+/// What readers see: `None` until the first complete list.
+pub type MeshView = Option<Arc<MeshSet>>;
+
+/// The Meshes, published as a whole: there are few of them.
+#[derive(Debug)]
+pub struct Meshes {
+    meshes: MeshSet,
+    view: watch::Sender<MeshView>,
+}
+
+impl Default for Meshes {
+    fn default() -> Self {
+        Self {
+            meshes: MeshSet::new(),
+            view: watch::Sender::new(None),
+        }
+    }
+}
+
+impl Meshes {
+    /// The Meshes now and at every change.
+    #[must_use]
+    pub fn view(&self) -> watch::Receiver<MeshView> {
+        self.view.subscribe()
+    }
+
+    fn publish(&self) {
+        self.view.send_replace(Some(Arc::new(self.meshes.clone())));
+    }
+}
+
+impl Indexed<Mesh> for Meshes {
+    fn apply(&mut self, mesh: Mesh) {
+        let name = mesh.name_any();
+        if self.meshes.get(&name).is_some_and(|known| **known == mesh) {
+            return;
+        }
+        self.meshes.insert(name, Arc::new(mesh));
+        self.publish();
+    }
+
+    fn delete(&mut self, mesh: &Mesh) {
+        if self.meshes.remove(&mesh.name_any()).is_some() {
+            self.publish();
+        }
+    }
+
+    fn reset(&mut self, meshes: Vec<Mesh>) {
+        self.meshes = meshes
+            .into_iter()
+            .map(|mesh| (mesh.name_any(), Arc::new(mesh)))
+            .collect();
+        self.publish();
+    }
+}
+
+/// Counts changes and keeps nothing: for objects whose reader asks the API server itself.
+#[derive(Clone, Debug)]
+pub struct Changes(Arc<watch::Sender<u64>>);
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(0)))
+    }
+}
+
+impl Changes {
+    /// Moves at every change.
+    #[must_use]
+    pub fn count(&self) -> watch::Receiver<u64> {
+        self.0.subscribe()
+    }
+
+    fn bump(&self) {
+        self.0.send_modify(|count| *count += 1);
+    }
+}
+
+impl<K: Send> Indexed<K> for Changes {
+    fn apply(&mut self, _: K) {
+        self.bump();
+    }
+
+    fn delete(&mut self, _: &K) {
+        self.bump();
+    }
+
+    fn reset(&mut self, _: Vec<K>) {
+        self.bump();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use weir_crds::mesh::MeshSpec;
+
+    use super::*;
+
+    fn names(view: &watch::Receiver<MeshView>) -> Option<Vec<String>> {
+        let view = view.borrow();
+        view.as_ref().map(|set| set.keys().cloned().collect())
+    }
+
+    #[test]
+    fn nothing_is_known_before_the_first_complete_list() {
+        let mut index = Meshes::default();
+        let view = index.view();
+        assert_eq!(names(&view), None);
+        index.reset(Vec::new());
+        assert_eq!(names(&view), Some(vec![]));
+    }
+
+    #[test]
+    fn readers_see_what_is_applied_deleted_and_reset() {
+        let mut index = Meshes::default();
+        let view = index.view();
+        index.reset(vec![Mesh::initial()]);
+        index.apply(Mesh::new("b", MeshSpec::default()));
+        assert_eq!(names(&view), Some(vec!["b".into(), "default".into()]));
+        index.delete(&Mesh::initial());
+        assert_eq!(names(&view), Some(vec!["b".into()]));
+        index.reset(vec![Mesh::new("c", MeshSpec::default())]);
+        assert_eq!(names(&view), Some(vec!["c".into()]));
+    }
+
+    #[test]
+    fn what_is_known_already_wakes_nobody() {
+        let mut index = Meshes::default();
+        index.reset(vec![Mesh::initial()]);
+        let mut view = index.view();
+        view.mark_unchanged();
+        index.apply(Mesh::initial());
+        index.delete(&Mesh::new("other", MeshSpec::default()));
+        assert!(!view.has_changed().unwrap());
+        index.apply(Mesh::new("default", MeshSpec(json!({"a": 1}))));
+        assert!(view.has_changed().unwrap());
+    }
+
+    #[test]
+    fn every_event_is_a_change() {
+        let mut changes = Changes::default();
+        let count = changes.count();
+        changes.apply(1);
+        changes.delete(&1);
+        changes.reset(vec![1, 2]);
+        assert_eq!(*count.borrow(), 3);
+    }
+}

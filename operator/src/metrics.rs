@@ -1,0 +1,281 @@
+//! The operator's own metrics. Every loop holds a clone and counts; `health` prints them. Label
+//! values are enums, so a search finds every series. It knows nothing of what is counted.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+/// What is reconciled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Controller {
+    /// Status of Meshes.
+    Mesh,
+    /// The one-time creation of Mesh `default`.
+    DefaultMesh,
+    /// Certificates and `caBundle` of the webhook.
+    Certificates,
+}
+
+impl Controller {
+    /// The label value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mesh => "mesh",
+            Self::DefaultMesh => "default_mesh",
+            Self::Certificates => "certificates",
+        }
+    }
+}
+
+impl EncodeLabelValue for Controller {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        EncodeLabelValue::encode(&self.as_str(), encoder)
+    }
+}
+
+/// How a reconcile ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Something was written.
+    Changed,
+    /// Everything was as it should be.
+    Unchanged,
+    /// Someone else wrote first; tried again.
+    Conflict,
+    /// It failed; tried again.
+    Error,
+}
+
+impl Outcome {
+    /// The label value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::Unchanged => "unchanged",
+            Self::Conflict => "conflict",
+            Self::Error => "error",
+        }
+    }
+}
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        EncodeLabelValue::encode(&self.as_str(), encoder)
+    }
+}
+
+impl Outcome {
+    /// The outcome of an error of this class.
+    #[must_use]
+    pub fn from_class(class: &str) -> Self {
+        if class == "conflict" {
+            Self::Conflict
+        } else {
+            Self::Error
+        }
+    }
+}
+
+/// What is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Watch {
+    /// Meshes.
+    Meshes,
+    /// The Secret of the authority.
+    AuthoritySecret,
+    /// The Secret of the serving certificate.
+    ServingSecret,
+    /// The `MutatingWebhookConfiguration`.
+    MutatingWebhook,
+    /// The `ValidatingWebhookConfiguration`.
+    ValidatingWebhook,
+}
+
+impl Watch {
+    /// The label value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Meshes => "meshes",
+            Self::AuthoritySecret => "authority_secret",
+            Self::ServingSecret => "serving_secret",
+            Self::MutatingWebhook => "mutating_webhook",
+            Self::ValidatingWebhook => "validating_webhook",
+        }
+    }
+}
+
+impl EncodeLabelValue for Watch {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        EncodeLabelValue::encode(&self.as_str(), encoder)
+    }
+}
+
+/// Whose expiry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Certificate {
+    /// The authority.
+    Authority,
+    /// The webhook's serving certificate.
+    Webhook,
+}
+
+impl Certificate {
+    /// The label value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Authority => "authority",
+            Self::Webhook => "webhook",
+        }
+    }
+}
+
+impl EncodeLabelValue for Certificate {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        EncodeLabelValue::encode(&self.as_str(), encoder)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReconcileLabels {
+    controller: Controller,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchLabels {
+    resource: Watch,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CertificateLabels {
+    certificate: Certificate,
+}
+
+/// Handles to every series of the operator. Clones count into the same series.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    reconciles: Family<ReconcileLabels, Counter>,
+    watch_restarts: Family<WatchLabels, Counter>,
+    leader: Gauge,
+    expiries: Family<CertificateLabels, Gauge>,
+    registry: Arc<Registry>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("weir_operator");
+        let reconciles = Family::default();
+        let watch_restarts = Family::default();
+        let leader = Gauge::default();
+        let expiries = Family::default();
+        registry.register(
+            "reconciles",
+            "Reconciles by what was reconciled and how it ended",
+            reconciles.clone(),
+        );
+        registry.register(
+            "watch_restarts",
+            "Watches that broke and were started again",
+            watch_restarts.clone(),
+        );
+        registry.register(
+            "leader",
+            "1 on the replica that writes, else 0",
+            leader.clone(),
+        );
+        registry.register(
+            "certificate_expiration_timestamp_seconds",
+            "End of validity, in seconds since the epoch",
+            expiries.clone(),
+        );
+        registry.register(
+            "build",
+            "The build that runs",
+            Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        Self {
+            reconciles,
+            watch_restarts,
+            leader,
+            expiries,
+            registry: Arc::new(registry),
+        }
+    }
+}
+
+impl Metrics {
+    /// Counts one reconcile.
+    pub fn count_reconcile(&self, controller: Controller, outcome: Outcome) {
+        self.reconciles
+            .get_or_create(&ReconcileLabels {
+                controller,
+                outcome,
+            })
+            .inc();
+    }
+
+    /// Counts one watch that broke.
+    pub fn count_watch_restart(&self, resource: Watch) {
+        self.watch_restarts
+            .get_or_create(&WatchLabels { resource })
+            .inc();
+    }
+
+    /// Says whether this replica leads.
+    pub fn set_leader(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    /// Says when a certificate expires.
+    pub fn set_expiry(&self, certificate: Certificate, at: Timestamp) {
+        self.expiries
+            .get_or_create(&CertificateLabels { certificate })
+            .set(at.as_second());
+    }
+
+    /// Everything in OpenMetrics text.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)
+            .expect("writing into a String does not fail");
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_family_is_printed_under_its_name() {
+        let metrics = Metrics::default();
+        metrics.count_reconcile(Controller::Mesh, Outcome::from_class("conflict"));
+        metrics.count_watch_restart(Watch::Meshes);
+        metrics.set_leader(true);
+        metrics.set_expiry(
+            Certificate::Webhook,
+            "2026-11-01T00:00:00Z".parse().unwrap(),
+        );
+        let text = metrics.render();
+        for line in [
+            r#"weir_operator_reconciles_total{controller="mesh",outcome="conflict"} 1"#,
+            r#"weir_operator_watch_restarts_total{resource="meshes"} 1"#,
+            "weir_operator_leader 1",
+            r#"weir_operator_certificate_expiration_timestamp_seconds{certificate="webhook"} 1793491200"#,
+            r#"weir_operator_build_info{version="0.1.0"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Follows one kind of object in the API server and feeds an index. Spawned by `app`, one task a
+//! kind. A watch that breaks starts again with growing pauses; an index keeps what it knew until
+//! the next complete list. It knows no particular resource.
+
+use futures::{Stream, StreamExt, TryStreamExt};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, ExponentialBackoff, watcher};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::growth;
+use crate::health::Pending;
+use crate::index::Indexed;
+use crate::metrics::{Metrics, Watch};
+
+/// One kind of object to follow, and who is told of what happens.
+pub(crate) struct Follow<I> {
+    pub(crate) what: Watch,
+    pub(crate) index: I,
+    pub(crate) metrics: Metrics,
+    /// Dropped after the first complete list.
+    pub(crate) pending: Pending,
+    pub(crate) stop: CancellationToken,
+}
+
+/// Follows the objects of `api` that match `config` until `follow.stop`.
+pub(crate) async fn follow<K, I>(api: Api<K>, config: watcher::Config, follow: Follow<I>)
+where
+    K: Resource<DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + Sync
+        + 'static,
+    I: Indexed<K>,
+{
+    let events = watcher(api, config).backoff(ExponentialBackoff::from(growth()));
+    let stop = follow.stop.clone();
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = drain(events, follow) => {}
+    }
+}
+
+/// Selects the one object of this name; a role that names its objects admits such a watch.
+pub(crate) fn only(name: &str) -> watcher::Config {
+    watcher::Config::default().fields(&format!("metadata.name={name}"))
+}
+
+async fn drain<K, I: Indexed<K>>(
+    events: impl Stream<Item = watcher::Result<Event<K>>>,
+    mut follow: Follow<I>,
+) {
+    let metrics = follow.metrics.clone();
+    let what = follow.what;
+    let mut events = std::pin::pin!(events.inspect_err(move |error| {
+        metrics.count_watch_restart(what);
+        tracing::warn!(%error, resource = ?what, "a watch broke, starting it again");
+    }));
+    let mut pending = Some(follow.pending);
+    let mut listed = Vec::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::InitApply(object)) => listed.push(object),
+            Ok(Event::InitDone) => {
+                follow.index.reset(std::mem::take(&mut listed));
+                pending = None;
+            }
+            Ok(Event::Apply(object)) => follow.index.apply(object),
+            Ok(Event::Delete(object)) => follow.index.delete(&object),
+            Err(_) => {}
+        }
+    }
+    drop(pending);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::health::Readiness;
+
+    #[derive(Clone, Default)]
+    struct Script(Arc<Mutex<Vec<String>>>);
+
+    impl Indexed<u8> for Script {
+        fn apply(&mut self, object: u8) {
+            self.0.lock().unwrap().push(format!("apply {object}"));
+        }
+        fn delete(&mut self, object: &u8) {
+            self.0.lock().unwrap().push(format!("delete {object}"));
+        }
+        fn reset(&mut self, objects: Vec<u8>) {
+            self.0.lock().unwrap().push(format!("reset {objects:?}"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_is_taken_whole_and_a_broken_one_not_at_all() {
+        let readiness = Readiness::default();
+        let script = Script::default();
+        let metrics = Metrics::default();
+        let follow = Follow {
+            what: Watch::Meshes,
+            index: script.clone(),
+            metrics: metrics.clone(),
+            pending: readiness.register("meshes"),
+            stop: CancellationToken::new(),
+        };
+        let events = futures::stream::iter(vec![
+            Ok(Event::Init),
+            Ok(Event::InitApply(1)),
+            Err(watcher::Error::NoResourceVersion),
+            Ok(Event::Init),
+            Ok(Event::InitApply(2)),
+            Ok(Event::InitApply(3)),
+            Ok(Event::InitDone),
+            Ok(Event::Apply(4)),
+            Ok(Event::Delete(2)),
+        ]);
+        assert_eq!(readiness.waiting_for(), ["meshes"]);
+        drain(events, follow).await;
+        assert!(readiness.waiting_for().is_empty());
+        assert_eq!(
+            *script.0.lock().unwrap(),
+            ["reset [2, 3]", "apply 4", "delete 2"]
+        );
+        assert!(
+            metrics
+                .render()
+                .contains(r#"watch_restarts_total{resource="meshes"} 1"#)
+        );
+    }
+}

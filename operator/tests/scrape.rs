@@ -1,0 +1,136 @@
+//! The shipped scrape configuration in a real Prometheus. Pods are handed to it as a file of the
+//! labels that pod discovery gives, and every scrape goes through a proxy of ours on loopback, so
+//! nothing else is contacted. Needs Debian's package `prometheus`.
+
+#[path = "scrape/prometheus.rs"]
+mod prometheus;
+
+use std::time::Duration;
+
+use prometheus::{Pod, Prometheus};
+use serde_json::{Value, json};
+
+const SHIPPED: &str = include_str!("../../manifests/prometheus/linkerd-proxy.yaml");
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The pod of the Linkerd page.
+fn vote_bot() -> Pod {
+    Pod::new("emojivoto", "vote-bot-5b7f5657f6-xbjjw", "10.1.3.93:4191").labels(&[
+        ("app", "vote-bot"),
+        ("linkerd.io/control-plane-ns", "linkerd"),
+        ("linkerd.io/proxy-deployment", "vote-bot"),
+        ("pod-template-hash", "3957278789"),
+        ("test", "vote-bot-test"),
+    ])
+}
+
+/// A pod of a Job, still starting, with IPv6 and with labels named to do harm.
+fn migration() -> Pod {
+    Pod::new("shop", "migrate-x7k2p", "[fd00::7]:4191")
+        .labels(&[
+            ("linkerd.io/control-plane-ns", "kuma-system"),
+            ("linkerd.io/workload-ns", "shop"),
+            ("linkerd.io/proxy-job", "migrate"),
+            ("batch.kubernetes.io/job-name", "migrate"),
+            ("job", "not-the-job"),
+            ("pod", "not-the-pod"),
+            ("namespace", "not-the-namespace"),
+            ("instance", "not-the-instance"),
+            ("direction", "north"),
+            ("deployment", "a-label-of-the-users"),
+            ("9lives", "yes"),
+        ])
+        .phase("Pending")
+}
+
+/// Pods that are none of ours, each by one thing.
+fn strangers() -> [Pod; 3] {
+    [
+        Pod::new("a", "no-control-plane", "10.1.3.1:4191").labels(&[("app", "a")]),
+        vote_bot().at("10.1.3.93:4143").port("linkerd-proxy"),
+        vote_bot().at("10.1.3.94:4191").phase("Succeeded"),
+    ]
+}
+
+fn page_labels() -> Value {
+    json!({
+        "pod": "vote-bot-5b7f5657f6-xbjjw",
+        "namespace": "emojivoto",
+        "app": "vote-bot",
+        "control_plane_ns": "linkerd",
+        "deployment": "vote-bot",
+        "pod_template_hash": "3957278789",
+        "test": "vote-bot-test",
+        "instance": "10.1.3.93:4191",
+        "job": "linkerd-proxy",
+    })
+}
+
+fn migration_labels() -> Value {
+    json!({
+        "pod": "migrate-x7k2p",
+        "namespace": "shop",
+        "control_plane_ns": "kuma-system",
+        "k8s_job": "migrate",
+        "batch_kubernetes_io_job_name": "migrate",
+        "deployment": "a-label-of-the-users",
+        "direction": "north",
+        "_9lives": "yes",
+        "instance": "[fd00::7]:4191",
+        "job": "linkerd-proxy",
+    })
+}
+
+#[tokio::test]
+async fn the_pages_pod_and_a_job_get_exactly_their_labels() {
+    let mut pods = vec![vote_bot(), migration()];
+    pods.extend(strangers());
+    let prometheus = Prometheus::start(SHIPPED, &pods).await;
+
+    let targets = prometheus.targets(2, DEADLINE).await;
+    assert_eq!(targets["10.1.3.93:4191"], page_labels());
+    assert_eq!(targets["[fd00::7]:4191"], migration_labels());
+    assert_eq!(
+        targets.len(),
+        2,
+        "only pods with our admin port: {targets:?}"
+    );
+
+    let series = prometheus.query("request_total", 2, DEADLINE).await;
+    let mut expected = page_labels();
+    expected["__name__"] = json!("request_total");
+    expected["direction"] = json!("outbound");
+    assert!(series.contains(&expected), "{series:?}");
+    // The metric's own label stands against the pod's of the same name.
+    let mut expected = migration_labels();
+    expected["__name__"] = json!("request_total");
+    expected["direction"] = json!("outbound");
+    assert!(series.contains(&expected), "{series:?}");
+
+    let buckets = prometheus
+        .query("response_latency_ms_bucket", 4, DEADLINE)
+        .await;
+    assert_eq!(buckets.len(), 4, "classic histograms are kept: {buckets:?}");
+}
+
+#[test]
+fn the_shipped_file_discovers_every_pod_and_nothing_else() {
+    let shipped: Value = serde_yaml::from_str(SHIPPED).unwrap();
+    let jobs = shipped["scrape_configs"].as_array().unwrap();
+    assert_eq!(jobs.len(), 1);
+    assert_eq!(jobs[0]["job_name"], "linkerd-proxy");
+    assert_eq!(jobs[0]["kubernetes_sd_configs"], json!([{"role": "pod"}]));
+    let named: Vec<&Value> = jobs[0]["relabel_configs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|rule| {
+            let sources = rule["source_labels"].to_string();
+            rule["action"] == "replace" && sources.contains("_pod_label_")
+        })
+        .collect();
+    assert!(
+        named.is_empty(),
+        "labels are mapped, none by name: {named:?}"
+    );
+}
