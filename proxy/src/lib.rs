@@ -8,6 +8,7 @@ pub mod activity;
 pub mod buffer;
 pub mod connection;
 pub mod detect;
+pub mod drain;
 pub mod endpoints;
 pub mod forward;
 pub mod heartbeat;

@@ -1,0 +1,233 @@
+//! The wiring of a proxy: binds every listener, starts the workers and the service
+//! tasks, and ends them in order.
+//!
+//! `main` and the tests call it. It is the only module that knows all the others.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use weir_crds::settings::Settings;
+
+use crate::accept::{Aim, Plan};
+use crate::activity::Gauge;
+use crate::heartbeat::{self, Heart, Pulse};
+use crate::telemetry::{self, Seat, Telemetry};
+use crate::{admin, drain, worker};
+
+/// Connections that may wait for the metrics endpoint to take them.
+pub const HANDOFFS: usize = 64;
+/// Connections that may wait for a worker to accept them (listen(2)).
+pub const BACKLOG: i32 = 1024;
+/// How often idle series are looked for.
+pub const SWEEP: Duration = Duration::from_secs(1);
+
+/// Everything a proxy is made from.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Worker threads; at least one.
+    pub workers: usize,
+    pub worker: worker::Config,
+    /// Where traffic is accepted, and what for.
+    pub listeners: Vec<(SocketAddr, Aim)>,
+    pub admin: admin::Config,
+    pub telemetry: telemetry::Config,
+    /// Whether the redirection depends on a heartbeat.
+    pub beats: bool,
+    pub drain: drain::Config,
+}
+
+/// Why a proxy could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {addr}: {error}; is another proxy or the application using the port?")]
+    Listen { addr: SocketAddr, error: io::Error },
+    #[error(transparent)]
+    Admin(#[from] admin::BindError),
+}
+
+/// The real addresses of a bound proxy.
+#[derive(Clone, Debug)]
+pub struct Bound {
+    pub admin: SocketAddr,
+    /// In the order of [`Config::listeners`].
+    pub listeners: Vec<SocketAddr>,
+    /// What the metrics endpoint is doing, once served.
+    pub metrics: watch::Receiver<admin::EndpointStatus>,
+}
+
+/// A proxy that is bound and not yet serving.
+pub struct App {
+    bound: Bound,
+    config: Config,
+    admin: admin::Bound,
+    plans: Vec<Vec<Plan>>,
+    settings: watch::Receiver<Arc<Settings>>,
+}
+
+/// Binds every listener. Needs a tokio runtime, the service thread's.
+pub fn bind(config: Config, settings: watch::Receiver<Arc<Settings>>) -> Result<App, StartError> {
+    let workers = config.workers.max(1);
+    let admin = admin::bind(config.admin.clone())?;
+    let mut plans: Vec<Vec<Plan>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut listeners = Vec::new();
+    for (addr, aim) in &config.listeners {
+        let mut addr = *addr;
+        for plans in &mut plans {
+            let error = |error| StartError::Listen { addr, error };
+            let listener = listener(addr).map_err(error)?;
+            addr = listener.local_addr().map_err(error)?;
+            plans.push(Plan { listener, aim: aim.clone() });
+        }
+        listeners.push(addr);
+    }
+    let bound = Bound { admin: admin.addr, listeners, metrics: admin.endpoint.clone() };
+    Ok(App { bound, config, admin, plans, settings })
+}
+
+/// A listener that shares its port with those of the other workers.
+fn listener(addr: SocketAddr) -> io::Result<TcpListener> {
+    let domain = Domain::for_address(addr);
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        // `[::]` takes IPv4 connections as well; `::1` does not care.
+        socket.set_only_v6(!addr.ip().is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+impl App {
+    pub fn bound(&self) -> &Bound {
+        &self.bound
+    }
+
+    /// Serves until `terminate`, then drains; a second `terminate` ends it at once.
+    pub async fn serve(self, mut terminate: mpsc::Receiver<()>) {
+        let Self { config, admin, plans, settings, bound } = self;
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let (telemetry, seats) = telemetry::new(config.telemetry.clone(), plans.len());
+        let (handoff, handoffs) = mpsc::channel(HANDOFFS);
+        let (heart, pulses, state) = heartbeat::new(heartbeat_config(&config, &bound, plans.len()));
+        let gauges: Vec<Gauge> = plans.iter().map(|_| Gauge::default()).collect();
+        let template = Template { config: config.worker.clone(), settings: settings.clone(), handoff, stop: stop.clone() };
+        let seats = seats.into_iter().zip(pulses).zip(gauges.iter().cloned());
+        let workers: Vec<_> =
+            plans.into_iter().zip(seats).map(|(plans, ((seat, pulse), gauge))| template.start(plans, seat, pulse, gauge)).collect();
+        let (draining, is_draining) = watch::channel(false);
+        let deps = admin::Deps {
+            exposition: Arc::new(telemetry.clone()),
+            settings,
+            handoffs,
+            bound: started(config.beats, state, &tasks),
+            draining: is_draining.clone(),
+        };
+        tasks.spawn(admin::serve(admin, deps, stop.child_token()));
+        tasks.spawn(sweep(telemetry, stop.child_token()));
+        if config.beats {
+            tasks.spawn(beat(heart, is_draining, stop.child_token()));
+        }
+        terminate.recv().await;
+        draining.send_replace(true);
+        tokio::select! {
+            left = drain::drain(&gauges, config.drain) => tracing::info!(left, "drained"),
+            Some(()) = terminate.recv() => tracing::info!("ends without draining"),
+        }
+        stop.cancel();
+        join(workers);
+        tasks.close();
+        tasks.wait().await;
+    }
+}
+
+/// What all workers are started with.
+struct Template {
+    config: worker::Config,
+    settings: watch::Receiver<Arc<Settings>>,
+    handoff: mpsc::Sender<admin::Handoff>,
+    stop: CancellationToken,
+}
+
+impl Template {
+    fn start(&self, plans: Vec<Plan>, seat: Seat, pulse: Pulse, gauge: Gauge) -> JoinHandle<io::Result<()>> {
+        let start = worker::Start {
+            config: self.config.clone(),
+            seat,
+            plans,
+            settings: self.settings.clone(),
+            handoff: self.handoff.clone(),
+            gauge,
+            pulse,
+            stop: self.stop.clone(),
+        };
+        std::thread::spawn(move || worker::run(start))
+    }
+}
+
+fn heartbeat_config(config: &Config, bound: &Bound, workers: usize) -> heartbeat::Config {
+    let takes = |is_v4: bool| {
+        let directions = config.listeners.iter().zip(&bound.listeners);
+        let mut redirected = directions.filter(|((_, aim), _)| matches!(aim, Aim::Inbound | Aim::Outbound));
+        let taken = |aim: fn(&Aim) -> bool| {
+            redirected.clone().any(|((_, a), addr)| {
+                aim(a) && (addr.is_ipv4() == is_v4 || addr.ip().is_unspecified() && addr.is_ipv6())
+            })
+        };
+        let both = taken(|a| matches!(a, Aim::Inbound)) && taken(|a| matches!(a, Aim::Outbound));
+        redirected.next().is_some() && both
+    };
+    heartbeat::Config { workers, ipv4: takes(true), ipv6: takes(false), port: heartbeat::PORT }
+}
+
+/// Becomes true once traffic is really served: with a heartbeat, from its first beat.
+fn started(
+    beats: bool,
+    mut state: watch::Receiver<heartbeat::State>,
+    tasks: &TaskTracker,
+) -> watch::Receiver<bool> {
+    let (is_bound, bound) = watch::channel(!beats);
+    if beats {
+        tasks.spawn(async move {
+            let beating = state.wait_for(|s| !matches!(s, heartbeat::State::Starting)).await;
+            if beating.is_ok() {
+                is_bound.send_replace(true);
+            }
+        });
+    }
+    bound
+}
+
+/// Beats until the proxy drains: connections made from then on go direct.
+async fn beat(heart: Heart, draining: watch::Receiver<bool>, stop: CancellationToken) {
+    heartbeat::beat(heart, draining, stop).await;
+}
+
+async fn sweep(telemetry: Telemetry, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            now = ticks.tick() => telemetry.sweep(now.into()),
+        }
+    }
+}
+
+fn join(workers: Vec<JoinHandle<io::Result<()>>>) {
+    for worker in workers {
+        match worker.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "a worker could not run"),
+            Err(_) => tracing::error!("a worker panicked"),
+        }
+    }
+}

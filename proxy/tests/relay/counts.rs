@@ -1,0 +1,101 @@
+//! Counted: what a proxy publishes of traffic that went well.
+
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+
+use super::proxy::{Proxy, answer_heads, application, read_until};
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: Web.example:80\r\n\r\n";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+#[tokio::test]
+async fn the_series_of_an_inbound_request_have_exactly_these_labels() {
+    let proxy = Proxy::inbound(application(|s| answer_heads(s, OK)).await);
+    let port = proxy.addr.port();
+    let mut client = proxy.connect().await;
+    client.write_all(GET).await.expect("written");
+    assert_eq!(read_until(&mut client, b"ok").await, OK);
+    drop(client);
+    proxy.counts("tcp_close_total", &[], 2.0).await;
+    let samples = proxy.samples();
+    let app = samples
+        .iter()
+        .find_map(|(s, _)| s.strip_prefix("request_total{")?.split("srv_port=\"").nth(1))
+        .and_then(|s| s.split('"').next())
+        .expect("a server port")
+        .to_owned();
+    let labels = format!(
+        "direction=\"inbound\",authority=\"web.example\",target_port=\"{port}\",tls=\"no_identity\",no_tls_reason=\"no_tls_from_remote\",srv_group=\"kuma.io\",srv_kind=\"dataplane\",srv_name=\"web\",srv_port=\"{app}\",route_group=\"\",route_kind=\"default\",route_name=\"default\",authz_group=\"\",authz_kind=\"default\",authz_name=\"all-unauthenticated\""
+    );
+    for series in [
+        format!("request_total{{{labels}}}"),
+        format!("response_total{{{labels},status_code=\"200\",classification=\"success\",grpc_status_code=\"\",error=\"\"}}"),
+        format!("response_latency_ms_count{{{labels},status_code=\"200\"}}"),
+    ] {
+        let value = samples.iter().find(|(s, _)| *s == series).map(|(_, v)| *v);
+        assert_eq!(value, Some(1.0), "{series} in {samples:#?}");
+    }
+}
+
+#[tokio::test]
+async fn bytes_are_the_applications_on_all_four_sides() {
+    let proxy = Proxy::outbound(&[application(|s| answer_heads(s, OK)).await]);
+    let mut client = proxy.connect().await;
+    client.write_all(GET).await.expect("written");
+    read_until(&mut client, b"ok").await;
+    let (up, down) = (GET.len() as f64, OK.len() as f64);
+    // They move while the connection is open.
+    for (family, peer, bytes) in [
+        ("tcp_read_bytes_total", "src", up),
+        ("tcp_write_bytes_total", "dst", up),
+        ("tcp_read_bytes_total", "dst", down),
+        ("tcp_write_bytes_total", "src", down),
+    ] {
+        proxy.counts(family, &[&format!("peer=\"{peer}\""), "direction=\"outbound\""], bytes).await;
+    }
+    proxy.counts("tcp_open_connections", &[], 2.0).await;
+    proxy.counts("tcp_open_total", &["peer=\"dst\"", "authority=\"web\"", "dst_service=\"web\""], 1.0).await;
+    drop(client);
+    proxy.counts("tcp_open_connections", &[], 0.0).await;
+    proxy.counts("tcp_connection_duration_ms_count", &["classification=\"success\""], 2.0).await;
+}
+
+#[tokio::test]
+async fn many_requests_on_many_connections_add_up() {
+    let proxy = Proxy::inbound(application(|s| answer_heads(s, OK)).await);
+    let clients = (0..20).map(|_| async {
+        let mut client = proxy.connect().await;
+        for _ in 0..50 {
+            client.write_all(GET).await.expect("written");
+            read_until(&mut client, b"ok").await;
+        }
+    });
+    futures::future::join_all(clients).await;
+    proxy.counts("request_total", &[], 1000.0).await;
+    proxy.counts("response_total", &["status_code=\"200\""], 1000.0).await;
+    proxy.counts("response_latency_ms_bucket", &["le=\"+Inf\""], 1000.0).await;
+    proxy.counts("tcp_open_connections", &[], 0.0).await;
+}
+
+#[tokio::test]
+async fn only_what_is_under_way_keeps_the_proxy() {
+    let proxy = Proxy::inbound(application(|s| answer_heads(s, OK)).await);
+    let mut client = proxy.connect().await;
+    client.write_all(b"GET / HTTP/1.1\r\n").await.expect("written");
+    let busy = |expected: usize| {
+        let gauge = &proxy.gauge;
+        async move {
+            let wait = async {
+                while gauge.get() != expected {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            };
+            tokio::time::timeout(super::proxy::DEADLINE, wait).await.expect("in time");
+        }
+    };
+    busy(1).await;
+    client.write_all(b"\r\n").await.expect("written");
+    read_until(&mut client, b"ok").await;
+    busy(0).await;
+}

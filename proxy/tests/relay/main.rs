@@ -1,0 +1,8 @@
+//! The relay with real sockets on loopback: what goes in comes out, and is counted.
+//!
+//! Every test runs real workers; `chain` puts two proxies in a row, as between two pods.
+
+mod bytes;
+mod counts;
+mod ends;
+mod proxy;

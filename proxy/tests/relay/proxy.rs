@@ -1,0 +1,167 @@
+//! A proxy of one worker between a client and an application, and scripted peers.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use weir_crds::settings::Settings;
+use weir_proxy::accept::{Aim, Plan};
+use weir_proxy::activity::Gauge;
+use weir_proxy::heartbeat;
+use weir_proxy::telemetry::{self, Dst, Selection, Server, Telemetry};
+use weir_proxy::worker::{self, Start};
+
+/// Longest time any condition may take.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Proxy {
+    pub(crate) addr: SocketAddr,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) gauge: Gauge,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl Proxy {
+    /// In front of an application.
+    pub(crate) fn inbound(application: SocketAddr) -> Self {
+        let server = Server::new("kuma.io", "dataplane", "web", application.port());
+        Self::start(Aim::Application { addr: application, server })
+    }
+
+    /// In front of a service with these endpoints.
+    pub(crate) fn outbound(endpoints: &[SocketAddr]) -> Self {
+        let endpoints = endpoints.iter().map(|addr| (*addr, Dst::new([("service", "web")])));
+        Self::start(Aim::Service { name: "web".to_owned(), endpoints: endpoints.collect() })
+    }
+
+    fn start(aim: Aim) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("a socket option");
+        let addr = listener.local_addr().expect("an address");
+        let (telemetry, mut seats) = telemetry::new(telemetry::Config::default(), 1);
+        let config = heartbeat::Config { workers: 1, ipv4: false, ipv6: false, port: 9 };
+        let (_heart, mut pulses, _state) = heartbeat::new(config);
+        let settings = Settings::parse(r#"{"version":1,"mesh":"default"}"#).expect("settings");
+        let (stop, gauge) = (CancellationToken::new(), Gauge::default());
+        let start = Start {
+            config: worker::Config::default(),
+            seat: seats.remove(0),
+            plans: vec![Plan { listener, aim }],
+            settings: watch::channel(Arc::new(settings)).1,
+            handoff: mpsc::channel(1).0,
+            gauge: gauge.clone(),
+            pulse: pulses.remove(0),
+            stop: stop.clone(),
+        };
+        let thread = Some(std::thread::spawn(move || worker::run(start)));
+        Self { addr, telemetry, gauge, stop, thread }
+    }
+
+    pub(crate) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.addr).await.expect("the proxy listens")
+    }
+
+    /// Every sample as printed: `name{labels}` and its value.
+    pub(crate) fn samples(&self) -> Vec<(String, f64)> {
+        let mut body = Vec::new();
+        self.telemetry.expose(&Selection::default(), &mut body).expect("a vector takes all");
+        let body = String::from_utf8(body).expect("text");
+        let lines = body.lines().filter(|line| !line.starts_with('#'));
+        lines
+            .filter_map(|line| line.rsplit_once(' '))
+            .map(|(series, value)| (series.to_owned(), value.parse().expect("a number")))
+            .collect()
+    }
+
+    /// The sum of the series of `name` that have every one of these labels.
+    pub(crate) fn sum(&self, name: &str, labels: &[&str]) -> f64 {
+        let matches = |series: &str| {
+            series.strip_prefix(name).is_some_and(|l| l.is_empty() || l.starts_with('{'))
+                && labels.iter().all(|label| series.contains(label))
+        };
+        self.samples().iter().filter(|(s, _)| matches(s)).map(|(_, v)| v).sum()
+    }
+
+    /// Waits until the sum is `expected`.
+    pub(crate) async fn counts(&self, name: &str, labels: &[&str], expected: f64) {
+        let start = Instant::now();
+        while self.sum(name, labels) != expected {
+            assert!(
+                start.elapsed() < DEADLINE,
+                "{name} {labels:?} is {}, not {expected}: {:#?}",
+                self.sum(name, labels),
+                self.samples()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the worker does not panic").expect("the worker runs");
+        }
+    }
+}
+
+/// An application that serves each connection with `serve`.
+pub(crate) async fn application<F, S>(serve: S) -> SocketAddr
+where
+    S: Fn(TcpStream) -> F + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let addr = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream));
+        }
+    });
+    addr
+}
+
+/// An address where nothing listens.
+pub(crate) async fn nobody() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    listener.local_addr().expect("an address")
+}
+
+/// Reads until `end` is the last thing read; answers everything.
+pub(crate) async fn read_until(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let read = async {
+        while !bytes.ends_with(end) {
+            match stream.read_buf(&mut bytes).await {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, read).await.expect("in time");
+    bytes
+}
+
+pub(crate) async fn read_all(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let read = stream.read_to_end(&mut bytes);
+    let _eof_or_reset = tokio::time::timeout(DEADLINE, read).await.expect("in time");
+    bytes
+}
+
+/// Answers each request head with `answer`, reading no body.
+pub(crate) async fn answer_heads(mut stream: TcpStream, answer: &'static [u8]) {
+    loop {
+        let head = read_until(&mut stream, b"\r\n\r\n").await;
+        if head.is_empty() || stream.write_all(answer).await.is_err() {
+            return;
+        }
+    }
+}
