@@ -22,7 +22,10 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { longest: Duration::from_secs(30), shortest: Duration::ZERO }
+        Self {
+            longest: Duration::from_secs(30),
+            shortest: Duration::ZERO,
+        }
     }
 }
 
@@ -83,7 +86,10 @@ mod tests {
         let start = Instant::now();
         assert_eq!(drain(&[gauge], Config::default()).await, 1);
         assert_eq!(start.elapsed().as_secs(), 30);
-        let idle = Config { shortest: Duration::from_secs(3), ..Config::default() };
+        let idle = Config {
+            shortest: Duration::from_secs(3),
+            ..Config::default()
+        };
         let start = Instant::now();
         assert_eq!(drain(&[Gauge::default()], idle).await, 0);
         assert_eq!(start.elapsed().as_secs(), 3);

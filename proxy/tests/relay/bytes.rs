@@ -23,7 +23,9 @@ impl Chain {
 
 /// Bytes that repeat late, so that a lost or doubled piece shows.
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i.wrapping_mul(31) ^ (i >> 8) ^ (i >> 16)) as u8).collect()
+    (0..len)
+        .map(|i| (i.wrapping_mul(31) ^ (i >> 8) ^ (i >> 16)) as u8)
+        .collect()
 }
 
 /// Sends every byte back.
@@ -42,7 +44,10 @@ async fn exchange(stream: TcpStream, sent: Vec<u8>) -> Vec<u8> {
     });
     let mut bytes = Vec::new();
     let read = read.read_to_end(&mut bytes);
-    tokio::time::timeout(Duration::from_secs(60), read).await.expect("in time").expect("no reset");
+    tokio::time::timeout(Duration::from_secs(60), read)
+        .await
+        .expect("in time")
+        .expect("no reset");
     writer.await.expect("written");
     bytes
 }
@@ -50,14 +55,30 @@ async fn exchange(stream: TcpStream, sent: Vec<u8>) -> Vec<u8> {
 #[tokio::test]
 async fn opaque_streams_of_every_size_and_their_half_close() {
     let chain = Chain::to(application(echo).await);
-    for size in [0, 1, 2, 100, 16 * 1024 - 1, 16 * 1024, 64 * 1024 + 1, 1 << 20, 64 << 20] {
+    for size in [
+        0,
+        1,
+        2,
+        100,
+        16 * 1024 - 1,
+        16 * 1024,
+        64 * 1024 + 1,
+        1 << 20,
+        64 << 20,
+    ] {
         let mut sent = vec![0];
         sent.extend(pattern(size));
         let back = exchange(chain.outbound.connect().await, sent.clone()).await;
         assert!(back == sent, "{size} bytes come back as {}", back.len());
     }
-    chain.outbound.counts("tcp_open_connections", &[], 0.0).await;
-    chain.inbound.counts("tcp_close_total", &["classification=\"failure\""], 0.0).await;
+    chain
+        .outbound
+        .counts("tcp_open_connections", &[], 0.0)
+        .await;
+    chain
+        .inbound
+        .counts("tcp_close_total", &["classification=\"failure\""], 0.0)
+        .await;
 }
 
 /// Echoes the raw bytes of a request as the body of its response.
@@ -73,15 +94,23 @@ async fn echo_request(mut stream: TcpStream, len: usize) {
 #[tokio::test]
 async fn http_bodies_of_every_size_keep_head_and_body() {
     for size in [0usize, 1, 16 * 1024, 100_000, 64 << 20] {
-        let mut sent = format!("POST /x HTTP/1.1\r\nhOST: Web\r\nContent-Length: {size}\r\n\r\n").into_bytes();
+        let mut sent =
+            format!("POST /x HTTP/1.1\r\nhOST: Web\r\nContent-Length: {size}\r\n\r\n").into_bytes();
         sent.extend(pattern(size));
         let len = sent.len();
         let chain = Chain::to(application(move |s| echo_request(s, len)).await);
         let back = exchange(chain.outbound.connect().await, sent.clone()).await;
-        let body = back.windows(4).position(|w| w == b"\r\n\r\n").expect("a head") + 4;
+        let body = back
+            .windows(4)
+            .position(|w| w == b"\r\n\r\n")
+            .expect("a head")
+            + 4;
         assert_eq!(&back[..32], b"HTTP/1.1 200 OK\r\nX-Odd:  spaces ");
         assert!(back[body..] == sent, "{size} bytes");
-        chain.inbound.counts("response_total", &["status_code=\"200\""], 1.0).await;
+        chain
+            .inbound
+            .counts("response_total", &["status_code=\"200\""], 1.0)
+            .await;
     }
 }
 
@@ -107,27 +136,42 @@ async fn chunks_extensions_and_trailers_pass_as_they_are() {
     }
     assert_eq!(requests.recv().await.expect("a request"), SENT);
     assert_eq!(read_until(&mut client, b"yes\r\n\r\n").await, ANSWER);
-    chain.inbound.counts("response_total", &["classification=\"success\""], 1.0).await;
+    chain
+        .inbound
+        .counts("response_total", &["classification=\"success\""], 1.0)
+        .await;
 }
 
 #[tokio::test]
 async fn a_client_that_waits_for_100_continue_gets_it() {
     let serve = |mut stream: TcpStream| async move {
         read_until(&mut stream, b"\r\n\r\n").await;
-        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.expect("written");
+        stream
+            .write_all(b"HTTP/1.1 100 Continue\r\n\r\n")
+            .await
+            .expect("written");
         read_until(&mut stream, b"body").await;
-        stream.write_all(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await.expect("written");
+        stream
+            .write_all(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+            .await
+            .expect("written");
         let _held = stream.read(&mut [0]).await;
     };
     let chain = Chain::to(application(serve).await);
     let mut client = chain.outbound.connect().await;
     let head = b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
     client.write_all(head).await.expect("written");
-    assert_eq!(read_until(&mut client, b"\r\n\r\n").await, b"HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(
+        read_until(&mut client, b"\r\n\r\n").await,
+        b"HTTP/1.1 100 Continue\r\n\r\n"
+    );
     client.write_all(b"body").await.expect("written");
     let answer = read_until(&mut client, b"\r\n\r\n").await;
     assert!(answer.starts_with(b"HTTP/1.1 201"));
-    chain.outbound.counts("response_total", &["status_code=\"201\""], 1.0).await;
+    chain
+        .outbound
+        .counts("response_total", &["status_code=\"201\""], 1.0)
+        .await;
     chain.outbound.counts("response_total", &[], 1.0).await;
 }
 
@@ -141,12 +185,22 @@ async fn an_upgraded_connection_is_a_tunnel() {
     };
     let chain = Chain::to(application(serve).await);
     let mut client = chain.outbound.connect().await;
-    client.write_all(b"GET /ws HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n").await.expect("written");
+    client
+        .write_all(b"GET /ws HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+        .await
+        .expect("written");
     let greeting = read_until(&mut client, b"\x81\x02hi").await;
     assert!(greeting.ends_with(b"\r\n\r\n\x81\x02hi"));
     let sent = pattern(1 << 20);
     assert!(exchange(client, sent.clone()).await == sent);
-    chain.inbound.counts("response_total", &["status_code=\"101\"", "classification=\"success\""], 1.0).await;
+    chain
+        .inbound
+        .counts(
+            "response_total",
+            &["status_code=\"101\"", "classification=\"success\""],
+            1.0,
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -156,7 +210,10 @@ async fn http2_passes_as_it_is_and_is_counted_as_tcp() {
     sent.extend(pattern(100_000));
     assert!(exchange(chain.outbound.connect().await, sent.clone()).await == sent);
     assert_eq!(chain.inbound.sum("request_total", &[]), 0.0);
-    chain.inbound.counts("tcp_close_total", &["peer=\"src\""], 1.0).await;
+    chain
+        .inbound
+        .counts("tcp_close_total", &["peer=\"src\""], 1.0)
+        .await;
 }
 
 #[tokio::test]
@@ -192,8 +249,17 @@ async fn a_server_may_close_its_half_first() {
     let chain = Chain::to(application(serve).await);
     let mut client = chain.outbound.connect().await;
     assert_eq!(read_all(&mut client).await, b"bye");
-    client.write_all(b"still here").await.expect("the other half is open");
+    client
+        .write_all(b"still here")
+        .await
+        .expect("the other half is open");
     drop(client);
-    chain.inbound.counts("tcp_read_bytes_total", &["peer=\"src\""], 10.0).await;
-    chain.inbound.counts("tcp_close_total", &["classification=\"success\""], 2.0).await;
+    chain
+        .inbound
+        .counts("tcp_read_bytes_total", &["peer=\"src\""], 10.0)
+        .await;
+    chain
+        .inbound
+        .counts("tcp_close_total", &["classification=\"success\""], 2.0)
+        .await;
 }

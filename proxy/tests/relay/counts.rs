@@ -21,7 +21,11 @@ async fn the_series_of_an_inbound_request_have_exactly_these_labels() {
     let samples = proxy.samples();
     let app = samples
         .iter()
-        .find_map(|(s, _)| s.strip_prefix("request_total{")?.split("srv_port=\"").nth(1))
+        .find_map(|(s, _)| {
+            s.strip_prefix("request_total{")?
+                .split("srv_port=\"")
+                .nth(1)
+        })
         .and_then(|s| s.split('"').next())
         .expect("a server port")
         .to_owned();
@@ -30,7 +34,9 @@ async fn the_series_of_an_inbound_request_have_exactly_these_labels() {
     );
     for series in [
         format!("request_total{{{labels}}}"),
-        format!("response_total{{{labels},status_code=\"200\",classification=\"success\",grpc_status_code=\"\",error=\"\"}}"),
+        format!(
+            "response_total{{{labels},status_code=\"200\",classification=\"success\",grpc_status_code=\"\",error=\"\"}}"
+        ),
         format!("response_latency_ms_count{{{labels},status_code=\"200\"}}"),
     ] {
         let value = samples.iter().find(|(s, _)| *s == series).map(|(_, v)| *v);
@@ -52,13 +58,31 @@ async fn bytes_are_the_applications_on_all_four_sides() {
         ("tcp_read_bytes_total", "dst", down),
         ("tcp_write_bytes_total", "src", down),
     ] {
-        proxy.counts(family, &[&format!("peer=\"{peer}\""), "direction=\"outbound\""], bytes).await;
+        proxy
+            .counts(
+                family,
+                &[&format!("peer=\"{peer}\""), "direction=\"outbound\""],
+                bytes,
+            )
+            .await;
     }
     proxy.counts("tcp_open_connections", &[], 2.0).await;
-    proxy.counts("tcp_open_total", &["peer=\"dst\"", "authority=\"web\"", "dst_service=\"web\""], 1.0).await;
+    proxy
+        .counts(
+            "tcp_open_total",
+            &["peer=\"dst\"", "authority=\"web\"", "dst_service=\"web\""],
+            1.0,
+        )
+        .await;
     drop(client);
     proxy.counts("tcp_open_connections", &[], 0.0).await;
-    proxy.counts("tcp_connection_duration_ms_count", &["classification=\"success\""], 2.0).await;
+    proxy
+        .counts(
+            "tcp_connection_duration_ms_count",
+            &["classification=\"success\""],
+            2.0,
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -73,8 +97,12 @@ async fn many_requests_on_many_connections_add_up() {
     });
     futures::future::join_all(clients).await;
     proxy.counts("request_total", &[], 1000.0).await;
-    proxy.counts("response_total", &["status_code=\"200\""], 1000.0).await;
-    proxy.counts("response_latency_ms_bucket", &["le=\"+Inf\""], 1000.0).await;
+    proxy
+        .counts("response_total", &["status_code=\"200\""], 1000.0)
+        .await;
+    proxy
+        .counts("response_latency_ms_bucket", &["le=\"+Inf\""], 1000.0)
+        .await;
     proxy.counts("tcp_open_connections", &[], 0.0).await;
 }
 
@@ -82,7 +110,10 @@ async fn many_requests_on_many_connections_add_up() {
 async fn only_what_is_under_way_keeps_the_proxy() {
     let proxy = Proxy::inbound(application(|s| answer_heads(s, OK)).await);
     let mut client = proxy.connect().await;
-    client.write_all(b"GET / HTTP/1.1\r\n").await.expect("written");
+    client
+        .write_all(b"GET / HTTP/1.1\r\n")
+        .await
+        .expect("written");
     let busy = |expected: usize| {
         let gauge = &proxy.gauge;
         async move {
@@ -91,7 +122,9 @@ async fn only_what_is_under_way_keeps_the_proxy() {
                     tokio::time::sleep(Duration::from_millis(2)).await;
                 }
             };
-            tokio::time::timeout(super::proxy::DEADLINE, wait).await.expect("in time");
+            tokio::time::timeout(super::proxy::DEADLINE, wait)
+                .await
+                .expect("in time");
         }
     };
     busy(1).await;

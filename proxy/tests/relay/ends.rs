@@ -13,7 +13,9 @@ const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n";
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 fn set_reset(stream: &TcpStream) {
-    SockRef::from(stream).set_linger(Some(Duration::ZERO)).expect("a socket option");
+    SockRef::from(stream)
+        .set_linger(Some(Duration::ZERO))
+        .expect("a socket option");
 }
 
 async fn status(client: &mut TcpStream) -> String {
@@ -28,11 +30,23 @@ async fn an_application_that_is_down_is_502_and_the_metrics_say_so() {
     client.write_all(GET).await.expect("written");
     assert_eq!(status(&mut client).await, "502");
     proxy.counts("request_total", &[], 1.0).await;
-    let row = ["status_code=\"502\"", "classification=\"failure\"", "error=\"connect\""];
+    let row = [
+        "status_code=\"502\"",
+        "classification=\"failure\"",
+        "error=\"connect\"",
+    ];
     proxy.counts("response_total", &row, 1.0).await;
     proxy.counts("response_latency_ms_count", &[], 1.0).await;
-    proxy.counts("inbound_http_errors_total", &["error=\"connect\""], 1.0).await;
-    proxy.counts("inbound_tcp_errors_total", &["error=\"connect\"", "peer=\"dst\""], 1.0).await;
+    proxy
+        .counts("inbound_http_errors_total", &["error=\"connect\""], 1.0)
+        .await;
+    proxy
+        .counts(
+            "inbound_tcp_errors_total",
+            &["error=\"connect\"", "peer=\"dst\""],
+            1.0,
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -41,8 +55,13 @@ async fn a_failed_dial_resets_a_client_that_speaks_something_else() {
     let mut client = proxy.connect().await;
     client.write_all(b"\x16\x03\x01").await.expect("written");
     let read = client.read(&mut [0]).await;
-    assert_eq!(read.expect_err("a reset").kind(), ErrorKind::ConnectionReset);
-    proxy.counts("inbound_tcp_errors_total", &["error=\"connect\""], 1.0).await;
+    assert_eq!(
+        read.expect_err("a reset").kind(),
+        ErrorKind::ConnectionReset
+    );
+    proxy
+        .counts("inbound_tcp_errors_total", &["error=\"connect\""], 1.0)
+        .await;
 }
 
 #[tokio::test]
@@ -61,18 +80,41 @@ async fn a_client_that_leaves_before_the_head_is_canceled() {
             set_reset(&client);
         }
         drop(client);
-        proxy.counts("response_total", &["classification=\"failure\"", "error=\"canceled\""], opened).await;
+        proxy
+            .counts(
+                "response_total",
+                &["classification=\"failure\"", "error=\"canceled\""],
+                opened,
+            )
+            .await;
     }
-    assert_eq!(proxy.sum("response_total", &["status_code"]) - proxy.sum("response_total", &["grpc_status_code"]), 0.0);
+    assert_eq!(
+        proxy.sum("response_total", &["status_code"])
+            - proxy.sum("response_total", &["grpc_status_code"]),
+        0.0
+    );
     assert_eq!(proxy.sum("response_latency_ms_count", &[]), 0.0);
-    proxy.counts("tcp_close_total", &["peer=\"src\"", "errno=\"ECONNRESET\"", "classification=\"failure\""], 1.0).await;
+    proxy
+        .counts(
+            "tcp_close_total",
+            &[
+                "peer=\"src\"",
+                "errno=\"ECONNRESET\"",
+                "classification=\"failure\"",
+            ],
+            1.0,
+        )
+        .await;
 }
 
 #[tokio::test]
 async fn a_client_that_leaves_in_the_middle_is_counted_by_the_status() {
     let serve = |mut stream: TcpStream| async move {
         read_until(&mut stream, b"\r\n\r\n").await;
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome").await.expect("written");
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome")
+            .await
+            .expect("written");
         let _gone = stream.read(&mut [0]).await;
     };
     let proxy = Proxy::inbound(application(serve).await);
@@ -81,7 +123,11 @@ async fn a_client_that_leaves_in_the_middle_is_counted_by_the_status() {
     read_until(&mut client, b"some").await;
     set_reset(&client);
     drop(client);
-    let row = ["status_code=\"200\"", "classification=\"success\"", "error=\"canceled\""];
+    let row = [
+        "status_code=\"200\"",
+        "classification=\"success\"",
+        "error=\"canceled\"",
+    ];
     proxy.counts("response_total", &row, 1.0).await;
     proxy.counts("response_latency_ms_count", &[], 1.0).await;
 }
@@ -95,7 +141,11 @@ async fn a_server_that_leaves_before_the_head_is_502() {
     let mut client = proxy.connect().await;
     client.write_all(GET).await.expect("written");
     assert_eq!(status(&mut client).await, "502");
-    let row = ["status_code=\"502\"", "classification=\"failure\"", "error=\"reset\""];
+    let row = [
+        "status_code=\"502\"",
+        "classification=\"failure\"",
+        "error=\"reset\"",
+    ];
     proxy.counts("response_total", &row, 1.0).await;
     proxy.counts("response_latency_ms_count", &[], 1.0).await;
 }
@@ -112,15 +162,24 @@ async fn a_kept_connection_that_closes_is_closed_as_clients_expect() {
     client.write_all(GET).await.expect("written");
     read_until(&mut client, b"ok").await;
     client.write_all(GET).await.expect("written");
-    assert_eq!(read_all(&mut client).await, b"", "no answer of the proxy's own");
-    proxy.counts("response_total", &["error=\"reset\""], 1.0).await;
+    assert_eq!(
+        read_all(&mut client).await,
+        b"",
+        "no answer of the proxy's own"
+    );
+    proxy
+        .counts("response_total", &["error=\"reset\""], 1.0)
+        .await;
 }
 
 #[tokio::test]
 async fn a_server_that_resets_in_the_middle_resets_the_client() {
     let serve = |mut stream: TcpStream| async move {
         read_until(&mut stream, b"\r\n\r\n").await;
-        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nsome").await.expect("written");
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\n\r\nsome")
+            .await
+            .expect("written");
         let _more = stream.read(&mut [0]).await;
         set_reset(&stream);
     };
@@ -129,28 +188,63 @@ async fn a_server_that_resets_in_the_middle_resets_the_client() {
     client.write_all(GET).await.expect("written");
     read_until(&mut client, b"some").await;
     client.write_all(b"G").await.expect("written");
-    client.write_all(b"ET / HTTP/1.1\r\n\r\n").await.expect("written");
+    client
+        .write_all(b"ET / HTTP/1.1\r\n\r\n")
+        .await
+        .expect("written");
     let read = client.read(&mut [0]).await;
-    assert_eq!(read.expect_err("a reset, not an end").kind(), ErrorKind::ConnectionReset);
-    let row = ["status_code=\"200\"", "classification=\"failure\"", "error=\"reset\""];
+    assert_eq!(
+        read.expect_err("a reset, not an end").kind(),
+        ErrorKind::ConnectionReset
+    );
+    let row = [
+        "status_code=\"200\"",
+        "classification=\"failure\"",
+        "error=\"reset\"",
+    ];
     proxy.counts("response_total", &row, 1.0).await;
-    proxy.counts("tcp_close_total", &["peer=\"dst\"", "errno=\"ECONNRESET\""], 1.0).await;
+    proxy
+        .counts(
+            "tcp_close_total",
+            &["peer=\"dst\"", "errno=\"ECONNRESET\""],
+            1.0,
+        )
+        .await;
 }
 
 #[tokio::test]
 async fn an_early_answer_reaches_a_client_that_is_still_sending() {
     let serve = |mut stream: TcpStream| async move {
         read_until(&mut stream, b"\r\n\r\n").await;
-        stream.write_all(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await.expect("written");
+        stream
+            .write_all(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            .await
+            .expect("written");
         stream.shutdown().await.expect("a half-close");
         let _rest = read_all(&mut stream).await;
     };
     let proxy = Proxy::inbound(application(serve).await);
     let mut client = proxy.connect().await;
-    client.write_all(b"POST / HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n").await.expect("written");
-    assert!(read_until(&mut client, b"\r\n\r\n").await.starts_with(b"HTTP/1.1 413"));
-    client.write_all(&[0; 1000]).await.expect("the upload goes on");
-    proxy.counts("response_total", &["status_code=\"413\"", "error=\"\""], 1.0).await;
+    client
+        .write_all(b"POST / HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n")
+        .await
+        .expect("written");
+    assert!(
+        read_until(&mut client, b"\r\n\r\n")
+            .await
+            .starts_with(b"HTTP/1.1 413")
+    );
+    client
+        .write_all(&[0; 1000])
+        .await
+        .expect("the upload goes on");
+    proxy
+        .counts(
+            "response_total",
+            &["status_code=\"413\"", "error=\"\""],
+            1.0,
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -165,9 +259,16 @@ async fn ambiguous_framing_is_400_and_never_reaches_the_application() {
     };
     let proxy = Proxy::inbound(application(serve).await);
     let mut client = proxy.connect().await;
-    client.write_all(b"POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n").await.expect("written");
+    client
+        .write_all(
+            b"POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        )
+        .await
+        .expect("written");
     assert_eq!(status(&mut client).await, "400");
-    proxy.counts("inbound_http_errors_total", &["error=\"bad request\""], 1.0).await;
+    proxy
+        .counts("inbound_http_errors_total", &["error=\"bad request\""], 1.0)
+        .await;
     assert_eq!(proxy.sum("request_total", &[]), 0.0);
     assert!(connections.try_recv().is_err(), "nothing was dialed");
 }
@@ -179,13 +280,21 @@ async fn odd_syntax_passes_and_is_counted_as_unparsed() {
     let mut client = proxy.connect().await;
     client.write_all(ODD).await.expect("written");
     assert_eq!(read_until(&mut client, b"ok").await, OK);
-    proxy.counts("weir_http_unparsed_total", &["direction=\"inbound\""], 1.0).await;
+    proxy
+        .counts("weir_http_unparsed_total", &["direction=\"inbound\""], 1.0)
+        .await;
 }
 
 #[tokio::test]
 async fn a_client_that_connects_and_closes_is_no_error() {
     let proxy = Proxy::inbound(application(|s| answer_heads(s, OK)).await);
     drop(proxy.connect().await);
-    proxy.counts("tcp_close_total", &["peer=\"src\"", "classification=\"success\""], 1.0).await;
+    proxy
+        .counts(
+            "tcp_close_total",
+            &["peer=\"src\"", "classification=\"success\""],
+            1.0,
+        )
+        .await;
     assert_eq!(proxy.sum("inbound_tcp_errors_total", &[]), 0.0);
 }

@@ -31,13 +31,21 @@ impl Proxy {
     /// In front of an application.
     pub(crate) fn inbound(application: SocketAddr) -> Self {
         let server = Server::new("kuma.io", "dataplane", "web", application.port());
-        Self::start(Aim::Application { addr: application, server })
+        Self::start(Aim::Application {
+            addr: application,
+            server,
+        })
     }
 
     /// In front of a service with these endpoints.
     pub(crate) fn outbound(endpoints: &[SocketAddr]) -> Self {
-        let endpoints = endpoints.iter().map(|addr| (*addr, Dst::new([("service", "web")])));
-        Self::start(Aim::Service { name: "web".to_owned(), endpoints: endpoints.collect() })
+        let endpoints = endpoints
+            .iter()
+            .map(|addr| (*addr, Dst::new([("service", "web")])));
+        Self::start(Aim::Service {
+            name: "web".to_owned(),
+            endpoints: endpoints.collect(),
+        })
     }
 
     fn start(aim: Aim) -> Self {
@@ -45,7 +53,12 @@ impl Proxy {
         listener.set_nonblocking(true).expect("a socket option");
         let addr = listener.local_addr().expect("an address");
         let (telemetry, mut seats) = telemetry::new(telemetry::Config::default(), 1);
-        let config = heartbeat::Config { workers: 1, ipv4: false, ipv6: false, port: 9 };
+        let config = heartbeat::Config {
+            workers: 1,
+            ipv4: false,
+            ipv6: false,
+            port: 9,
+        };
         let (_heart, mut pulses, _state) = heartbeat::new(config);
         let settings = Settings::parse(r#"{"version":1,"mesh":"default"}"#).expect("settings");
         let (stop, gauge) = (CancellationToken::new(), Gauge::default());
@@ -60,17 +73,27 @@ impl Proxy {
             stop: stop.clone(),
         };
         let thread = Some(std::thread::spawn(move || worker::run(start)));
-        Self { addr, telemetry, gauge, stop, thread }
+        Self {
+            addr,
+            telemetry,
+            gauge,
+            stop,
+            thread,
+        }
     }
 
     pub(crate) async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.addr).await.expect("the proxy listens")
+        TcpStream::connect(self.addr)
+            .await
+            .expect("the proxy listens")
     }
 
     /// Every sample as printed: `name{labels}` and its value.
     pub(crate) fn samples(&self) -> Vec<(String, f64)> {
         let mut body = Vec::new();
-        self.telemetry.expose(&Selection::default(), &mut body).expect("a vector takes all");
+        self.telemetry
+            .expose(&Selection::default(), &mut body)
+            .expect("a vector takes all");
         let body = String::from_utf8(body).expect("text");
         let lines = body.lines().filter(|line| !line.starts_with('#'));
         lines
@@ -82,10 +105,16 @@ impl Proxy {
     /// The sum of the series of `name` that have every one of these labels.
     pub(crate) fn sum(&self, name: &str, labels: &[&str]) -> f64 {
         let matches = |series: &str| {
-            series.strip_prefix(name).is_some_and(|l| l.is_empty() || l.starts_with('{'))
+            series
+                .strip_prefix(name)
+                .is_some_and(|l| l.is_empty() || l.starts_with('{'))
                 && labels.iter().all(|label| series.contains(label))
         };
-        self.samples().iter().filter(|(s, _)| matches(s)).map(|(_, v)| v).sum()
+        self.samples()
+            .iter()
+            .filter(|(s, _)| matches(s))
+            .map(|(_, v)| v)
+            .sum()
     }
 
     /// Waits until the sum is `expected`.
@@ -107,7 +136,10 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.stop.cancel();
         if let Some(thread) = self.thread.take() {
-            thread.join().expect("the worker does not panic").expect("the worker runs");
+            thread
+                .join()
+                .expect("the worker does not panic")
+                .expect("the worker runs");
         }
     }
 }
@@ -118,7 +150,9 @@ where
     S: Fn(TcpStream) -> F + Send + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a free port");
     let addr = listener.local_addr().expect("an address");
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -130,7 +164,9 @@ where
 
 /// An address where nothing listens.
 pub(crate) async fn nobody() -> SocketAddr {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a free port");
     listener.local_addr().expect("an address")
 }
 
