@@ -5,6 +5,7 @@
 //! ```
 pub mod accept;
 pub mod activity;
+pub mod admin;
 pub mod buffer;
 pub mod connection;
 pub mod detect;
