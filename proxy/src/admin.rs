@@ -17,6 +17,8 @@ mod tests;
 pub use endpoint::EndpointStatus;
 pub use exposition::Exposition;
 
+pub use crate::accept::Handoff;
+
 use endpoint::{Endpoint, Inputs};
 use exposition::Exposer;
 use probe::Prober;
@@ -117,14 +119,6 @@ impl Default for RetryPolicy {
             longest: Duration::from_secs(30),
         }
     }
-}
-
-/// A connection whose original destination is the metrics port in force, on its way to the metrics endpoint.
-#[derive(Debug)]
-pub struct Handoff {
-    pub stream: std::net::TcpStream,
-    /// The client as the kernel saw it, not the redirecting proxy.
-    pub peer: SocketAddr,
 }
 
 /// What the admin server reads of the rest of the proxy.
