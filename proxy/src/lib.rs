@@ -5,7 +5,6 @@
 //! ```
 pub mod accept;
 pub mod activity;
-pub mod admin;
 pub mod buffer;
 pub mod connection;
 pub mod detect;

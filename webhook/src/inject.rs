@@ -1,0 +1,240 @@
+//! Gives a pod the proxy: a pure function from a pod and its surroundings to the pod with labels, annotations, two
+//! containers and rewritten probes. Called by `serve` and by `weir-webhook inject` once `decide` has said yes.
+//! It must not know how reviews arrive or where Meshes and Namespaces come from.
+
+use serde_json::Value;
+use weir_crds::{
+    Settings, annotations, merge, mesh::MeshSpec, names, probe::Probe, settings::MtlsMode,
+};
+
+use crate::{
+    decide::is_ours,
+    namespace::Namespace,
+    pod::{Pod, is_native_sidecar},
+    refusal::Refusal,
+};
+
+mod containers;
+mod exclusions;
+mod labels;
+mod probes;
+
+use containers::Documents;
+pub use containers::{Config, PullPolicy};
+use exclusions::Exclusions;
+
+/// The annotation that tells kubectl which container a command means.
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+/// Kubernetes' default of `terminationGracePeriodSeconds`.
+const DEFAULT_GRACE_SECONDS: u32 = 30;
+
+/// Everything beside the pod that injection depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The pod's namespace.
+    pub namespace: &'a Namespace,
+    /// Name of the pod's Mesh; see [`mesh_of`].
+    pub mesh: &'a str,
+    /// Content of that Mesh.
+    pub spec: &'a MeshSpec,
+    /// Whether the API server has native sidecars (Kubernetes 1.29).
+    pub native_sidecars: bool,
+    /// How the containers look.
+    pub config: &'a Config,
+}
+
+/// A pod with the proxy, and what its author should hear.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Injected {
+    /// The pod.
+    pub pod: Pod,
+    /// Sentences for the warnings of the answer.
+    pub warnings: Vec<String>,
+}
+
+/// The name of a pod's Mesh and the field that says so: label, then annotation, of the pod, then of the namespace.
+pub fn mesh_of(pod: &Pod, namespace: &Namespace) -> (String, String) {
+    let of_namespace = |kind: &str| {
+        format!(
+            "{kind} {} of the namespace {:?}",
+            names::MESH,
+            namespace.name
+        )
+    };
+    let sources = [
+        (
+            pod.label(names::MESH),
+            format!("metadata.labels[{:?}]", names::MESH),
+        ),
+        (
+            pod.annotation(names::MESH),
+            format!("metadata.annotations[{:?}]", names::MESH),
+        ),
+        (namespace.label(names::MESH), of_namespace("label")),
+        (
+            namespace.annotation(names::MESH),
+            of_namespace("annotation"),
+        ),
+    ];
+    let named = sources
+        .into_iter()
+        .find_map(|(name, field)| Some((name?.to_owned(), field)));
+    named.unwrap_or_else(|| (names::DEFAULT_MESH.to_owned(), names::MESH.to_owned()))
+}
+
+/// Injects the proxy. A pod that carries ours already (a second review after another webhook's change) is brought up
+/// to date and keeps what others changed in it, so that the function is idempotent.
+pub fn inject(mut pod: Pod, context: &Context<'_>) -> Result<Injected, Refusal> {
+    let mut warnings: Vec<String> = ignored_annotations(&pod);
+    annotate(&mut pod, context);
+    let (settings, exclusions) = read(&pod, context)?;
+    warnings.extend(unknown_annotations(&pod));
+    warnings.extend(port_clash(&pod, &settings));
+    warnings.extend(labels::set(&mut pod, &context.namespace.name));
+
+    let carried = pod.find_container(names::SIDECAR).filter(|c| is_ours(c));
+    let mut probes = carried.map(containers::carried_probes).unwrap_or_default();
+    let present = carried.is_some();
+    warnings.extend(rewrite_probes(&mut pod, &mut probes));
+    let documents = Documents {
+        mesh: context.mesh,
+        settings: settings.to_json(),
+        probes: &probes,
+    };
+    match present {
+        true => refresh(&mut pod, &documents),
+        false => {
+            let strict = settings.mtls == MtlsMode::Strict;
+            let init = containers::init(context.config, &exclusions, strict);
+            let sidecar = containers::sidecar(context.config, &documents, context.native_sidecars);
+            place(&mut pod, init, sidecar);
+        }
+    }
+    Ok(Injected { pod, warnings })
+}
+
+/// Reads every annotation that injection obeys, and tells all that is wrong with them at once.
+fn read(pod: &Pod, context: &Context<'_>) -> Result<(Settings, Exclusions), Refusal> {
+    let over = annotations::metrics_override(&pod.annotations());
+    let exclusions = exclusions::read(pod, context.namespace);
+    match (over, exclusions) {
+        (Ok(over), Ok(exclusions)) => {
+            let incomplete = merge::check(context.spec, &over);
+            if !incomplete.is_empty() {
+                return Err(Refusal::Annotations(incomplete));
+            }
+            let settings = merge::settings(context.mesh, context.spec, Some(&over));
+            Ok((settings, exclusions))
+        }
+        (over, exclusions) => {
+            let violations = over.err().into_iter().chain(exclusions.err());
+            Err(Refusal::Annotations(violations.flatten().collect()))
+        }
+    }
+}
+
+/// Sets our annotations and copies the namespace's metrics annotations that the pod lacks.
+fn annotate(pod: &mut Pod, context: &Context<'_>) {
+    for (key, value) in &context.namespace.annotations {
+        if key.starts_with(names::METRICS_PREFIX) && pod.annotation(key).is_none() {
+            pod.set_annotation(key, value);
+        }
+    }
+    pod.set_annotation(names::MESH, context.mesh);
+    pod.set_annotation(names::INJECTED, "true");
+    pod.set_annotation(names::SIDECAR_UID, &names::PROXY_UID.to_string());
+    pod.set_annotation(names::DECISION, "injected");
+    let application = pod
+        .containers()
+        .iter()
+        .find(|c| c["name"] != names::SIDECAR);
+    let application = application
+        .and_then(|c| c["name"].as_str())
+        .map(str::to_owned);
+    if let Some(name) = application.filter(|_| pod.annotation(DEFAULT_CONTAINER).is_none()) {
+        pod.set_annotation(DEFAULT_CONTAINER, &name);
+    }
+}
+
+/// Annotations that look as if they did something.
+fn ignored_annotations(pod: &Pod) -> Vec<String> {
+    let ignored = pod.annotation(names::INJECTION).map(|_| {
+        format!(
+            "{} is read as a label; the annotation of that name does nothing",
+            names::INJECTION
+        )
+    });
+    ignored.into_iter().collect()
+}
+
+/// Annotations of the metrics prefix with a name that means nothing, most often a slip of the pen.
+fn unknown_annotations(pod: &Pod) -> Vec<String> {
+    let annotations = pod.annotations();
+    let unknown = annotations::unknown(&annotations).into_iter();
+    unknown
+        .map(|key| format!("the annotation {key} is not known and does nothing"))
+        .collect()
+}
+
+/// A container that declares the metrics port in force: one of the two will not get it.
+fn port_clash(pod: &Pod, settings: &Settings) -> Option<String> {
+    let port = settings.metrics.as_ref()?.port;
+    let clash = pod.containers().iter().find(|container| {
+        let declared = container["ports"].as_array().into_iter().flatten();
+        container["name"] != names::SIDECAR
+            && declared
+                .into_iter()
+                .any(|p| p["containerPort"] == port && p["protocol"] != "UDP")
+    })?;
+    Some(format!(
+        "container {} declares port {port}, the metrics port of its Mesh: set {} to another port",
+        clash["name"],
+        names::METRICS_PORT
+    ))
+}
+
+fn rewrite_probes(pod: &mut Pod, probes: &mut Vec<Probe>) -> Vec<String> {
+    let grace = pod.spec()["terminationGracePeriodSeconds"].as_u64();
+    let grace = grace
+        .and_then(|s| u32::try_from(s).ok())
+        .unwrap_or(DEFAULT_GRACE_SECONDS);
+    let ours =
+        |container: &Value| container["name"] == names::SIDECAR || container["name"] == names::INIT;
+    let mut warnings = Vec::new();
+    for container in pod.containers_mut().iter_mut().filter(|c| !ours(c)) {
+        warnings.extend(probes::rewrite(container, grace, probes));
+    }
+    if !pod.init_containers().is_empty() {
+        let sidecars = pod
+            .init_containers_mut()
+            .iter_mut()
+            .filter(|c| is_native_sidecar(c));
+        for container in sidecars.filter(|c| !ours(c)) {
+            warnings.extend(probes::rewrite(container, grace, probes));
+        }
+    }
+    warnings
+}
+
+/// Puts kuma-init before everything, and the proxy before everything of the user's.
+fn place(pod: &mut Pod, init: Value, sidecar: Value) {
+    match is_native_sidecar(&sidecar) {
+        true => pod.init_containers_mut().insert(0, sidecar),
+        false => pod.containers_mut().insert(0, sidecar),
+    }
+    let init_containers = pod.init_containers_mut();
+    init_containers.retain(|container| container["name"] != names::INIT);
+    init_containers.insert(0, init);
+}
+
+fn refresh(pod: &mut Pod, documents: &Documents<'_>) {
+    let has_init = !pod.init_containers().is_empty();
+    let native = has_init
+        .then(|| pod.init_containers_mut().iter_mut().find(|c| is_ours(c)))
+        .flatten();
+    if let Some(sidecar) = native {
+        containers::refresh(sidecar, documents);
+    } else if let Some(sidecar) = pod.containers_mut().iter_mut().find(|c| is_ours(c)) {
+        containers::refresh(sidecar, documents);
+    }
+}

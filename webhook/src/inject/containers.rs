@@ -1,0 +1,290 @@
+//! The two containers that a pod gets: kuma-init, which redirects its traffic, and kuma-sidecar, the proxy.
+//! Called by `inject`. It builds JSON from plain values and knows nothing of reviews or decisions.
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+use weir_crds::{
+    env, names, ports,
+    probe::{self, Probe},
+};
+
+use super::exclusions::Exclusions;
+
+/// Failed startup probes, one a second, before the kubelet starts the proxy again.
+const STARTUP_FAILURES: u32 = 120;
+/// Seconds between two readiness probes: a pod is not held up by its proxy for longer.
+const READINESS_PERIOD_SECONDS: u32 = 2;
+
+/// How the injected containers look; flags of the webhook.
+#[derive(Debug, Clone, Args)]
+pub struct Config {
+    /// Image of kuma-init and kuma-sidecar
+    #[arg(long, env = "WEIR_PROXY_IMAGE", default_value = concat!("weir-proxy:", env!("CARGO_PKG_VERSION")))]
+    pub proxy_image: String,
+    /// When the kubelet pulls that image
+    #[arg(long, env = "WEIR_PROXY_PULL_POLICY", value_enum, default_value_t = PullPolicy::IfNotPresent)]
+    pub proxy_pull_policy: PullPolicy,
+    /// CPU request of both containers; empty sets none
+    #[arg(long, env = "WEIR_PROXY_CPU_REQUEST", default_value = "10m", value_parser = quantity)]
+    pub proxy_cpu_request: String,
+    /// Memory request of both containers; empty sets none
+    #[arg(long, env = "WEIR_PROXY_MEMORY_REQUEST", default_value = "20Mi", value_parser = quantity)]
+    pub proxy_memory_request: String,
+    /// CPU limit of both containers; empty sets none, so that measuring never throttles traffic
+    #[arg(long, env = "WEIR_PROXY_CPU_LIMIT", default_value = "", value_parser = quantity)]
+    pub proxy_cpu_limit: String,
+    /// Memory limit of both containers; empty sets none
+    #[arg(long, env = "WEIR_PROXY_MEMORY_LIMIT", default_value = "256Mi", value_parser = quantity)]
+    pub proxy_memory_limit: String,
+    /// Log filter of the proxy, in the syntax of tracing: info, or weir_proxy=debug,warn
+    #[arg(long, env = "WEIR_PROXY_LOG", default_value = "info")]
+    pub proxy_log: String,
+    /// How long a stopping proxy waits for open connections, as in 30s
+    #[arg(long, env = "WEIR_PROXY_DRAIN_TIME", default_value = "30s")]
+    pub proxy_drain_time: String,
+}
+
+/// `imagePullPolicy`, in Kubernetes' spelling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PullPolicy {
+    /// At every start.
+    #[value(name = "Always")]
+    Always,
+    /// When the node has no such image.
+    #[value(name = "IfNotPresent")]
+    IfNotPresent,
+    /// Never; the image was loaded onto the node.
+    #[value(name = "Never")]
+    Never,
+}
+
+impl PullPolicy {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
+}
+
+/// What the environment of the proxy holds beside the pod's own facts.
+#[derive(Debug)]
+pub(super) struct Documents<'a> {
+    /// Name of the pod's Mesh.
+    pub(super) mesh: &'a str,
+    /// The settings document.
+    pub(super) settings: String,
+    /// The original probes.
+    pub(super) probes: &'a [Probe],
+}
+
+/// The init container. It needs root and NET_ADMIN for nftables in the pod's own network, and nothing else.
+/// `strict` keeps the redirection up when the proxy is not: nothing passes it unsecured.
+pub(super) fn init(config: &Config, exclusions: &Exclusions, strict: bool) -> Value {
+    let mut args = vec![
+        "init".to_owned(),
+        format!("--proxy-uid={}", names::PROXY_UID),
+    ];
+    if strict {
+        args.push("--strict".to_owned());
+    }
+    for (flag, list) in [
+        ("--exclude-inbound-ports", &exclusions.inbound),
+        ("--exclude-outbound-ports", &exclusions.outbound),
+    ] {
+        if !list.is_empty() {
+            args.push(format!("{flag}={list}"));
+        }
+    }
+    json!({
+        "name": names::INIT,
+        "image": config.proxy_image,
+        "imagePullPolicy": config.proxy_pull_policy.as_str(),
+        "args": args,
+        "env": [{"name": env::LOG, "value": config.proxy_log}],
+        "resources": resources(config),
+        "securityContext": {
+            "runAsUser": 0,
+            "runAsGroup": 0,
+            "runAsNonRoot": false,
+            "privileged": false,
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]},
+        },
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    })
+}
+
+/// The proxy's container; `native` makes it a native sidecar for `initContainers`.
+pub(super) fn sidecar(config: &Config, documents: &Documents<'_>, native: bool) -> Value {
+    let mut container = json!({
+        "name": names::SIDECAR,
+        "image": config.proxy_image,
+        "imagePullPolicy": config.proxy_pull_policy.as_str(),
+        "args": ["run"],
+        "env": environment(config, documents),
+        "ports": [
+            {"name": ports::LINKERD_ADMIN, "containerPort": ports::ADMIN, "protocol": "TCP"},
+            {"name": ports::LINKERD_PROXY, "containerPort": ports::INBOUND, "protocol": "TCP"},
+        ],
+        "startupProbe": {
+            "httpGet": {"path": "/live", "port": ports::ADMIN, "scheme": "HTTP"},
+            "periodSeconds": 1,
+            "failureThreshold": STARTUP_FAILURES,
+        },
+        "readinessProbe": {
+            "httpGet": {"path": "/ready", "port": ports::ADMIN, "scheme": "HTTP"},
+            "periodSeconds": READINESS_PERIOD_SECONDS,
+        },
+        "resources": resources(config),
+        "securityContext": {
+            "runAsUser": names::PROXY_UID,
+            "runAsGroup": names::PROXY_UID,
+            "runAsNonRoot": true,
+            "privileged": false,
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    });
+    if native {
+        container["restartPolicy"] = json!("Always");
+    }
+    container
+}
+
+fn environment(config: &Config, documents: &Documents<'_>) -> Value {
+    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+    let value = |name: &str, value: &str| json!({"name": name, "value": value});
+    json!([
+        field(env::POD_NAME, "metadata.name"),
+        field(env::POD_NAMESPACE, "metadata.namespace"),
+        field(env::INSTANCE_IP, "status.podIP"),
+        field(env::POD_IPS, "status.podIPs"),
+        value(env::MESH, documents.mesh),
+        value(
+            env::NAME,
+            &format!("$({}).$({})", env::POD_NAME, env::POD_NAMESPACE)
+        ),
+        value(env::DRAIN_TIME, &config.proxy_drain_time),
+        value(env::LOG, &config.proxy_log),
+        value(env::SETTINGS, &literal(&documents.settings)),
+        value(env::PROBES, &literal(&probe::to_json(documents.probes))),
+    ])
+}
+
+/// Brings the documents in a sidecar that is there already up to date and leaves the rest of it as others made it.
+pub(super) fn refresh(sidecar: &mut Value, documents: &Documents<'_>) {
+    let Some(variables) = sidecar["env"].as_array_mut() else {
+        return;
+    };
+    let probes = probe::to_json(documents.probes);
+    for (name, text) in [
+        (env::MESH, documents.mesh),
+        (env::SETTINGS, &documents.settings),
+        (env::PROBES, &probes),
+    ] {
+        let wanted = json!({"name": name, "value": literal(text)});
+        match variables
+            .iter_mut()
+            .find(|variable| variable["name"] == name)
+        {
+            Some(variable) => *variable = wanted,
+            None => variables.push(wanted),
+        }
+    }
+}
+
+/// The original probes that a sidecar carries already.
+pub(super) fn carried_probes(sidecar: &Value) -> Vec<Probe> {
+    let variables = sidecar["env"].as_array();
+    variables
+        .into_iter()
+        .flatten()
+        .find(|variable| variable["name"] == env::PROBES)
+        .and_then(|variable| probe::parse(&variable["value"].as_str()?.replace("$$", "$")).ok())
+        .unwrap_or_default()
+}
+
+/// Text that the kubelet hands on as it is: it would take `$(NAME)` for a reference to another variable.
+fn literal(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
+fn resources(config: &Config) -> Value {
+    let mut resources = json!({});
+    for (kind, name, value) in [
+        ("requests", "cpu", &config.proxy_cpu_request),
+        ("requests", "memory", &config.proxy_memory_request),
+        ("limits", "cpu", &config.proxy_cpu_limit),
+        ("limits", "memory", &config.proxy_memory_limit),
+    ] {
+        if !value.is_empty() {
+            resources[kind][name] = json!(value);
+        }
+    }
+    resources
+}
+
+/// A Kubernetes quantity, checked so far that a typing mistake ends the webhook and not every pod.
+fn quantity(text: &str) -> Result<String, String> {
+    const SUFFIXES: [&str; 11] = ["Ki", "Mi", "Gi", "Ti", "m", "k", "M", "G", "T", "u", "n"];
+    let number = SUFFIXES
+        .iter()
+        .find_map(|s| text.strip_suffix(s))
+        .unwrap_or(text);
+    let digits = !number.is_empty() && number.chars().all(|c| c.is_ascii_digit() || c == '.');
+    match text.is_empty() || (digits && number.parse::<f64>().is_ok()) {
+        true => Ok(text.to_owned()),
+        false => Err(format!(
+            "{text:?} is no quantity: use for example 10m, 0.5, 20Mi or 1Gi"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_are_checked() {
+        for good in ["", "1", "10m", "0.5", "20Mi", "1Gi"] {
+            assert_eq!(quantity(good).as_deref(), Ok(good));
+        }
+        for bad in ["m", "ten", "1.2.3", "5 Mi", "-1", "1e3Q"] {
+            assert!(quantity(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn dollars_survive_the_kubelet() {
+        let probes = vec![Probe {
+            action: weir_crds::probe::ProbeAction::Http {
+                port: 80,
+                path: "/$(HOME)/$$".to_owned(),
+                host: None,
+                https: false,
+                headers: vec![],
+            },
+            timeout_seconds: 1,
+        }];
+        let mut sidecar = json!({"env": []});
+        let documents = Documents {
+            mesh: "default",
+            settings: "{\"filter\":\"a$\"}".to_owned(),
+            probes: &probes,
+        };
+        refresh(&mut sidecar, &documents);
+        assert_eq!(carried_probes(&sidecar), probes);
+        assert!(
+            sidecar["env"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|v| v["value"] == "{\"filter\":\"a$$\"}")
+        );
+    }
+}

@@ -1,0 +1,51 @@
+//! The program `weir-webhook`: reads its flags, sets logging up and hands over to `app`.
+
+use anyhow::Context;
+use clap::Parser;
+use kube::Client;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use weir_webhook::{
+    app,
+    config::{Cli, Command, LogFormat},
+};
+
+/// The exit code of bad flags.
+const USAGE: i32 = 64;
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        let code = if error.use_stderr() { USAGE } else { 0 };
+        // Nothing is left to do when the terminal is gone.
+        let _ = error.print();
+        std::process::exit(code)
+    });
+    let filter = EnvFilter::try_new(&cli.log)
+        .with_context(|| format!("--log: {:?} is no filter", cli.log))?;
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match cli.log_format {
+        LogFormat::Text => subscriber.init(),
+        LogFormat::Json => subscriber.json().init(),
+    }
+    match cli.command {
+        Command::Inject(offline) => {
+            print!("{}", app::inject_offline(&offline)?);
+            Ok(())
+        }
+        Command::Serve(serve) => tokio::runtime::Runtime::new()?.block_on(async {
+            let mut term = signal(SignalKind::terminate())?;
+            let mut int = signal(SignalKind::interrupt())?;
+            let client = Client::try_default()
+                .await
+                .context("cannot reach the API server")?;
+            let bound = app::bind(*serve, client).await?;
+            let ending = async {
+                tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+            };
+            bound.run(ending).await;
+            Ok(())
+        }),
+    }
+}

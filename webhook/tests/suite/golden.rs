@@ -1,0 +1,269 @@
+//! Golden injections: pods as controllers make them, beside what becomes of them. Each golden shows the labels and
+//! annotations first, side by side with those the pod came with, then the changed containers.
+
+use clap::Parser;
+use serde_json::{Map, Value, json};
+use weir_crds::mesh::MeshSpec;
+use weir_webhook::{
+    decide::{Decision, decide},
+    inject::{Config, Context, Injected, inject, mesh_of},
+    namespace::Namespace,
+    pod::Pod,
+};
+
+#[derive(Parser)]
+struct Flags {
+    #[command(flatten)]
+    config: Config,
+}
+
+fn config() -> Config {
+    Flags::parse_from(["test", "--proxy-image=weir-proxy:dev"]).config
+}
+
+fn namespace(annotations: Value) -> Namespace {
+    Namespace {
+        name: "emojivoto".to_owned(),
+        labels: [("kuma.io/sidecar-injection".to_owned(), "enabled".to_owned())].into(),
+        annotations: serde_json::from_value(annotations).unwrap(),
+    }
+}
+
+fn injected(pod: &Value, namespace: &Namespace, native_sidecars: bool) -> Injected {
+    let pod = Pod::parse(pod.clone()).unwrap();
+    assert_eq!(
+        decide(&pod, namespace, native_sidecars),
+        Ok(Decision::Inject)
+    );
+    let (mesh, _) = mesh_of(&pod, namespace);
+    let context = Context {
+        namespace,
+        mesh: &mesh,
+        spec: &MeshSpec::initial(),
+        native_sidecars,
+        config: &config(),
+    };
+    inject(pod, &context).unwrap()
+}
+
+/// What a golden shows of a pod that came as `before`.
+fn shown(before: &Value, injected: &Injected) -> Value {
+    let after = injected.pod.value();
+    let side_by_side = |map: &str| {
+        let (old, new) = (&before["metadata"][map], &after["metadata"][map]);
+        let keys = old
+            .as_object()
+            .into_iter()
+            .chain(new.as_object())
+            .flat_map(Map::keys);
+        let rows = keys.map(|key| {
+            let cell = |side: &Value| side[key].as_str().unwrap_or("-").to_owned();
+            (
+                key.clone(),
+                json!(format!("{} => {}", cell(old), cell(new))),
+            )
+        });
+        Value::Object(rows.collect())
+    };
+    json!({
+        "1 labels": side_by_side("labels"),
+        "2 annotations": side_by_side("annotations"),
+        "3 initContainers": after["spec"]["initContainers"],
+        "4 containers": after["spec"]["containers"],
+        "5 warnings": injected.warnings,
+    })
+}
+
+fn owned(owner: Value, labels: Value) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"generateName": "x-", "labels": labels, "ownerReferences": [owner]},
+        "spec": {"containers": [{"name": "app", "image": "app:1"}]},
+    })
+}
+
+fn owner(api_version: &str, kind: &str, name: &str) -> Value {
+    json!({"apiVersion": api_version, "kind": kind, "name": name, "controller": true, "uid": "u"})
+}
+
+/// Labels and annotations only: the containers are those of the Deployment's golden.
+fn metadata_only(pod: &Value) -> Value {
+    let injected = injected(pod, &namespace(json!({})), true);
+    let mut shown = shown(pod, &injected);
+    let fields = shown.as_object_mut().unwrap();
+    fields.retain(|key, _| key.starts_with('1') || key.starts_with('2'));
+    shown
+}
+
+#[test]
+fn deployment() {
+    let mut pod = owned(
+        owner("apps/v1", "ReplicaSet", "vote-bot-7d5c6f9b4c"),
+        json!({"app": "vote-bot", "pod-template-hash": "7d5c6f9b4c", "test": "vote-bot-test"}),
+    );
+    pod["spec"]["initContainers"] = json!([{"name": "migrate", "image": "migrate:1"}]);
+    insta::assert_yaml_snapshot!(shown(&pod, &injected(&pod, &namespace(json!({})), true)));
+}
+
+#[test]
+fn before_native_sidecars() {
+    let mut pod = owned(owner("apps/v1", "StatefulSet", "db"), json!({"app": "db"}));
+    pod["spec"]["initContainers"] = json!([{"name": "migrate", "image": "migrate:1"}]);
+    insta::assert_yaml_snapshot!(shown(&pod, &injected(&pod, &namespace(json!({})), false)));
+}
+
+#[test]
+fn other_owners() {
+    let job = |name: &str| owned(owner("batch/v1", "Job", name), json!({"job-name": name}));
+    let apps = |kind: &str, name: &str| owned(owner("apps/v1", kind, name), json!({}));
+    let bare = json!({"metadata": {"name": "bare"}, "spec": {"containers": [{"name": "app"}]}});
+    let old = owned(owner("v1", "ReplicationController", "old"), json!({}));
+    insta::assert_yaml_snapshot!(json!({
+        "job": metadata_only(&job("import")),
+        "the Job of a CronJob": metadata_only(&job("nightly-29012345")),
+        "statefulset": metadata_only(&apps("StatefulSet", "db")),
+        "daemonset": metadata_only(&apps("DaemonSet", "logs")),
+        "bare replicaset": metadata_only(&apps("ReplicaSet", "web")),
+        "replicationcontroller": metadata_only(&old),
+        "no owner": metadata_only(&bare),
+    }));
+}
+
+#[test]
+fn annotations_of_the_namespace_are_copied_and_the_pod_wins() {
+    let namespace = namespace(json!({
+        "prometheus.metrics.kuma.io/port": "1234",
+        "prometheus.metrics.kuma.io/path": "/non-standard-path",
+        "prometheus.metrics.kuma.io/aggregate-side-port": "9000",
+        "prometheus.metrics.kuma.io/agregate-typo-port": "9000",
+        "config.linkerd.io/skip-outbound-ports": "3306,5432-5433",
+        "unrelated": "stays",
+    }));
+    let mut pod = owned(owner("apps/v1", "DaemonSet", "logs"), json!({}));
+    pod["metadata"]["annotations"] = json!({
+        "prometheus.metrics.kuma.io/path": "/mine",
+        "prometheus.metrics.kuma.io/aggregate-app-port": "8080",
+        "prometheus.metrics.kuma.io/aggregate-app-path": "/stats",
+        "traffic.kuma.io/exclude-inbound-ports": "9999",
+        "kubectl.kubernetes.io/default-container": "other",
+        "kuma.io/sidecar-injection": "enabled",
+    });
+    pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 1234}]);
+    insta::assert_yaml_snapshot!(shown(&pod, &injected(&pod, &namespace, true)));
+}
+
+fn with_probes() -> Value {
+    let native = json!({
+        "name": "native",
+        "restartPolicy": "Always",
+        "startupProbe": {"tcpSocket": {"port": 7000}, "periodSeconds": 1},
+    });
+    let headers = json!([{"name": "X-Probe", "value": "$(HOME) costs $5"}]);
+    let start = json!({"path": "/start", "port": "web", "scheme": "HTTPS", "httpHeaders": headers});
+    json!({
+        "metadata": {"name": "probed"},
+        "spec": {
+            "terminationGracePeriodSeconds": 45,
+            "initContainers": [{"name": "once", "readinessProbe": {"httpGet": {"port": 1}}}, native],
+            "containers": [{
+                "name": "app",
+                "ports": [{"name": "web", "containerPort": 8080}],
+                "startupProbe": {"httpGet": start, "failureThreshold": 30},
+                "livenessProbe": {"grpc": {"port": 9000, "service": "alive"}, "timeoutSeconds": 4},
+                "readinessProbe": {"exec": {"command": ["true"]}},
+                "lifecycle": {"postStart": {"httpGet": {"port": 8080, "path": "/started"}},
+                              "preStop": {"httpGet": {"port": "web", "path": "/stop"}}},
+            }],
+        },
+    })
+}
+
+#[test]
+fn probes_and_hooks() {
+    let pod = with_probes();
+    insta::assert_yaml_snapshot!(shown(&pod, &injected(&pod, &namespace(json!({})), true)));
+}
+
+#[test]
+fn a_second_review_changes_nothing() {
+    for native_sidecars in [true, false] {
+        let mut pod = with_probes();
+        pod["spec"]["initContainers"][0]["x-newer-than-our-types"] = json!({"kept": [1, 2]});
+        let once = injected(&pod, &namespace(json!({})), native_sidecars).pod;
+        let twice = injected(once.value(), &namespace(json!({})), native_sidecars).pod;
+        assert_eq!(once.value(), twice.value());
+        assert!(once.value().to_string().contains("x-newer-than-our-types"));
+    }
+}
+
+/// Another webhook has added a container with a probe, changed our resources and put its init container first.
+#[test]
+fn a_second_review_measures_what_another_webhook_added() {
+    let mut once = injected(&with_probes(), &namespace(json!({})), true)
+        .pod
+        .into_value();
+    let late =
+        json!({"name": "late", "readinessProbe": {"httpGet": {"port": 6060, "path": "/late"}}});
+    once["spec"]["containers"]
+        .as_array_mut()
+        .unwrap()
+        .push(late);
+    let init_containers = once["spec"]["initContainers"].as_array_mut().unwrap();
+    init_containers[1]["resources"] = json!({"requests": {"cpu": "1"}});
+    init_containers.insert(0, json!({"name": "first"}));
+
+    let twice = injected(&once, &namespace(json!({})), true)
+        .pod
+        .into_value();
+    let init_containers = twice["spec"]["initContainers"].as_array().unwrap();
+    let names: Vec<&str> = init_containers
+        .iter()
+        .map(|c| c["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names,
+        ["first", "kuma-init", "kuma-sidecar", "once", "native"]
+    );
+    assert_eq!(
+        init_containers[2]["resources"],
+        json!({"requests": {"cpu": "1"}})
+    );
+    let containers = &twice["spec"]["containers"];
+    assert_eq!(
+        containers[1]["readinessProbe"]["httpGet"],
+        json!({"path": "/probe/5", "port": 4191, "scheme": "HTTP"})
+    );
+    assert_eq!(containers[0], once["spec"]["containers"][0]);
+    let variables = init_containers[2]["env"].as_array().unwrap();
+    let probes: Vec<&Value> = variables
+        .iter()
+        .filter(|v| v["name"] == "WEIR_PROBES")
+        .collect();
+    assert_eq!(probes.len(), 1);
+    let text = probes[0]["value"].as_str().unwrap().replace("$$", "$");
+    let probes = weir_crds::probe::parse(&text).unwrap();
+    assert_eq!(probes.len(), 6);
+    assert!(format!("{:?}", probes[5]).contains("6060"), "{probes:?}");
+    assert!(
+        text.contains("$(HOME) costs $5"),
+        "not doubled again: {text}"
+    );
+}
+
+#[test]
+fn a_strict_mesh_keeps_its_redirection() {
+    let backends = json!([{"name": "ca", "type": "builtin"}]);
+    let strict = MeshSpec(json!({"mtls": {"enabledBackend": "ca", "backends": backends}}));
+    let pod = Pod::parse(owned(owner("apps/v1", "DaemonSet", "logs"), json!({}))).unwrap();
+    let context = Context {
+        namespace: &namespace(json!({})),
+        mesh: "default",
+        spec: &strict,
+        native_sidecars: true,
+        config: &config(),
+    };
+    let injected = inject(pod, &context).unwrap();
+    let args = &injected.pod.init_containers()[0]["args"];
+    assert_eq!(*args, json!(["init", "--proxy-uid=5678", "--strict"]));
+}
