@@ -69,6 +69,30 @@ pub fn check(spec: &MeshSpec, over: &MetricsOverride) -> Vec<Violation> {
         .collect()
 }
 
+/// Applications of the enabled backend that are published only where an override gives them a port: worth a warning
+/// when a Mesh is stored, not a refusal.
+pub fn warnings(spec: &MeshSpec) -> Vec<Violation> {
+    let Some(enabled) = spec.enabled_metrics() else {
+        return Vec::new();
+    };
+    let Ok(conf) = enabled.conf() else {
+        return Vec::new();
+    };
+    let backends = spec.metrics_backends();
+    let backend = backends.iter().position(|backend| *backend == enabled);
+    let place = format!("metrics.backends[{}].conf", backend.unwrap_or_default());
+    let missing = |(_, entry): &(usize, &AggregateConf)| {
+        entry.enabled != Some(false) && port(entry).is_none()
+    };
+    let warn = |(index, _)| Violation::new(format!("{place}.aggregate[{index}].port"), NO_PORT);
+    conf.aggregate
+        .iter()
+        .enumerate()
+        .filter(missing)
+        .map(warn)
+        .collect()
+}
+
 fn port_field(source: OverrideSource, name: &str, index: usize) -> String {
     match source {
         OverrideSource::Annotations => format!("{}{name}-port", names::METRICS_AGGREGATE_PREFIX),

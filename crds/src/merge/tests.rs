@@ -210,3 +210,16 @@ fn an_application_that_has_no_port_anywhere_is_named_in_the_users_words() {
     );
     assert!(check(&MeshSpec::default(), &pod).is_empty());
 }
+
+#[test]
+fn a_mesh_is_warned_of_applications_that_wait_for_a_port() {
+    let entries = json!([{"name": "a", "port": 1}, {"name": "b"}, {"name": "c", "enabled": false}]);
+    let spec = MeshSpec(json!({"metrics": {"enabledBackend": "p", "backends": [
+        {"name": "other", "type": "prometheus"},
+        {"name": "p", "type": "prometheus", "conf": {"aggregate": entries}}
+    ]}}));
+    let texts: Vec<String> = warnings(&spec).iter().map(ToString::to_string).collect();
+    let expected = "metrics.backends[1].conf.aggregate[1].port: port needs to be specified for metrics scraping";
+    assert_eq!(texts, [expected]);
+    assert!(warnings(&MeshSpec::initial()).is_empty());
+}
