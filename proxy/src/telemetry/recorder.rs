@@ -1,9 +1,12 @@
 //! What a worker records with. One per worker: made on any thread as a [`Seat`], taken by the worker's own thread,
 //! and then used only there. The pipeline calls it; it never waits but for the store's lock when a label set is new.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
+
+use indexmap::Equivalent;
 
 use super::cells::Counter;
 use super::family::Family;
@@ -47,7 +50,23 @@ pub struct Recorder {
 struct Tables {
     http: Table<HttpKey, HttpEntry>,
     transport: Table<TransportKey, TransportEntry>,
-    counts: Table<(Family, Box<str>), CountEntry>,
+    counts: Table<CountKey, CountEntry>,
+    /// Where the labels of a count are rendered to be looked up.
+    scratch: RefCell<String>,
+}
+
+/// Family and rendered labels.
+#[derive(PartialEq, Eq, Hash)]
+struct CountKey(Family, Box<str>);
+
+/// A borrowed [`CountKey`].
+#[derive(Hash)]
+struct CountLabels<'a>(Family, &'a str);
+
+impl Equivalent<CountKey> for CountLabels<'_> {
+    fn equivalent(&self, key: &CountKey) -> bool {
+        self.0 == key.0 && *self.1 == *key.1
+    }
 }
 
 /// The single counter of a label set that is not worth a handle.
@@ -113,21 +132,19 @@ impl Recorder {
     }
 
     fn count(&self, family: Family, labels: &impl Render, n: u64) {
-        let mut text = String::with_capacity(160);
-        labels.render(&mut text);
-        let key = (family, text.into_boxed_str());
+        let text = &mut *self.tables.scratch.borrow_mut();
+        text.clear();
+        labels.render(text);
         let table = &self.tables.counts;
-        let entry = table.get(&key).unwrap_or_else(|| {
+        let known = table.get(&CountLabels(family, text));
+        let entry = known.unwrap_or_else(|| {
             let attachment = Attachment::new(&self.hand, family.kind(), labels);
-            let count = Counter(attachment.block(family, ""));
-            table.insert(
-                key,
-                CountEntry {
-                    attachment,
-                    family,
-                    count,
-                },
-            )
+            let entry = CountEntry {
+                count: Counter(attachment.block(family, "")),
+                attachment,
+                family,
+            };
+            table.insert(CountKey(family, text.as_str().into()), entry)
         });
         entry.attachment.touch();
         entry.count.add(n);

@@ -64,15 +64,15 @@ struct Hidden {
 struct Expositions {
     started: u64,
     in_flight: BTreeSet<u64>,
-    /// The highest number of a finished one.
+    /// The highest number of a finished one, and of a finished complete one (all families printed).
     finished: u64,
-    /// How many complete ones finished, and how many the last sweep knew of.
     complete: u64,
-    complete_seen: u64,
-    /// When a sweep last saw a new one, complete or not; milliseconds since the epoch.
-    any_at: u64,
-    complete_at: u64,
+    /// What `finished` and `complete` were when a sweep last looked.
     finished_seen: u64,
+    complete_seen: u64,
+    /// When a sweep last saw them change; milliseconds since the epoch.
+    finished_at: u64,
+    complete_at: u64,
 }
 
 impl Store {

@@ -113,7 +113,9 @@ pub(super) trait Attached {
 /// The label sets of one kind that a worker knows.
 pub(super) struct Table<K, E> {
     entries: RefCell<IndexMap<K, Rc<E>, RandomState>>,
+    /// Where the round over the entries is, and how many it takes in one tick.
     cursor: Cell<usize>,
+    per_tick: Cell<usize>,
 }
 
 impl<K, E> Default for Table<K, E> {
@@ -121,6 +123,7 @@ impl<K, E> Default for Table<K, E> {
         Self {
             entries: RefCell::default(),
             cursor: Cell::new(0),
+            per_tick: Cell::new(MIN_PER_TICK),
         }
     }
 }
@@ -142,14 +145,13 @@ impl<K: Hash + Eq, E: Attached> Table<K, E> {
     pub(super) fn let_go(&self) -> Vec<Arc<Set>> {
         let mut entries = self.entries.borrow_mut();
         let mut gone = Vec::new();
-        let looks = entries
-            .len()
-            .min(MIN_PER_TICK.max(entries.len() / TICKS_PER_ROUND + 1));
+        // A table that has grown since the round began must not make it longer.
+        let looks = self.per_tick.get().max(share(entries.len()));
+        self.per_tick.set(looks);
         for _ in 0..looks {
             let at = self.cursor.get();
             let Some((_, entry)) = entries.get_index(at) else {
-                self.cursor.set(0);
-                continue;
+                break;
             };
             let pinned = Rc::strong_count(entry) > 1;
             if pinned || !entry.at_rest() || !entry.attachment().is_idle() {
@@ -159,9 +161,22 @@ impl<K: Hash + Eq, E: Attached> Table<K, E> {
             gone.push(Arc::clone(&entry.attachment().set));
             entries.swap_remove_index(at);
         }
-        if entries.len() < entries.capacity() / 4 {
-            entries.shrink_to_fit();
+        if self.cursor.get() >= entries.len() {
+            self.begin_round(&mut entries);
         }
         gone
     }
+
+    fn begin_round(&self, entries: &mut IndexMap<K, Rc<E>, RandomState>) {
+        self.cursor.set(0);
+        self.per_tick.set(share(entries.len()));
+        if entries.len() < entries.capacity() / 4 {
+            entries.shrink_to(entries.len() * 2);
+        }
+    }
+}
+
+/// How many of so many entries to look at in one tick.
+fn share(entries: usize) -> usize {
+    MIN_PER_TICK.max(entries / TICKS_PER_ROUND + 1)
 }

@@ -41,7 +41,9 @@ impl Exposition<'_> {
         }
         let expositions = &mut self.store.registry().expositions;
         expositions.finished = expositions.finished.max(self.number);
-        expositions.complete += u64::from(complete);
+        if complete {
+            expositions.complete = expositions.complete.max(self.number);
+        }
     }
 }
 

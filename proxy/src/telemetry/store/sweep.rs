@@ -106,7 +106,7 @@ impl Registry {
                 continue;
             }
             let passed = scrapers.now.saturating_sub(hidden.at) >= hidden_for
-                && self.expositions.passed(hidden.after);
+                && self.expositions.passed(hidden.after, scrapers);
             if !(passed || scrapers.none) {
                 break;
             }
@@ -135,19 +135,25 @@ impl Expositions {
         }
         if self.finished != self.finished_seen {
             self.finished_seen = self.finished;
-            self.any_at = now;
+            self.finished_at = now;
         }
         let scrapers = Scrapers {
             now,
             none_complete: now.saturating_sub(self.complete_at) >= patience,
-            none: now.saturating_sub(self.any_at) >= patience,
+            none: now.saturating_sub(self.finished_at) >= patience,
         };
         (scrapers, news)
     }
 
-    /// True once an exposition after `number` has finished, and none up to it is still on its way.
-    fn passed(&self, number: u64) -> bool {
-        self.finished > number && self.in_flight.first().is_none_or(|first| *first > number)
+    /// True once an exposition after `number` has finished (a complete one, where there are any), and none up to it
+    /// is still on its way.
+    fn passed(&self, number: u64, scrapers: Scrapers) -> bool {
+        let last = if scrapers.none_complete {
+            self.finished
+        } else {
+            self.complete
+        };
+        last > number && self.in_flight.first().is_none_or(|first| *first > number)
     }
 }
 

@@ -1,0 +1,12 @@
+//! Tests of the telemetry from outside: traffic goes in through recorders, and the text that a scraper gets is read
+//! back. No sockets and no clocks; time is told.
+
+// All of this is test code, but clippy's `allow-unwrap-in-tests` sees only the functions that are tests.
+#![allow(clippy::unwrap_used)]
+
+mod lint;
+mod memory;
+mod model;
+mod scrape;
+mod stress;
+mod text;

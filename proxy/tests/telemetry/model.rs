@@ -1,0 +1,106 @@
+//! A property: over any interleaving of requests, connections, ticks, sweeps, idle times and scrapes on one to three
+//! workers, a scraper that is never away for long gets every event exactly once and sees no counter go back; what is
+//! in use never retires; at rest the families agree with each other.
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+mod events;
+mod observer;
+
+use events::Proxy;
+
+/// One step of an interleaving.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Worker, label: a connection opens on series resolved anew.
+    Open(usize, usize),
+    Read(Index, u64),
+    Close(Index, bool),
+    /// Worker, label: a request begins on series resolved anew.
+    Request(usize, usize),
+    /// Through a reference that was kept, resolved anew only if it no longer pins.
+    RequestAgain(Index),
+    Respond(Index, u16),
+    Error(usize, u16),
+    Tick(usize),
+    /// Milliseconds; without ticks, as when a worker is busy.
+    Wait(u64),
+    /// All workers tick and the service thread sweeps.
+    Second,
+    Sweep,
+    Scrape,
+    ScrapeUsed,
+    ScrapeTcp,
+    ScrapeBroken,
+    /// A while of seconds, with a scrape every 15 of them unless the scraper is away.
+    Pass(u16, bool),
+}
+
+const LABELS: usize = 3;
+
+fn step(workers: usize) -> impl Strategy<Value = Step> {
+    let at = any::<Index>;
+    prop_oneof![
+        3 => (0..workers, 0..LABELS).prop_map(|(w, l)| Step::Open(w, l)),
+        2 => (at(), 0..5_000u64).prop_map(|(i, n)| Step::Read(i, n)),
+        3 => (at(), any::<bool>()).prop_map(|(i, ok)| Step::Close(i, ok)),
+        3 => (0..workers, 0..LABELS).prop_map(|(w, l)| Step::Request(w, l)),
+        2 => at().prop_map(Step::RequestAgain),
+        4 => (at(), prop_oneof![Just(0), Just(200), Just(503)]).prop_map(|(i, s)| Step::Respond(i, s)),
+        1 => (0..workers, 1..3u16).prop_map(|(w, port)| Step::Error(w, port)),
+        1 => (0..workers).prop_map(Step::Tick),
+        1 => prop_oneof![Just(500u64), Just(45_000)].prop_map(Step::Wait),
+        3 => Just(Step::Second),
+        2 => Just(Step::Sweep),
+        3 => Just(Step::Scrape),
+        1 => Just(Step::ScrapeUsed),
+        2 => Just(Step::ScrapeTcp),
+        1 => Just(Step::ScrapeBroken),
+        2 => prop_oneof![Just((70, true)), Just((605, true)), Just((605, false)), Just((700, true))]
+            .prop_map(|(seconds, scraped)| Step::Pass(seconds, scraped)),
+    ]
+}
+
+fn interleavings() -> impl Strategy<Value = (usize, Vec<Step>)> {
+    (1..=3usize)
+        .prop_flat_map(|workers| (Just(workers), prop::collection::vec(step(workers), 1..120)))
+}
+
+fn apply(proxy: &mut Proxy, step: &Step) {
+    match *step {
+        Step::Open(worker, label) => proxy.open(worker, label),
+        Step::Read(at, bytes) => proxy.read(at, bytes),
+        Step::Close(at, success) => proxy.close(at, success),
+        Step::Request(worker, label) => proxy.request(worker, label),
+        Step::RequestAgain(at) => proxy.request_again(at),
+        Step::Respond(at, status) => proxy.respond(at, (status > 0).then_some(status)),
+        Step::Error(worker, port) => proxy.error(worker, port),
+        Step::Tick(worker) => proxy.tick(worker),
+        Step::Wait(millis) => proxy.wait(millis),
+        Step::Second => proxy.second(),
+        Step::Sweep => proxy.sweep(),
+        Step::Scrape => proxy.scrape(),
+        Step::ScrapeUsed => proxy.scrape_used(),
+        Step::ScrapeTcp => proxy.scrape_filtered(),
+        Step::ScrapeBroken => proxy.scrape_broken(),
+        Step::Pass(seconds, scraped) => proxy.pass(seconds, scraped),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_scraper_gets_every_event_once((workers, steps) in interleavings()) {
+        let mut proxy = Proxy::new(workers);
+        for step in &steps {
+            apply(&mut proxy, step);
+        }
+        proxy.scrape();
+        proxy.come_to_rest();
+        proxy.check_rest();
+        proxy.pass(800, true);
+        prop_assert_eq!(proxy.unbounded_sets(), 0, "everything at rest retires");
+    }
+}

@@ -1,0 +1,356 @@
+//! What is printed, to the letter: names, label order, escaping, presence of labels, buckets, selection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use weir_proxy::telemetry::{
+    self, Classification, Config, Direction, Dst, HttpErrorLabels, HttpLabels, HttpSide,
+    NoTlsReason, Peer, ResponseEnd, Selection, TcpErrorLabels, Tls, TransportEnd, TransportLabels,
+};
+
+use crate::scrape::{Groups, scrape, text, traffic};
+
+const SUCCESS: Classification = Classification::Success;
+
+fn one_worker() -> (telemetry::Telemetry, telemetry::Recorder) {
+    let (telemetry, mut seats) = telemetry::new(Config::default(), 1);
+    (telemetry, seats.remove(0).take())
+}
+
+fn end(
+    status: Option<u16>,
+    grpc_status: &'static str,
+    error: &'static str,
+) -> ResponseEnd<'static> {
+    ResponseEnd {
+        status,
+        classification: if error.is_empty() {
+            SUCCESS
+        } else {
+            Classification::Failure
+        },
+        grpc_status,
+        error,
+    }
+}
+
+#[test]
+fn http_counters() {
+    let (telemetry, recorder) = one_worker();
+    let groups = Groups::new();
+    let inbound = recorder.http(&groups.inbound("web.a"));
+    inbound.request();
+    inbound.response(&end(Some(200), "0", ""));
+    inbound.request();
+    inbound.response(&end(None, "", "canceled"));
+    recorder.http(&groups.outbound("")).request();
+    let expected = "\
+# HELP request_total Requests whose head the proxy has parsed.
+# TYPE request_total counter
+request_total{direction=\"inbound\",authority=\"web.a\",target_port=\"8080\",tls=\"no_identity\",\
+no_tls_reason=\"no_tls_from_remote\",srv_group=\"kuma.io\",srv_kind=\"dataplane\",srv_name=\"web\",srv_port=\"8080\",\
+route_group=\"\",route_kind=\"default\",route_name=\"default\",authz_group=\"\",authz_kind=\"default\",\
+authz_name=\"all-unauthenticated\"} 2
+request_total{direction=\"outbound\",authority=\"\",target_port=\"80\",tls=\"true\",\
+server_id=\"default.a.serviceaccount.identity.kuma-system.cluster.local\",dst_deployment=\"web\",dst_namespace=\"a\",\
+dst_service=\"web\"} 1
+# HELP response_total Responses whose stream has ended, however it ended.
+# TYPE response_total counter
+response_total{direction=\"inbound\",authority=\"web.a\",target_port=\"8080\",tls=\"no_identity\",\
+no_tls_reason=\"no_tls_from_remote\",srv_group=\"kuma.io\",srv_kind=\"dataplane\",srv_name=\"web\",srv_port=\"8080\",\
+route_group=\"\",route_kind=\"default\",route_name=\"default\",authz_group=\"\",authz_kind=\"default\",\
+authz_name=\"all-unauthenticated\",status_code=\"200\",classification=\"success\",grpc_status_code=\"0\",error=\"\"} 1
+response_total{direction=\"inbound\",authority=\"web.a\",target_port=\"8080\",tls=\"no_identity\",\
+no_tls_reason=\"no_tls_from_remote\",srv_group=\"kuma.io\",srv_kind=\"dataplane\",srv_name=\"web\",srv_port=\"8080\",\
+route_group=\"\",route_kind=\"default\",route_name=\"default\",authz_group=\"\",authz_kind=\"default\",\
+authz_name=\"all-unauthenticated\",classification=\"failure\",grpc_status_code=\"\",error=\"canceled\"} 1
+";
+    assert_eq!(
+        text(&telemetry, &traffic("^(request|response)_total$")),
+        expected
+    );
+}
+
+#[test]
+fn transport_families() {
+    let (telemetry, recorder) = one_worker();
+    let tls = Tls::NoIdentity(NoTlsReason::Loopback);
+    let series = recorder.transport(&TransportLabels {
+        target_port: 80,
+        tls: &tls,
+        end: TransportEnd::InboundDst,
+    });
+    for _ in 0..2 {
+        series.opened();
+    }
+    series.read(3);
+    series.read(4);
+    series.written(5);
+    series.closed(
+        Classification::Failure,
+        "ECONNRESET",
+        Duration::from_millis(7),
+    );
+    let labels = "direction=\"inbound\",peer=\"dst\",tls=\"no_identity\",no_tls_reason=\"loopback\",target_port=\"80\"";
+    let expected = format!(
+        "\
+# HELP tcp_open_total Connections opened.
+# TYPE tcp_open_total counter
+tcp_open_total{{{labels}}} 2
+# HELP tcp_open_connections Connections open now.
+# TYPE tcp_open_connections gauge
+tcp_open_connections{{{labels}}} 1
+# HELP tcp_read_bytes_total Bytes of application data read from the peer.
+# TYPE tcp_read_bytes_total counter
+tcp_read_bytes_total{{{labels}}} 7
+# HELP tcp_write_bytes_total Bytes of application data written to the peer.
+# TYPE tcp_write_bytes_total counter
+tcp_write_bytes_total{{{labels}}} 5
+# HELP tcp_close_total Connections closed.
+# TYPE tcp_close_total counter
+tcp_close_total{{{labels},classification=\"failure\",errno=\"ECONNRESET\"}} 1
+"
+    );
+    assert_eq!(
+        text(&telemetry, &traffic("^tcp_(open|read|write|close)")),
+        expected
+    );
+    let durations = scrape(&telemetry, &traffic("^tcp_connection_duration_ms$"));
+    let labels =
+        "direction=\"inbound\",peer=\"dst\",tls=\"no_identity\",classification=\"failure\"";
+    let sum = &format!("tcp_connection_duration_ms_sum{{{labels}}}");
+    let five = &format!("tcp_connection_duration_ms_bucket{{{labels},le=\"5\"}}");
+    let ten = &format!("tcp_connection_duration_ms_bucket{{{labels},le=\"10\"}}");
+    assert_eq!(
+        [durations[sum], durations[five], durations[ten]],
+        [7.0, 0.0, 1.0]
+    );
+}
+
+#[test]
+fn every_kind_of_end_has_its_labels() {
+    let (telemetry, recorder) = one_worker();
+    let groups = Groups::new();
+    let opaque = Tls::Opaque { sni: Arc::from("") };
+    let ends = [
+        (
+            &groups.mutual,
+            TransportEnd::InboundSrc {
+                server: &groups.server,
+            },
+        ),
+        (&groups.plain, TransportEnd::OutboundSrc),
+        (
+            &opaque,
+            TransportEnd::OutboundDst {
+                authority: "web.a.svc.cluster.local",
+                dst: &groups.dst,
+            },
+        ),
+    ];
+    let series = ends.map(|(tls, end)| {
+        recorder.transport(&TransportLabels {
+            target_port: 1,
+            tls,
+            end,
+        })
+    });
+    let printed = text(&telemetry, &traffic("^tcp_open_total$"));
+    let id = "default.a.serviceaccount.identity.kuma-system.cluster.local";
+    let expected = [
+        format!(
+            "direction=\"inbound\",peer=\"src\",tls=\"true\",client_id=\"{id}\",srv_group=\"kuma.io\",\
+             srv_kind=\"dataplane\",srv_name=\"web\",srv_port=\"8080\",target_port=\"1\""
+        ),
+        "direction=\"outbound\",peer=\"src\",tls=\"no_identity\",no_tls_reason=\"no_tls_from_remote\",target_port=\"1\""
+            .to_owned(),
+        "direction=\"outbound\",peer=\"dst\",tls=\"opaque\",sni=\"\",authority=\"web.a.svc.cluster.local\",\
+         dst_deployment=\"web\",dst_namespace=\"a\",dst_service=\"web\",target_port=\"1\""
+            .to_owned(),
+    ];
+    let lines: Vec<_> = printed.lines().skip(2).map(str::to_owned).collect();
+    assert_eq!(
+        lines,
+        expected.map(|labels| format!("tcp_open_total{{{labels}}} 0"))
+    );
+    drop(series);
+}
+
+#[test]
+fn errors_and_detection() {
+    let (telemetry, recorder) = one_worker();
+    let groups = Groups::new();
+    recorder.tcp_error(&TcpErrorLabels {
+        direction: Direction::Inbound,
+        peer: Peer::Src,
+        error: "i/o",
+        target_port: 80,
+    });
+    for (direction, server) in [
+        (Direction::Inbound, Some(&groups.server)),
+        (Direction::Inbound, None),
+        (Direction::Outbound, None),
+    ] {
+        recorder.http_error(&HttpErrorLabels {
+            direction,
+            server,
+            error: "bad request",
+        });
+    }
+    recorder.unparsed(Direction::Outbound, "head too large");
+    recorder.detect_timeout(Direction::Outbound);
+    let expected = "\
+inbound_http_errors_total{direction=\"inbound\",error=\"bad request\",srv_group=\"kuma.io\",srv_kind=\"dataplane\",\
+srv_name=\"web\",srv_port=\"8080\"} 1
+inbound_http_errors_total{direction=\"inbound\",error=\"bad request\",srv_group=\"\",srv_kind=\"\",srv_name=\"\",\
+srv_port=\"\"} 1
+outbound_http_errors_total{direction=\"outbound\",error=\"bad request\"} 1
+inbound_tcp_errors_total{direction=\"inbound\",peer=\"src\",error=\"i/o\",target_port=\"80\"} 1
+weir_http_detect_timeout_total{direction=\"inbound\"} 0
+weir_http_detect_timeout_total{direction=\"outbound\"} 1
+weir_http_unparsed_total{direction=\"outbound\",reason=\"head too large\"} 1
+";
+    let printed = text(&telemetry, &traffic("errors_total|weir_http"));
+    let lines: String = printed
+        .split_inclusive('\n')
+        .filter(|l| !l.starts_with('#'))
+        .collect();
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn a_latency_on_a_bound_is_within_it() {
+    let (telemetry, recorder) = one_worker();
+    let series = recorder.http(&Groups::new().inbound("web"));
+    series.latency(Some(200), Duration::from_nanos(0));
+    series.latency(Some(200), Duration::from_millis(1));
+    series.latency(Some(200), Duration::from_nanos(1_000_001));
+    series.latency(Some(200), Duration::from_millis(50_000));
+    series.latency(Some(200), Duration::MAX);
+    series.latency(None, Duration::from_micros(1_500));
+    let scrape = scrape(&telemetry, &traffic("response_latency_ms"));
+    let of = |name: &str, labels: &str| {
+        let mut found = scrape
+            .iter()
+            .filter(|(s, _)| s.starts_with(name) && s.contains(labels));
+        let value = *found.next().expect(labels).1;
+        assert!(found.next().is_none(), "{labels} names one series");
+        value
+    };
+    let bucket = |le: &str| {
+        of(
+            "response_latency_ms_bucket",
+            &format!("status_code=\"200\",le=\"{le}\""),
+        )
+    };
+    let cumulative = ["1", "2", "40000", "50000", "+Inf"].map(bucket);
+    assert_eq!(cumulative, [2.0, 3.0, 3.0, 4.0, 5.0]);
+    assert_eq!(of("response_latency_ms_count", "status_code=\"200\""), 5.0);
+    let unknown = scrape
+        .iter()
+        .filter(|(s, _)| !s.contains("status_code"))
+        .collect::<Vec<_>>();
+    assert_eq!(unknown.len(), 26 + 2);
+    assert_eq!(
+        *unknown.last().unwrap().1,
+        1.5,
+        "the sum keeps the half millisecond: {unknown:?}"
+    );
+}
+
+#[test]
+fn label_values_are_escaped_and_names_made_valid() {
+    let (telemetry, recorder) = one_worker();
+    let tls = Tls::NoIdentity(NoTlsReason::PortSkipped);
+    let dst = Dst::new([("k8s.io/x", "\u{e9}")]);
+    let labels = HttpLabels {
+        authority: "a\"b\\c\nd",
+        target_port: 1,
+        tls: &tls,
+        side: HttpSide::Outbound { dst: &dst },
+    };
+    recorder.http(&labels).request();
+    let printed = text(&telemetry, &traffic("^request_total$"));
+    assert!(printed.contains(r#"authority="a\"b\\c\nd","#), "{printed}");
+    assert!(
+        printed.ends_with("dst_k8s_io_x=\"\u{e9}\"} 1\n"),
+        "{printed}"
+    );
+}
+
+#[test]
+fn known_series_are_printed_at_zero_unless_only_used_ones_are_asked_for() {
+    let (telemetry, recorder) = one_worker();
+    let groups = Groups::new();
+    let known = recorder.transport(&groups.accepted(8080));
+    let all = scrape(&telemetry, &Selection::default());
+    assert!(all.keys().any(|s| s.starts_with("tcp_open_total{")));
+    assert!(
+        !all.keys().any(|s| s.starts_with("tcp_close_total")),
+        "no close is known yet"
+    );
+    let used = Selection {
+        used_only: true,
+        ..Selection::default()
+    };
+    let before = text(&telemetry, &used);
+    assert!(
+        !before.contains(" tcp_"),
+        "a family without lines has no head: {before}"
+    );
+    known.opened();
+    known.closed(SUCCESS, "", Duration::ZERO);
+    let after = scrape(&telemetry, &used);
+    let gauge = after
+        .iter()
+        .find(|(s, _)| s.starts_with("tcp_open_connections"))
+        .unwrap();
+    assert_eq!(*gauge.1, 0.0, "it has changed, though it is 0 again");
+    assert!(!after.keys().any(|s| s.starts_with("tcp_read_bytes_total")));
+}
+
+#[test]
+fn texts_of_the_peer_are_bounded() {
+    let (telemetry, recorder) = one_worker();
+    let series = recorder.http(&Groups::new().inbound("web"));
+    for n in 0..1_000 {
+        let grpc_status = n.to_string();
+        series.response(&ResponseEnd {
+            grpc_status: &grpc_status,
+            ..end(Some(200), "", "")
+        });
+    }
+    let scrape = scrape(&telemetry, &traffic("^response_total$"));
+    assert_eq!(scrape.len(), 33);
+    assert_eq!(scrape.values().sum::<f64>(), 1_000.0);
+    let over = scrape
+        .iter()
+        .find(|(s, _)| s.contains(telemetry::OVERFLOW))
+        .unwrap();
+    assert_eq!(*over.1, 968.0);
+}
+
+#[test]
+fn build_and_process_are_told() {
+    let (telemetry, _recorder) = one_worker();
+    let first = scrape(&telemetry, &Selection::default());
+    let build = first
+        .keys()
+        .find(|s| s.starts_with("proxy_build_info"))
+        .unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(build.starts_with(&format!(
+        "proxy_build_info{{version=\"{version}\",git_sha=\""
+    )));
+    assert!(
+        build.contains(",profile=\"") && build.contains(",vendor=\""),
+        "{build}"
+    );
+    assert!(
+        !first.contains_key("weir_scrape_duration_seconds"),
+        "there was none yet"
+    );
+    let second = scrape(&telemetry, &Selection::default());
+    assert!(second["weir_scrape_duration_seconds"] > 0.0);
+    assert!(second["process_cpu_seconds_total"] >= first["process_cpu_seconds_total"]);
+}
