@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::cells::{Counter, Histogram};
 use super::family::{Family, Kind};
-use super::labels::{Classification, HttpLabels, ResponseEnd};
+use super::labels::{Classification, HttpLabels, ResponseEnd, same_text};
 use super::render;
 use super::worker::{Attached, Attachment, Hand};
 
@@ -148,8 +148,8 @@ impl Response {
     fn is(&self, end: &ResponseEnd<'_>) -> bool {
         self.status == end.status
             && self.classification == end.classification
-            && *self.grpc_status == *end.grpc_status
-            && *self.error == *end.error
+            && same_text(&self.grpc_status, end.grpc_status)
+            && same_text(&self.error, end.error)
     }
 }
 

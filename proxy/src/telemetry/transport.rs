@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::cells::{Counter, Gauge};
 use super::family::{Family, Kind};
-use super::labels::{Classification, Direction, Peer, Tls, TransportLabels};
+use super::labels::{Classification, Direction, Peer, Tls, TransportLabels, same_text};
 use super::render;
 use super::worker::{Attached, Attachment, Hand};
 
@@ -91,7 +91,7 @@ impl TransportEntry {
 
     fn count_close(&self, classification: Classification, errno: &'static str) {
         let mut known = self.closed.borrow_mut();
-        let is = |c: &Closed| c.classification == classification && c.errno == errno;
+        let is = |c: &Closed| c.classification == classification && same_text(c.errno, errno);
         let at = known.iter().position(is).unwrap_or_else(|| {
             let suffix = render::close_suffix(classification, errno);
             let block = self.attachment.block(Family::TcpCloseTotal, &suffix);

@@ -5,7 +5,9 @@ use std::hash::{Hash, Hasher};
 
 use indexmap::Equivalent;
 
-use super::{Authz, Dst, HttpLabels, HttpSide, Route, Server, Tls, TransportEnd, TransportLabels};
+use super::{
+    Authz, Dst, HttpLabels, HttpSide, Route, Server, Tls, TransportEnd, TransportLabels, same_text,
+};
 
 /// The owned form of [`HttpLabels`], the key of a worker's table.
 #[derive(Debug)]
@@ -104,8 +106,8 @@ impl TransportKey {
     }
 }
 
-macro_rules! look_up_by {
-    ($labels:ident, $key:ident) => {
+macro_rules! keyed_by_view {
+    ($key:ident) => {
         impl Hash for $key {
             fn hash<H: Hasher>(&self, state: &mut H) {
                 self.view().hash(state);
@@ -119,14 +121,82 @@ macro_rules! look_up_by {
         }
 
         impl Eq for $key {}
-
-        impl Equivalent<$key> for $labels<'_> {
-            fn equivalent(&self, key: &$key) -> bool {
-                *self == key.view()
-            }
-        }
     };
 }
 
-look_up_by!(HttpLabels, HttpKey);
-look_up_by!(TransportLabels, TransportKey);
+keyed_by_view!(HttpKey);
+keyed_by_view!(TransportKey);
+
+impl Equivalent<HttpKey> for HttpLabels<'_> {
+    fn equivalent(&self, key: &HttpKey) -> bool {
+        let key = key.view();
+        self.target_port == key.target_port
+            && same_text(self.authority, key.authority)
+            && self.tls == key.tls
+            && self.side == key.side
+    }
+}
+
+impl Equivalent<TransportKey> for TransportLabels<'_> {
+    fn equivalent(&self, key: &TransportKey) -> bool {
+        let key = key.view();
+        let same_end = match (self.end, key.end) {
+            (
+                TransportEnd::OutboundDst { authority, dst },
+                TransportEnd::OutboundDst {
+                    authority: known,
+                    dst: known_dst,
+                },
+            ) => dst == known_dst && same_text(authority, known),
+            (end, known) => end == known,
+        };
+        self.target_port == key.target_port && self.tls == key.tls && same_end
+    }
+}
+
+impl Hash for HttpLabels<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let side = match self.side {
+            HttpSide::Inbound {
+                server,
+                route,
+                authz,
+            } => mix(mix(server.0.digest(), route.0.digest()), authz.0.digest()),
+            HttpSide::Outbound { dst } => dst.0.digest(),
+        };
+        state.write_u64(mix(side, u64::from(self.target_port)));
+        state.write(self.authority.as_bytes());
+        self.tls.hash_into(state);
+    }
+}
+
+impl Hash for TransportLabels<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let end = match self.end {
+            TransportEnd::InboundSrc { server } => server.0.digest(),
+            TransportEnd::InboundDst => 1,
+            TransportEnd::OutboundSrc => 2,
+            TransportEnd::OutboundDst { dst, .. } => dst.0.digest(),
+        };
+        state.write_u64(mix(end, u64::from(self.target_port)));
+        if let TransportEnd::OutboundDst { authority, .. } = self.end {
+            state.write(authority.as_bytes());
+        }
+        self.tls.hash_into(state);
+    }
+}
+
+impl Tls {
+    fn hash_into<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Mutual { id: text } | Self::Opaque { sni: text } => state.write(text.as_bytes()),
+            Self::NoIdentity(reason) => state.write_u8(*reason as u8),
+        }
+    }
+}
+
+/// One word for two, so that the keyed hasher is fed few times. The words are digests of configuration, not of what a
+/// client sends; what a client sends (authorities, names) goes through the keyed hasher.
+fn mix(a: u64, b: u64) -> u64 {
+    a.rotate_left(25) ^ b
+}
