@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weir_crds::settings::Settings;
 
-use crate::accept::{Aim, Plan};
+use crate::accept::{Aim, Handoff, Plan};
 use crate::activity::Gauge;
 use crate::heartbeat::{self, Heart, Pulse};
 use crate::telemetry::{self, Seat, Telemetry};
@@ -46,7 +46,9 @@ pub struct Config {
 /// Why a proxy could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("cannot listen on {addr}: {error}; is another proxy or the application using the port?")]
+    #[error(
+        "cannot listen on {addr}: {error}; is another proxy or the application using the port?"
+    )]
     Listen { addr: SocketAddr, error: io::Error },
     #[error(transparent)]
     Admin(#[from] admin::BindError),
@@ -83,12 +85,25 @@ pub fn bind(config: Config, settings: watch::Receiver<Arc<Settings>>) -> Result<
             let error = |error| StartError::Listen { addr, error };
             let listener = listener(addr).map_err(error)?;
             addr = listener.local_addr().map_err(error)?;
-            plans.push(Plan { listener, aim: aim.clone() });
+            plans.push(Plan {
+                listener,
+                aim: aim.clone(),
+            });
         }
         listeners.push(addr);
     }
-    let bound = Bound { admin: admin.addr, listeners, metrics: admin.endpoint.clone() };
-    Ok(App { bound, config, admin, plans, settings })
+    let bound = Bound {
+        admin: admin.addr,
+        listeners,
+        metrics: admin.endpoint.clone(),
+    };
+    Ok(App {
+        bound,
+        config,
+        admin,
+        plans,
+        settings,
+    })
 }
 
 /// A listener that shares its port with those of the other workers.
@@ -113,17 +128,31 @@ impl App {
 
     /// Serves until `terminate`, then drains; a second `terminate` ends it at once.
     pub async fn serve(self, mut terminate: mpsc::Receiver<()>) {
-        let Self { config, admin, plans, settings, bound } = self;
+        let Self {
+            config,
+            admin,
+            plans,
+            settings,
+            bound,
+        } = self;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let (telemetry, seats) = telemetry::new(config.telemetry.clone(), plans.len());
         let (handoff, handoffs) = mpsc::channel(HANDOFFS);
         let (heart, pulses, state) = heartbeat::new(heartbeat_config(&config, &bound, plans.len()));
         let gauges: Vec<Gauge> = plans.iter().map(|_| Gauge::default()).collect();
-        let template = Template { config: config.worker.clone(), settings: settings.clone(), handoff, stop: stop.clone() };
+        let template = Template {
+            config: config.worker.clone(),
+            settings: settings.clone(),
+            handoff,
+            stop: stop.clone(),
+        };
         let seats = seats.into_iter().zip(pulses).zip(gauges.iter().cloned());
-        let workers: Vec<_> =
-            plans.into_iter().zip(seats).map(|(plans, ((seat, pulse), gauge))| template.start(plans, seat, pulse, gauge)).collect();
+        let workers: Vec<_> = plans
+            .into_iter()
+            .zip(seats)
+            .map(|(plans, ((seat, pulse), gauge))| template.start(plans, seat, pulse, gauge))
+            .collect();
         let (draining, is_draining) = watch::channel(false);
         let deps = admin::Deps {
             exposition: Arc::new(telemetry.clone()),
@@ -154,12 +183,18 @@ impl App {
 struct Template {
     config: worker::Config,
     settings: watch::Receiver<Arc<Settings>>,
-    handoff: mpsc::Sender<admin::Handoff>,
+    handoff: mpsc::Sender<Handoff>,
     stop: CancellationToken,
 }
 
 impl Template {
-    fn start(&self, plans: Vec<Plan>, seat: Seat, pulse: Pulse, gauge: Gauge) -> JoinHandle<io::Result<()>> {
+    fn start(
+        &self,
+        plans: Vec<Plan>,
+        seat: Seat,
+        pulse: Pulse,
+        gauge: Gauge,
+    ) -> JoinHandle<io::Result<()>> {
         let start = worker::Start {
             config: self.config.clone(),
             seat,
@@ -177,7 +212,8 @@ impl Template {
 fn heartbeat_config(config: &Config, bound: &Bound, workers: usize) -> heartbeat::Config {
     let takes = |is_v4: bool| {
         let directions = config.listeners.iter().zip(&bound.listeners);
-        let mut redirected = directions.filter(|((_, aim), _)| matches!(aim, Aim::Inbound | Aim::Outbound));
+        let mut redirected =
+            directions.filter(|((_, aim), _)| matches!(aim, Aim::Inbound | Aim::Outbound));
         let taken = |aim: fn(&Aim) -> bool| {
             redirected.clone().any(|((_, a), addr)| {
                 aim(a) && (addr.is_ipv4() == is_v4 || addr.ip().is_unspecified() && addr.is_ipv6())
@@ -186,7 +222,12 @@ fn heartbeat_config(config: &Config, bound: &Bound, workers: usize) -> heartbeat
         let both = taken(|a| matches!(a, Aim::Inbound)) && taken(|a| matches!(a, Aim::Outbound));
         redirected.next().is_some() && both
     };
-    heartbeat::Config { workers, ipv4: takes(true), ipv6: takes(false), port: heartbeat::PORT }
+    heartbeat::Config {
+        workers,
+        ipv4: takes(true),
+        ipv6: takes(false),
+        port: heartbeat::PORT,
+    }
 }
 
 /// Becomes true once traffic is really served: with a heartbeat, from its first beat.
@@ -198,7 +239,9 @@ fn started(
     let (is_bound, bound) = watch::channel(!beats);
     if beats {
         tasks.spawn(async move {
-            let beating = state.wait_for(|s| !matches!(s, heartbeat::State::Starting)).await;
+            let beating = state
+                .wait_for(|s| !matches!(s, heartbeat::State::Starting))
+                .await;
             if beating.is_ok() {
                 is_bound.send_replace(true);
             }

@@ -5,6 +5,8 @@
 //! ```
 pub mod accept;
 pub mod activity;
+pub mod admin;
+pub mod app;
 pub mod buffer;
 pub mod connection;
 pub mod detect;

@@ -1,0 +1,192 @@
+//! A whole proxy in process: bound on free ports, scraped over HTTP, ended in order.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use weir_crds::settings::Settings;
+use weir_proxy::accept::Aim;
+use weir_proxy::app::{self, Bound, Config};
+use weir_proxy::telemetry::Server;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+struct Running {
+    bound: Bound,
+    terminate: mpsc::Sender<()>,
+    served: tokio::task::JoinHandle<()>,
+}
+
+fn start(application: SocketAddr, workers: usize) -> Running {
+    let server = Server::new("kuma.io", "dataplane", "web", application.port());
+    let mut config = Config {
+        workers,
+        listeners: vec![(
+            LOOPBACK,
+            Aim::Application {
+                addr: application,
+                server,
+            },
+        )],
+        ..Config::default()
+    };
+    config.admin.addr = LOOPBACK;
+    config.admin.metrics_ip = LOOPBACK.ip();
+    let settings = Settings::parse(r#"{"version":1,"mesh":"default"}"#).expect("settings");
+    let (_keep, settings) = watch::channel(Arc::new(settings));
+    let app = app::bind(config, settings).expect("free ports");
+    let (terminate, terminated) = mpsc::channel(2);
+    let bound = app.bound().clone();
+    Running {
+        bound,
+        terminate,
+        served: tokio::spawn(app.serve(terminated)),
+    }
+}
+
+async fn ask(addr: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(addr).await.expect("it listens");
+    stream.write_all(request.as_bytes()).await.expect("written");
+    let mut answer = String::new();
+    let read = stream.read_to_string(&mut answer);
+    tokio::time::timeout(DEADLINE, read)
+        .await
+        .expect("in time")
+        .expect("an answer");
+    answer
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")
+}
+
+async fn application() -> SocketAddr {
+    let listener = TcpListener::bind(LOOPBACK).await.expect("a free port");
+    let addr = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = [0; 1024];
+                let _read = stream.read(&mut head).await;
+                let slow = head.starts_with(b"GET /slow");
+                if slow {
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                }
+                let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+                let _written = stream.write_all(answer).await;
+            });
+        }
+    });
+    addr
+}
+
+#[tokio::test]
+async fn traffic_shows_on_the_admin_port_summed_over_all_workers() {
+    let proxy = start(application().await, 2);
+    let traffic = proxy.bound.listeners[0];
+    for _ in 0..20 {
+        assert!(ask(traffic, &get("/")).await.starts_with("HTTP/1.1 200"));
+    }
+    assert!(
+        ask(proxy.bound.admin, &get("/live"))
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
+    assert!(
+        ask(proxy.bound.admin, &get("/ready"))
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
+    let metrics = ask(proxy.bound.admin, &get("/metrics")).await;
+    assert!(
+        metrics.contains("content-type: text/plain; version=0.0.4; charset=utf-8"),
+        "{metrics}"
+    );
+    let requests: f64 = metrics
+        .lines()
+        .filter(|line| line.starts_with("request_total{"))
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+        .sum();
+    assert_eq!(requests, 20.0);
+    assert!(metrics.contains("proxy_build_info{version=\""));
+    assert!(metrics.contains("process_resident_memory_bytes "));
+    proxy.terminate.send(()).await.expect("it serves");
+    tokio::time::timeout(DEADLINE, proxy.served)
+        .await
+        .expect("it ends")
+        .expect("no panic");
+}
+
+#[tokio::test]
+async fn a_request_under_way_is_finished_and_new_ones_are_served_meanwhile() {
+    let proxy = start(application().await, 1);
+    let traffic = proxy.bound.listeners[0];
+    let slow = tokio::spawn(async move { ask(traffic, &get("/slow")).await });
+    let begun = async {
+        loop {
+            let metrics = ask(proxy.bound.admin, &get("/metrics?filter=^request_total$")).await;
+            if metrics.contains("request_total{") && metrics.contains("} 1\n") {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, begun)
+        .await
+        .expect("the request is counted when it begins");
+    proxy.terminate.send(()).await.expect("it serves");
+    let not_ready = async {
+        while !ask(proxy.bound.admin, &get("/ready"))
+            .await
+            .starts_with("HTTP/1.1 503")
+        {}
+    };
+    tokio::time::timeout(DEADLINE, not_ready)
+        .await
+        .expect("it says that it ends");
+    assert!(
+        ask(traffic, &get("/")).await.starts_with("HTTP/1.1 200"),
+        "it keeps serving"
+    );
+    assert!(slow.await.expect("answered").starts_with("HTTP/1.1 200"));
+    tokio::time::timeout(DEADLINE, proxy.served)
+        .await
+        .expect("it ends")
+        .expect("no panic");
+}
+
+#[tokio::test]
+async fn an_idle_connection_does_not_hold_the_end_up() {
+    let proxy = start(application().await, 1);
+    let mut idle = TcpStream::connect(proxy.bound.listeners[0])
+        .await
+        .expect("it listens");
+    idle.write_all(get("/").as_bytes()).await.expect("written");
+    let mut answer = [0; 4];
+    idle.read_exact(&mut answer).await.expect("an answer");
+    proxy.terminate.send(()).await.expect("it serves");
+    tokio::time::timeout(Duration::from_secs(5), proxy.served)
+        .await
+        .expect("it ends")
+        .expect("no panic");
+}
+
+#[tokio::test]
+async fn a_taken_port_is_a_clear_error() {
+    let taken = TcpListener::bind(LOOPBACK).await.expect("a free port");
+    let addr = taken.local_addr().expect("an address");
+    let config = Config {
+        listeners: vec![(addr, Aim::Outbound)],
+        ..Config::default()
+    };
+    let mut config = config;
+    config.admin.addr = LOOPBACK;
+    let settings = Settings::parse(r#"{"version":1,"mesh":"default"}"#).expect("settings");
+    let error = app::bind(config, watch::channel(Arc::new(settings)).1)
+        .map(|_| ())
+        .expect_err("taken");
+    assert!(error.to_string().contains(&addr.to_string()), "{error}");
+}
