@@ -2,6 +2,10 @@
 //! Used by the webhook, the operator and the cluster tests. Decoding forgives everything the schemas admit: a `spec`
 //! stays free-form until it is used, so that one odd object never ends a watch. Knows no client.
 
+mod contents;
+pub mod definitions;
+mod schema;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::core::{ClusterResourceScope, NamespaceResourceScope, Resource};
 use serde::ser::SerializeStruct;
