@@ -14,18 +14,16 @@ const LONGEST: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Backoff(ExponentialBackoff);
 
-/// How the pauses grow: without an end, for loops that must go on.
-pub(crate) fn growth() -> ExponentialBuilder {
-    ExponentialBuilder::new()
-        .with_min_delay(FIRST)
-        .with_max_delay(LONGEST)
-        .with_jitter()
-        .without_max_times()
-}
-
 impl Default for Backoff {
     fn default() -> Self {
-        Self(growth().build())
+        Self(
+            ExponentialBuilder::new()
+                .with_min_delay(FIRST)
+                .with_max_delay(LONGEST)
+                .with_jitter()
+                .without_max_times()
+                .build(),
+        )
     }
 }
 

@@ -2,10 +2,12 @@
 //! text into `app::Config` and knows nothing of what the settings do.
 
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use jiff::SignedDuration;
+use tracing_subscriber::EnvFilter;
 use weir_crds::names::SYSTEM_NAMESPACE;
 
 use crate::{app, ca, leader};
@@ -80,8 +82,8 @@ pub struct Args {
     )]
     shutdown_seconds: u64,
     /// What is logged: a level, or targets with levels such as `info,weir_operator=debug`.
-    #[arg(long, env = weir_crds::env::LOG, value_name = "FILTER", default_value = "info")]
-    pub log: String,
+    #[arg(long, env = weir_crds::env::LOG, value_name = "FILTER", default_value = DEFAULT_LOG)]
+    log: String,
 }
 
 /// Every setting that cannot be used, one a line.
@@ -89,16 +91,41 @@ pub struct Args {
 #[error("{}", .0.join("\n"))]
 pub struct ConfigError(Vec<String>);
 
+/// What is logged by default. Answers of the API server that mean trouble are ours to report; its
+/// client would call every one an error.
+const DEFAULT_LOG: &str = "info,kube_client::client::builder=off";
+
 /// The shortest lease: its renewals and two answers must fit into it.
 const SHORTEST_LEASE_SECONDS: u64 = 15;
 
+/// The exit code for settings that cannot be used (`EX_USAGE`).
+const USAGE: u8 = 64;
+
+/// Reads the command line and the environment. Help and what is wrong are printed here.
+///
+/// # Errors
+/// With the code to exit with where there is nothing to run.
+pub fn read() -> Result<(EnvFilter, app::Config), ExitCode> {
+    let args = Args::try_parse().map_err(|error| {
+        // Nothing is left to do where even this cannot be printed.
+        let _ = error.print();
+        ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
+    })?;
+    args.check().map_err(|error| {
+        eprintln!("{error}");
+        ExitCode::from(USAGE)
+    })
+}
+
 impl Args {
-    /// The settings, all problems at once.
+    /// The log filter and the settings, all problems at once.
     ///
     /// # Errors
     /// Names every setting that cannot be used and what would be right.
-    pub fn check(&self) -> Result<app::Config, ConfigError> {
+    pub fn check(&self) -> Result<(EnvFilter, app::Config), ConfigError> {
         let mut problems = Vec::new();
+        let filter =
+            EnvFilter::try_new(&self.log).map_err(|error| problems.push(format!("--log: {error}")));
         for (flag, value) in [
             ("--namespace", &self.namespace),
             ("--identity", &self.identity),
@@ -128,10 +155,9 @@ impl Args {
                     .to_owned(),
             );
         }
-        if problems.is_empty() {
-            Ok(self.config())
-        } else {
-            Err(ConfigError(problems))
+        match filter {
+            Ok(filter) if problems.is_empty() => Ok((filter, self.config())),
+            _ => Err(ConfigError(problems)),
         }
     }
 
@@ -173,7 +199,7 @@ mod tests {
 
     #[test]
     fn the_defaults_can_be_used() {
-        let config = parse(&[]).check().unwrap();
+        let (_, config) = parse(&[]).check().unwrap();
         assert!(config.create_default_mesh);
         assert_eq!(config.leader.duration, Duration::from_secs(15));
         assert_eq!(
@@ -184,7 +210,7 @@ mod tests {
 
     #[test]
     fn creating_the_mesh_can_be_switched_off() {
-        let config = parse(&["--create-default-mesh=false"]).check().unwrap();
+        let (_, config) = parse(&["--create-default-mesh=false"]).check().unwrap();
         assert!(!config.create_default_mesh);
     }
 
@@ -195,6 +221,7 @@ mod tests {
             "--authority-days=0",
             "--certificate-days=9999",
             "--identity=",
+            "--log=weir_operator=loud",
         ]);
         let text = args.check().unwrap_err().to_string();
         for flag in [
@@ -202,9 +229,10 @@ mod tests {
             "--authority-days",
             "--certificate-days",
             "--identity",
+            "--log",
         ] {
             assert!(text.contains(flag), "{flag} is not in {text}");
         }
-        assert!(text.lines().count() >= 4);
+        assert!(text.lines().count() >= 5);
     }
 }

@@ -1,41 +1,24 @@
 //! The operator's process: settings, log, client, run until a signal. Everything else is
 //! `weir_operator::app`'s.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 use weir_operator::app::{Bound, Config};
-use weir_operator::config::Args;
-
-/// The exit code for settings that cannot be used (`EX_USAGE`).
-const USAGE: u8 = 64;
+use weir_operator::config;
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
-        Ok(args) => args,
-        Err(error) => {
-            // Nothing is left to do where even this cannot be printed.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
-        }
+    let (filter, config) = match config::read() {
+        Ok(read) => read,
+        Err(code) => return code,
     };
-    let (filter, config) = match (EnvFilter::try_new(&args.log), args.check()) {
-        (Ok(filter), Ok(config)) => (filter, config),
-        (filter, config) => {
-            if let Err(error) = filter {
-                eprintln!("--log: {error}");
-            }
-            if let Err(error) = config {
-                eprintln!("{error}");
-            }
-            return ExitCode::from(USAGE);
-        }
-    };
-    tracing_subscriber::fmt().with_env_filter(filter).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stdout().is_terminal())
+        .init();
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

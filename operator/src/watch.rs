@@ -2,17 +2,22 @@
 //! kind. A watch that breaks starts again with growing pauses; an index keeps what it knew until
 //! the next complete list. It knows no particular resource.
 
-use futures::{Stream, StreamExt, TryStreamExt};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, ExponentialBackoff, watcher};
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::growth;
+use crate::backoff::Backoff;
 use crate::health::Pending;
 use crate::index::Indexed;
 use crate::metrics::{Metrics, Watch};
+
+/// How long a watch must have worked for the pauses to start over.
+const SETTLED: Duration = Duration::from_mins(1);
 
 /// One kind of object to follow, and who is told of what happens.
 pub(crate) struct Follow<I> {
@@ -36,7 +41,7 @@ where
         + 'static,
     I: Indexed<K>,
 {
-    let events = watcher(api, config).backoff(ExponentialBackoff::from(growth()));
+    let events = watcher(api, config);
     let stop = follow.stop.clone();
     tokio::select! {
         () = stop.cancelled() => {}
@@ -53,14 +58,11 @@ async fn drain<K, I: Indexed<K>>(
     events: impl Stream<Item = watcher::Result<Event<K>>>,
     mut follow: Follow<I>,
 ) {
-    let metrics = follow.metrics.clone();
-    let what = follow.what;
-    let mut events = std::pin::pin!(events.inspect_err(move |error| {
-        metrics.count_watch_restart(what);
-        tracing::warn!(%error, resource = ?what, "a watch broke, starting it again");
-    }));
+    let mut events = std::pin::pin!(events);
     let mut pending = Some(follow.pending);
     let mut listed = Vec::new();
+    let mut backoff = Backoff::default();
+    let mut working_since: Option<Instant> = None;
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Init) => listed.clear(),
@@ -68,13 +70,43 @@ async fn drain<K, I: Indexed<K>>(
             Ok(Event::InitDone) => {
                 follow.index.reset(std::mem::take(&mut listed));
                 pending = None;
+                working_since = Some(Instant::now());
             }
             Ok(Event::Apply(object)) => follow.index.apply(object),
             Ok(Event::Delete(object)) => follow.index.delete(&object),
-            Err(_) => {}
+            Err(error) => {
+                follow.metrics.count_watch_restart(follow.what);
+                report(follow.what, &error);
+                if working_since
+                    .take()
+                    .is_some_and(|since| since.elapsed() >= SETTLED)
+                {
+                    backoff.reset();
+                }
+                tokio::time::sleep(backoff.next_pause()).await;
+            }
         }
     }
     drop(pending);
+}
+
+fn report(what: Watch, error: &watcher::Error) {
+    let resource = what.as_str();
+    if is_unknown_kind(error) {
+        tracing::info!(resource, "the API server does not know this kind yet");
+    } else {
+        tracing::warn!(%error, resource, "a watch broke, starting it again");
+    }
+}
+
+/// Whether the kind is not (or no longer) installed.
+fn is_unknown_kind(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(kube::Error::Api(status))
+    | watcher::Error::WatchStartFailed(kube::Error::Api(status))) = error
+    else {
+        return false;
+    };
+    status.code == 404
 }
 
 #[cfg(test)]
@@ -99,7 +131,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_list_is_taken_whole_and_a_broken_one_not_at_all() {
         let readiness = Readiness::default();
         let script = Script::default();
@@ -133,6 +165,32 @@ mod tests {
             metrics
                 .render()
                 .contains(r#"watch_restarts_total{resource="meshes"} 1"#)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pauses_of_a_watch_that_never_works_grow() {
+        let follow = Follow {
+            what: Watch::Meshes,
+            index: Script::default(),
+            metrics: Metrics::default(),
+            pending: Readiness::default().register("meshes"),
+            stop: CancellationToken::new(),
+        };
+        // Every try begins with an event, as the real ones do.
+        let tries = std::iter::repeat_with(|| {
+            [
+                Ok(Event::<u8>::Init),
+                Err(watcher::Error::NoResourceVersion),
+            ]
+        });
+        let start = Instant::now();
+        drain(futures::stream::iter(tries.take(10).flatten()), follow).await;
+        // 0.2 s doubling to 10 s, at the least.
+        assert!(
+            start.elapsed() > Duration::from_secs(40),
+            "{:?}",
+            start.elapsed()
         );
     }
 }

@@ -89,8 +89,8 @@ impl Default for BuildInfo {
 /// What a scraper asks for.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// Only families whose printed name this matches anywhere.
-    pub filter: Option<regex::Regex>,
+    /// Only families whose printed name each of these matches anywhere.
+    pub filters: Vec<regex::Regex>,
     /// Leave out series that never changed.
     pub used_only: bool,
     /// The format of the body.

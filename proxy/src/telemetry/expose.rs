@@ -48,7 +48,7 @@ pub(super) fn expose(
     body.finish()?;
     let took = u64::try_from(exposition.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
     own.last_nanos.store(took.max(1), Ordering::Relaxed);
-    exposition.finish(selection.filter.is_none());
+    exposition.finish(selection.filters.is_empty());
     Ok(())
 }
 

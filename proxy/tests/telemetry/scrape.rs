@@ -20,7 +20,7 @@ pub(crate) fn text(telemetry: &Telemetry, selection: &Selection) -> String {
 /// Everything but what differs from run to run.
 pub(crate) fn traffic(filter: &str) -> Selection {
     Selection {
-        filter: Some(regex::Regex::new(filter).unwrap()),
+        filters: vec![regex::Regex::new(filter).unwrap()],
         ..Selection::default()
     }
 }

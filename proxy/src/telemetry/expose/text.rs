@@ -84,8 +84,8 @@ impl<'a> Body<'a> {
             help,
             printed: false,
         };
-        let filter = self.selection.filter.as_ref();
-        filter.is_none_or(|filter| filter.is_match(name))
+        let mut filters = self.selection.filters.iter();
+        filters.all(|filter| filter.is_match(name))
     }
 
     /// The lines of one series, unless it never changed and those are left out. `labels` are the two parts of its

@@ -193,7 +193,7 @@ impl Proxy {
     pub(crate) fn scrape_filtered(&mut self) {
         let selection = traffic(FILTER);
         let got = scrape(&self.telemetry, &selection);
-        let filter = selection.filter.unwrap();
+        let filter = &selection.filters[0];
         self.observe(&got, |key| filter.is_match(key));
     }
 
