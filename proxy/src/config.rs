@@ -1,0 +1,169 @@
+//! From flags, environment and files to the typed configuration of every module, with everything that is wrong
+//! told at once. Called by `main` before anything is bound; it starts nothing.
+
+mod args;
+mod cgroup;
+mod duration;
+mod values;
+
+pub use args::RunArgs;
+
+use crate::control::{self, ControlError, Input, Sources, Universal};
+use crate::{accept, admin, drain, telemetry, worker};
+use std::fmt;
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use values::Values;
+use weir_crds::env;
+
+/// The exit status for wrong flags, variables or files (`EX_USAGE` of sysexits).
+pub const EXIT_USAGE: u8 = 64;
+
+/// Most worker threads that can be asked for.
+pub const MOST_WORKERS: usize = 256;
+
+/// A proxy's configuration, one part for each module.
+#[derive(Debug)]
+pub struct Config {
+    /// Worker threads, at least 1.
+    pub workers: usize,
+    /// A filter in the syntax of `tracing`.
+    pub log: String,
+    pub redirected: Redirected,
+    pub worker: worker::Config,
+    pub admin: admin::Config,
+    pub telemetry: telemetry::Config,
+    pub drain: drain::Config,
+    /// Settings, and the Universal Dataplane outside Kubernetes.
+    pub sources: Sources,
+}
+
+/// Where redirected connections arrive; bound only in a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirected {
+    /// Connections to the pod. Default `[::]:4143`, without IPv6 `0.0.0.0:4143`.
+    pub inbound: SocketAddr,
+    /// Connections of the pod. Default `127.0.0.1:4140`, and `[::1]:4140` where there is IPv6.
+    pub outbound: Vec<SocketAddr>,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    #[error("{name}: {reason}")]
+    Value { name: &'static str, reason: String },
+    #[error(transparent)]
+    Control(#[from] ControlError),
+}
+
+/// Everything that is wrong; printed one to a line.
+#[derive(Debug, thiserror::Error)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, problem) in self.0.iter().enumerate() {
+            let end = if i + 1 < self.0.len() { "\n" } else { "" };
+            write!(f, "{problem}{end}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads everything: `args` (flags, and the variables that stand for them), `variable` (those that are only for a
+/// pod) and the files that these name. Resolves DNS names in a Dataplane; blocks.
+///
+/// # Errors
+/// All problems of all of them.
+pub fn load(args: RunArgs, variable: impl Fn(&str) -> Option<String>) -> Result<Config, Problems> {
+    let ipv6 = has_ipv6();
+    let mut values = Values::default();
+    let redirected = values.redirected(&args, ipv6);
+    let drain = values.drain(&args);
+    let telemetry = values.telemetry(&args);
+    let pod_ips = values.pod_ips(&variable);
+    let mut admin = values.admin(&args, &variable, &pod_ips);
+    let worker = values.worker(
+        &args,
+        accept::Guard {
+            pod_ips,
+            own_ports: own_ports(&redirected, &admin),
+        },
+    );
+    let workers = values.workers(args.concurrency.as_deref());
+    let log = values.log(args.log_level.as_deref());
+    let metrics_ip = values.parsed("--metrics-ip", args.metrics_ip.as_deref(), "an IP address");
+    let mut problems = values.problems;
+    let control = match control_config(args, &variable) {
+        Ok(config) => control::load(config).map_err(|errors| {
+            problems.extend(errors.into_iter().map(Problem::from));
+        }),
+        Err(problem) => {
+            problems.push(problem);
+            Err(())
+        }
+    };
+    let (Ok(sources), true) = (control, problems.is_empty()) else {
+        return Err(Problems(problems));
+    };
+    let own = sources
+        .universal
+        .as_ref()
+        .map(|Universal { address, .. }| *address);
+    admin.metrics_ip = metrics_ip.or(own).unwrap_or(admin.metrics_ip);
+    Ok(Config {
+        workers,
+        log,
+        redirected,
+        worker,
+        admin,
+        telemetry,
+        drain,
+        sources,
+    })
+}
+
+fn control_config(
+    args: RunArgs,
+    variable: &impl Fn(&str) -> Option<String>,
+) -> Result<control::Config, Problem> {
+    let dataplane = match (given(args.dataplane_file), given(args.dataplane)) {
+        (Some(_), Some(_)) => {
+            return Err(Problem::Value {
+                name: "--dataplane",
+                reason: "cannot be given together with --dataplane-file: keep one of them".into(),
+            });
+        }
+        (Some(file), None) if file == "-" => Some(Input::Stdin),
+        (Some(file), None) => Some(Input::File(file.into())),
+        (None, text) => text.map(Input::Inline),
+    };
+    Ok(control::Config {
+        settings: given(variable(env::SETTINGS)),
+        dataplane,
+        mesh_file: given(args.mesh_file).map(Into::into),
+        name: given(args.name),
+        mesh: given(args.mesh),
+    })
+}
+
+/// An empty value is the same as none, as in Kuma.
+fn given(value: Option<String>) -> Option<String> {
+    value.filter(|value| !value.is_empty())
+}
+
+fn own_ports(redirected: &Redirected, admin: &admin::Config) -> Vec<u16> {
+    let outbound = redirected.outbound.iter().map(SocketAddr::port);
+    let mut own = vec![redirected.inbound.port(), admin.addr.port()];
+    own.extend(outbound);
+    own.sort_unstable();
+    own.dedup();
+    own
+}
+
+/// Whether this network namespace has an IPv6 loopback.
+fn has_ipv6() -> bool {
+    TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
+}
+
+#[cfg(test)]
+mod tests;

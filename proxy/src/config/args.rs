@@ -1,0 +1,132 @@
+//! The flags of `weir-proxy run` and the environment variables that stand for them, as text: `config` gives them
+//! their types, so that all that is wrong is told at once. Knows no default but those it documents.
+
+use weir_crds::env;
+
+const EXAMPLES: &str = "\
+Examples:
+  A service at 8080 behind the proxy at 11010, metrics on 5670/metrics:
+    weir-proxy run --dataplane-file web.yaml
+
+  The same from the standard input, with the metrics of a Mesh of your own:
+    weir-proxy run --dataplane-file - --mesh-file mesh.yaml < web.yaml
+
+  web.yaml:
+    type: Dataplane
+    mesh: default
+    name: web-1
+    networking:
+      address: 127.0.0.1
+      inbound:
+        - port: 11010
+          servicePort: 8080
+          tags: {kuma.io/service: web}
+
+In a pod no flag is needed: the webhook sets WEIR_SETTINGS, WEIR_PROBES, WEIR_POD_IPS and INSTANCE_IP.
+Ends with status 64 where anything here or in the files is wrong.";
+
+/// The flags of `weir-proxy run`.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(after_help = EXAMPLES, after_long_help = EXAMPLES)]
+pub struct RunArgs {
+    /// Universal documents with this proxy's Dataplane, and those of the services it calls; - is the standard
+    /// input. SIGHUP has the files read again
+    #[arg(short, long, value_name = "FILE", env = env::RESOURCE_PATH, help_heading = "Outside Kubernetes")]
+    pub dataplane_file: Option<String>,
+
+    /// The same documents as text
+    #[arg(long, value_name = "YAML", env = env::RESOURCE, help_heading = "Outside Kubernetes")]
+    pub dataplane: Option<String>,
+
+    /// Universal document with the Dataplane's Mesh [default: a Mesh with metrics on 5670/metrics]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "WEIR_MESH_FILE",
+        help_heading = "Outside Kubernetes"
+    )]
+    pub mesh_file: Option<String>,
+
+    /// Which of the Dataplanes is this proxy's [default: the first]
+    #[arg(long, value_name = "NAME", env = env::NAME, help_heading = "Outside Kubernetes")]
+    pub name: Option<String>,
+
+    /// The Mesh that Dataplane is in [default: any]
+    #[arg(long, value_name = "NAME", env = env::MESH, help_heading = "Outside Kubernetes")]
+    pub mesh: Option<String>,
+
+    /// Where redirected connections to the pod arrive [default: [::]:4143, IPv4 too]
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        env = "WEIR_INBOUND_ADDR",
+        help_heading = "Listeners"
+    )]
+    pub inbound_addr: Option<String>,
+
+    /// Where redirected connections of the pod arrive, separated by commas [default: 127.0.0.1:4140,[::1]:4140]
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        env = "WEIR_OUTBOUND_ADDR",
+        help_heading = "Listeners"
+    )]
+    pub outbound_addr: Option<String>,
+
+    /// Where /metrics, /live, /ready and /probe are served [default: [::]:4191, IPv4 too]
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        env = "WEIR_ADMIN_ADDR",
+        help_heading = "Listeners"
+    )]
+    pub admin_addr: Option<String>,
+
+    /// The IP of the Mesh's metrics endpoint [default: the Dataplane's networking.address; in a pod any]
+    #[arg(
+        long,
+        value_name = "IP",
+        env = "WEIR_METRICS_IP",
+        help_heading = "Listeners"
+    )]
+    pub metrics_ip: Option<String>,
+
+    /// Worker threads; 0 is as many whole CPUs as the cgroup's quota allows, and 1 without a quota [default: 0]
+    #[arg(long, value_name = "N", env = env::CONCURRENCY, help_heading = "Behaviour")]
+    pub concurrency: Option<String>,
+
+    /// Longest wait for the rest of a first request line, after which the bytes pass as opaque [default: 10s]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "WEIR_DETECT_TIMEOUT",
+        help_heading = "Behaviour"
+    )]
+    pub detect_timeout: Option<String>,
+
+    /// Longest time for a TCP connection to be accepted by its target [default: 10s]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "WEIR_CONNECT_TIMEOUT",
+        help_heading = "Behaviour"
+    )]
+    pub connect_timeout: Option<String>,
+
+    /// How long a proxy that was told to end waits for what is under way [default: 30s]
+    #[arg(long, value_name = "DURATION", env = env::DRAIN_TIME, help_heading = "Behaviour")]
+    pub drain_time: Option<String>,
+
+    /// How long a series that is not written to stays exposed [default: 10m]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "WEIR_RETAIN_IDLE",
+        help_heading = "Behaviour"
+    )]
+    pub retain_idle: Option<String>,
+
+    /// What is logged: a level, or levels by module such as info,weir_proxy::admin=debug [default: info]
+    #[arg(long, value_name = "FILTER", env = env::LOG, help_heading = "Behaviour")]
+    pub log_level: Option<String>,
+}

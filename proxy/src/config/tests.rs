@@ -1,0 +1,206 @@
+//! Flags and variables as they are given, and the configuration or the problems they make.
+
+use super::values::default_workers;
+use super::*;
+use clap::Parser;
+use std::net::IpAddr;
+use std::time::Duration;
+
+#[derive(Debug, Parser)]
+#[command(name = "weir-proxy run")]
+struct Cli {
+    #[command(flatten)]
+    args: RunArgs,
+}
+
+const DATAPLANE: &str = "
+type: Dataplane
+name: a
+networking: {address: 127.0.0.5, inbound: [{port: 1, servicePort: 2, tags: {kuma.io/service: a}}]}
+";
+
+fn parse(flags: &[&str]) -> RunArgs {
+    let flags = ["run"].iter().chain(flags);
+    Cli::try_parse_from(flags).unwrap().args
+}
+
+/// The variables of a pod.
+fn pod(name: &str) -> Option<String> {
+    let value = match name {
+        "WEIR_SETTINGS" => r#"{"version":1,"mesh":"default"}"#,
+        "WEIR_PROBES" => r#"[{"action":{"tcp":{"port":5432}},"timeoutSeconds":1}]"#,
+        "WEIR_POD_IPS" => "10.1.2.3,fd00::3",
+        "INSTANCE_IP" => "10.1.2.3",
+        _ => return None,
+    };
+    Some(value.into())
+}
+
+fn none(_: &str) -> Option<String> {
+    None
+}
+
+fn problems(flags: &[&str], variable: impl Fn(&str) -> Option<String>) -> String {
+    load(parse(flags), variable)
+        .map(|config| config.log)
+        .unwrap_err()
+        .to_string()
+}
+
+#[test]
+fn a_pod_needs_no_flag() {
+    let config = load(parse(&[]), pod).unwrap();
+    assert!(config.workers >= 1);
+    assert_eq!(config.log, "info");
+    assert_eq!(config.redirected.inbound.port(), 4143);
+    assert_eq!(config.redirected.outbound[0].to_string(), "127.0.0.1:4140");
+    assert_eq!(config.worker.guard.own_ports, [4140, 4143, 4191]);
+    assert_eq!(config.worker.guard.pod_ips.len(), 2);
+    assert_eq!(config.admin.addr.to_string(), "[::]:4191");
+    assert_eq!(config.admin.pod_ip.to_string(), "10.1.2.3");
+    assert_eq!(config.admin.metrics_ip, IpAddr::from(Ipv6Addr::UNSPECIFIED));
+    assert_eq!(config.admin.probes.len(), 1);
+    assert_eq!(config.drain.longest, Duration::from_secs(30));
+    assert_eq!(config.telemetry.retain_idle, Duration::from_secs(600));
+    assert!(config.sources.universal.is_none());
+}
+
+#[test]
+fn every_flag_has_its_effect() {
+    let config = load(
+        parse(&[
+            "--dataplane",
+            DATAPLANE,
+            "--inbound-addr=10.0.0.1:1",
+            "--outbound-addr=127.0.0.1:2,[::1]:3",
+            "--admin-addr=127.0.0.1:4",
+            "--concurrency=7",
+            "--detect-timeout=1s",
+            "--connect-timeout=2s",
+            "--drain-time=0",
+            "--retain-idle=1m30s",
+            "--log-level=warn,weir_proxy=debug",
+        ]),
+        none,
+    )
+    .unwrap();
+    assert_eq!(config.redirected.inbound.to_string(), "10.0.0.1:1");
+    assert_eq!(config.redirected.outbound.len(), 2);
+    assert_eq!(config.worker.guard.own_ports, [1, 2, 3, 4]);
+    assert_eq!(config.admin.addr.to_string(), "127.0.0.1:4");
+    assert_eq!(config.workers, 7);
+    assert_eq!(config.worker.detect.timeout, Duration::from_secs(1));
+    assert_eq!(
+        config.worker.forward.connect_timeout,
+        Duration::from_secs(2)
+    );
+    assert_eq!(config.drain.longest, Duration::ZERO);
+    assert_eq!(config.telemetry.retain_idle, Duration::from_secs(90));
+    assert_eq!(config.log, "warn,weir_proxy=debug");
+    assert_eq!(config.sources.universal.unwrap().name, "a");
+}
+
+#[test]
+fn the_metrics_endpoint_is_at_the_dataplane_unless_told_otherwise() {
+    let config = load(parse(&["--dataplane", DATAPLANE]), none).unwrap();
+    assert_eq!(config.admin.metrics_ip.to_string(), "127.0.0.5");
+    let flags = ["--dataplane", DATAPLANE, "--metrics-ip=127.0.0.6"];
+    let config = load(parse(&flags), none).unwrap();
+    assert_eq!(config.admin.metrics_ip.to_string(), "127.0.0.6");
+}
+
+#[test]
+fn all_that_is_wrong_is_told_at_once() {
+    let flags = [
+        "--inbound-addr=4143",
+        "--outbound-addr=x",
+        "--admin-addr=localhost:1",
+        "--metrics-ip=host",
+        "--concurrency=many",
+        "--detect-timeout=10",
+        "--connect-timeout=0",
+        "--drain-time=-1s",
+        "--retain-idle=soon",
+        "--log-level=a=b=c",
+        "--dataplane-file=/nonexistent/dataplane.yaml",
+        "--mesh-file=/nonexistent/mesh.yaml",
+    ];
+    let variable = |name: &str| match name {
+        "WEIR_PROBES" => Some("[1]".into()),
+        "WEIR_POD_IPS" => Some("10.0.0.1,pod".into()),
+        _ => None,
+    };
+    let told = problems(&flags, variable);
+    for flag in &flags[..10] {
+        let name = flag.split('=').next().unwrap();
+        assert_eq!(
+            told.matches(&format!("{name}: ")).count(),
+            1,
+            "{name} in:\n{told}"
+        );
+    }
+    for name in [
+        "WEIR_PROBES: ",
+        "WEIR_POD_IPS: ",
+        "dataplane.yaml",
+        "mesh.yaml",
+    ] {
+        assert_eq!(told.matches(name).count(), 1, "{name} in:\n{told}");
+    }
+    assert_eq!(told.lines().count(), 14, "{told}");
+}
+
+#[test]
+fn probes_need_the_pods_address() {
+    let homeless =
+        |name: &str| pod(name).filter(|_| !name.ends_with("IPS") && !name.ends_with("IP"));
+    let told = problems(&[], homeless);
+    assert!(
+        told.contains("WEIR_POD_IPS") && told.contains("INSTANCE_IP"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_dataplane_is_given_once() {
+    let told = problems(&["--dataplane", DATAPLANE, "--dataplane-file=a.yaml"], none);
+    assert!(told.contains("keep one of them"), "{told}");
+    // An empty variable is none.
+    let flags = [
+        "--dataplane",
+        DATAPLANE,
+        "--dataplane-file=",
+        "--concurrency=",
+    ];
+    assert!(load(parse(&flags), none).is_ok());
+}
+
+#[test]
+fn there_is_a_limit_to_workers() {
+    let flags = ["--dataplane", DATAPLANE, "--concurrency=100000"];
+    assert!(problems(&flags, none).contains("at most 256"));
+    assert_eq!(default_workers(None), 1);
+    assert_eq!(default_workers(Some(0.2)), 1);
+    assert_eq!(default_workers(Some(1.9)), 1);
+    let available = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(default_workers(Some(1e9)), available);
+}
+
+#[test]
+fn the_help_teaches() {
+    let help = Cli::try_parse_from(["run", "--help"])
+        .unwrap_err()
+        .to_string();
+    for part in [
+        "Outside Kubernetes:",
+        "Listeners:",
+        "Behaviour:",
+        "Examples:",
+        "KUMA_DATAPLANE_RUNTIME_RESOURCE_PATH",
+        "KUMA_DATAPLANE_DRAIN_TIME",
+        "[default: 30s]",
+        "kuma.io/service: web",
+    ] {
+        assert!(help.contains(part), "{part} in:\n{help}");
+    }
+}

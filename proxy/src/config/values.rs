@@ -1,0 +1,185 @@
+//! Texts of flags and variables, and the typed parts of the configuration that they make. Used by `config`, which
+//! knows where the texts come from; nothing here reads anything but the cgroup files.
+
+use super::args::RunArgs;
+use super::{MOST_WORKERS, Problem, Redirected, cgroup, duration};
+use crate::{accept, admin, drain, telemetry, worker};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+use weir_crds::{env, ports, probe};
+
+/// Gives texts their types and keeps what is wrong with them; a wrong value counts as absent meanwhile.
+#[derive(Default)]
+pub(super) struct Values {
+    pub(super) problems: Vec<Problem>,
+}
+
+impl Values {
+    fn wrong(&mut self, name: &'static str, reason: impl Into<String>) {
+        self.problems.push(Problem::Value {
+            name,
+            reason: reason.into(),
+        });
+    }
+
+    pub(super) fn parsed<T: std::str::FromStr>(
+        &mut self,
+        name: &'static str,
+        text: Option<&str>,
+        expected: &str,
+    ) -> Option<T> {
+        let text = text.map(str::trim).filter(|text| !text.is_empty())?;
+        let value = text.parse().ok();
+        if value.is_none() {
+            self.wrong(name, format!("expected {expected}, found {text:?}"));
+        }
+        value
+    }
+
+    fn address(&mut self, name: &'static str, text: Option<&str>) -> Option<SocketAddr> {
+        self.parsed(name, text, "an address such as 127.0.0.1:4191 or [::]:4191")
+    }
+
+    /// A duration that may not be zero unless `zero`.
+    fn duration(&mut self, name: &'static str, text: Option<&str>, zero: bool) -> Option<Duration> {
+        let text = text.map(str::trim).filter(|text| !text.is_empty())?;
+        match duration::parse(text) {
+            Ok(Duration::ZERO) if !zero => {
+                self.wrong(name, "has to be longer than 0");
+                None
+            }
+            Ok(duration) => Some(duration),
+            Err(error) => {
+                self.wrong(name, error.to_string());
+                None
+            }
+        }
+    }
+
+    pub(super) fn redirected(&mut self, args: &RunArgs, ipv6: bool) -> Redirected {
+        let any = if ipv6 {
+            IpAddr::from(Ipv6Addr::UNSPECIFIED)
+        } else {
+            Ipv4Addr::UNSPECIFIED.into()
+        };
+        let inbound = self.address("--inbound-addr", args.inbound_addr.as_deref());
+        let texts = args.outbound_addr.as_deref().unwrap_or_default().split(',');
+        let mut outbound: Vec<_> = texts
+            .filter_map(|text| self.address("--outbound-addr", Some(text)))
+            .collect();
+        if outbound.is_empty() {
+            outbound.push((Ipv4Addr::LOCALHOST, ports::OUTBOUND).into());
+            if ipv6 {
+                outbound.push((Ipv6Addr::LOCALHOST, ports::OUTBOUND).into());
+            }
+        }
+        Redirected {
+            inbound: inbound.unwrap_or((any, ports::INBOUND).into()),
+            outbound,
+        }
+    }
+
+    pub(super) fn drain(&mut self, args: &RunArgs) -> drain::Config {
+        let mut config = drain::Config::default();
+        let longest = self.duration("--drain-time", args.drain_time.as_deref(), true);
+        config.longest = longest.unwrap_or(config.longest);
+        config
+    }
+
+    pub(super) fn telemetry(&mut self, args: &RunArgs) -> telemetry::Config {
+        let mut config = telemetry::Config::default();
+        let retain = self.duration("--retain-idle", args.retain_idle.as_deref(), false);
+        config.retain_idle = retain.unwrap_or(config.retain_idle);
+        config
+    }
+
+    pub(super) fn worker(&mut self, args: &RunArgs, guard: accept::Guard) -> worker::Config {
+        let mut config = worker::Config {
+            guard,
+            ..worker::Config::default()
+        };
+        let detect = self.duration("--detect-timeout", args.detect_timeout.as_deref(), false);
+        config.detect.timeout = detect.unwrap_or(config.detect.timeout);
+        let connect = self.duration("--connect-timeout", args.connect_timeout.as_deref(), false);
+        config.forward.connect_timeout = connect.unwrap_or(config.forward.connect_timeout);
+        config
+    }
+
+    /// All of the pod's addresses, else its first, else none.
+    pub(super) fn pod_ips(&mut self, variable: &impl Fn(&str) -> Option<String>) -> Vec<IpAddr> {
+        for name in [env::POD_IPS, env::INSTANCE_IP] {
+            let text = variable(name).unwrap_or_default();
+            let ips: Vec<_> = text
+                .split(',')
+                .filter_map(|ip| self.parsed(name, Some(ip), "IP addresses separated by commas"))
+                .collect();
+            if !ips.is_empty() {
+                return ips;
+            }
+        }
+        Vec::new()
+    }
+
+    pub(super) fn admin(
+        &mut self,
+        args: &RunArgs,
+        variable: &impl Fn(&str) -> Option<String>,
+        pod_ips: &[IpAddr],
+    ) -> admin::Config {
+        let mut config = admin::Config::default();
+        let addr = self.address("--admin-addr", args.admin_addr.as_deref());
+        config.addr = addr.unwrap_or(config.addr);
+        match probe::parse(&variable(env::PROBES).unwrap_or_default()) {
+            Ok(probes) => config.probes = probes,
+            Err(error) => self.wrong(env::PROBES, error.to_string()),
+        }
+        match pod_ips.first() {
+            Some(ip) => config.pod_ip = *ip,
+            None if config.probes.is_empty() => {}
+            None => self.wrong(
+                env::POD_IPS,
+                format!(
+                    "has to be set, or {}, where {} is: probes go to the pod's IP",
+                    env::INSTANCE_IP,
+                    env::PROBES
+                ),
+            ),
+        }
+        config
+    }
+
+    pub(super) fn workers(&mut self, text: Option<&str>) -> usize {
+        let asked = self
+            .parsed("--concurrency", text, "a number of threads")
+            .unwrap_or(0);
+        match asked {
+            0 => default_workers(cgroup::quota(Path::new("/"))),
+            1..=MOST_WORKERS => asked,
+            _ => {
+                self.wrong(
+                    "--concurrency",
+                    format!("expected at most {MOST_WORKERS}, found {asked}"),
+                );
+                1
+            }
+        }
+    }
+
+    pub(super) fn log(&mut self, text: Option<&str>) -> String {
+        let text = text.map(str::trim).filter(|text| !text.is_empty());
+        let text = text.unwrap_or("info");
+        if let Err(error) = text.parse::<tracing_subscriber::EnvFilter>() {
+            self.wrong("--log-level", format!("{error} in {text:?}"));
+        }
+        text.to_owned()
+    }
+}
+
+/// The whole CPUs of a quota, at least 1; without a quota 1.
+pub(super) fn default_workers(quota: Option<f64>) -> usize {
+    let available = std::thread::available_parallelism().map_or(1, usize::from);
+    // Saturates: no quota is negative, and the available CPUs bound a huge one.
+    let whole = quota.unwrap_or(1.0).floor() as usize;
+    whole.clamp(1, available)
+}

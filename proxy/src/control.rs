@@ -1,0 +1,199 @@
+//! Where a proxy's settings come from: the environment that the webhook baked into its pod, or Universal
+//! documents in files. `config` loads it; everyone else sees a `watch::Receiver<Arc<Settings>>` and, outside
+//! Kubernetes, one `Universal`. It knows no listener and no connection.
+
+mod files;
+mod universal;
+
+pub use universal::{Endpoint, Inbound, Outbound, Universal};
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use weir_crds::settings::{MtlsMode, Settings, SettingsError};
+use weir_crds::universal::UniversalError;
+
+/// Where to look.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// The settings document itself, from the environment of a pod. Default none.
+    pub settings: Option<String>,
+    /// The Universal documents with this proxy's Dataplane. Default none: the proxy runs in a pod.
+    pub dataplane: Option<Input>,
+    /// A file with the Dataplane's Mesh, and Meshes of others. Default none: the Mesh may stand beside the
+    /// Dataplane, else it is the initial one with metrics on 5670.
+    pub mesh_file: Option<PathBuf>,
+    /// Which of the Dataplanes is this proxy's. Default the first with `networking`.
+    pub name: Option<String>,
+    /// The Mesh that Dataplane is in. Default any.
+    pub mesh: Option<String>,
+}
+
+/// Where a text comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    Stdin,
+    File(PathBuf),
+    Inline(String),
+}
+
+/// What keeps a proxy from knowing its settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    #[error(
+        "nothing to run from: give --dataplane-file, or run in a pod where the webhook sets WEIR_SETTINGS"
+    )]
+    Nothing,
+    #[error(
+        "--mesh-file is of no use without --dataplane-file: in a pod the settings come from WEIR_SETTINGS"
+    )]
+    MeshAlone,
+    #[error("WEIR_SETTINGS: {0}")]
+    Settings(#[from] SettingsError),
+    #[error("cannot read {source_name}: {error}")]
+    Read {
+        source_name: String,
+        error: io::Error,
+    },
+    #[error("{source_name}: {error}")]
+    Document {
+        source_name: String,
+        error: UniversalError,
+    },
+    #[error("{source_name}: no Dataplane with `networking`{wanted}; found: {found}")]
+    NoDataplane {
+        source_name: String,
+        wanted: String,
+        found: String,
+    },
+    #[error("Mesh {mesh:?} of Dataplane {dataplane:?} is in none of the files; found: {found}")]
+    NoMesh {
+        mesh: String,
+        dataplane: String,
+        found: String,
+    },
+    #[error("{kind} {name:?} is defined more than once")]
+    Twice { kind: &'static str, name: String },
+    #[error("Dataplane {dataplane:?}: {field}: {message}")]
+    Dataplane {
+        dataplane: String,
+        field: String,
+        message: String,
+    },
+}
+
+/// The settings in force and what they are made from.
+#[derive(Debug)]
+pub struct Sources {
+    settings: watch::Sender<Arc<Settings>>,
+    /// What the proxy listens for outside Kubernetes; `None` in a pod.
+    pub universal: Option<Universal>,
+    files: Option<files::Files>,
+}
+
+/// Reads everything there is to read, once. Resolves DNS names in Dataplanes; blocks.
+///
+/// # Errors
+/// Everything that is wrong with any of it.
+pub fn load(config: Config) -> Result<Sources, Vec<ControlError>> {
+    let Config {
+        settings,
+        dataplane,
+        mesh_file,
+        name,
+        mesh,
+    } = config;
+    let Some(dataplane) = dataplane else {
+        if mesh_file.is_some() {
+            return Err(vec![ControlError::MeshAlone]);
+        }
+        let json = settings.ok_or_else(|| vec![ControlError::Nothing])?;
+        let settings = Settings::parse(&json).map_err(|error| vec![error.into()])?;
+        return Ok(Sources {
+            settings: watch::Sender::new(Arc::new(settings)),
+            universal: None,
+            files: None,
+        });
+    };
+    let selection = universal::Selection { name, mesh };
+    let files = files::Files::open(dataplane, mesh_file, selection)?;
+    let (universal, settings) = files.read()?;
+    if settings.mtls != MtlsMode::Disabled {
+        warn!(
+            mesh = settings.mesh,
+            "the Mesh asks for mTLS, which a proxy that runs on files does not speak"
+        );
+    }
+    Ok(Sources {
+        settings: watch::Sender::new(Arc::new(settings)),
+        universal: Some(universal),
+        files: Some(files),
+    })
+}
+
+impl Sources {
+    /// The settings in force, now and whenever they change.
+    pub fn settings(&self) -> watch::Receiver<Arc<Settings>> {
+        self.settings.subscribe()
+    }
+
+    /// Keeps the settings in force until `shutdown`; a SIGHUP has the files read again.
+    pub async fn follow(mut self, shutdown: CancellationToken) {
+        let mut hangups = match signal(SignalKind::hangup()) {
+            Ok(hangups) => hangups,
+            Err(error) => {
+                error!(%error, "SIGHUP will not be heard: the files are not read again");
+                return shutdown.cancelled().await;
+            }
+        };
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                Some(()) = hangups.recv() => self.reload(),
+            }
+        }
+    }
+
+    /// Reads the files again. Settings take effect at once, listeners and endpoints only with a new start; files
+    /// with any problem change nothing.
+    fn reload(&mut self) {
+        let Some(files) = &self.files else {
+            info!("SIGHUP changes nothing: the settings are part of the pod");
+            return;
+        };
+        let (universal, settings) = match files.read() {
+            Ok(read) => read,
+            Err(problems) => {
+                for problem in problems {
+                    error!(%problem, "the files were not taken over");
+                }
+                return;
+            }
+        };
+        if self.universal.as_ref() != Some(&universal) {
+            warn!("listeners or endpoints in the files have changed: restart the proxy for them");
+        }
+        let changed = self.settings.send_if_modified(|current| {
+            let changed = **current != settings;
+            *current = Arc::new(settings);
+            changed
+        });
+        info!(changed, "the files were read again");
+    }
+}
+
+/// One address for `host:port`; the first that the resolver gives.
+fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
+    let mut addresses = std::net::ToSocketAddrs::to_socket_addrs(&(host, port))?;
+    addresses
+        .next()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! The files a proxy outside Kubernetes runs on: reads them, picks this proxy's Dataplane and its Mesh, and makes
+//! settings of the two. Used by `control`, again at every reload; what a Dataplane means is `universal`'s.
+
+use super::universal::{self, Selection, Universal};
+use super::{ControlError, Input};
+use std::io::Read;
+use std::path::PathBuf;
+use tracing::info;
+use weir_crds::dataplane::DataplaneSpec;
+use weir_crds::merge;
+use weir_crds::mesh::MeshSpec;
+use weir_crds::settings::Settings;
+use weir_crds::universal::{Document, Entry, parse};
+
+/// Most that is read of a file or of the standard input, in bytes: 16 MiB, far more than any sane set of documents.
+const FILE_SIZE: u64 = 16 * 1024 * 1024;
+
+/// The inputs; the standard input is kept, since it can be read only once.
+#[derive(Debug)]
+pub(super) struct Files {
+    dataplane: Input,
+    mesh_file: Option<PathBuf>,
+    selection: Selection,
+}
+
+/// All documents of all files.
+#[derive(Debug, Default)]
+pub(super) struct Documents {
+    pub(super) dataplanes: Vec<Entry<DataplaneSpec>>,
+    meshes: Vec<Entry<MeshSpec>>,
+    permissions: usize,
+}
+
+impl Files {
+    /// Takes the standard input, where it is one of the inputs.
+    pub(super) fn open(
+        dataplane: Input,
+        mesh_file: Option<PathBuf>,
+        selection: Selection,
+    ) -> Result<Self, Vec<ControlError>> {
+        let dataplane = match dataplane {
+            Input::Stdin => {
+                let text = read("the standard input", std::io::stdin().lock());
+                Input::Inline(text.map_err(|error| vec![error])?)
+            }
+            other => other,
+        };
+        Ok(Self {
+            dataplane,
+            mesh_file,
+            selection,
+        })
+    }
+
+    /// Reads and judges everything.
+    pub(super) fn read(&self) -> Result<(Universal, Settings), Vec<ControlError>> {
+        let mut documents = Documents::default();
+        let mut problems = Vec::new();
+        let source_name = match &self.dataplane {
+            Input::File(path) => path.display().to_string(),
+            Input::Inline(_) | Input::Stdin => "the given Dataplane".to_owned(),
+        };
+        let text = match &self.dataplane {
+            Input::File(path) => read_file(path),
+            Input::Inline(text) => Ok(text.clone()),
+            Input::Stdin => unreachable!("`open` has replaced the standard input by its text"),
+        };
+        documents.add(&source_name, text, &mut problems);
+        if let Some(path) = &self.mesh_file {
+            documents.add(&path.display().to_string(), read_file(path), &mut problems);
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        documents.judge(&source_name, &self.selection, self.mesh_file.is_some())
+    }
+}
+
+fn read_file(path: &PathBuf) -> Result<String, ControlError> {
+    let name = path.display().to_string();
+    match std::fs::File::open(path) {
+        Ok(file) => read(&name, file),
+        Err(error) => Err(ControlError::Read {
+            source_name: name,
+            error,
+        }),
+    }
+}
+
+fn read(source_name: &str, input: impl Read) -> Result<String, ControlError> {
+    let failed = |error| ControlError::Read {
+        source_name: source_name.to_owned(),
+        error,
+    };
+    let mut text = String::new();
+    input
+        .take(FILE_SIZE + 1)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
+    if text.len() as u64 > FILE_SIZE {
+        let message = format!("it is longer than {FILE_SIZE} bytes");
+        return Err(failed(std::io::Error::other(message)));
+    }
+    Ok(text)
+}
+
+impl Documents {
+    fn add(
+        &mut self,
+        source_name: &str,
+        text: Result<String, ControlError>,
+        problems: &mut Vec<ControlError>,
+    ) {
+        let parsed = match text {
+            Ok(text) => parse(&text),
+            Err(error) => return problems.push(error),
+        };
+        match parsed {
+            Ok(documents) => documents.into_iter().for_each(|document| match document {
+                Document::Dataplane(entry) => self.dataplanes.push(entry),
+                Document::Mesh(entry) => self.meshes.push(entry),
+                Document::TrafficPermission(_) => self.permissions += 1,
+            }),
+            Err(errors) => {
+                problems.extend(errors.into_iter().map(|error| ControlError::Document {
+                    source_name: source_name.to_owned(),
+                    error,
+                }))
+            }
+        }
+    }
+
+    fn judge(
+        self,
+        source_name: &str,
+        selection: &Selection,
+        mesh_given: bool,
+    ) -> Result<(Universal, Settings), Vec<ControlError>> {
+        let (universal, mut problems) =
+            match universal::read(source_name, &self.dataplanes, selection) {
+                Ok(universal) => (universal, Vec::new()),
+                Err(problems) => return Err(problems),
+            };
+        let own = (universal.mesh.as_str(), universal.name.as_str());
+        let over = match universal::metrics_override(&self.dataplanes, own) {
+            Ok(over) => over,
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        };
+        let spec = match self.mesh(own, mesh_given) {
+            Ok(spec) => spec,
+            Err(problem) => {
+                problems.push(problem);
+                return Err(problems);
+            }
+        };
+        let missing = over.iter().flat_map(|over| merge::check(&spec, over));
+        problems.extend(missing.map(|violation| ControlError::Dataplane {
+            dataplane: universal.name.clone(),
+            field: violation.field,
+            message: violation.message,
+        }));
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        if self.permissions > 0 {
+            info!(
+                count = self.permissions,
+                "TrafficPermissions take effect only where the Mesh has mTLS"
+            );
+        }
+        let settings = merge::settings(&universal.mesh, &spec, over.as_ref());
+        Ok((universal, settings))
+    }
+
+    /// The Mesh of the own Dataplane; the initial one where no file was meant to hold it.
+    fn mesh(&self, own: (&str, &str), given: bool) -> Result<MeshSpec, ControlError> {
+        let (mesh, dataplane) = own;
+        let mut named = self.meshes.iter().filter(|entry| entry.name == mesh);
+        match (named.next(), named.next()) {
+            (Some(_), Some(_)) => Err(ControlError::Twice {
+                kind: "Mesh",
+                name: mesh.to_owned(),
+            }),
+            (Some(entry), None) => Ok(entry.spec.clone()),
+            (None, _) if given || !self.meshes.is_empty() => Err(ControlError::NoMesh {
+                mesh: mesh.to_owned(),
+                dataplane: dataplane.to_owned(),
+                found: listed(self.meshes.iter().map(|entry| entry.name.as_str())),
+            }),
+            (None, _) => Ok(MeshSpec::initial()),
+        }
+    }
+}
+
+/// Names for an error message.
+pub(super) fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.collect();
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
+}

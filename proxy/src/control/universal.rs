@@ -1,0 +1,282 @@
+//! What a proxy outside Kubernetes is to do: the listeners of its own Dataplane, and the endpoints that the other
+//! Dataplanes offer it. Made from documents by `files`; plain values for everyone else.
+
+use super::files::listed;
+use super::{ControlError, resolve};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use tracing::warn;
+use weir_crds::dataplane::{self, DataplaneSpec, Networking};
+use weir_crds::merge::MetricsOverride;
+use weir_crds::names::SERVICE_TAG;
+use weir_crds::universal::Entry;
+
+/// Tags of an endpoint that become labels of its destination, and the labels' names.
+const LABEL_TAGS: [(&str, &str); 3] = [
+    (SERVICE_TAG, "service"),
+    ("kuma.io/zone", "zone"),
+    ("k8s.kuma.io/namespace", "namespace"),
+];
+
+/// A proxy outside Kubernetes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Universal {
+    pub name: String,
+    pub mesh: String,
+    /// `networking.address`: where the metrics endpoint listens.
+    pub address: IpAddr,
+    pub inbounds: Vec<Inbound>,
+    pub outbounds: Vec<Outbound>,
+}
+
+/// Connections to `listen` go to the application at `dial`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inbound {
+    pub listen: SocketAddr,
+    pub dial: SocketAddr,
+    /// Among them `kuma.io/service`.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Connections of the application to `listen` go to one of the service's endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outbound {
+    pub listen: SocketAddr,
+    /// The `kuma.io/service` tag.
+    pub service: String,
+    /// Empty where no other Dataplane offers the service.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One inbound of another proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    pub addr: SocketAddr,
+    /// What is known of it, keyed as the `dst_*` labels are, without `dst_`.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Which Dataplane is this proxy's: the first that answers to what is given.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Selection {
+    pub(super) name: Option<String>,
+    pub(super) mesh: Option<String>,
+}
+
+impl Selection {
+    fn fits(&self, entry: &Entry<DataplaneSpec>) -> bool {
+        let fits = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|w| w == is);
+        fits(&self.name, &entry.name) && fits(&self.mesh, &entry.mesh)
+    }
+
+    fn in_words(&self) -> String {
+        let name = self.name.iter().map(|name| format!(" named {name:?}"));
+        let mesh = self.mesh.iter().map(|mesh| format!(" in mesh {mesh:?}"));
+        name.chain(mesh).collect()
+    }
+}
+
+/// A Dataplane with its networking.
+struct Located<'a> {
+    entry: &'a Entry<DataplaneSpec>,
+    networking: Networking,
+}
+
+/// Picks the own Dataplane and resolves it against the others.
+pub(super) fn read(
+    source_name: &str,
+    dataplanes: &[Entry<DataplaneSpec>],
+    selection: &Selection,
+) -> Result<Universal, Vec<ControlError>> {
+    let mut problems = Vec::new();
+    let mut located: Vec<Located<'_>> = Vec::new();
+    for entry in dataplanes {
+        match entry.spec.networking() {
+            Ok(None) => {}
+            Ok(Some(_)) if located.iter().any(|known| same(known.entry, entry)) => {
+                problems.push(ControlError::Twice {
+                    kind: "Dataplane",
+                    name: entry.name.clone(),
+                });
+            }
+            Ok(Some(networking)) => located.push(Located { entry, networking }),
+            Err(violation) => {
+                problems.push(wrong(&entry.name, &violation.field, violation.message))
+            }
+        }
+    }
+    let Some(own) = located.iter().find(|one| selection.fits(one.entry)) else {
+        problems.push(ControlError::NoDataplane {
+            source_name: source_name.to_owned(),
+            wanted: selection.in_words(),
+            found: listed(located.iter().map(|one| one.entry.name.as_str())),
+        });
+        return Err(problems);
+    };
+    let universal = own.resolve(&located, &mut problems);
+    match universal {
+        Some(universal) if problems.is_empty() => Ok(universal),
+        _ => Err(problems),
+    }
+}
+
+/// What the own Dataplane changes of its Mesh's metrics, there or in a document of that name without networking.
+pub(super) fn metrics_override(
+    dataplanes: &[Entry<DataplaneSpec>],
+    (mesh, name): (&str, &str),
+) -> Result<Option<MetricsOverride>, ControlError> {
+    let mut found = None;
+    for entry in dataplanes {
+        if entry.mesh != mesh || entry.name != name {
+            continue;
+        }
+        let over = entry
+            .spec
+            .metrics_override()
+            .map_err(|violation| wrong(name, &violation.field, violation.message))?;
+        if found.is_some() && over.is_some() {
+            return Err(wrong(
+                name,
+                "metrics",
+                "is given by more than one document".into(),
+            ));
+        }
+        found = found.or(over);
+    }
+    Ok(found)
+}
+
+fn same(a: &Entry<DataplaneSpec>, b: &Entry<DataplaneSpec>) -> bool {
+    a.name == b.name && a.mesh == b.mesh
+}
+
+fn wrong(dataplane: &str, field: &str, message: String) -> ControlError {
+    ControlError::Dataplane {
+        dataplane: dataplane.to_owned(),
+        field: field.to_owned(),
+        message,
+    }
+}
+
+/// Turns hosts into addresses and keeps what is wrong with the Dataplane they stand in.
+struct Resolver<'a> {
+    dataplane: &'a str,
+    problems: &'a mut Vec<ControlError>,
+}
+
+impl Resolver<'_> {
+    fn wrong(&mut self, field: &str, message: String) {
+        self.problems.push(wrong(self.dataplane, field, message));
+    }
+
+    fn address(&mut self, host: &str, port: u16, field: &str) -> Option<SocketAddr> {
+        resolve(host, port)
+            .inspect_err(|error| self.wrong(field, format!("cannot resolve {host:?}: {error}")))
+            .ok()
+    }
+
+    fn inbound(&mut self, inbound: &dataplane::Inbound, field: &str) -> Option<Inbound> {
+        let at = format!("{field}.address");
+        let listen = self.address(&inbound.address, inbound.port, &at);
+        let to = format!("{field}.serviceAddress");
+        let dial = self.address(&inbound.service_address, inbound.service_port, &to);
+        let (listen, dial) = (listen?, dial?);
+        if listen == dial {
+            let message = format!(
+                "listens at {listen} and forwards to the same: set servicePort or serviceAddress to where the \
+                 application listens"
+            );
+            self.wrong(field, message);
+        }
+        Some(Inbound {
+            listen,
+            dial,
+            tags: inbound.tags.clone(),
+        })
+    }
+
+    /// The listener and the service of an outbound.
+    fn outbound(
+        &mut self,
+        outbound: &dataplane::Outbound,
+        field: &str,
+    ) -> Option<(SocketAddr, String)> {
+        let at = format!("{field}.address");
+        let listen = self.address(&outbound.address, outbound.port, &at);
+        let service = outbound.service();
+        if service.is_none() {
+            self.wrong(field, format!("tags[\"{SERVICE_TAG}\"] has to be defined"));
+        }
+        Some((listen?, service?.to_owned()))
+    }
+}
+
+impl Located<'_> {
+    fn resolve(&self, all: &[Located<'_>], problems: &mut Vec<ControlError>) -> Option<Universal> {
+        let mut resolver = Resolver {
+            dataplane: &self.entry.name,
+            problems,
+        };
+        let networking = &self.networking;
+        let own = resolver.address(&networking.address, 0, "networking.address");
+        let mut inbounds = Vec::new();
+        for (i, inbound) in networking.inbound.iter().enumerate() {
+            inbounds.extend(resolver.inbound(inbound, &format!("networking.inbound[{i}]")));
+        }
+        let mut outbounds = Vec::new();
+        for (i, outbound) in networking.outbound.iter().enumerate() {
+            let read = resolver.outbound(outbound, &format!("networking.outbound[{i}]"));
+            outbounds.extend(read.map(|(listen, service)| Outbound {
+                listen,
+                service,
+                endpoints: self.endpoints(all, &outbound.tags),
+            }));
+        }
+        Some(Universal {
+            name: self.entry.name.clone(),
+            mesh: self.entry.mesh.clone(),
+            address: own?.ip(),
+            inbounds,
+            outbounds,
+        })
+    }
+
+    /// The inbounds of the other Dataplanes of this Mesh that carry every one of `tags`.
+    fn endpoints(&self, all: &[Located<'_>], tags: &BTreeMap<String, String>) -> Vec<Endpoint> {
+        let mut endpoints = Vec::new();
+        for other in all {
+            if other.entry.mesh != self.entry.mesh || other.entry.name == self.entry.name {
+                continue;
+            }
+            for inbound in &other.networking.inbound {
+                let carries =
+                    |(key, value): (&String, &String)| inbound.tags.get(key) == Some(value);
+                if !tags.iter().all(carries) {
+                    continue;
+                }
+                // An inbound with an address of its own is reached there, others as the proxy is.
+                let networking = &other.networking;
+                let host = match &networking.advertised_address {
+                    Some(advertised) if inbound.address == networking.address => advertised,
+                    _ => &inbound.address,
+                };
+                match resolve(host, inbound.port) {
+                    Ok(addr) => endpoints.push(Endpoint {
+                        addr,
+                        labels: labels(&inbound.tags),
+                    }),
+                    Err(error) => warn!(
+                        dataplane = other.entry.name, host, %error,
+                        "an endpoint is left out: its name cannot be resolved"
+                    ),
+                }
+            }
+        }
+        endpoints
+    }
+}
+
+fn labels(tags: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let label = |(tag, label): (&str, &str)| Some((label.to_owned(), tags.get(tag)?.clone()));
+    LABEL_TAGS.into_iter().filter_map(label).collect()
+}
