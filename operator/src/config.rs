@@ -10,7 +10,9 @@ use jiff::SignedDuration;
 use tracing_subscriber::EnvFilter;
 use weir_crds::names::SYSTEM_NAMESPACE;
 
-use crate::{app, ca, leader};
+use crate::app;
+use crate::ca;
+use crate::leader;
 
 /// Weir's operator: keeps the cluster side of Weir in order.
 ///

@@ -2,7 +2,6 @@
 //! labels that pod discovery gives, and every scrape goes through a proxy of ours on loopback, so
 //! nothing else is contacted. Needs Debian's package `prometheus`.
 
-#[path = "scrape/prometheus.rs"]
 mod prometheus;
 
 use std::time::Duration;
@@ -10,7 +9,7 @@ use std::time::Duration;
 use prometheus::{Pod, Prometheus};
 use serde_json::{Value, json};
 
-const SHIPPED: &str = include_str!("../../manifests/prometheus/linkerd-proxy.yaml");
+const SHIPPED: &str = include_str!("../../../manifests/prometheus/linkerd-proxy.yaml");
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The pod of the Linkerd page.

@@ -1,0 +1,159 @@
+//! The keeper of the certificates against an API server in this process, with the time given: what
+//! it writes at which age, in which order, and what it does when a write fails.
+
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use crate::api::Api;
+use crate::scene::{SECRETS, apply_webhooks, bundles, certificates, secret};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use weir_operator::ca::{Facts, Keeper};
+use weir_operator::metrics::Metrics;
+
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+fn start() -> Timestamp {
+    "2026-11-01T00:00:00Z".parse().unwrap()
+}
+
+fn serving(api: &Api) -> String {
+    secret(api, "weir-webhook-tls", "tls.crt").unwrap()
+}
+
+fn authority(api: &Api) -> String {
+    secret(api, "weir-ca", "tls.crt").unwrap()
+}
+
+async fn installed() -> (Api, Keeper) {
+    let (api, client) = Api::start().await;
+    apply_webhooks(&api);
+    let keeper = Keeper::new(client, certificates(), Metrics::default());
+    let next = keeper.pass(start(), true).await.unwrap().unwrap();
+    let facts = Facts::read(&serving(&api)).unwrap();
+    assert_eq!(next, facts.renew_at(), "it comes back for the renewal");
+    (api, keeper)
+}
+
+#[tokio::test]
+async fn a_pass_over_what_is_in_order_writes_nothing() {
+    let (api, keeper) = installed().await;
+    let before = api.requests().len();
+    keeper.pass(start() + DAY, true).await.unwrap();
+    let requests = api.requests().split_off(before);
+    assert!(
+        requests.iter().all(|request| request.starts_with("GET ")),
+        "{requests:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_standby_reads_and_never_writes() {
+    let (api, client) = Api::start().await;
+    apply_webhooks(&api);
+    let keeper = Keeper::new(client, certificates(), Metrics::default());
+    keeper.pass(start(), false).await.unwrap();
+    assert!(
+        api.requests()
+            .iter()
+            .all(|request| request.starts_with("GET "))
+    );
+}
+
+#[tokio::test]
+async fn the_serving_certificate_is_renewed_under_the_same_authority() {
+    let (api, keeper) = installed().await;
+    let (first, signer) = (serving(&api), authority(&api));
+    keeper.pass(start() + DAY * 59, true).await.unwrap();
+    assert_eq!(serving(&api), first);
+    keeper.pass(start() + DAY * 61, true).await.unwrap();
+    assert_ne!(serving(&api), first);
+    assert_eq!(authority(&api), signer);
+}
+
+#[tokio::test]
+async fn a_rotation_publishes_both_authorities_before_it_serves_by_the_new_one() {
+    let (api, keeper) = installed().await;
+    keeper.pass(start() + DAY * 200, true).await.unwrap();
+    let (old, before) = (authority(&api), api.requests().len());
+
+    keeper.pass(start() + DAY * 241, true).await.unwrap();
+    let new = authority(&api);
+    assert_ne!(new, old);
+    assert_eq!(bundles(&api).unwrap(), vec![format!("{new}{old}"); 3]);
+    assert_eq!(secret(&api, "weir-ca", "previous.crt").as_ref(), Some(&old));
+    let writes: Vec<String> = api
+        .requests()
+        .split_off(before)
+        .into_iter()
+        .filter(|request| !request.starts_with("GET "))
+        .map(|request| request.rsplit('/').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        writes,
+        [
+            "weir-ca",
+            "weir-webhook",
+            "weir-webhook",
+            "weir-webhook-tls"
+        ],
+        "the authority, both configurations, then the certificate"
+    );
+
+    keeper.pass(start() + DAY * 361, true).await.unwrap();
+    assert_eq!(bundles(&api).unwrap(), vec![new; 3], "the old one expired");
+}
+
+#[tokio::test]
+async fn while_the_bundle_cannot_be_published_the_webhook_keeps_its_certificate() {
+    let (api, keeper) = installed().await;
+    keeper.pass(start() + DAY * 200, true).await.unwrap();
+    let served = serving(&api);
+    api.fail("PATCH /apis/admissionregistration.k8s.io", 500, 1);
+    let error = keeper.pass(start() + DAY * 241, true).await.unwrap_err();
+    assert!(error.to_string().contains("weir-webhook"), "{error}");
+    assert_eq!(serving(&api), served, "the old authority is still trusted");
+    keeper.pass(start() + DAY * 241, true).await.unwrap();
+    assert_ne!(serving(&api), served);
+}
+
+#[tokio::test]
+async fn without_any_certificate_it_waits_for_nobody() {
+    let (api, client) = Api::start().await;
+    apply_webhooks(&api);
+    let keeper = Keeper::new(client, certificates(), Metrics::default());
+    api.fail("PATCH /apis/admissionregistration.k8s.io", 500, 1);
+    keeper.pass(start(), true).await.unwrap_err();
+    assert!(secret(&api, "weir-webhook-tls", "tls.crt").is_some());
+}
+
+#[tokio::test]
+async fn of_two_writers_one_gets_a_conflict_and_both_end_with_one_authority() {
+    let (api, client) = Api::start().await;
+    apply_webhooks(&api);
+    let one = Keeper::new(client.clone(), certificates(), Metrics::default());
+    let other = Keeper::new(client, certificates(), Metrics::default());
+    let (first, second) = tokio::join!(one.pass(start(), true), other.pass(start(), true));
+    for error in [first.err(), second.err()].into_iter().flatten() {
+        assert_eq!(error.class(), "conflict", "{error}");
+    }
+    one.pass(start(), true).await.unwrap();
+    other.pass(start(), true).await.unwrap();
+    let trusted = authority(&api);
+    assert_eq!(bundles(&api).unwrap(), vec![trusted.clone(); 3]);
+    assert_eq!(secret(&api, "weir-webhook-tls", "ca.crt"), Some(trusted));
+}
+
+#[tokio::test]
+async fn a_broken_secret_is_replaced_and_its_type_kept() {
+    let (api, client) = Api::start().await;
+    apply_webhooks(&api);
+    api.put(
+        SECRETS,
+        json!({"metadata": {"name": "weir-ca"}, "type": "Opaque", "data": {"tls.crt": "bm9uc2Vuc2U="}}),
+    );
+    let keeper = Keeper::new(client, certificates(), Metrics::default());
+    keeper.pass(start(), true).await.unwrap();
+    assert!(Facts::read(&authority(&api)).unwrap().is_authority);
+    let secret = api.get(SECRETS, "weir-ca").unwrap();
+    assert_eq!(secret["type"], "Opaque");
+}

@@ -1,0 +1,275 @@
+//! The whole operator against an API server in this process: what an installation looks like after
+//! it ran, what it leaves alone, and how two replicas share the work.
+
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::api::Api;
+use crate::scene::{SECRETS, apply_webhooks, bundles, eventually, operator, secret};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use weir_operator::app::{Bound, Config};
+use weir_operator::leader::{self, Leader};
+use weir_operator::metrics::Metrics;
+
+const MESHES: &str = "/apis/kuma.io/v1alpha1/meshes";
+const CONFIG_MAPS: &str = "/api/v1/namespaces/kuma-system/configmaps";
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kuma-system/leases";
+const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
+
+/// A running operator.
+struct Running {
+    http: SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    async fn start(client: &kube::Client, config: Config) -> Self {
+        let bound = Bound::new(client.clone(), config).await.unwrap();
+        let http = bound.http;
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(bound.run(stop.clone()));
+        Self { http, stop, task }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+
+    async fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.http).await.unwrap();
+        let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+}
+
+fn condition(api: &Api, mesh: &str, status: &str) -> Option<Value> {
+    let mesh = api.get(MESHES, mesh)?;
+    let conditions = mesh["status"]["conditions"].as_array()?;
+    let accepted = conditions.iter().find(|one| one["type"] == "Accepted")?;
+    (accepted["status"] == status).then(|| accepted.clone())
+}
+
+fn memory(api: &Api) -> Option<String> {
+    let state = api.get(CONFIG_MAPS, "weir-operator")?;
+    Some(state["data"]["initial-mesh"].as_str()?.to_owned())
+}
+
+fn holder(api: &Api) -> Option<String> {
+    let lease = api.get(LEASES, "weir-operator")?;
+    Some(lease["spec"]["holderIdentity"].as_str()?.to_owned())
+}
+
+#[tokio::test]
+async fn an_empty_installation_is_put_in_order() {
+    let (api, client) = Api::start().await;
+    apply_webhooks(&api);
+    let running = Running::start(&client, operator("a")).await;
+
+    let accepted = eventually("the Mesh is accepted", || {
+        condition(&api, "default", "True")
+    })
+    .await;
+    assert_eq!(accepted["observedGeneration"], 1);
+    let memory = eventually("the decision is kept", || memory(&api)).await;
+    assert!(memory.starts_with("created "), "{memory}");
+    let bundles = eventually("every webhook has a bundle", || bundles(&api)).await;
+    let authority = secret(&api, "weir-ca", "tls.crt").unwrap();
+    assert_eq!(bundles, vec![authority.clone(); 3]);
+    eventually("the webhook has a certificate", || {
+        secret(&api, "weir-webhook-tls", "tls.key")
+    })
+    .await;
+    assert_eq!(secret(&api, "weir-webhook-tls", "ca.crt"), Some(authority));
+    assert_eq!(holder(&api).as_deref(), Some("a"));
+
+    assert!(running.get("/ready").await.starts_with("HTTP/1.0 200"));
+    let metrics = running.get("/metrics").await;
+    for line in [
+        "weir_operator_leader 1",
+        r#"weir_operator_reconciles_total{controller="default_mesh",outcome="changed"} 1"#,
+        r#"weir_operator_certificate_expiration_timestamp_seconds{certificate="webhook"}"#,
+    ] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
+    running.stop().await;
+    assert_eq!(holder(&api), None, "the lease is given back");
+}
+
+#[tokio::test]
+async fn a_mesh_that_the_user_deleted_stays_deleted() {
+    let (api, client) = Api::start().await;
+    let first = Running::start(&client, operator("a")).await;
+    eventually("the decision is kept", || memory(&api)).await;
+    first.stop().await;
+    api.delete(MESHES, "default");
+
+    let second = Running::start(&client, operator("b")).await;
+    let decided = r#"reconciles_total{controller="default_mesh",outcome="unchanged"} 1"#;
+    let end = Instant::now() + Duration::from_secs(20);
+    while !second.get("/metrics").await.contains(decided) {
+        assert!(Instant::now() < end, "the second operator decides too");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(api.list(MESHES), Vec::<Value>::new());
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn where_the_user_has_meshes_none_is_added() {
+    let (api, client) = Api::start().await;
+    api.put(MESHES, json!({"metadata": {"name": "mine"}, "spec": {}}));
+    let running = Running::start(&client, operator("a")).await;
+    let memory = eventually("the decision is kept", || memory(&api)).await;
+    assert!(memory.starts_with("found "), "{memory}");
+    eventually("the Mesh is accepted", || condition(&api, "mine", "True")).await;
+    running.stop().await;
+    assert!(api.get(MESHES, "default").is_none());
+    assert_eq!(api.get(MESHES, "mine").unwrap()["spec"], json!({}));
+}
+
+#[tokio::test]
+async fn an_invalid_mesh_gets_a_condition_and_one_warning() {
+    let (api, client) = Api::start().await;
+    let broken = json!({"metrics": {"enabledBackend": "nope"}});
+    api.put(
+        MESHES,
+        json!({"metadata": {"name": "mine"}, "spec": broken}),
+    );
+    let running = Running::start(&client, operator("a")).await;
+    let refused = eventually("it is refused", || condition(&api, "mine", "False")).await;
+    let message = refused["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("spec.metrics.enabledBackend: "),
+        "{message}"
+    );
+    eventually("a warning", || api.list(EVENTS).pop()).await;
+
+    // Touched, still as wrong: the condition follows the generation, no event repeats it.
+    let broken = json!({"metrics": {"enabledBackend": "nope"}, "constraints": {}});
+    api.put(
+        MESHES,
+        json!({"metadata": {"name": "mine"}, "spec": broken}),
+    );
+    eventually("the new generation is seen", || {
+        condition(&api, "mine", "False").filter(|one| one["observedGeneration"] == 2)
+    })
+    .await;
+    api.put(MESHES, json!({"metadata": {"name": "mine"}, "spec": {}}));
+    eventually("it is accepted", || condition(&api, "mine", "True")).await;
+    eventually("the second event", || api.list(EVENTS).get(1).cloned()).await;
+    running.stop().await;
+    let events: Vec<Value> = api.list(EVENTS);
+    let shown: Vec<_> = events
+        .iter()
+        .map(|event| {
+            (
+                event["type"].as_str().unwrap(),
+                event["reason"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(shown, [("Warning", "Invalid"), ("Normal", "Accepted")]);
+    assert_eq!(events[0]["note"], refused["message"]);
+}
+
+#[tokio::test]
+async fn what_someone_takes_away_comes_back() {
+    let (api, client) = Api::start().await;
+    apply_webhooks(&api);
+    let running = Running::start(&client, operator("a")).await;
+    let before = eventually("every webhook has a bundle", || bundles(&api)).await;
+    eventually("a certificate", || api.get(SECRETS, "weir-webhook-tls")).await;
+
+    apply_webhooks(&api);
+    let after = eventually("every webhook has a bundle again", || bundles(&api)).await;
+    assert_eq!(after, before, "the authority stays");
+    api.delete(SECRETS, "weir-webhook-tls");
+    eventually("a new certificate", || api.get(SECRETS, "weir-webhook-tls")).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn one_replica_writes_and_the_next_takes_over_at_once() {
+    let (api, client) = Api::start().await;
+    let first = Running::start(&client, operator("a")).await;
+    eventually("the decision is kept", || memory(&api)).await;
+    assert_eq!(holder(&api).as_deref(), Some("a"));
+    let second = Running::start(&client, operator("b")).await;
+    assert!(
+        second
+            .get("/metrics")
+            .await
+            .contains("weir_operator_leader 0")
+    );
+
+    let start = Instant::now();
+    first.stop().await;
+    eventually("b leads", || holder(&api).filter(|holder| holder == "b")).await;
+    let took = start.elapsed();
+    assert!(
+        took < Duration::from_secs(5),
+        "not after the lease's 15 s: {took:?}"
+    );
+    // And it works: what is taken away now is b's to bring back.
+    api.delete(SECRETS, "weir-webhook-tls");
+    eventually("a new certificate", || api.get(SECRETS, "weir-webhook-tls")).await;
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn without_an_api_server_it_waits_and_says_so() {
+    let (api, client) = Api::start().await;
+    api.fail("GET /apis/kuma.io", 500, 2);
+    api.fail("GET /apis/coordination.k8s.io", 500, 2);
+    let running = Running::start(&client, operator("a")).await;
+    eventually("the Mesh is accepted", || {
+        condition(&api, "default", "True")
+    })
+    .await;
+    let metrics = running.get("/metrics").await;
+    assert!(
+        metrics.contains(r#"watch_restarts_total{resource="meshes"} 2"#),
+        "{metrics}"
+    );
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_leader_that_cannot_renew_stops_writing_before_its_lease_ends() {
+    let (api, client) = Api::start().await;
+    let config = leader::Config {
+        duration: Duration::from_secs(3),
+        ..operator("a").leader
+    };
+    let leader = Leader::new(client, config, Metrics::default());
+    let mut leading = leader.leading();
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(leader.run(stop.clone()));
+    leading.wait_for(|leads| *leads).await.unwrap();
+    let renewed = Instant::now();
+    api.fail("GET /apis/coordination.k8s.io", 500, 1000);
+    leading.wait_for(|leads| !leads).await.unwrap();
+    let took = renewed.elapsed();
+    assert!(
+        took >= Duration::from_secs(1),
+        "one failure is not the end: {took:?}"
+    );
+    assert!(
+        took < Duration::from_secs(4),
+        "the lease is still ours: {took:?}"
+    );
+    stop.cancel();
+    task.await.unwrap();
+}
