@@ -85,6 +85,19 @@ pub enum Aim {
     },
 }
 
+impl std::fmt::Display for Aim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Inbound => f.write_str("redirected connections to the pod"),
+            Self::Outbound => f.write_str("redirected connections of the pod"),
+            Self::Application { addr, .. } => write!(f, "connections to the application at {addr}"),
+            Self::Service { name, endpoints } => {
+                write!(f, "connections to {name} ({} endpoints)", endpoints.len())
+            }
+        }
+    }
+}
+
 impl Plan {
     /// Becomes a listener of this thread's runtime.
     pub fn open(self) -> io::Result<(TcpListener, Purpose)> {

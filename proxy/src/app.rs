@@ -21,6 +21,11 @@ use crate::heartbeat::{self, Heart, Pulse};
 use crate::telemetry::{self, Seat, Telemetry};
 use crate::{admin, drain, worker};
 
+mod compose;
+mod run;
+
+pub use run::run;
+
 /// Connections that may wait for the metrics endpoint to take them.
 pub const HANDOFFS: usize = 64;
 /// Connections that may wait for a worker to accept them (listen(2)).

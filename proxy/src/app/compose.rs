@@ -1,0 +1,75 @@
+//! From the typed configuration to the listeners of a proxy.
+//!
+//! Called by `run`. A pod's listeners are the two redirected ones; outside Kubernetes they
+//! are the Dataplane's. Binds nothing.
+
+use std::net::SocketAddr;
+
+use weir_crds::names::SERVICE_TAG;
+
+use crate::accept::Aim;
+use crate::app;
+use crate::config::{self, Redirected};
+use crate::control::{Sources, Universal};
+use crate::telemetry::{Dst, Server};
+
+/// Splits a configuration into what is bound and the sources that feed it.
+pub(super) fn compose(config: config::Config) -> (app::Config, Sources) {
+    let in_pod = config.sources.universal.is_none();
+    let listeners = match &config.sources.universal {
+        None => redirected(&config.redirected),
+        Some(universal) => described(universal),
+    };
+    let composed = app::Config {
+        workers: config.workers,
+        worker: config.worker,
+        listeners,
+        admin: config.admin,
+        telemetry: config.telemetry,
+        beats: in_pod,
+        drain: config.drain,
+    };
+    (composed, config.sources)
+}
+
+fn redirected(redirected: &Redirected) -> Vec<(SocketAddr, Aim)> {
+    let outbound = redirected
+        .outbound
+        .iter()
+        .map(|addr| (*addr, Aim::Outbound));
+    std::iter::once((redirected.inbound, Aim::Inbound))
+        .chain(outbound)
+        .collect()
+}
+
+fn described(universal: &Universal) -> Vec<(SocketAddr, Aim)> {
+    let inbounds = universal.inbounds.iter().map(|inbound| {
+        let service = inbound.tags.get(SERVICE_TAG).map_or("", String::as_str);
+        let server = Server::new("kuma.io", "dataplane", service, inbound.listen.port());
+        (
+            inbound.listen,
+            Aim::Application {
+                addr: inbound.dial,
+                server,
+            },
+        )
+    });
+    let outbounds = universal.outbounds.iter().map(|outbound| {
+        let endpoints = outbound.endpoints.iter().map(|endpoint| {
+            let labels = endpoint
+                .labels
+                .iter()
+                .map(|(k, v)| (k.as_str(), v.as_str()));
+            (endpoint.addr, Dst::new(labels))
+        });
+        let name = outbound.service.clone();
+        (
+            outbound.listen,
+            Aim::Service {
+                name,
+                endpoints: endpoints.collect(),
+            },
+        )
+    });
+    inbounds.chain(outbounds).collect()
+}

@@ -1,0 +1,58 @@
+//! The life of the process: configuration, listeners, signals, end.
+//!
+//! Called by `main` for `weir-proxy run`; tests use `app::bind` instead.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{App, Config, bind, compose::compose};
+use crate::config;
+use crate::control::Sources;
+
+/// Runs a proxy until SIGTERM or SIGINT, then drains; the second signal ends it at once.
+pub fn run(config: config::Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (config, sources) = compose(config);
+    runtime.block_on(serve(config, sources))
+}
+
+async fn serve(config: Config, sources: Sources) -> anyhow::Result<()> {
+    let app = bind(config, sources.settings())?;
+    announce(&app);
+    let (signals, terminate) = mpsc::channel(2);
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    tasks.spawn(sources.follow(stop.child_token()));
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let stopped = stop.clone();
+    tasks.spawn(async move {
+        loop {
+            tokio::select! {
+                () = stopped.cancelled() => return,
+                _ = terminated.recv() => {}
+                _ = interrupted.recv() => {}
+            }
+            if signals.send(()).await.is_err() {
+                return;
+            }
+        }
+    });
+    app.serve(terminate).await;
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    Ok(())
+}
+
+fn announce(app: &App) {
+    let bound = app.bound();
+    for (addr, (_, aim)) in bound.listeners.iter().zip(&app.config.listeners) {
+        tracing::info!(%addr, %aim, "listens");
+    }
+    tracing::info!(addr = %bound.admin, workers = app.plans.len(), "serves /metrics");
+}
