@@ -24,7 +24,7 @@ use crate::{admin, drain, worker};
 mod compose;
 mod run;
 
-pub use run::run;
+pub use run::{log, run};
 
 /// Connections that may wait for the metrics endpoint to take them.
 pub const HANDOFFS: usize = 64;

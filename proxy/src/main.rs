@@ -1,22 +1,15 @@
 //! The binary: `weir-proxy run` is the proxy, `weir-proxy init` prepares a pod for it.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use weir_proxy::config::{self, EXIT_USAGE, RunArgs};
 use weir_proxy::{app, init};
 
 /// A proxy that forwards a pod's traffic untouched and publishes what it saw.
 #[derive(Parser)]
 #[command(name = "weir-proxy", version, propagate_version = true)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
+enum Cli {
     /// Forward, measure and expose
     Run(Box<RunArgs>),
     /// Redirect this pod's traffic to the proxy for as long as the proxy is alive (needs NET_ADMIN)
@@ -24,24 +17,20 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        // Help and version are errors of clap's too, but not the user's.
-        Err(error) => {
-            let status = if error.use_stderr() { EXIT_USAGE } else { 0 };
-            return error
-                .print()
-                .map_or(ExitCode::FAILURE, |()| ExitCode::from(status));
-        }
-    };
-    match cli.command {
-        Command::Run(args) => run(*args),
-        Command::Init(args) => {
-            log("info");
+    match Cli::try_parse() {
+        Ok(Cli::Run(args)) => run(*args),
+        Ok(Cli::Init(args)) => {
+            app::log("info");
             match init::run(&args) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(&error, if error.is_config() { EXIT_USAGE } else { 1 }),
             }
+        }
+        // Help and version are errors of clap's too, but not the user's.
+        Err(error) => {
+            let status = if error.use_stderr() { EXIT_USAGE } else { 0 };
+            let printed = error.print();
+            printed.map_or(ExitCode::FAILURE, |()| ExitCode::from(status))
         }
     }
 }
@@ -51,19 +40,11 @@ fn run(args: RunArgs) -> ExitCode {
         Ok(config) => config,
         Err(problems) => return fail(&problems, EXIT_USAGE),
     };
-    log(&config.log);
+    app::log(&config.log);
     match app::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("{error:#}"), 1),
     }
-}
-
-fn log(filter: &str) {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
 }
 
 fn fail(error: &dyn std::fmt::Display, status: u8) -> ExitCode {

@@ -2,6 +2,8 @@
 //!
 //! Called by `main` for `weir-proxy run`; tests use `app::bind` instead.
 
+use std::io::IsTerminal;
+
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -10,6 +12,15 @@ use tokio_util::task::TaskTracker;
 use super::{App, Config, bind, compose::compose};
 use crate::config;
 use crate::control::Sources;
+
+/// Logs to the standard error what `filter` lets through (the syntax of `tracing`).
+pub fn log(filter: &str) {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+}
 
 /// Runs a proxy until SIGTERM or SIGINT, then drains; the second signal ends it at once.
 pub fn run(config: config::Config) -> anyhow::Result<()> {
