@@ -1,5 +1,7 @@
 //! The program `weir-webhook`: reads its flags, sets logging up and hands over to `app`.
 
+use std::io::IsTerminal;
+
 use anyhow::Context;
 use clap::Parser;
 use kube::Client;
@@ -24,6 +26,7 @@ fn main() -> anyhow::Result<()> {
         .with_context(|| format!("--log: {:?} is no filter", cli.log))?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match cli.log_format {
         LogFormat::Text => subscriber.init(),
