@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Args;
 use super::exclusions::{PortRange, Ports, Subnet};
-use crate::heartbeat;
+use weir_crds::ports;
 
 /// The one table that is ours; a run replaces it whole.
 pub(crate) const TABLE: &str = "weir";
@@ -122,7 +122,7 @@ fn beat_chain(args: &Args, plan: Plan) -> Chain {
     let rules = loopbacks(plan.family)
         .map(|loopback| Rule {
             matches: vec![
-                Match::UdpPort(heartbeat::PORT),
+                Match::UdpPort(ports::HEARTBEAT),
                 Match::Destination(loopback),
                 Match::Uid(args.proxy_uid),
             ],
