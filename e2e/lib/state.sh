@@ -20,6 +20,15 @@ cluster_kind() {
     [[ ! -f $marker ]] || cat "$marker"
 }
 
+# Print the kind of cluster to start where nobody chose one.
+pick_cluster() {
+    if command -v kind >/dev/null && timeout 10 docker info >/dev/null 2>&1; then
+        echo kind
+    else
+        echo local
+    fi
+}
+
 require_cluster() {
     [[ -n $(cluster_kind) && -f $kubeconfig ]] || die "no cluster is up in $state: run e2e/up first"
 }

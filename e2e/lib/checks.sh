@@ -1,0 +1,110 @@
+# shellcheck shell=bash
+# The stages of e2e/test, in their order: a title, what each needs, and a function stage_NAME that
+# fails when a command in it fails. Run from the root of the checkout. Needs lib/suite.sh.
+
+stages=(tools fmt clippy unit netns promtool generated deny images cluster weir stories down)
+declare -A titles=(
+    [tools]="what the tests need is installed"
+    [fmt]="rustfmt and shellcheck have nothing to say"
+    [clippy]="clippy has nothing to say"
+    [unit]="unit and in-process tests"
+    [netns]="tests with real redirection, in network namespaces"
+    [promtool]="promtool accepts the shipped scrape configuration"
+    [generated]="the generated manifests are those that are committed"
+    [deny]="licenses, sources and bans of the dependencies"
+    [images]="static binaries and their images"
+    [cluster]="a real cluster"
+    [weir]="kubectl apply -k manifests"
+    [stories]="the stories, on that cluster"
+    [down]="the cluster is ended"
+)
+declare -A needs=(
+    [fmt]=tools [clippy]=tools [unit]=tools [netns]=tools [promtool]=tools [generated]=tools
+    [deny]=tools [images]=tools [cluster]=tools [weir]="images cluster" [stories]=weir
+)
+images=$logs/images
+# One set of features for every build of the tests, so that nothing is compiled twice.
+workspace=(--workspace --locked --features weir-e2e/cluster)
+
+# --- before the stages
+
+announce() {
+    kind=${kind:-$(pick_cluster)}
+    echo "stages: ${selected[*]}"
+    ! is_selected cluster || echo "the stories run on a $kind cluster"
+}
+
+# What takes minutes the first time is begun at once, while cargo has the other core.
+compile_ahead() {
+    is_selected cluster || is_selected deny || return 0
+    echo "in the background, unless they are cached: Kubernetes, Prometheus, cargo-deny ($logs/ahead.log)"
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    start_ahead ahead bash -c '
+        [[ $1 != local ]] || e2e/cluster/binaries/build
+        e2e/cluster/prometheus/build
+        e2e/lib/cargo-deny' ahead "$kind"
+}
+
+# --- the stages
+
+stage_tools() {
+    local tool
+    need_packages gcc=/usr/bin/cc libc6-dev=/usr/include/stdio.h make=/usr/bin/make \
+        prometheus=/usr/bin/promtool shellcheck=/usr/bin/shellcheck \
+        nftables=/usr/sbin/nft iproute2=/usr/sbin/ip
+    command -v rustup >/dev/null || die "rustup is not on PATH: install Rust with it, rust-toolchain.toml says which"
+    command -v go >/dev/null || die "Go is not on PATH: $(awk '$1 == "go" { print $2 }' e2e/cluster/binaries/go.mod) or later builds the test cluster"
+    for tool in rustfmt clippy; do
+        rustup component list --installed | grep --quiet "^$tool" || rustup component add "$tool"
+    done
+    rustc --version
+    go version
+    prometheus --version 2>&1 | head -n 1
+    nft --version
+}
+
+stage_fmt() {
+    cargo fmt --all --check
+    grep --recursive --files-with-matches --exclude-dir=testdata --max-count=1 '^#!/bin/bash\|^# shellcheck shell=bash' \
+        .ci e2e | xargs shellcheck
+}
+
+stage_clippy() { cargo clippy "${workspace[@]}" --all-targets -- -D warnings; }
+
+# Every test target but netns and stories, which have stages of their own.
+stage_unit() {
+    cargo test "${workspace[@]}" --no-fail-fast --lib --bins --examples --test '[!ns]*'
+    cargo test "${workspace[@]}" --no-fail-fast --doc
+}
+
+stage_netns() { cargo test "${workspace[@]}" --test netns; }
+
+stage_promtool() { promtool check config manifests/prometheus/*-*.yaml; }
+
+# `yes` in advisories means that their database could be had.
+stage_deny() {
+    local deny
+    deny=$(e2e/lib/cargo-deny)
+    "$deny" check bans licenses sources
+    if ! timeout 60 "$deny" fetch db >"$logs/advisories.log" 2>&1; then
+        echo "note: the advisories were not checked, their database is out of reach"
+        return 0
+    fi
+    "$deny" check --disable-fetch advisories
+}
+
+stage_images() {
+    e2e/build-images "$images"
+    e2e/cluster/prometheus-image "$images/weir-prometheus.tar"
+}
+
+stage_cluster() {
+    [[ -n $keep || -z $(cluster_kind) ]] || e2e/down
+    e2e/up "--$kind" "${cluster_options[@]}"
+    e2e/kubectl version
+}
+
+stage_down() {
+    [[ -z $keep ]] || { echo "--keep: the cluster is left up"; return 0; }
+    e2e/down
+}
