@@ -1,0 +1,8 @@
+//! What the end-to-end tests are made of: the application that runs in the pods of the stories, a
+//! reader of exposition text, and, with the feature `cluster`, a real cluster's client, namespaces
+//! and Prometheus. Used by `weir-app` and by the stories; knows nothing of the proxy's inside.
+
+pub mod app;
+#[cfg(feature = "cluster")]
+pub mod cluster;
+pub mod exposition;

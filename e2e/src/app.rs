@@ -1,0 +1,130 @@
+//! The application of the stories, by role: servers for HTTP and plain TCP, a bot that sends an exact
+//! number of requests, and clients that end with what they found. Called by `weir-app`; it must not
+//! know that a proxy is near it.
+
+mod bot;
+mod client;
+mod gate;
+mod identity;
+mod tcp;
+mod web;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub use bot::{Bot, Report};
+
+/// What the program is, and the settings of that.
+#[derive(Debug, Subcommand)]
+pub enum Role {
+    /// Serve HTTP/1 and HTTP/2 (prior knowledge): /ok /status/N /bytes/N /slow/MS /echo /upgrade /metrics
+    Web {
+        #[arg(long, default_value_t = 8080)]
+        port: u16,
+        /// Serve only after POST /open on this port, and until POST /close
+        #[arg(long)]
+        gate: Option<u16>,
+    },
+    /// Send back what comes, until the client closes its half
+    TcpEcho {
+        #[arg(long, default_value_t = 9000)]
+        port: u16,
+    },
+    /// Greet each client before it speaks, then send back what comes
+    ServerFirst {
+        #[arg(long, default_value_t = 9001)]
+        port: u16,
+    },
+    /// Send requests and print a report of them as one line of JSON
+    Bot(Bot),
+    /// Print the answer to one GET; fail unless it is a success
+    Get {
+        url: String,
+        #[arg(long, default_value_t = 5)]
+        timeout_seconds: u64,
+    },
+    /// Connect, wait for the peer to close or speak, and print which it was
+    TcpConnect {
+        address: String,
+        #[arg(long, default_value_t = 5)]
+        timeout_seconds: u64,
+    },
+    /// Send bytes as they are to an address and print the answer up to its end
+    Raw {
+        address: String,
+        /// The bytes, with \r, \n and \\ written so
+        bytes: String,
+        #[arg(long, default_value_t = 5)]
+        timeout_seconds: u64,
+    },
+    /// Print the median time, in microseconds, until a server that speaks first was heard
+    FirstByte {
+        address: String,
+        #[arg(long, default_value_t = 51)]
+        count: usize,
+    },
+    /// Send every shape of traffic through `web`, `tcp-echo` and `server-first`, and fail on any change
+    Identity {
+        /// host:port of `web`
+        web: String,
+        /// host:port of `tcp-echo`
+        echo: String,
+        /// host:port of `server-first`
+        greeter: String,
+    },
+    /// Do nothing for a while
+    Sleep { seconds: u64 },
+}
+
+/// Plays the role to its end, or until SIGTERM (the first process of a container has no default for it).
+pub async fn run(role: Role) -> anyhow::Result<()> {
+    let mut terminated = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    tokio::select! {
+        result = play(role) => result,
+        _ = terminated.recv() => Ok(()),
+    }
+}
+
+async fn play(role: Role) -> anyhow::Result<()> {
+    match role {
+        Role::Web { port, gate: None } => web::serve(listen(port).await?).await,
+        Role::Web {
+            port,
+            gate: Some(gate),
+        } => gate::serve(listen(gate).await?, port).await,
+        Role::TcpEcho { port } => tcp::echo(listen(port).await?, b"").await,
+        Role::ServerFirst { port } => tcp::echo(listen(port).await?, tcp::GREETING).await,
+        Role::Bot(bot) => bot::run(&bot).await,
+        Role::Get {
+            url,
+            timeout_seconds,
+        } => client::get(&url, Duration::from_secs(timeout_seconds)).await,
+        Role::TcpConnect {
+            address,
+            timeout_seconds,
+        } => tcp::connect(&address, Duration::from_secs(timeout_seconds)).await,
+        Role::Raw {
+            address,
+            bytes,
+            timeout_seconds,
+        } => tcp::raw(&address, &bytes, Duration::from_secs(timeout_seconds)).await,
+        Role::FirstByte { address, count } => tcp::first_byte(&address, count).await,
+        Role::Identity { web, echo, greeter } => identity::check(&web, &echo, &greeter).await,
+        Role::Sleep { seconds } => {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            Ok(())
+        }
+    }
+}
+
+async fn listen(port: u16) -> anyhow::Result<TcpListener> {
+    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))
+}

@@ -1,0 +1,205 @@
+//! A bot that sends an exact number of requests at a steady rate and reports what became of them.
+//! Called by `app`; the stories read its `Report`, which is the last line it prints.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use super::{client, tcp};
+
+/// How many requests, where to and how.
+#[derive(Clone, Debug, Args)]
+pub struct Bot {
+    /// http://host:port/path
+    url: String,
+    #[arg(long)]
+    requests: usize,
+    /// Requests a second
+    #[arg(long, default_value_t = 50)]
+    rate: u32,
+    /// Send them all over one connection, one after the other, instead of one connection each
+    #[arg(long)]
+    keep_alive: bool,
+    /// How long one request may take, from its connection on
+    #[arg(long, default_value_t = 1000)]
+    timeout_ms: u64,
+    /// Stay this long after the report, to be scraped
+    #[arg(long, default_value_t = 0)]
+    linger_seconds: u64,
+}
+
+/// What became of the requests.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub sent: usize,
+    /// Answered with a success.
+    pub succeeded: usize,
+    /// Answered otherwise, or not at all in time.
+    pub failed: usize,
+    /// From the start of the first failed request to the start of the last one, in milliseconds;
+    /// absent when none failed.
+    pub outage_ms: Option<u64>,
+    /// How many requests were started after the last failed one, and so succeeded.
+    pub after_outage: usize,
+    /// The first failure, in words.
+    pub first_failure: Option<String>,
+}
+
+impl Report {
+    /// The report a bot printed into its log, if it is there.
+    pub fn parse(log: &str) -> Option<Self> {
+        log.lines()
+            .rev()
+            .find_map(|line| serde_json::from_str(line).ok())
+    }
+
+    /// Sums up attempts, each by when it was started and what it failed with.
+    fn from_attempts(mut attempts: Vec<(Instant, Option<String>)>) -> Self {
+        attempts.sort_by_key(|(started, _)| *started);
+        let failures: Vec<usize> = (0..attempts.len())
+            .filter(|&index| attempts[index].1.is_some())
+            .collect();
+        let mut report = Self {
+            sent: attempts.len(),
+            succeeded: attempts.len() - failures.len(),
+            failed: failures.len(),
+            ..Self::default()
+        };
+        if let (Some(&first), Some(&last)) = (failures.first(), failures.last()) {
+            let outage = attempts[last].0 - attempts[first].0;
+            report.outage_ms = Some(u64::try_from(outage.as_millis()).unwrap_or(u64::MAX));
+            report.after_outage = attempts.len() - 1 - last;
+            report.first_failure.clone_from(&attempts[first].1);
+        }
+        report
+    }
+}
+
+/// Sends the requests, prints the report, lingers.
+pub(super) async fn run(bot: &Bot) -> anyhow::Result<()> {
+    let attempts = if bot.keep_alive {
+        one_connection(bot).await?
+    } else {
+        a_connection_each(bot).await?
+    };
+    println!(
+        "{}",
+        serde_json::to_string(&Report::from_attempts(attempts))?
+    );
+    tokio::time::sleep(Duration::from_secs(bot.linger_seconds)).await;
+    Ok(())
+}
+
+async fn a_connection_each(bot: &Bot) -> anyhow::Result<Vec<(Instant, Option<String>)>> {
+    let mut ticks = ticks(bot);
+    let mut attempts = JoinSet::new();
+    for _ in 0..bot.requests {
+        ticks.tick().await;
+        let (url, limit) = (bot.url.clone(), Duration::from_millis(bot.timeout_ms));
+        attempts.spawn(async move {
+            let started = Instant::now();
+            let failure = match client::fetch(&url, limit).await {
+                Ok((status, _)) if status.is_success() => None,
+                Ok((status, _)) => Some(status.to_string()),
+                Err(error) => Some(format!("{error:#}")),
+            };
+            (started, failure)
+        });
+    }
+    Ok(attempts.join_all().await)
+}
+
+async fn one_connection(bot: &Bot) -> anyhow::Result<Vec<(Instant, Option<String>)>> {
+    let limit = Duration::from_millis(bot.timeout_ms);
+    let (address, host, path) = client::target(&bot.url)?;
+    let stream = tcp::dial(&address, limit).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    let mut ticks = ticks(bot);
+    let mut attempts = Vec::with_capacity(bot.requests);
+    for _ in 0..bot.requests {
+        ticks.tick().await;
+        let started = Instant::now();
+        let request = Request::get(path.clone())
+            .header("host", &host)
+            .body(Empty::new())?;
+        let failure = match timeout(limit, exchange(&mut sender, request)).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("{error:#}")),
+            Err(_) => Some(format!("no answer within {limit:?}")),
+        };
+        attempts.push((started, failure));
+    }
+    drop(sender);
+    connection.await?.context("the connection broke")?;
+    Ok(attempts)
+}
+
+async fn exchange(
+    sender: &mut SendRequest<Empty<Bytes>>,
+    request: Request<Empty<Bytes>>,
+) -> anyhow::Result<()> {
+    sender.ready().await?;
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    response.into_body().collect().await?;
+    anyhow::ensure!(status.is_success(), "{status}");
+    Ok(())
+}
+
+fn ticks(bot: &Bot) -> tokio::time::Interval {
+    let mut ticks = interval(Duration::from_secs(1) / bot.rate.max(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempts(failures: &[bool]) -> Vec<(Instant, Option<String>)> {
+        let start = Instant::now();
+        (0u64..)
+            .zip(failures)
+            .map(|(index, failed)| {
+                let started = start + Duration::from_millis(100 * index);
+                (started, failed.then(|| format!("failure {index}")))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn an_outage_lasts_from_the_first_failure_to_the_last() {
+        let report = Report::from_attempts(attempts(&[false, true, false, true, false, false]));
+        assert_eq!((report.sent, report.succeeded, report.failed), (6, 4, 2));
+        assert_eq!(report.outage_ms, Some(200));
+        assert_eq!(report.after_outage, 2);
+        assert_eq!(report.first_failure.as_deref(), Some("failure 1"));
+    }
+
+    #[test]
+    fn without_a_failure_there_is_no_outage() {
+        let report = Report::from_attempts(attempts(&[false, false]));
+        assert_eq!(report.outage_ms, None);
+    }
+
+    #[test]
+    fn the_report_is_found_behind_other_lines() {
+        let report = Report::from_attempts(attempts(&[false]));
+        let line = serde_json::to_string(&report).unwrap();
+        assert_eq!(
+            Report::parse(&format!("connection: gone\n{line}\n")),
+            Some(report)
+        );
+        assert_eq!(Report::parse("connection: gone\n"), None);
+    }
+}
