@@ -2,15 +2,14 @@
 # The stages of e2e/test, in their order: a title, what each needs, and a function stage_NAME that
 # fails when a command in it fails. Run from the root of the checkout. Needs lib/suite.sh.
 
-stages=(tools fmt clippy unit netns promtool generated deny images cluster weir stories down)
+stages=(tools fmt clippy unit netns promtool deny images cluster weir stories down)
 declare -A titles=(
     [tools]="what the tests need is installed"
     [fmt]="rustfmt and shellcheck have nothing to say"
     [clippy]="clippy has nothing to say"
-    [unit]="unit and in-process tests"
+    [unit]="unit and in-process tests, generated files compared"
     [netns]="tests with real redirection, in network namespaces"
     [promtool]="promtool accepts the shipped scrape configuration"
-    [generated]="the generated manifests are those that are committed"
     [deny]="licenses, sources and bans of the dependencies"
     [images]="static binaries and their images"
     [cluster]="a real cluster"
@@ -19,12 +18,10 @@ declare -A titles=(
     [down]="the cluster is ended"
 )
 declare -A needs=(
-    [fmt]=tools [clippy]=tools [unit]=tools [netns]=tools [promtool]=tools [generated]=tools
+    [fmt]=tools [clippy]=tools [unit]=tools [netns]=tools [promtool]=tools
     [deny]=tools [images]=tools [cluster]=tools [weir]="images cluster" [stories]=weir
 )
 images=$logs/images
-# One set of features for every build of the tests, so that nothing is compiled twice.
-workspace=(--workspace --locked --features weir-e2e/cluster)
 
 # --- before the stages
 
@@ -69,19 +66,20 @@ stage_fmt() {
         .ci e2e | xargs shellcheck
 }
 
-stage_clippy() { cargo clippy "${workspace[@]}" --all-targets -- -D warnings; }
-
-# Every test target but netns and stories, which have stages of their own.
-stage_unit() {
-    cargo test "${workspace[@]}" --no-fail-fast --lib --bins --examples --test '[!ns]*'
-    cargo test "${workspace[@]}" --no-fail-fast --doc
+stage_clippy() {
+    cargo clippy --workspace --locked --all-targets --features weir-e2e/cluster -- -D warnings
 }
 
-stage_netns() { cargo test "${workspace[@]}" --test netns; }
+# Every test target but netns, which has a stage of its own; stories needs a feature that is off here.
+stage_unit() {
+    cargo test --workspace --locked --no-fail-fast --lib --bins --examples --test '[!n]*'
+    cargo test --workspace --locked --no-fail-fast --doc
+}
+
+stage_netns() { cargo test --workspace --locked --test netns; }
 
 stage_promtool() { promtool check config manifests/prometheus/*-*.yaml; }
 
-# `yes` in advisories means that their database could be had.
 stage_deny() {
     local deny
     deny=$(e2e/lib/cargo-deny)
@@ -102,6 +100,25 @@ stage_cluster() {
     [[ -n $keep || -z $(cluster_kind) ]] || e2e/down
     e2e/up "--$kind" "${cluster_options[@]}"
     e2e/kubectl version
+}
+
+# Onto an empty cluster the first time; again, the new images take the place of the old.
+stage_weir() {
+    local deployment present
+    present=$(e2e/kubectl get deployments --namespace kuma-system --output name --ignore-not-found)
+    e2e/load "$images"/*.tar
+    e2e/kubectl apply --kustomize manifests
+    for deployment in $present; do
+        e2e/kubectl rollout restart --namespace kuma-system "$deployment"
+    done
+    for deployment in weir-operator weir-webhook; do
+        e2e/kubectl rollout status --namespace kuma-system --timeout=120s "deployment/$deployment"
+    done
+}
+
+# Two at a time: most of a story is waiting for the kubelet.
+stage_stories() {
+    cargo test --workspace --locked --features weir-e2e/cluster --test stories -- --test-threads=2
 }
 
 stage_down() {

@@ -1,0 +1,144 @@
+//! Pods of the stories, described by what matters to a story and made into a Pod, a Deployment, a Job
+//! or a Service. Used by the stories; every container is `weir-app:dev`.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+/// The image of every role of `weir-app`.
+const IMAGE: &str = "weir-app:dev";
+
+/// What a pod of a story is.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    name: String,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+    args: Vec<String>,
+    probes: Map<String, Value>,
+    init: Vec<Value>,
+}
+
+fn container(name: &str, args: &[String]) -> Value {
+    json!({
+        "name": name, "image": IMAGE, "imagePullPolicy": "Never", "args": args,
+        "securityContext": {"allowPrivilegeEscalation": false},
+    })
+}
+
+fn typed<T: DeserializeOwned>(document: Value) -> T {
+    serde_json::from_value(document).expect("the document has the shape of its kind")
+}
+
+fn owned(args: &[&str]) -> Vec<String> {
+    args.iter().map(|&argument| argument.to_owned()).collect()
+}
+
+impl Workload {
+    /// A pod with the label `app` whose one container, `app`, runs `weir-app` with these arguments.
+    pub fn new(name: &str, args: &[&str]) -> Self {
+        Self {
+            name: name.to_owned(),
+            labels: BTreeMap::from([("app".to_owned(), name.to_owned())]),
+            annotations: BTreeMap::new(),
+            args: owned(args),
+            probes: Map::new(),
+            init: Vec::new(),
+        }
+    }
+
+    /// A web server on 8080 that is ready once it answers.
+    pub fn web(name: &str) -> Self {
+        Self::new(name, &["web"]).probe(
+            "readinessProbe",
+            json!({"httpGet": {"path": "/ok", "port": 8080}, "periodSeconds": 1}),
+        )
+    }
+
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        self.labels.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    pub fn annotation(mut self, key: &str, value: &str) -> Self {
+        self.annotations.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Adds a probe of the container `app`, by the name of its field.
+    pub fn probe(mut self, field: &str, probe: Value) -> Self {
+        self.probes.insert(field.to_owned(), probe);
+        self
+    }
+
+    /// Adds an init container of the user's.
+    pub fn init(mut self, name: &str, args: &[&str]) -> Self {
+        self.init.push(container(name, &owned(args)));
+        self
+    }
+
+    fn template(&self, restart: &str) -> Value {
+        let mut app = container("app", &self.args);
+        if let Some(fields) = app.as_object_mut() {
+            fields.extend(self.probes.clone());
+        }
+        json!({
+            "metadata": {"labels": self.labels, "annotations": self.annotations},
+            "spec": {
+                "containers": [app],
+                "initContainers": self.init,
+                "restartPolicy": restart,
+                "terminationGracePeriodSeconds": 3,
+            },
+        })
+    }
+
+    fn bare(&self, restart: &str) -> Pod {
+        let mut document = self.template(restart);
+        document["metadata"]["name"] = json!(self.name);
+        typed(document)
+    }
+
+    /// A pod of this name that runs until it is deleted.
+    pub fn pod(&self) -> Pod {
+        self.bare("Always")
+    }
+
+    /// A pod of this name that runs once.
+    pub fn task(&self) -> Pod {
+        self.bare("Never")
+    }
+
+    pub fn deployment(&self) -> Deployment {
+        typed(json!({
+            "metadata": {"name": self.name},
+            "spec": {
+                "replicas": 1,
+                "selector": {"matchLabels": {"app": self.name}},
+                "template": self.template("Always"),
+            },
+        }))
+    }
+
+    pub fn job(&self) -> Job {
+        typed(json!({
+            "metadata": {"name": self.name},
+            "spec": {"backoffLimit": 0, "template": self.template("Never")},
+        }))
+    }
+
+    /// A Service of this name on port 80 that leads to the container's port.
+    pub fn service(&self, target: u16) -> Service {
+        typed(json!({
+            "metadata": {"name": self.name},
+            "spec": {
+                "selector": {"app": self.name},
+                "ports": [{"port": 80, "targetPort": target}],
+            },
+        }))
+    }
+}
