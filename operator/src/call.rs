@@ -10,7 +10,7 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// The API server (or the way to it) refused.
-    #[error("{0}")]
+    #[error("{}", describe(.0))]
     Kube(#[from] kube::Error),
     /// No answer in time.
     #[error("the API server did not answer within {} s", .0.as_secs_f32())]
@@ -42,6 +42,14 @@ impl CallError {
     }
 }
 
+/// The API server's own words where there are any, without the rest of its answer.
+pub(crate) fn describe(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
+        other => other.to_string(),
+    }
+}
+
 /// Waits for the answer, at most [`REQUEST_TIMEOUT`].
 pub(crate) async fn within<T>(
     request: impl Future<Output = kube::Result<T>>,
@@ -63,6 +71,15 @@ pub(crate) async fn within_time<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_api_servers_words_are_shown_without_its_whole_answer() {
+        let status = kube::core::Status::failure("no room", "Conflict").with_code(409);
+        let error = CallError::from(kube::Error::Api(status.boxed()));
+        assert_eq!(error.to_string(), "no room (409)");
+        assert_eq!(error.class(), "conflict");
+        assert!(error.is_conflict());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_server_is_given_up() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics::Metrics;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What the replica still waits for.
 #[derive(Clone, Debug)]
@@ -114,8 +115,19 @@ async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
     }
 }
 
-async fn print_metrics(State(metrics): State<Metrics>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, OPENMETRICS)], metrics.render())
+/// OpenMetrics to whoever asks for it, as Prometheus does; else the text that every tool reads.
+async fn print_metrics(State(metrics): State<Metrics>, headers: HeaderMap) -> impl IntoResponse {
+    let accepts = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.contains("application/openmetrics-text"));
+    let (kind, text) = if accepts {
+        (OPENMETRICS, metrics.render())
+    } else {
+        (CLASSIC, metrics.render_classic())
+    };
+    ([(header::CONTENT_TYPE, kind)], text)
 }
 
 #[cfg(test)]
@@ -143,5 +155,25 @@ mod tests {
         assert_eq!(given.local_addr().unwrap().ip(), Ipv4Addr::LOCALHOST);
         let all = bind(None, 0).await.unwrap();
         assert!(all.local_addr().unwrap().ip().is_unspecified());
+    }
+
+    #[tokio::test]
+    async fn the_format_of_the_metrics_is_negotiated() {
+        for (accept, kind) in [
+            (None, CLASSIC),
+            (Some("*/*"), CLASSIC),
+            (
+                Some("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.2"),
+                OPENMETRICS,
+            ),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(accept) = accept {
+                headers.insert(header::ACCEPT, accept.parse().unwrap());
+            }
+            let answer = print_metrics(State(Metrics::default()), headers).await;
+            let answer = answer.into_response();
+            assert_eq!(answer.headers()[header::CONTENT_TYPE], kind, "{accept:?}");
+        }
     }
 }

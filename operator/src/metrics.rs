@@ -8,7 +8,6 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEn
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 /// What is reconciled.
@@ -161,6 +160,11 @@ struct CertificateLabels {
     certificate: Certificate,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+}
+
 /// Handles to every series of the operator. Clones count into the same series.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -198,11 +202,13 @@ impl Default for Metrics {
             "End of validity, in seconds since the epoch",
             expiries.clone(),
         );
-        registry.register(
-            "build",
-            "The build that runs",
-            Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
-        );
+        let build = Family::<BuildLabels, Gauge>::default();
+        build
+            .get_or_create(&BuildLabels {
+                version: env!("CARGO_PKG_VERSION"),
+            })
+            .set(1);
+        registry.register("build_info", "The build that runs", build);
         Self {
             reconciles,
             watch_restarts,
@@ -243,13 +249,35 @@ impl Metrics {
             .set(at.as_second());
     }
 
-    /// Everything in OpenMetrics text.
+    /// Everything in OpenMetrics 1.0 text.
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)
             .expect("writing into a String does not fail");
         text
+    }
+
+    /// Everything in Prometheus text 0.0.4, where a counter's family carries the name of its
+    /// samples and nothing marks the end.
+    #[must_use]
+    pub fn render_classic(&self) -> String {
+        let text = self.render();
+        let counters: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+            .collect();
+        let mut classic = String::with_capacity(text.len());
+        for line in text.lines().filter(|line| *line != "# EOF") {
+            let mut words = line.splitn(4, ' ');
+            match (words.next(), words.next(), words.next(), words.next()) {
+                (Some("#"), Some(word), Some(name), Some(rest)) if counters.contains(&name) => {
+                    classic.push_str(&format!("# {word} {name}_total {rest}\n"));
+                }
+                _ => classic.push_str(&format!("{line}\n")),
+            }
+        }
+        classic
     }
 }
 
@@ -277,5 +305,22 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn the_classic_text_names_a_counter_as_its_samples() {
+        let metrics = Metrics::default();
+        metrics.count_watch_restart(Watch::Meshes);
+        let text = metrics.render_classic();
+        for line in [
+            "# HELP weir_operator_watch_restarts_total Watches that",
+            "# TYPE weir_operator_watch_restarts_total counter",
+            r#"weir_operator_watch_restarts_total{resource="meshes"} 1"#,
+            "# TYPE weir_operator_leader gauge",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("# EOF"));
+        assert!(metrics.render().ends_with("# EOF\n"));
     }
 }
