@@ -124,7 +124,7 @@ impl Recorder {
 
     /// Call about once a second: tells the time, to which writes are dated, and lets go of what is idle.
     pub fn tick(&self, now: Instant) {
-        self.hand.now.set(self.hand.store.millis(now));
+        self.hand.tick(self.hand.store.millis(now));
         let mut gone = self.tables.http.let_go();
         gone.append(&mut self.tables.transport.let_go());
         gone.append(&mut self.tables.counts.let_go());

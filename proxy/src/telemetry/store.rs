@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use indexmap::IndexMap;
+
 use super::cells::Block;
 use super::family::{Family, Kind};
 use super::set::Set;
@@ -31,7 +33,8 @@ pub(super) struct Store {
 
 #[derive(Default)]
 struct Registry {
-    by_labels: HashMap<Kind, HashMap<Arc<str>, u64>>,
+    /// An `IndexMap` keeps the hashes: it grows without hashing every label text again under the lock.
+    by_labels: HashMap<Kind, IndexMap<Arc<str>, u64>>,
     slots: BTreeMap<u64, Slot>,
     next_id: u64,
     /// Sets to which no worker is attached; one that has been attached since drops out when next looked at.

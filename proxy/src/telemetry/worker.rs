@@ -20,6 +20,9 @@ use super::store::Store;
 const TICKS_PER_ROUND: usize = 60;
 /// At least so many are looked at in one tick.
 const MIN_PER_TICK: usize = 64;
+/// As much as goes by between two ticks, in milliseconds. A worker that ticks later was busy or stopped, and the rest
+/// of that time does not count as idleness: it may have written until just now.
+const MAX_STEP: u64 = 2_000;
 /// Directions, peers, kinds of TLS, classifications.
 const DURATIONS: usize = 2 * 2 * 3 * 2;
 
@@ -28,8 +31,10 @@ pub(super) struct Hand {
     pub(super) store: Arc<Store>,
     /// The shard this worker writes.
     worker: usize,
-    /// Milliseconds since the store's epoch, as of the last tick.
-    pub(super) now: Cell<u64>,
+    /// Milliseconds that have gone by in ticks, none of which counts for more than `MAX_STEP`.
+    clock: Cell<u64>,
+    /// When the last tick was, in milliseconds since the store's epoch.
+    ticked: Cell<u64>,
     durations: [OnceCell<Histogram>; DURATIONS],
 }
 
@@ -38,9 +43,16 @@ impl Hand {
         Self {
             store,
             worker,
-            now: Cell::new(0),
+            clock: Cell::new(0),
+            ticked: Cell::new(0),
             durations: [const { OnceCell::new() }; DURATIONS],
         }
+    }
+
+    /// Tells the time, in milliseconds since the store's epoch.
+    pub(super) fn tick(&self, now: u64) {
+        let step = now.saturating_sub(self.ticked.replace(now)).min(MAX_STEP);
+        self.clock.set(self.clock.get() + step);
     }
 
     /// The histogram of `tcp_connection_duration_ms` with these labels, which never retires.
@@ -81,7 +93,7 @@ impl Attachment {
         Self {
             hand: Rc::clone(hand),
             set: hand.store.attach(kind, &text),
-            last_write: Cell::new(hand.now.get()),
+            last_write: Cell::new(hand.clock.get()),
         }
     }
 
@@ -93,12 +105,15 @@ impl Attachment {
 
     /// Notes that something is being written.
     pub(super) fn touch(&self) {
-        self.last_write.set(self.hand.now.get());
+        self.last_write.set(self.hand.clock.get());
     }
 
+    /// True if nothing was written for as long as a set is kept. A write is dated to the tick before it, so it may be
+    /// younger by one step.
     fn is_idle(&self) -> bool {
-        let idle = self.hand.now.get().saturating_sub(self.last_write.get());
-        u128::from(idle) >= self.hand.store.config().retain_idle.as_millis()
+        let since = self.hand.clock.get() - self.last_write.get();
+        let kept = self.hand.store.config().retain_idle.as_millis();
+        u128::from(since) >= kept + u128::from(MAX_STEP)
     }
 }
 

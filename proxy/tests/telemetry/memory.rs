@@ -1,11 +1,13 @@
 //! Memory is bounded by what is in use: label sets that came and went leave nothing behind, scraped or not, and a
 //! pinned one stays whatever happens.
 
+use std::cell::RefCell;
+use std::io;
 use std::time::{Duration, Instant};
 
 use weir_proxy::telemetry::{self, Config, Recorder, Selection, Telemetry};
 
-use crate::scrape::{Groups, scrape, sum, text};
+use crate::scrape::{Groups, scrape, sum, text, traffic};
 
 const SETS: usize = 100_000;
 const SECOND: Duration = Duration::from_secs(1);
@@ -26,13 +28,20 @@ impl Proxy {
         }
     }
 
-    /// So many seconds, each with its ticks and its sweep; a scrape every 15 if there is a scraper.
-    fn run(&mut self, seconds: u32, scraped: bool) {
-        for second in 0..seconds {
+    /// So many seconds, each with its ticks.
+    fn tick(&mut self, seconds: u32) {
+        for _ in 0..seconds {
             self.now += SECOND;
             for recorder in &self.recorders {
                 recorder.tick(self.now);
             }
+        }
+    }
+
+    /// So many seconds, each with its ticks and its sweep; a scrape every 15 if there is a scraper.
+    fn run(&mut self, seconds: u32, scraped: bool) {
+        for second in 0..seconds {
+            self.tick(1);
             self.telemetry.sweep(self.now);
             if scraped && second % 15 == 0 {
                 self.telemetry
@@ -126,60 +135,132 @@ fn pins_and_open_connections_keep_their_sets() {
 #[test]
 fn one_that_returns_in_time_goes_on_from_its_totals() {
     let mut proxy = Proxy::new(1);
-    let groups = Groups::new();
-    let count = |proxy: &Proxy| {
-        let all = scrape(&proxy.telemetry, &Selection::default());
-        sum(&all, "request_total", "authority=\"web\"")
-    };
-    let request = |proxy: &Proxy| proxy.recorders[0].http(&groups.inbound("web")).request();
     for _ in 0..5 {
         request(&proxy);
     }
     proxy.run(601, true);
     let sets = proxy.telemetry.label_sets();
     proxy.run(15, true);
-    assert_eq!(count(&proxy), 0.0, "hidden");
+    assert_eq!(requests_shown(&proxy), 0.0, "hidden");
     assert_eq!(proxy.telemetry.label_sets(), sets, "but not forgotten");
     request(&proxy);
-    assert_eq!(count(&proxy), 6.0);
+    assert_eq!(requests_shown(&proxy), 6.0);
     proxy.run(700, true);
     assert_eq!(proxy.telemetry.label_sets(), sets - 1);
     request(&proxy);
     assert_eq!(
-        count(&proxy),
+        requests_shown(&proxy),
         1.0,
         "forgotten, after expositions without it"
     );
 }
 
-#[test]
-fn a_set_is_not_hidden_before_its_last_values_were_shown() {
-    let mut proxy = Proxy::new(1);
-    let groups = Groups::new();
-    proxy.recorders[0].http(&groups.inbound("web")).request();
-    proxy.run(590, true);
-    proxy.recorders[0].http(&groups.inbound("web")).request();
-    // A scraper that goes away for less than 10 minutes, and one that never gets a body whole.
-    struct Broken;
-    impl std::io::Write for Broken {
-        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
-            Err(std::io::ErrorKind::BrokenPipe.into())
+/// A client that takes its time over the first bytes it gets, or hangs up.
+struct Client<F>(Option<F>, io::Result<()>);
+
+impl<F: FnOnce()> io::Write for Client<F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(meanwhile) = self.0.take() {
+            meanwhile();
         }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
+        let kind = self.1.as_ref().map_err(io::Error::kind);
+        kind.map(|()| bytes.len()).map_err(Into::into)
     }
-    proxy.run(595, false);
-    proxy
-        .telemetry
-        .expose(&Selection::default(), &mut Broken)
-        .unwrap_err();
-    let filtered = crate::scrape::traffic("tcp");
-    proxy
-        .telemetry
-        .expose(&filtered, &mut std::io::sink())
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn slow<F: FnOnce()>(meanwhile: F) -> Client<F> {
+    Client(Some(meanwhile), Ok(()))
+}
+
+/// A proxy of one worker with one request, which was shown; and one more request, made while a client dawdles over an
+/// exposition that it began before and ends 300 seconds later.
+fn with_a_request_that_was_not_shown() -> RefCell<Proxy> {
+    let proxy = RefCell::new(Proxy::new(1));
+    let telemetry = proxy.borrow().telemetry.clone();
+    request(&proxy.borrow());
+    proxy.borrow_mut().run(30, true);
+    let mut client = slow(|| {
+        request(&proxy.borrow());
+        proxy.borrow_mut().run(300, false);
+    });
+    telemetry
+        .expose(&Selection::default(), &mut client)
         .unwrap();
-    proxy.run(1, false);
+    drop(client);
+    proxy
+}
+
+fn request(proxy: &Proxy) {
+    proxy.recorders[0]
+        .http(&Groups::new().inbound("web"))
+        .request();
+}
+
+fn requests_shown(proxy: &Proxy) -> f64 {
     let shown = scrape(&proxy.telemetry, &Selection::default());
-    assert_eq!(sum(&shown, "request_total", "authority=\"web\""), 2.0);
+    sum(&shown, "request_total", "authority=\"web\"")
+}
+
+#[test]
+fn an_exposition_shows_what_there_was_when_it_was_written() {
+    let proxy = RefCell::new(Proxy::new(1));
+    let telemetry = proxy.borrow().telemetry.clone();
+    request(&proxy.borrow());
+    let mut client = slow(|| {
+        request(&proxy.borrow());
+        // It keeps the service thread from sweeping for so long that the worker lets go meanwhile.
+        proxy.borrow_mut().tick(610);
+    });
+    telemetry
+        .expose(&Selection::default(), &mut client)
+        .unwrap();
+    drop(client);
+    proxy.borrow_mut().run(1, false);
+    assert_eq!(
+        requests_shown(&proxy.borrow()),
+        2.0,
+        "it has not shown the second"
+    );
+}
+
+#[test]
+fn an_exposition_that_broke_off_has_shown_nothing() {
+    let proxy = with_a_request_that_was_not_shown();
+    let mut proxy = proxy.into_inner();
+    proxy.run(310, false);
+    let mut broken = Client(None::<fn()>, Err(io::ErrorKind::BrokenPipe.into()));
+    proxy
+        .telemetry
+        .expose(&Selection::default(), &mut broken)
+        .unwrap_err();
+    proxy.run(1, false);
+    assert_eq!(requests_shown(&proxy), 2.0);
+}
+
+#[test]
+fn a_filtered_exposition_has_not_shown_everything() {
+    let proxy = with_a_request_that_was_not_shown();
+    let mut proxy = proxy.into_inner();
+    proxy.run(310, false);
+    text(&proxy.telemetry, &traffic("request_total"));
+    proxy.run(1, false);
+    assert_eq!(requests_shown(&proxy), 2.0);
+}
+
+#[test]
+fn a_worker_that_stood_still_was_not_idle() {
+    let mut proxy = Proxy::new(1);
+    proxy.run(30, true);
+    proxy.now += 700 * SECOND;
+    request(&proxy);
+    proxy.run(30, false);
+    assert_eq!(
+        requests_shown(&proxy),
+        1.0,
+        "written to 30 seconds ago, whenever the tick before that was"
+    );
 }

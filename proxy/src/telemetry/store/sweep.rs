@@ -3,6 +3,7 @@
 //! without it. If it comes back before that, it goes on from its totals. Where nobody scrapes, time alone decides.
 //! Called by the service thread about once a second.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -119,7 +120,13 @@ impl Registry {
     fn remove(&mut self, id: u64) -> Option<Arc<Set>> {
         let slot = self.slots.remove(&id)?;
         if let Some(known) = self.by_labels.get_mut(&slot.set.kind) {
-            known.remove(&slot.set.labels);
+            known.swap_remove(&slot.set.labels);
+            if known.len() < known.capacity() / 4 {
+                known.shrink_to(known.len() * 2);
+            }
+        }
+        if self.hidden.is_empty() {
+            self.hidden = VecDeque::new();
         }
         Some(slot.set)
     }

@@ -13,6 +13,8 @@ use super::observer::Observer;
 use crate::scrape::{Groups, Scrape, scrape, sum, traffic};
 
 const AUTHORITIES: [&str; 3] = ["a", "b", "c"];
+/// Short, so that an interleaving of some dozen steps sees label sets come and go.
+pub(crate) const RETAIN_IDLE: Duration = Duration::from_secs(10);
 const FILTER: &str = "^(tcp_|inbound_tcp)";
 
 /// One event family within one label set, without its further labels: what the truth is kept by.
@@ -41,7 +43,12 @@ fn tcp(name: &str, label: usize) -> String {
 
 impl Proxy {
     pub(crate) fn new(workers: usize) -> Self {
-        let (telemetry, seats) = telemetry::new(Config::default(), workers);
+        let config = Config {
+            retain_idle: RETAIN_IDLE,
+            hidden_for: Duration::from_secs(2),
+            ..Config::default()
+        };
+        let (telemetry, seats) = telemetry::new(config, workers);
         Self {
             telemetry,
             recorders: seats.into_iter().map(|seat| seat.take()).collect(),
@@ -209,7 +216,7 @@ impl Proxy {
     pub(crate) fn pass(&mut self, seconds: u16, scraped: bool) {
         for second in 0..seconds {
             self.second();
-            if scraped && second % 15 == 0 {
+            if scraped && second % 2 == 0 {
                 self.scrape();
             }
         }

@@ -3,12 +3,10 @@
 //! scraper was away for as long as an idle label set is kept.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::events::RETAIN_IDLE;
 use crate::scrape::Scrape;
-
-/// How long a scraper may be away: the default of `retain_idle`.
-const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Family and label set to what is known of it.
 #[derive(Default)]
@@ -56,7 +54,7 @@ impl Observer {
         let of = |s: &str| s.starts_with(prefix) && s.contains(labels);
         for (series, value) in got.iter().filter(|(s, _)| of(s)) {
             if let Some((was, at)) = self.series.get(series) {
-                let away = now - *at >= PATIENCE;
+                let away = now - *at >= RETAIN_IDLE;
                 assert!(away || value >= was, "{series} went from {was} to {value}");
             }
         }
@@ -69,7 +67,7 @@ impl Observer {
 
 impl Life {
     fn observe(&mut self, key: &str, value: Option<f64>, truth: f64, now: Instant) {
-        let away = self.last_seen.is_none_or(|at| now - at >= PATIENCE);
+        let away = self.last_seen.is_none_or(|at| now - at >= RETAIN_IDLE);
         match value {
             None => assert!(
                 away || truth == self.shown,
