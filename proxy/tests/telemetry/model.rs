@@ -89,7 +89,7 @@ fn apply(proxy: &mut Proxy, step: &Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_scraper_gets_every_event_once((workers, steps) in interleavings()) {
