@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn they_are_valid_and_say_who_calls_whom() {
-        let [web, voting] = places(["web", "voting"], None).unwrap();
+        let [web, voting] = places(["web", "voting"], None, 0).unwrap();
         let member = |name, place, calls| Member { name, place, calls };
         let text = documents(&[
             member("web", web, Some("voting")),

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 
 /// Why there are no ports.
 #[derive(Debug, thiserror::Error)]
@@ -15,8 +16,8 @@ pub(super) enum PortError {
         role: String,
         error: io::Error,
     },
-    #[error("no free port for {role}: {error}")]
-    None { role: String, error: io::Error },
+    #[error("no {needed} free ports in a row from {} to {}: give a number to --ports-from", FREE.start, FREE.end)]
+    None { needed: usize },
     #[error("--ports-from {from}: {needed} ports are needed, up to 65535")]
     Beyond { from: u16, needed: usize },
 }
@@ -39,48 +40,68 @@ pub(super) struct Place {
 /// The ports of a place, in this order.
 pub(super) const ROLES: [&str; 5] = ["admin", "metrics", "inbound", "outbound", "application"];
 
-/// A place for each name, on ports that were free a moment ago.
+/// Where free ports are looked for: below those that the system gives out by itself, so that nobody
+/// gets one of them between here and the proxy's start, and below Kubernetes' node ports.
+const FREE: Range<u16> = 10_000..30_000;
+
+/// A place for each name, on consecutive ports that were free a moment ago: those from a number on,
+/// else the first free ones after a place that depends on `seed`.
 pub(super) fn places<const N: usize>(
     names: [&str; N],
     from: Option<u16>,
+    seed: u32,
 ) -> Result<[Place; N], PortError> {
-    let needed = N * ROLES.len();
-    let last = from.map(|from| usize::from(from) + needed - 1);
-    if let (Some(from), true) = (from, last > Some(usize::from(u16::MAX))) {
+    let roles: Vec<String> = names
+        .iter()
+        .flat_map(|name| ROLES.map(|role| format!("{role} of {name}")))
+        .collect();
+    if let Some(from) = from {
+        return held(from, &roles).map(|addresses| placed(names, &addresses));
+    }
+    let blocks = FREE.len() / roles.len();
+    let first = usize::try_from(seed).unwrap_or_default();
+    let mut candidates = (0..blocks).map(|offset| {
+        let start = (first.wrapping_add(offset) % blocks) * roles.len();
+        FREE.start + u16::try_from(start).expect("a block begins within the range")
+    });
+    let addresses = candidates.find_map(|start| held(start, &roles).ok());
+    addresses
+        .map(|addresses| placed(names, &addresses))
+        .ok_or(PortError::None {
+            needed: roles.len(),
+        })
+}
+
+/// Addresses on the ports from a number on, one for each role.
+fn held(from: u16, roles: &[String]) -> Result<Vec<SocketAddr>, PortError> {
+    let ports = from..=u16::MAX;
+    if ports.len() < roles.len() {
+        let needed = roles.len();
         return Err(PortError::Beyond { from, needed });
     }
-    // Held together until all are there, or the system would give one twice.
-    let mut held = Vec::new();
-    let roles = names
-        .iter()
-        .flat_map(|name| ROLES.map(|role| format!("{role} of {name}")));
-    for (offset, role) in (0u16..).zip(roles) {
-        held.push(match from {
-            Some(from) => bind(from + offset).map_err(|error| PortError::Taken {
-                port: from + offset,
-                role,
+    let bound = ports.zip(roles).map(|(port, role)| {
+        let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+        bound
+            .and_then(|listener| listener.local_addr())
+            .map_err(|error| PortError::Taken {
+                port,
+                role: role.clone(),
                 error,
-            })?,
-            None => bind(0).map_err(|error| PortError::None { role, error })?,
-        });
-    }
-    let mut addresses = held.iter().filter_map(|held| held.local_addr().ok());
-    let mut next = || {
-        addresses
-            .next()
-            .expect("a bound listener has an address, and each role was bound")
-    };
-    Ok(names.map(|_| Place {
+            })
+    });
+    bound.collect()
+}
+
+fn placed<const N: usize>(names: [&str; N], addresses: &[SocketAddr]) -> [Place; N] {
+    let mut addresses = addresses.iter().copied();
+    let mut next = || addresses.next().expect("an address for each role");
+    names.map(|_| Place {
         admin: next(),
         metrics: next(),
         inbound: next(),
         outbound: next(),
         application: next(),
-    }))
-}
-
-fn bind(port: u16) -> io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+    })
 }
 
 #[cfg(test)]
@@ -91,20 +112,33 @@ mod tests {
 
     #[test]
     fn free_ports_differ() {
-        let places = places(["a", "b", "c"], None).unwrap();
+        let places = places(["a", "b", "c"], None, 7).unwrap();
         let all: HashSet<SocketAddr> = places
             .iter()
             .flat_map(|p| [p.admin, p.metrics, p.inbound, p.outbound, p.application])
             .collect();
         assert_eq!(all.len(), 15);
-        assert!(all.iter().all(|a| a.ip().is_loopback() && a.port() != 0));
+        assert!(
+            all.iter()
+                .all(|a| a.ip().is_loopback() && FREE.contains(&a.port()))
+        );
+    }
+
+    #[test]
+    fn demos_at_the_same_time_look_in_different_places() {
+        let [first] = places(["a"], None, 1000).unwrap();
+        let held = TcpListener::bind(first.outbound).unwrap();
+        let [again] = places(["a"], None, 1000).unwrap();
+        let [other] = places(["a"], None, 2000).unwrap();
+        assert!(again.admin != first.admin && other.admin != first.admin);
+        assert_eq!(held.local_addr().unwrap(), first.outbound);
     }
 
     #[test]
     fn a_taken_port_is_named_with_its_role_and_the_remedy() {
-        let taken = bind(0).unwrap();
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
-        let error = places(["web"], Some(port)).unwrap_err().to_string();
+        let error = places(["web"], Some(port), 0).unwrap_err().to_string();
         assert!(
             error.starts_with(&format!("port {port} (admin of web) cannot be used: "))
                 && error.contains("--ports-from"),
@@ -114,7 +148,7 @@ mod tests {
 
     #[test]
     fn ports_end_at_65535() {
-        let error = places(["a", "b", "c"], Some(65530)).unwrap_err();
+        let error = places(["a", "b", "c"], Some(65530), 0).unwrap_err();
         assert!(matches!(error, PortError::Beyond { needed: 15, .. }));
     }
 }

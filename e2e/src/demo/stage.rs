@@ -33,7 +33,7 @@ pub(super) struct Program {
 }
 
 fn members(from: Option<u16>) -> anyhow::Result<[Member; 3]> {
-    let [bot, web, voting] = ports::places(["bot", "web", "voting"], from)?;
+    let [bot, web, voting] = ports::places(["bot", "web", "voting"], from, std::process::id())?;
     let member = |name, place, calls| Member { name, place, calls };
     Ok([
         member("bot", bot, Some("web")),
