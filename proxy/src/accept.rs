@@ -123,17 +123,23 @@ pub async fn listen(
     purpose: Purpose,
     stop: CancellationToken,
 ) {
+    let mut rested = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => return,
         };
         match accepted {
-            Ok((stream, peer)) => admit(&worker, stream, peer, &purpose),
+            Ok((stream, peer)) => {
+                rested = false;
+                admit(&worker, stream, peer, &purpose);
+            }
             // The client gave up while it was queued: accept(2) says to go on.
             Err(error) if is_transient(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "accepting rests: the system has no room for another connection");
+                if !std::mem::replace(&mut rested, true) {
+                    tracing::warn!(%error, "accepting rests: the system has no room for another connection");
+                }
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
         }

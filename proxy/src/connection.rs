@@ -151,13 +151,16 @@ fn learn(worker: &Worker, routed: &Routed, detected: &Detected, dialed_at_once: 
 }
 
 /// Reads until the first request may be forwarded. Answers false when it never may: the
-/// client was refused, or is gone, and every account is closed.
+/// client was refused, or is gone, and every account is closed. Where the head takes as long
+/// as a request line may, the application is dialed without it: from there on it is the one
+/// that decides how long it waits for its clients.
 async fn first_head(
     worker: &Worker,
     routed: &mut Routed,
     up: &mut Flow,
     session: &mut Session,
 ) -> bool {
+    let deadline = tokio::time::Instant::now() + worker.config.detect.timeout;
     loop {
         let n = session.request_bytes(up.pending(), Instant::now());
         up.approve(n);
@@ -169,11 +172,12 @@ async fn first_head(
             return true;
         }
         let (mut from, _) = routed.stream.split();
-        let read = std::future::poll_fn(|cx| up.poll_read(cx, &mut from, &worker.pool)).await;
-        match read {
-            Ok(0) => session.client_eof(),
-            Ok(n) => routed.accepted.read(n),
-            Err(_gone) => return false,
+        let read = std::future::poll_fn(|cx| up.poll_read(cx, &mut from, &worker.pool));
+        match tokio::time::timeout_at(deadline, read).await {
+            Err(_slow) => return true,
+            Ok(Ok(0)) => session.client_eof(),
+            Ok(Ok(n)) => routed.accepted.read(n),
+            Ok(Err(_gone)) => return false,
         }
         if up.pending().is_empty() {
             return false;
@@ -191,6 +195,7 @@ async fn open_opaque(worker: &Worker, routed: Routed, mut detected: Detected) {
         Err(error) => {
             routed.book.tcp_error(Peer::Dst, error.class());
             reset(&routed.stream);
+            routed.accepted.close(Some(&error.into()));
         }
     }
 }

@@ -57,6 +57,15 @@ impl DialError {
     }
 }
 
+impl From<DialError> for io::Error {
+    fn from(error: DialError) -> Self {
+        match error {
+            DialError::Connect(_, cause) => cause,
+            DialError::Timeout(..) => io::ErrorKind::TimedOut.into(),
+        }
+    }
+}
+
 /// Opens a connection to `to`.
 pub async fn dial(to: SocketAddr, config: &Config) -> Result<TcpStream, DialError> {
     let socket = if to.is_ipv4() {

@@ -98,11 +98,10 @@ pub async fn wait(
         server_first: false,
         timed_out: false,
     };
-    let deadline = Instant::now() + config.timeout;
     if !dial_now {
         let first = first_bytes(client, &mut detected, pool);
         match timeout(config.silence, first).await {
-            Ok(read) => return rest(client, detected, read?, deadline, pool).await,
+            Ok(read) => return rest(client, detected, read?, config, pool).await,
             Err(_silence) => {}
         }
     }
@@ -120,7 +119,7 @@ pub async fn wait(
             Err(_) => First::Silence,
         },
     };
-    rest(client, detected, read, deadline, pool).await
+    rest(client, detected, read, config, pool).await
 }
 
 /// Who spoke first.
@@ -168,14 +167,16 @@ async fn first_bytes(client: &mut TcpStream, d: &mut Detected, pool: &Pool) -> i
     .await
 }
 
-/// Judges what was read, and waits for the rest of a request line.
+/// Judges what was read, and waits for the rest of a request line. The time for it runs from
+/// its first byte: a client may be silent for as long as it likes.
 async fn rest(
     client: &mut TcpStream,
     mut detected: Detected,
     mut first: First,
-    deadline: Instant,
+    config: &Config,
     pool: &Pool,
 ) -> io::Result<Detected> {
+    let deadline = Instant::now() + config.timeout;
     loop {
         detected.verdict = match first {
             First::Client => detect(detected.up.pending()),

@@ -63,7 +63,7 @@ pub async fn relay(mut pair: Pair, pool: &Pool, busy: Busy) {
         busy,
     };
     poll_fn(|cx| relay.poll(cx)).await;
-    let passes_reset = relay.server.broken && !relay.replied;
+    let passes_reset = relay.passes_reset();
     let (client_error, server_error) = relay.finish();
     if client_error.is_some() {
         reset(&pair.server);
@@ -122,16 +122,15 @@ impl Relay<'_> {
         }
         if self.up.approved().is_empty() && self.client.can_read() && !self.up.is_full() {
             moved |= self.client.read_into(&mut self.up, self.pool, cx);
+            if self.client.has_ended() {
+                self.first_eof.get_or_insert(Which::Client);
+                if let Some(session) = &mut self.session {
+                    session.client_eof();
+                }
+            }
             if moved {
                 self.approve_up();
             }
-        }
-        if self.client.has_ended() && self.first_eof.is_none() {
-            self.first_eof = Some(Which::Client);
-            if let Some(session) = &mut self.session {
-                session.client_eof();
-            }
-            moved |= self.approve_up();
         }
         moved | self.server.write_from(&mut self.up, cx)
     }
@@ -174,17 +173,28 @@ impl Relay<'_> {
         };
         self.down.approve(n);
         if self.server.has_ended() {
-            if self.first_eof.is_none() {
-                self.first_eof = Some(Which::Server);
+            self.first_eof.get_or_insert(Which::Server);
+            if self.owes_answer() {
+                // Half a head and an answer of the proxy's own would make neither.
+                self.down.drop_pending();
             }
             let pending = self.down.pending().len();
             self.down.approve(pending);
         }
     }
 
+    /// Whether the server has gone without the answer that the client still waits for.
+    fn owes_answer(&self) -> bool {
+        let owes = self
+            .session
+            .as_ref()
+            .is_some_and(Session::owes_first_answer);
+        owes && self.server.has_ended() && !self.client.has_ended()
+    }
+
     /// Answers in the server's place where the session says so.
     fn reply_once(&mut self) -> bool {
-        let Some(session) = &mut self.session else {
+        let Some(session) = &self.session else {
             return false;
         };
         if self.replied || self.client.has_ended() {
@@ -192,7 +202,7 @@ impl Relay<'_> {
         }
         let reply = match session.refusal() {
             Some(reply) => reply,
-            None if self.server.has_ended() && session.owes_first_answer() => Reply::Reset,
+            None if self.owes_answer() => Reply::Reset,
             None => return false,
         };
         self.down.append(self.pool, reply.bytes());
@@ -209,7 +219,8 @@ impl Relay<'_> {
         {
             session.server_eof(Instant::now());
         }
-        if self.up.is_empty() && (self.client.has_ended() || self.replied) {
+        let is_cut = self.session.as_ref().is_some_and(Session::is_cut);
+        if self.up.is_empty() && (self.client.has_ended() || self.replied || is_cut) {
             moved |= self.server.shut(cx);
         }
         let answered = self.replied || (self.server.has_ended() && !self.server.broken);
@@ -223,7 +234,7 @@ impl Relay<'_> {
         if self.client.error.is_some() {
             return true;
         }
-        if self.server.broken && !self.replied && self.down.is_empty() {
+        if self.passes_reset() && (self.server.broken || self.is_opaque()) {
             return true;
         }
         let answered = self.server.has_ended() || self.replied;
@@ -233,13 +244,25 @@ impl Relay<'_> {
         if self.client.has_ended() && self.up.is_empty() {
             return true;
         }
-        if self.session.as_ref().is_none_or(Session::is_opaque) && !self.replied {
+        if self.is_opaque() && !self.replied {
             return false;
         }
         let linger = self
             .linger
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
         linger.as_mut().poll(cx).is_ready()
+    }
+
+    /// Whether the client must learn that the server is gone: it was reset, or it has closed
+    /// and takes nothing of what the client still sends.
+    fn passes_reset(&self) -> bool {
+        let takes_nothing = self.server.has_ended() && self.server.error.is_some();
+        let is_unheard = takes_nothing && !self.client.has_ended();
+        (self.server.broken || is_unheard) && !self.replied && self.down.is_empty()
+    }
+
+    fn is_opaque(&self) -> bool {
+        self.session.as_ref().is_none_or(Session::is_opaque)
     }
 
     fn is_busy(&self) -> bool {
@@ -258,6 +281,7 @@ impl Relay<'_> {
         if let Some(session) = self.session {
             let is_clean = client.is_none() && server.is_none();
             let end = match self.first_eof {
+                _ if self.replied => End::Reset,
                 _ if session.is_tunnel() && is_clean => End::Complete,
                 _ if client.is_some() => End::Canceled,
                 Some(Which::Client) => End::Canceled,

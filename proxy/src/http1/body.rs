@@ -11,6 +11,8 @@ pub const MAX_CHUNK_LINE: usize = 4096;
 pub const MAX_TRAILERS: usize = super::MAX_HEAD;
 
 const GRPC_STATUS: &[u8] = b"grpc-status:";
+/// What a `grpc-status` that is no number counts as.
+pub(super) const UNKNOWN: u16 = 2;
 
 /// Where in the coding the next byte stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,9 +167,6 @@ impl ChunkReader {
             _ if self.matched < GRPC_STATUS.len() => {
                 let same = GRPC_STATUS[self.matched] == byte.to_ascii_lowercase();
                 self.matched = if same { self.matched + 1 } else { usize::MAX };
-                if self.matched == GRPC_STATUS.len() {
-                    self.grpc_status = Some(0);
-                }
             }
             b'0'..=b'9' if self.matched == GRPC_STATUS.len() => {
                 let status = self.grpc_status.unwrap_or_default();
@@ -176,6 +175,11 @@ impl ChunkReader {
                         .saturating_mul(10)
                         .saturating_add(u16::from(byte - b'0')),
                 );
+            }
+            b' ' | b'\t' => {}
+            _ if self.matched == GRPC_STATUS.len() => {
+                self.grpc_status = Some(UNKNOWN);
+                self.matched = usize::MAX;
             }
             _ => {}
         }

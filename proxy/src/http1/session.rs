@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::body::ChunkReader;
+use super::body::{ChunkReader, UNKNOWN};
 use super::exchange::{End, Exchange};
 use super::reply::Reply;
 use super::request::{self, ParsedRequest, RequestHead};
@@ -33,6 +33,8 @@ enum State {
     Held,
     /// Requests only: refused, nothing more is read.
     Refused(Reply),
+    /// Requests only: as refused, but the application has answered already or begun to.
+    Cut,
     /// Bytes pass unread until the end.
     Opaque,
 }
@@ -48,6 +50,10 @@ pub struct Session {
     completed: u64,
     /// Requests were held back and may go on now.
     resumed: bool,
+    /// Bytes of an incomplete request head that were parsed in vain.
+    tried: usize,
+    /// The client has closed its side.
+    client_ended: bool,
     ledger: HttpLedger,
 }
 
@@ -60,6 +66,8 @@ impl Session {
             tunnel: false,
             completed: 0,
             resumed: false,
+            tried: 0,
+            client_ended: false,
             ledger,
         }
     }
@@ -77,7 +85,7 @@ impl Session {
                     Err(_) => self.refuse_body(now),
                 },
                 State::Opaque | State::UntilClose => rest.len(),
-                State::Held | State::Refused(_) => 0,
+                State::Held | State::Refused(_) | State::Cut => 0,
             };
             at += n;
             self.end_of_request_body();
@@ -121,7 +129,12 @@ impl Session {
 
     /// Whether the client has been refused: nothing of it is read any more.
     pub fn is_refused(&self) -> bool {
-        matches!(self.requests, State::Refused(_))
+        matches!(self.requests, State::Refused(_) | State::Cut)
+    }
+
+    /// Whether the server, too, is to learn that no more requests come.
+    pub fn is_cut(&self) -> bool {
+        matches!(self.requests, State::Cut)
     }
 
     /// The proxy's own answer, once every request before the refused one is answered.
@@ -143,9 +156,7 @@ impl Session {
 
     /// The client has closed its side: what it sent of a head goes on as it is.
     pub fn client_eof(&mut self) {
-        if matches!(self.requests, State::Head | State::Held) {
-            self.requests = State::Opaque;
-        }
+        self.client_ended = true;
     }
 
     /// Whether the first answer of this connection never came: the client can be told.
@@ -185,9 +196,20 @@ impl Session {
         if self.exchanges.len() >= MAX_PIPELINE {
             return 0;
         }
+        if !self.is_worth_parsing(bytes) {
+            return 0;
+        }
+        let tried = std::mem::replace(&mut self.tried, 0);
         match request::parse(bytes) {
             ParsedRequest::Incomplete if bytes.len() >= MAX_HEAD => self.refuse(Reply::TooLarge),
-            ParsedRequest::Incomplete => 0,
+            ParsedRequest::Incomplete if self.client_ended => {
+                self.requests = State::Opaque;
+                bytes.len()
+            }
+            ParsedRequest::Incomplete => {
+                self.tried = bytes.len().max(tried);
+                0
+            }
             ParsedRequest::Ambiguous(_) => self.refuse(Reply::BadRequest),
             ParsedRequest::Unparsed(why) => {
                 self.ledger.unparsed(why);
@@ -196,6 +218,16 @@ impl Session {
             }
             ParsedRequest::Head(head) => self.open_exchange(&head, now),
         }
+    }
+
+    /// Whether these bytes of a head may say more than those that were tried before: only the
+    /// end of a line does. A client that sends single bytes does not have each of them cost a
+    /// look at the whole head.
+    fn is_worth_parsing(&self, bytes: &[u8]) -> bool {
+        let is_last = self.client_ended || bytes.len() >= MAX_HEAD;
+        let has_doubled = bytes.len() >= 2 * self.tried;
+        let fresh = bytes.get(self.tried..).unwrap_or(bytes);
+        is_last || has_doubled || memchr::memchr(b'\n', fresh).is_some()
     }
 
     fn open_exchange(&mut self, head: &RequestHead<'_>, now: Instant) -> usize {
@@ -234,9 +266,7 @@ impl Session {
 
     fn response_head(&mut self, bytes: &[u8], now: Instant) -> usize {
         let Some(exchange) = self.exchanges.front_mut() else {
-            // An answer to no request (a 408 before a close, say), or to one that was not parsed.
-            self.responses = State::Opaque;
-            return bytes.len();
+            return self.unsolicited(bytes, now);
         };
         let head = match response::parse(bytes, exchange.is_head) {
             ParsedResponse::Incomplete if bytes.len() < MAX_HEAD => return 0,
@@ -260,6 +290,21 @@ impl Session {
         }
         self.follow_body(&head, now);
         head.len
+    }
+
+    /// Bytes of the server while no request waits: an answer to none (a 408 before a close,
+    /// say), or to one that was not parsed. Which answer is whose cannot be told from here.
+    fn unsolicited(&mut self, bytes: &[u8], now: Instant) -> usize {
+        // An empty line too many after a body means nothing (RFC 9112 section 2.2).
+        let empty = bytes.iter().take_while(|b| b"\r\n".contains(b)).count();
+        if empty > 0 {
+            return empty;
+        }
+        if matches!(self.requests, State::Opaque) {
+            self.responses = State::Opaque;
+            return bytes.len();
+        }
+        self.stop_following("unsolicited response", bytes, now)
     }
 
     fn follow_body(&mut self, head: &ResponseHead<'_>, now: Instant) {
@@ -317,15 +362,18 @@ impl Session {
             && let Some(exchange) = self.exchanges.pop_back()
         {
             exchange.end(now, End::Replied(reply.status(), ""));
+            return self.refuse(reply);
         }
-        self.refuse(reply)
+        self.ledger.unparsed("request chunk");
+        self.requests = State::Cut;
+        0
     }
 
     /// Passes the server's bytes unread from here; what was under way stays unknown.
     fn stop_following(&mut self, why: &'static str, bytes: &[u8], now: Instant) -> usize {
         self.ledger.unparsed(why);
         self.responses = State::Opaque;
-        if !matches!(self.requests, State::Refused(_)) {
+        if !self.is_refused() {
             self.requests = State::Opaque;
             self.resumed = true;
         }
@@ -347,12 +395,12 @@ fn is_interim(status: u16) -> bool {
     (100..200).contains(&status) && status != 101
 }
 
-/// A `grpc-status` value; what is not a number counts as UNKNOWN (2).
+/// A `grpc-status` value; what is not a number counts as UNKNOWN.
 fn grpc_code(value: &[u8]) -> u16 {
     std::str::from_utf8(value)
         .ok()
         .and_then(|v| v.trim().parse().ok())
-        .unwrap_or(2)
+        .unwrap_or(UNKNOWN)
 }
 
 #[cfg(test)]

@@ -37,6 +37,18 @@ impl Proxy {
         })
     }
 
+    /// In front of an application, waiting this long for a first head.
+    pub(crate) fn impatient(application: SocketAddr, wait: Duration) -> Self {
+        let server = Server::new("kuma.io", "dataplane", "web", application.port());
+        let mut config = worker::Config::default();
+        config.detect.timeout = wait;
+        let aim = Aim::Application {
+            addr: application,
+            server,
+        };
+        Self::start_with(aim, config)
+    }
+
     /// In front of a service with these endpoints.
     pub(crate) fn outbound(endpoints: &[SocketAddr]) -> Self {
         let endpoints = endpoints
@@ -49,6 +61,10 @@ impl Proxy {
     }
 
     fn start(aim: Aim) -> Self {
+        Self::start_with(aim, worker::Config::default())
+    }
+
+    fn start_with(aim: Aim, served: worker::Config) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket option");
         let addr = listener.local_addr().expect("an address");
@@ -63,7 +79,7 @@ impl Proxy {
         let settings = Settings::parse(r#"{"version":1,"mesh":"default"}"#).expect("settings");
         let (stop, gauge) = (CancellationToken::new(), Gauge::default());
         let start = Start {
-            config: worker::Config::default(),
+            config: served,
             seat: seats.remove(0),
             plans: vec![Plan { listener, aim }],
             settings: watch::channel(Arc::new(settings)).1,

@@ -101,3 +101,22 @@ async fn a_client_that_only_closes_is_opaque() {
     drop(accepted);
     client.read_to_end(&mut rest).await.expect("read");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_time_for_a_request_line_begins_with_its_first_byte() {
+    let (mut client, mut accepted) = pair().await;
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let target = server.local_addr().expect("an address");
+    let speak = async {
+        let _dialed = server.accept().await.expect("accept");
+        tokio::time::sleep(Config::default().timeout * 3).await;
+        for part in ["GET / HT", "TP/1.1\r\n"] {
+            client.write_all(part.as_bytes()).await.expect("write");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    let config = Config::default();
+    let (detected, ()) = tokio::join!(run(&mut accepted, target, &config), speak);
+    assert_eq!(detected.verdict, Verdict::Http1);
+    assert!(!detected.timed_out);
+}

@@ -21,7 +21,10 @@ pub(super) struct Half<'a> {
     eof: bool,
     /// Our sending half is closed, or has failed.
     shut: bool,
-    /// Reading failed: the peer has reset the connection.
+    /// Writing failed because the peer has reset the connection. The system tells that once, so
+    /// the next read says only that nothing more comes.
+    reset: bool,
+    /// The peer has reset the connection, and all that it sent before has been read.
     pub(super) broken: bool,
     /// What ended the socket, if it was an error.
     pub(super) error: Option<io::Error>,
@@ -36,6 +39,7 @@ impl<'a> Half<'a> {
             side,
             eof: false,
             shut: false,
+            reset: false,
             broken: false,
             error: None,
         }
@@ -58,7 +62,10 @@ impl<'a> Half<'a> {
     pub(super) fn read_into(&mut self, flow: &mut Flow, pool: &Pool, cx: &mut Context<'_>) -> bool {
         match flow.poll_read(cx, &mut self.read, pool) {
             Poll::Pending => return false,
-            Poll::Ready(Ok(0)) => self.eof = true,
+            Poll::Ready(Ok(0)) => {
+                self.eof = true;
+                self.broken = self.reset;
+            }
             Poll::Ready(Ok(n)) => self.side.read(n),
             Poll::Ready(Err(error)) => {
                 self.eof = true;
@@ -86,6 +93,8 @@ impl<'a> Half<'a> {
                 }
                 Poll::Ready(Err(error)) => {
                     self.shut = true;
+                    // EPIPE is the reset of a peer that had closed as it should before.
+                    self.reset = error.kind() != io::ErrorKind::BrokenPipe;
                     self.error.get_or_insert(error);
                     flow.clear();
                 }

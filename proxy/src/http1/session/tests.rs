@@ -8,6 +8,8 @@ use crate::http1::reply::Reply;
 use crate::record::{Book, HttpLedger, Labels, Subject};
 use crate::telemetry::{self, Selection, Telemetry};
 
+mod edges;
+
 struct Bench {
     session: Session,
     telemetry: Telemetry,
