@@ -177,6 +177,7 @@ struct Row {
     success: f64,
     p50: f64,
     p99: f64,
+    open: f64,
     bytes_in: f64,
     requests: f64,
 }
@@ -196,7 +197,7 @@ fn row(line: &str) -> Option<((String, String, String), Row)> {
         .iter()
         .map(|word| word.trim_end_matches('%').parse().ok())
         .collect::<Option<_>>()?;
-    let [rate, success, p50, p99, _, bytes_in, _, requests] = numbers[..] else {
+    let [rate, success, p50, p99, open, bytes_in, _, requests] = numbers[..] else {
         return None;
     };
     let key = [proxy, direction, authority].map(|word| (*word).to_owned());
@@ -205,6 +206,7 @@ fn row(line: &str) -> Option<((String, String, String), Row)> {
         success,
         p50,
         p99,
+        open,
         bytes_in,
         requests,
     };
@@ -258,6 +260,7 @@ fn the_table_agrees_with_what_the_proxies_publish() {
         );
         // Of 25 votes one takes 150 ms.
         assert!(row.p50 > 0.0 && row.p50 <= row.p99, "{key:?}: {row:?}");
+        assert!(row.open > 0.0, "{key:?}: {row:?}");
         assert!(row.p99 > 100.0 && row.bytes_in > 0.0, "{key:?}: {row:?}");
     }
 }

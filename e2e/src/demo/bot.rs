@@ -43,8 +43,7 @@ impl Bot {
     }
 
     /// Sends so many requests a second, whatever becomes of each, until it rests.
-    pub(super) async fn visit(self: Arc<Self>, web: Client, rate: u32, crew: Crew) {
-        let web = Arc::new(web);
+    pub(super) async fn visit(self: Arc<Self>, web: Arc<Client>, rate: u32, crew: Crew) {
         let mut turns = interval(Duration::from_secs(1) / rate);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -80,9 +80,14 @@ impl Stage {
         let mut histories = <[History; 3]>::default();
         self.scrape(&mut histories).await?;
         let [bot, ..] = &self.members;
+        // Held here too, so that its connections are still open in the last table.
         let web = Client::new(bot.place.outbound, "web", self.crew.clone());
-        self.crew
-            .spawn(Arc::clone(&self.bot).visit(web, program.rate, self.crew.clone()));
+        let web = Arc::new(web);
+        self.crew.spawn(Arc::clone(&self.bot).visit(
+            Arc::clone(&web),
+            program.rate,
+            self.crew.clone(),
+        ));
         let watched = self.watch(&mut histories, program.silent);
         match program.duration {
             Some(duration) => timeout(duration, watched).await.unwrap_or(Ok(()))?,
