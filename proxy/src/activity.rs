@@ -28,14 +28,12 @@ impl Activity {
         Self(Rc::new(gauge))
     }
 
-    /// A mark for one connection, busy from the start: what it carries is not known yet.
+    /// A mark for one connection, idle until it is set.
     pub fn begin(&self) -> Busy {
-        let mut busy = Busy {
+        Busy {
             activity: self.clone(),
             is_busy: false,
-        };
-        busy.set(true);
-        busy
+        }
     }
 
     fn add(&self, up: bool) {
@@ -81,7 +79,10 @@ mod tests {
         let gauge = Gauge::default();
         let activity = Activity::new(gauge.clone());
         let mut one = activity.begin();
-        let two = activity.begin();
+        let mut two = activity.begin();
+        assert_eq!(gauge.get(), 0);
+        one.set(true);
+        two.set(true);
         assert_eq!(gauge.get(), 2);
         one.set(false);
         one.set(false);

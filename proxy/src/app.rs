@@ -48,7 +48,7 @@ pub struct Config {
     pub drain: drain::Config,
 }
 
-/// Why a proxy could not start.
+/// Why a proxy could not start, or not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(
@@ -57,6 +57,8 @@ pub enum StartError {
     Listen { addr: SocketAddr, error: io::Error },
     #[error(transparent)]
     Admin(#[from] admin::BindError),
+    #[error("a worker could not run: {0}")]
+    Worker(io::Error),
 }
 
 /// The real addresses of a bound proxy.
@@ -132,7 +134,10 @@ impl App {
     }
 
     /// Serves until `terminate`, then drains; a second `terminate` ends it at once.
-    pub async fn serve(self, mut terminate: mpsc::Receiver<()>) {
+    ///
+    /// # Errors
+    /// When a worker could not run: its traffic would wait for ever, so everything ends.
+    pub async fn serve(self, mut terminate: mpsc::Receiver<()>) -> Result<(), StartError> {
         let Self {
             config,
             admin,
@@ -151,6 +156,7 @@ impl App {
             settings: settings.clone(),
             handoff,
             stop: stop.clone(),
+            ended: CancellationToken::new(),
         };
         let seats = seats.into_iter().zip(pulses).zip(gauges.iter().cloned());
         let workers: Vec<_> = plans
@@ -171,16 +177,21 @@ impl App {
         if config.beats {
             tasks.spawn(beat(heart, is_draining, stop.child_token()));
         }
-        terminate.recv().await;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            () = template.ended.cancelled() => {}
+        }
         draining.send_replace(true);
         tokio::select! {
             left = drain::drain(&gauges, config.drain) => tracing::info!(left, "drained"),
             Some(()) = terminate.recv() => tracing::info!("ends without draining"),
+            () = template.ended.cancelled() => {}
         }
         stop.cancel();
-        join(workers);
+        let ended = join(workers);
         tasks.close();
         tasks.wait().await;
+        ended
     }
 }
 
@@ -190,6 +201,8 @@ struct Template {
     settings: watch::Receiver<Arc<Settings>>,
     handoff: mpsc::Sender<Handoff>,
     stop: CancellationToken,
+    /// Cancelled by the first worker that ends, however it does.
+    ended: CancellationToken,
 }
 
 impl Template {
@@ -210,7 +223,11 @@ impl Template {
             pulse,
             stop: self.stop.clone(),
         };
-        std::thread::spawn(move || worker::run(start))
+        let ended = self.ended.clone();
+        std::thread::spawn(move || {
+            let _ended = ended.drop_guard();
+            worker::run(start)
+        })
     }
 }
 
@@ -270,12 +287,13 @@ async fn sweep(telemetry: Telemetry, stop: CancellationToken) {
     }
 }
 
-fn join(workers: Vec<JoinHandle<io::Result<()>>>) {
-    for worker in workers {
-        match worker.join() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "a worker could not run"),
-            Err(_) => tracing::error!("a worker panicked"),
-        }
-    }
+/// Waits for all workers; answers the first failure.
+fn join(workers: Vec<JoinHandle<io::Result<()>>>) -> Result<(), StartError> {
+    let panicked = |_| Err(io::Error::other("it panicked"));
+    let ends: Vec<_> = workers
+        .into_iter()
+        .map(|worker| worker.join().unwrap_or_else(panicked))
+        .collect();
+    let all: io::Result<()> = ends.into_iter().collect();
+    all.map_err(StartError::Worker)
 }

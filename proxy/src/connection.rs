@@ -62,6 +62,8 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         Ok(detected) => detected,
         Err(error) => return routed.accepted.close(Some(&error)),
     };
+    // Until here nobody has said anything that its end could break.
+    routed.busy.set(true);
     routed.accepted.read(detected.up.pending().len());
     learn(&worker, &routed, &detected, dial_now);
     let session = match detected.verdict {

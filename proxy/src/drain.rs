@@ -67,7 +67,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_busy_one_ends_with_its_last_connection() {
         let gauge = Gauge::default();
-        let busy = Activity::new(gauge.clone()).begin();
+        let mut busy = Activity::new(gauge.clone()).begin();
+        busy.set(true);
         let start = Instant::now();
         let gauges = [gauge];
         let end = async {
@@ -82,7 +83,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_limits_hold() {
         let gauge = Gauge::default();
-        let _busy = Activity::new(gauge.clone()).begin();
+        let mut busy = Activity::new(gauge.clone()).begin();
+        busy.set(true);
         let start = Instant::now();
         assert_eq!(drain(&[gauge], Config::default()).await, 1);
         assert_eq!(start.elapsed().as_secs(), 30);

@@ -18,7 +18,7 @@ const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCA
 struct Running {
     bound: Bound,
     terminate: mpsc::Sender<()>,
-    served: tokio::task::JoinHandle<()>,
+    served: tokio::task::JoinHandle<Result<(), app::StartError>>,
 }
 
 fn start(application: SocketAddr, workers: usize) -> Running {
@@ -118,7 +118,8 @@ async fn traffic_shows_on_the_admin_port_summed_over_all_workers() {
     tokio::time::timeout(DEADLINE, proxy.served)
         .await
         .expect("it ends")
-        .expect("no panic");
+        .expect("no panic")
+        .expect("it served");
 }
 
 #[tokio::test]
@@ -155,7 +156,8 @@ async fn a_request_under_way_is_finished_and_new_ones_are_served_meanwhile() {
     tokio::time::timeout(DEADLINE, proxy.served)
         .await
         .expect("it ends")
-        .expect("no panic");
+        .expect("no panic")
+        .expect("it served");
 }
 
 #[tokio::test]
@@ -171,7 +173,8 @@ async fn an_idle_connection_does_not_hold_the_end_up() {
     tokio::time::timeout(Duration::from_secs(5), proxy.served)
         .await
         .expect("it ends")
-        .expect("no panic");
+        .expect("no panic")
+        .expect("it served");
 }
 
 #[tokio::test]
@@ -189,4 +192,44 @@ async fn a_taken_port_is_a_clear_error() {
         .map(|_| ())
         .expect_err("taken");
     assert!(error.to_string().contains(&addr.to_string()), "{error}");
+}
+
+/// Starts the binary with so few file descriptors, and waits until it has ended or accepts.
+async fn ends_or_accepts(descriptors: u32) -> Option<i32> {
+    let port = std::net::TcpListener::bind(LOOPBACK)
+        .and_then(|l| l.local_addr())
+        .expect("a free port")
+        .port();
+    let dataplane = format!(
+        "{{type: Dataplane, mesh: default, name: web, networking: {{address: 127.0.0.1, inbound: [{{port: {port}, servicePort: 1, tags: {{kuma.io/service: web}}}}]}}}}"
+    );
+    let limit = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+    let mut proxy = std::process::Command::new("sh")
+        .args(["-c", &limit, env!("CARGO_BIN_EXE_weir-proxy"), "run"])
+        .args(["--admin-addr", "127.0.0.1:0", "--dataplane", &dataplane])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("a shell");
+    let start = std::time::Instant::now();
+    let mut status = None;
+    let listens = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    while status.is_none() && TcpStream::connect(listens).await.is_err() {
+        assert!(
+            start.elapsed() < DEADLINE,
+            "{descriptors} descriptors: it neither serves nor ends"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        status = proxy.try_wait().expect("a child");
+    }
+    let _ended = proxy.kill();
+    proxy.wait().expect("a child");
+    status.and_then(|s| s.code())
+}
+
+#[tokio::test]
+async fn a_proxy_whose_worker_cannot_run_ends() {
+    for descriptors in 10..20 {
+        let status = ends_or_accepts(descriptors).await;
+        assert_ne!(status, Some(0), "{descriptors} descriptors");
+    }
 }

@@ -53,11 +53,11 @@ async fn serve(config: Config, sources: Sources) -> anyhow::Result<()> {
             }
         }
     });
-    app.serve(terminate).await;
+    let served = app.serve(terminate).await;
     stop.cancel();
     tasks.close();
     tasks.wait().await;
-    Ok(())
+    Ok(served?)
 }
 
 fn announce(app: &App) {

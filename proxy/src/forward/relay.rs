@@ -31,6 +31,10 @@ use half::Half;
 /// the proxy closes it too. Nothing can be answered on it any more.
 pub const LINGER: Duration = Duration::from_secs(10);
 
+/// How often a client that is not read from, because its server does not read, is looked at:
+/// one that was reset must not pin its server.
+pub const VIGIL: Duration = Duration::from_secs(1);
+
 /// A connection pair, ready to be relayed.
 pub struct Pair {
     pub client: TcpStream,
@@ -59,6 +63,7 @@ pub async fn relay(mut pair: Pair, pool: &Pool, busy: Busy) {
         first_eof: None,
         replied: false,
         linger: None,
+        vigil: None,
         pool,
         busy,
     };
@@ -91,6 +96,8 @@ struct Relay<'a> {
     /// The proxy has answered in the server's place: the connection ends.
     replied: bool,
     linger: Option<Pin<Box<Sleep>>>,
+    /// Runs while the client is not read from, and a little longer.
+    vigil: Option<Pin<Box<Sleep>>>,
     pool: &'a Pool,
     busy: Busy,
 }
@@ -104,7 +111,7 @@ impl Relay<'_> {
             if self.is_over(cx) {
                 return Poll::Ready(());
             }
-            if !moved {
+            if !moved && !self.keep_vigil(cx) {
                 break;
             }
         }
@@ -208,6 +215,28 @@ impl Relay<'_> {
         self.down.append(self.pool, reply.bytes());
         self.replied = true;
         true
+    }
+
+    /// Looks at the client now and then while it is not read from. Answers whether it is gone.
+    fn keep_vigil(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some(vigil) = &mut self.vigil
+            && vigil.as_mut().poll(cx).is_pending()
+        {
+            // Left to run where the server reads on: a busy connection sets no timer twice.
+            return false;
+        }
+        let has_waited = self.vigil.take().is_some();
+        let holds = !self.up.approved().is_empty() || self.up.is_full();
+        if !(holds && self.client.can_read()) {
+            return false;
+        }
+        if has_waited && self.client.find_reset() {
+            return true;
+        }
+        let mut vigil = Box::pin(tokio::time::sleep(VIGIL));
+        let is_elapsed = vigil.as_mut().poll(cx).is_ready();
+        self.vigil = Some(vigil);
+        is_elapsed
     }
 
     /// Passes an end on, once everything before it is written.

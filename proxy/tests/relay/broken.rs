@@ -191,3 +191,27 @@ async fn a_connection_reset_for_a_failed_dial_is_closed_as_failed() {
     ];
     proxy.counts("tcp_close_total", &row, 1.0).await;
 }
+
+#[tokio::test]
+async fn a_client_that_is_reset_does_not_stay_because_its_server_is_deaf() {
+    let serve = |stream: TcpStream| async move {
+        std::future::pending::<()>().await;
+        drop(stream);
+    };
+    let proxy = Proxy::inbound(application(serve).await);
+    for first in [
+        &b"\x01"[..],
+        b"POST / HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n",
+    ] {
+        let mut client = proxy.connect().await;
+        client.write_all(first).await.expect("written");
+        let fill = async { while client.write_all(&[7; 65536]).await.is_ok() {} };
+        let full = tokio::time::timeout(Duration::from_secs(1), fill).await;
+        full.expect_err("nobody reads");
+        set_reset(&client);
+        drop(client);
+        proxy.counts("tcp_open_connections", &[], 0.0).await;
+    }
+    let closes = ["peer=\"src\"", "errno=\"ECONNRESET\""];
+    proxy.counts("tcp_close_total", &closes, 2.0).await;
+}

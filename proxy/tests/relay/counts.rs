@@ -110,6 +110,8 @@ async fn many_requests_on_many_connections_add_up() {
 async fn only_what_is_under_way_keeps_the_proxy() {
     let proxy = Proxy::inbound(application(|s| answer_heads(s, OK)).await);
     let mut client = proxy.connect().await;
+    proxy.counts("tcp_open_total", &[], 1.0).await;
+    assert_eq!(proxy.gauge.get(), 0, "nobody has said anything");
     client
         .write_all(b"GET / HTTP/1.1\r\n")
         .await

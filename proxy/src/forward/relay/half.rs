@@ -58,6 +58,16 @@ impl<'a> Half<'a> {
         self.shut
     }
 
+    /// Looks for an error without reading: where nothing is read, nothing else tells that the
+    /// peer has reset the connection. Answers whether it has.
+    pub(super) fn find_reset(&mut self) -> bool {
+        let Ok(Some(error)) = self.read.as_ref().take_error() else {
+            return false;
+        };
+        self.error.get_or_insert(error);
+        true
+    }
+
     /// Reads once. Answers whether anything happened, an end or an error included.
     pub(super) fn read_into(&mut self, flow: &mut Flow, pool: &Pool, cx: &mut Context<'_>) -> bool {
         match flow.poll_read(cx, &mut self.read, pool) {
