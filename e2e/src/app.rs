@@ -48,11 +48,13 @@ pub enum Role {
         #[arg(long, default_value_t = 5)]
         timeout_seconds: u64,
     },
-    /// Connect, wait for the peer to close or speak, and print which it was
+    /// Connect, wait for the peer to close or speak, print what happened, and stay a while
     TcpConnect {
         address: String,
         #[arg(long, default_value_t = 5)]
         timeout_seconds: u64,
+        #[arg(long, default_value_t = 0)]
+        linger_seconds: u64,
     },
     /// Send bytes as they are to an address and print the answer up to its end
     Raw {
@@ -107,7 +109,11 @@ async fn play(role: Role) -> anyhow::Result<()> {
         Role::TcpConnect {
             address,
             timeout_seconds,
-        } => tcp::connect(&address, Duration::from_secs(timeout_seconds)).await,
+            linger_seconds,
+        } => {
+            tcp::connect(&address, Duration::from_secs(timeout_seconds)).await;
+            sleep(linger_seconds).await
+        }
         Role::Raw {
             address,
             bytes,
@@ -115,11 +121,13 @@ async fn play(role: Role) -> anyhow::Result<()> {
         } => tcp::raw(&address, &bytes, Duration::from_secs(timeout_seconds)).await,
         Role::FirstByte { address, count } => tcp::first_byte(&address, count).await,
         Role::Identity { web, echo, greeter } => identity::check(&web, &echo, &greeter).await,
-        Role::Sleep { seconds } => {
-            tokio::time::sleep(Duration::from_secs(seconds)).await;
-            Ok(())
-        }
+        Role::Sleep { seconds } => sleep(seconds).await,
     }
+}
+
+async fn sleep(seconds: u64) -> anyhow::Result<()> {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    Ok(())
 }
 
 async fn listen(port: u16) -> anyhow::Result<TcpListener> {

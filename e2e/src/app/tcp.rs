@@ -39,9 +39,12 @@ pub(super) async fn dial(address: &str, limit: Duration) -> anyhow::Result<TcpSt
     Ok(stream)
 }
 
-/// Connects and prints `closed`, `reset`, `spoke` or `silent`; fails when there is no connection.
-pub(super) async fn connect(address: &str, limit: Duration) -> anyhow::Result<()> {
-    let mut stream = dial(address, limit).await?;
+/// Connects and prints what happened: `closed`, `reset`, `spoke`, `silent`, or why it could not connect.
+pub(super) async fn connect(address: &str, limit: Duration) {
+    let mut stream = match dial(address, limit).await {
+        Ok(stream) => stream,
+        Err(error) => return println!("{error:#}"),
+    };
     let mut byte = [0];
     let outcome = match timeout(limit, stream.read(&mut byte)).await {
         Err(_) => "silent",
@@ -50,7 +53,6 @@ pub(super) async fn connect(address: &str, limit: Duration) -> anyhow::Result<()
         Ok(Err(_)) => "reset",
     };
     println!("{outcome}");
-    Ok(())
 }
 
 /// Sends the bytes, closes its half and prints all of the answer.

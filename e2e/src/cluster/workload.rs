@@ -27,6 +27,7 @@ fn container(name: &str, args: &[String]) -> Value {
     json!({
         "name": name, "image": IMAGE, "imagePullPolicy": "Never", "args": args,
         "securityContext": {"allowPrivilegeEscalation": false},
+        "env": [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
     })
 }
 
@@ -39,7 +40,8 @@ fn owned(args: &[&str]) -> Vec<String> {
 }
 
 impl Workload {
-    /// A pod with the label `app` whose one container, `app`, runs `weir-app` with these arguments.
+    /// A pod with the label `app` whose one container, `app`, runs `weir-app` with these arguments, in
+    /// which `$(POD_IP)` is the pod's address.
     pub fn new(name: &str, args: &[&str]) -> Self {
         Self {
             name: name.to_owned(),

@@ -1,1 +1,36 @@
-//! The stories: what Weir promises, told on a real cluster on which `kubectl apply -k manifests` was run.
+//! The stories: what Weir promises, told on a real cluster (`e2e/up`) on which it was installed by
+//! `kubectl apply -k manifests`. `e2e/test --only weir,stories` runs them on the cluster that is up.
+//! Most run side by side; one that measures time, or takes a part of Weir away, runs alone.
+
+mod bad_input;
+mod jobs;
+mod never_in_the_way;
+mod operator_down;
+mod pod_start;
+mod probes;
+mod untouched;
+mod vote_bot;
+
+use tokio::sync::RwLock;
+use weir_e2e::cluster::{Injection, Story, tell};
+
+/// Held for reading by stories that may run side by side, for writing by one that must be alone.
+static CLUSTER: RwLock<()> = RwLock::const_new(());
+
+/// Tells a story beside others, in a namespace whose pods get the proxy.
+async fn beside_others(
+    name: &str,
+    story: impl AsyncFnOnce(&Story) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let _shared = CLUSTER.read().await;
+    tell(name, Injection::Enabled, story).await
+}
+
+/// Tells a story while no other is told, in a namespace whose pods get the proxy.
+async fn alone(
+    name: &str,
+    story: impl AsyncFnOnce(&Story) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let _alone = CLUSTER.write().await;
+    tell(name, Injection::Enabled, story).await
+}

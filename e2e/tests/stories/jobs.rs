@@ -1,0 +1,117 @@
+//! A Job with the proxy ends when its own container ends, and is measured while it runs.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use futures::{StreamExt as _, pin_mut};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::ListParams;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use tokio::time::{Instant, timeout};
+use weir_crds::names;
+use weir_e2e::cluster::pod::{container_status, ip, name, phase};
+use weir_e2e::cluster::{Story, Workload, eventually};
+
+use crate::beside_others;
+
+/// How long the pod may outlive its container.
+const LATEST: Duration = Duration::from_secs(2);
+
+const REQUESTS: f64 = 100.0;
+
+#[tokio::test]
+async fn a_job_completes_when_its_container_does() -> anyhow::Result<()> {
+    beside_others("job", async |story| {
+        let web = story.start(&Workload::web("web").pod()).await?;
+        let url = format!("http://{}:8080/ok", ip(&web));
+        // Ten seconds of requests, in which it can be scraped.
+        let args = ["bot", &url, "--requests", "100", "--rate", "10"];
+        story.create(&Workload::new("count", &args).job()).await?;
+        let pod = pod_of_the_job(story).await?;
+        scraped_while_it_runs(story, &pod).await?;
+        let ended = completes_in_time(story, &pod).await?;
+        let report = story.report(name(&ended), Duration::from_secs(5)).await?;
+        ensure!(report.succeeded == report.sent, "{report:?}");
+        let served = story
+            .scrape("web")
+            .await?
+            .sum("request_total", &[("direction", "inbound")]);
+        ensure!(served == REQUESTS, "the server counted {served} requests");
+        Ok(())
+    })
+    .await
+}
+
+async fn pod_of_the_job(story: &Story) -> anyhow::Result<String> {
+    let pods = story.api::<Pod>();
+    let of_the_job = ListParams::default().labels("job-name=count");
+    let limit = Duration::from_secs(20);
+    let pod = eventually("the Job's pod", limit, async || {
+        let list = pods.list(&of_the_job).await?;
+        list.items.into_iter().next().context("none is there")
+    })
+    .await?;
+    let labels = pod.metadata.labels.as_ref().context("it has no labels")?;
+    let owner = labels.get(names::PROXY_JOB).map(String::as_str);
+    ensure!(owner == Some("count"), "{} is {owner:?}", names::PROXY_JOB);
+    Ok(name(&pod).to_owned())
+}
+
+async fn scraped_while_it_runs(story: &Story, pod: &str) -> anyhow::Result<()> {
+    eventually("a scrape of the Job", Duration::from_secs(30), async || {
+        let scrape = story.scrape(pod).await?;
+        let requests = scrape.sum("request_total", &[("direction", "outbound")]);
+        ensure!(
+            requests > 0.0 && requests < REQUESTS,
+            "{requests} requests so far"
+        );
+        Ok(())
+    })
+    .await
+}
+
+/// Watches the pod: the moment its container has ended, and the moment the pod is Completed.
+async fn completes_in_time(story: &Story, pod: &str) -> anyhow::Result<Pod> {
+    let only = watcher::Config::default().fields(&format!("metadata.name={pod}"));
+    let changes = watcher(story.api::<Pod>(), only).applied_objects();
+    pin_mut!(changes);
+    let mut seen_ended = None;
+    let watch = async {
+        while let Some(pod) = changes.next().await {
+            let pod = pod?;
+            if seen_ended.is_none() && finished(&pod, "app").is_some() {
+                seen_ended = Some(Instant::now());
+            }
+            if phase(&pod) == "Succeeded" {
+                return Ok(pod);
+            }
+        }
+        bail!("the watch ended")
+    };
+    let pod = timeout(Duration::from_secs(60), watch)
+        .await
+        .context("it never completed")??;
+    let after = seen_ended.context("its container never ended")?.elapsed();
+    let (app, proxy) = (finished(&pod, "app"), finished(&pod, names::SIDECAR));
+    println!(
+        "the container ended at {app:?}, the proxy at {proxy:?}, Completed was seen {after:?} later"
+    );
+    ensure!(
+        after <= LATEST,
+        "Completed was seen {after:?} after the container's end"
+    );
+    // Whole seconds, as the kubelet tells them.
+    let app = app.context("the container has no end")?;
+    let behind = proxy.context("the proxy has no end")?.as_second() - app.as_second();
+    ensure!(
+        behind <= LATEST.as_secs().cast_signed(),
+        "the proxy ended {behind} s later"
+    );
+    Ok(pod)
+}
+
+fn finished(pod: &Pod, container: &str) -> Option<Timestamp> {
+    let state = container_status(pod, container)?.state.as_ref()?;
+    Some(state.terminated.as_ref()?.finished_at.as_ref()?.0)
+}

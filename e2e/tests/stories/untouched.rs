@@ -1,0 +1,103 @@
+//! Traffic of every shape passes two proxies, the client's and the server's, and not a byte changes.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use weir_e2e::cluster::pod::ip;
+use weir_e2e::cluster::{Story, Workload, eventually};
+
+use crate::{alone, beside_others};
+
+/// HTTP/1 requests among the shapes: bodies, chunked, 100-continue, one connection, bodiless, upgrade.
+const HTTP1_REQUESTS: f64 = (7 + 1 + 1 + 20 + 4 + 1) as f64;
+
+/// Connections of the shapes to `web`: as many, less those that are reused, and two of HTTP/2.
+const WEB_CONNECTIONS: f64 = (7 + 1 + 1 + 1 + 1 + 1 + 2) as f64;
+
+#[tokio::test]
+async fn every_shape_of_traffic_is_identical_through_two_proxies() -> anyhow::Result<()> {
+    beside_others("untouched", async |story| {
+        let web = story.start(&Workload::web("web").pod()).await?;
+        let echo = story
+            .start(&Workload::new("echo", &["tcp-echo"]).pod())
+            .await?;
+        let greeter = story
+            .start(&Workload::new("greeter", &["server-first"]).pod())
+            .await?;
+        let (web, echo, greeter) = (
+            format!("{}:8080", ip(&web)),
+            format!("{}:9000", ip(&echo)),
+            format!("{}:9001", ip(&greeter)),
+        );
+        let client = Workload::new("client", &["identity", &web, &echo, &greeter]);
+        let output = story
+            .output_of(&client.task(), Duration::from_secs(180))
+            .await?;
+        println!("{output}");
+        let shapes = output
+            .lines()
+            .filter(|line| line.contains(": identical, "))
+            .count();
+        ensure!(shapes == 16, "{shapes} shapes were compared");
+        eventually("the counts of web", Duration::from_secs(5), async || {
+            let scrape = story.scrape("web").await?;
+            for (family, labels, expected) in [
+                (
+                    "request_total",
+                    [("direction", "inbound")].as_slice(),
+                    HTTP1_REQUESTS,
+                ),
+                (
+                    "response_total",
+                    &[("classification", "success")],
+                    HTTP1_REQUESTS,
+                ),
+                ("tcp_open_total", &[("peer", "src")], WEB_CONNECTIONS),
+                ("tcp_open_connections", &[], 0.0),
+            ] {
+                let found = scrape.sum(family, labels);
+                ensure!(
+                    found == expected,
+                    "{family}{labels:?} is {found}, not {expected}"
+                );
+            }
+            Ok(())
+        })
+        .await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_first_is_heard_within_3_ms_of_a_direct_connection()
+-> anyhow::Result<()> {
+    alone("server-first", async |story| {
+        let direct = first_byte(story, "direct", "disabled").await?;
+        let proxied = first_byte(story, "proxied", "enabled").await?;
+        println!("median until the first byte: direct {direct:?}, through two proxies {proxied:?}");
+        let added = proxied.saturating_sub(direct);
+        ensure!(
+            added <= Duration::from_millis(3),
+            "the proxies add {added:?}"
+        );
+        Ok(())
+    })
+    .await
+}
+
+/// The median between a client's connecting and the server's first byte.
+async fn first_byte(story: &Story, word: &str, injection: &str) -> anyhow::Result<Duration> {
+    let labelled = |name: String, args: &[&str]| {
+        Workload::new(&name, args).label("kuma.io/sidecar-injection", injection)
+    };
+    let server = labelled(format!("{word}-server"), &["server-first"]).pod();
+    let server = story.start(&server).await?;
+    let address = format!("{}:9001", ip(&server));
+    let client = labelled(format!("{word}-client"), &["first-byte", &address]).task();
+    let output = story.output_of(&client, Duration::from_secs(60)).await?;
+    let micros = output
+        .trim()
+        .parse()
+        .with_context(|| format!("it printed '{output}'"))?;
+    Ok(Duration::from_micros(micros))
+}

@@ -1,0 +1,287 @@
+//! The page's own example: a Deployment `vote-bot` sends requests to a Service `web`, and a real
+//! Prometheus with the shipped scrape configuration answers with the page's labels and right counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+use weir_e2e::cluster::pod::{ip, name};
+use weir_e2e::cluster::{Prometheus, Story, Workload, eventually};
+use weir_e2e::exposition::Series;
+
+use crate::beside_others;
+
+const REQUESTS: u16 = 60;
+
+/// How long Prometheus may take to know a pod and to have scraped its last request.
+const SCRAPED: Duration = Duration::from_secs(30);
+
+/// What the collector adds to every sample, as the page prints it.
+const PAGE: [&str; 9] = [
+    "pod",
+    "namespace",
+    "app",
+    "control_plane_ns",
+    "deployment",
+    "pod_template_hash",
+    "test",
+    "instance",
+    "job",
+];
+
+/// The labels of the metrics themselves that are not empty where there is no mesh TLS and no route.
+const OUTBOUND_REQUEST: &str = "authority direction no_tls_reason target_port tls";
+const INBOUND_REQUEST: &str = "authority authz_kind authz_name direction no_tls_reason route_kind route_name \
+     srv_kind srv_name srv_port target_port tls";
+const CONNECTION: &str = "direction no_tls_reason peer target_port tls";
+const INBOUND_ACCEPTED: &str =
+    "direction no_tls_reason peer srv_kind srv_name srv_port target_port tls";
+
+#[tokio::test]
+async fn prometheus_answers_with_the_labels_of_the_page() -> anyhow::Result<()> {
+    beside_others("vote-bot", async |story| {
+        let (web, bot) = start_both(story).await?;
+        let prometheus = Prometheus::start(story, &described_pods()).await?;
+        println!("Prometheus {}", prometheus.version().await?);
+        let report = story.report(name(&bot), Duration::from_secs(30)).await?;
+        let requests = usize::from(REQUESTS);
+        ensure!(
+            (report.sent, report.succeeded) == (requests, requests),
+            "{report:?}"
+        );
+
+        let asked = prometheus_agrees(&prometheus, &web, &bot).await;
+        let described = described_pods_are_named_as_on_the_page(&prometheus).await;
+        prometheus.stop().await?;
+        asked.and(described)
+    })
+    .await
+}
+
+async fn start_both(story: &Story) -> anyhow::Result<(Pod, Pod)> {
+    let web = Workload::web("web").label("test", "web-test");
+    story.create(&web.deployment()).await?;
+    story.create(&web.service(8080)).await?;
+    let web = story.ready_by_app("web").await?;
+    let requests = REQUESTS.to_string();
+    let args = [
+        "bot",
+        "http://web/ok",
+        "--requests",
+        &requests,
+        "--linger-seconds",
+        "600",
+    ];
+    let bot = Workload::new("vote-bot", &args).label("test", "vote-bot-test");
+    story.create(&bot.deployment()).await?;
+    Ok((web, story.ready_by_app("vote-bot").await?))
+}
+
+async fn prometheus_agrees(
+    prometheus: &Prometheus<'_>,
+    web: &Pod,
+    bot: &Pod,
+) -> anyhow::Result<()> {
+    for (pod, metric, own) in [
+        (
+            bot,
+            "request_total{direction=\"outbound\"",
+            OUTBOUND_REQUEST,
+        ),
+        (web, "request_total{direction=\"inbound\"", INBOUND_REQUEST),
+        (
+            bot,
+            "tcp_open_total{direction=\"outbound\",peer=\"src\"",
+            CONNECTION,
+        ),
+        (
+            bot,
+            "tcp_open_total{direction=\"outbound\",peer=\"dst\"",
+            CONNECTION,
+        ),
+        (
+            web,
+            "tcp_open_total{direction=\"inbound\",peer=\"src\"",
+            INBOUND_ACCEPTED,
+        ),
+        (
+            web,
+            "tcp_open_total{direction=\"inbound\",peer=\"dst\"",
+            CONNECTION,
+        ),
+    ] {
+        let query = format!("{metric},instance=\"{}:4191\"}} > 0", ip(pod));
+        let series = prometheus
+            .eventually(&query, SCRAPED, |series| {
+                let values: Vec<f64> = series.iter().map(|series| series.value).collect();
+                ensure!(values == [f64::from(REQUESTS)], "the values are {values:?}");
+                Ok(())
+            })
+            .await?;
+        has_exactly(&series[0], pod, own).with_context(|| query)?;
+    }
+    // The server measured nothing outbound, the client nothing inbound.
+    for (pod, direction) in [(web, "outbound"), (bot, "inbound")] {
+        let query = format!(
+            "request_total{{direction=\"{direction}\",pod=\"{}\"}} > 0",
+            name(pod)
+        );
+        let series = prometheus.query(&query).await?;
+        ensure!(series.is_empty(), "{query} answers {series:?}");
+    }
+    Ok(())
+}
+
+/// The labels of the page with the pod's values, the metric's own, and no other.
+fn has_exactly(series: &Series, pod: &Pod, own: &str) -> anyhow::Result<()> {
+    let keys: BTreeSet<&str> = series.labels.keys().map(String::as_str).collect();
+    let expected: BTreeSet<&str> = PAGE.into_iter().chain(own.split_whitespace()).collect();
+    ensure!(
+        keys == expected,
+        "the labels are {keys:?} instead of {expected:?}"
+    );
+    let labels = pod
+        .metadata
+        .labels
+        .as_ref()
+        .context("the pod has no labels")?;
+    let label = |key: &str| labels.get(key).map_or("", String::as_str);
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let instance = format!("{}:4191", ip(pod));
+    let values = [
+        ("pod", name(pod)),
+        ("namespace", namespace),
+        ("app", label("app")),
+        ("control_plane_ns", "kuma-system"),
+        ("deployment", label("app")),
+        ("pod_template_hash", label("pod-template-hash")),
+        ("test", label("test")),
+        ("instance", &instance),
+        ("job", "linkerd-proxy"),
+    ];
+    ensure!(series.has(&values), "{series:?} instead of {values:?}");
+    Ok(())
+}
+
+/// The page's own pod, and a Job's pod that is different in every way, as discovery describes pods.
+fn described_pods() -> Value {
+    let described = |address: &str, namespace: &str, pod: &str, labels: &[(&str, &str)]| {
+        let mut meta = BTreeMap::from([
+            ("__meta_kubernetes_namespace".to_owned(), namespace),
+            ("__meta_kubernetes_pod_name".to_owned(), pod),
+            ("__meta_kubernetes_pod_phase".to_owned(), "Running"),
+            (
+                "__meta_kubernetes_pod_container_port_name".to_owned(),
+                "linkerd-admin",
+            ),
+        ]);
+        for (label, value) in labels {
+            let label = label.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+            meta.insert(format!("__meta_kubernetes_pod_label_{label}"), value);
+            meta.insert(
+                format!("__meta_kubernetes_pod_labelpresent_{label}"),
+                "true",
+            );
+        }
+        json!({"targets": [address], "labels": meta})
+    };
+    json!([
+        described(
+            "10.1.3.93:4191",
+            "emojivoto",
+            "vote-bot-5b7f5657f6-xbjjw",
+            &[
+                ("app", "vote-bot"),
+                ("linkerd.io/control-plane-ns", "linkerd"),
+                ("linkerd.io/proxy-deployment", "vote-bot"),
+                ("pod-template-hash", "3957278789"),
+                ("test", "vote-bot-test"),
+            ],
+        ),
+        described(
+            "10.9.8.7:4191",
+            "books",
+            "count-28x9z",
+            &[
+                ("job-name", "count"),
+                ("linkerd.io/control-plane-ns", "kuma-system"),
+                ("linkerd.io/proxy-job", "count"),
+                ("linkerd.io/workload-ns", "books"),
+            ],
+        ),
+    ])
+}
+
+async fn described_pods_are_named_as_on_the_page(
+    prometheus: &Prometheus<'_>,
+) -> anyhow::Result<()> {
+    let page = [
+        ("pod", "vote-bot-5b7f5657f6-xbjjw"),
+        ("namespace", "emojivoto"),
+        ("app", "vote-bot"),
+        ("control_plane_ns", "linkerd"),
+        ("deployment", "vote-bot"),
+        ("pod_template_hash", "3957278789"),
+        ("test", "vote-bot-test"),
+        ("instance", "10.1.3.93:4191"),
+        ("job", "linkerd-proxy"),
+    ];
+    let other = [
+        ("pod", "count-28x9z"),
+        ("namespace", "books"),
+        ("control_plane_ns", "kuma-system"),
+        ("job_name", "count"),
+        ("k8s_job", "count"),
+        ("instance", "10.9.8.7:4191"),
+        ("job", "linkerd-proxy"),
+    ];
+    for expected in [page.as_slice(), &other] {
+        let labels: BTreeMap<String, String> = expected
+            .iter()
+            .map(|(label, value)| ((*label).to_owned(), (*value).to_owned()))
+            .collect();
+        let query = format!("request_total{{namespace=\"{}\"}}", labels["namespace"]);
+        prometheus
+            .eventually(&query, SCRAPED, |series| {
+                let found: Vec<_> = series.iter().map(|series| &series.labels).collect();
+                ensure!(found == [&labels], "{found:?} instead of {labels:?}");
+                Ok(())
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_metrics_endpoint_is_where_the_mesh_or_the_pod_says() -> anyhow::Result<()> {
+    beside_others("endpoint", async |story| {
+        story.start(&Workload::web("plain").pod()).await?;
+        let annotated = Workload::web("annotated")
+            .annotation("prometheus.metrics.kuma.io/port", "1234")
+            .annotation("prometheus.metrics.kuma.io/path", "/non-standard-path");
+        story.start(&annotated.pod()).await?;
+        for (pod, port, path) in [
+            ("plain", 5670, "/metrics"),
+            ("annotated", 1234, "/non-standard-path"),
+        ] {
+            let limit = Duration::from_secs(5);
+            let scrape = eventually(pod, limit, async || story.scrape_at(pod, port, path).await);
+            let builds = scrape.await?.sum("proxy_build_info", &[]);
+            ensure!(
+                builds == 1.0,
+                "{pod}:{port}{path} is not the proxy's: {builds}"
+            );
+            let (status, _) = story.get(pod, port, "/other").await?;
+            ensure!(status == 404, "{pod}:{port}/other answers {status}");
+        }
+        let elsewhere = story.scrape_at("annotated", 5670, "/metrics").await;
+        ensure!(
+            elsewhere.is_err(),
+            "the annotated pod answers on the Mesh's port too"
+        );
+        Ok(())
+    })
+    .await
+}
