@@ -2,16 +2,17 @@
 # The stages of e2e/test, in their order: a title, what each needs, and a function stage_NAME that
 # fails when a command in it fails. Run from the root of the checkout. Needs lib/suite.sh.
 
-stages=(tools fmt clippy unit netns promtool deny images cluster weir stories down)
+# Those that wait for what is compiled in the background come late.
+stages=(tools fmt clippy unit netns images promtool deny cluster weir stories down)
 declare -A titles=(
     [tools]="what the tests need is installed"
     [fmt]="rustfmt and shellcheck have nothing to say"
     [clippy]="clippy has nothing to say"
     [unit]="unit and in-process tests, generated files compared"
     [netns]="tests with real redirection, in network namespaces"
+    [images]="static binaries and their images"
     [promtool]="promtool accepts the shipped scrape configuration"
     [deny]="licenses, sources and bans of the dependencies"
-    [images]="static binaries and their images"
     [cluster]="a real cluster"
     [weir]="kubectl apply -k manifests"
     [stories]="the stories, on that cluster"
@@ -78,12 +79,15 @@ stage_unit() {
 
 stage_netns() { cargo test --workspace --locked --test netns; }
 
-stage_promtool() { promtool check config manifests/prometheus/*-*.yaml; }
+# Not with Debian's: it has no Kubernetes discovery.
+stage_promtool() {
+    "$(e2e/cluster/prometheus/build)/promtool" check config manifests/prometheus/*-*.yaml
+}
 
 stage_deny() {
     local deny
     deny=$(e2e/lib/cargo-deny)
-    "$deny" check bans licenses sources
+    "$deny" --log-level error check bans licenses sources
     if ! timeout 60 "$deny" fetch db >"$logs/advisories.log" 2>&1; then
         echo "note: the advisories were not checked, their database is out of reach"
         return 0
