@@ -22,7 +22,8 @@ pub use bot::{Bot, Report};
 /// What the program is, and the settings of that.
 #[derive(Debug, Subcommand)]
 pub enum Role {
-    /// Serve HTTP/1 and HTTP/2 (prior knowledge): /ok /status/N /bytes/N /slow/MS /echo /upgrade /metrics
+    /// Serve HTTP/1 and HTTP/2 (prior knowledge):
+    /// /ok /status/N /bytes/N /slow/MS /echo /upgrade /metrics /metrics/FAMILY
     Web {
         #[arg(long, default_value_t = 8080)]
         port: u16,
@@ -61,6 +62,9 @@ pub enum Role {
         address: String,
         /// The bytes, with \r, \n and \\ written so
         bytes: String,
+        /// Close the sending half behind them
+        #[arg(long)]
+        half_close: bool,
         #[arg(long, default_value_t = 5)]
         timeout_seconds: u64,
     },
@@ -117,8 +121,12 @@ async fn play(role: Role) -> anyhow::Result<()> {
         Role::Raw {
             address,
             bytes,
+            half_close,
             timeout_seconds,
-        } => tcp::raw(&address, &bytes, Duration::from_secs(timeout_seconds)).await,
+        } => {
+            let limit = Duration::from_secs(timeout_seconds);
+            tcp::raw(&address, &bytes, half_close, limit).await
+        }
         Role::FirstByte { address, count } => tcp::first_byte(&address, count).await,
         Role::Identity { web, echo, greeter } => identity::check(&web, &echo, &greeter).await,
         Role::Sleep { seconds } => sleep(seconds).await,

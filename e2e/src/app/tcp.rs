@@ -55,14 +55,22 @@ pub(super) async fn connect(address: &str, limit: Duration) {
     println!("{outcome}");
 }
 
-/// Sends the bytes, closes its half and prints all of the answer.
-pub(super) async fn raw(address: &str, bytes: &str, limit: Duration) -> anyhow::Result<()> {
+/// Sends the bytes and prints all of the answer, up to the server's end.
+pub(super) async fn raw(
+    address: &str,
+    bytes: &str,
+    half_close: bool,
+    limit: Duration,
+) -> anyhow::Result<()> {
     let bytes = bytes
         .replace("\\r", "\r")
         .replace("\\n", "\n")
         .replace("\\\\", "\\");
     let mut stream = dial(address, limit).await?;
     stream.write_all(bytes.as_bytes()).await?;
+    if half_close {
+        stream.shutdown().await?;
+    }
     let mut answer = Vec::new();
     match timeout(limit, stream.read_to_end(&mut answer)).await {
         Ok(Ok(_)) => {}

@@ -8,7 +8,9 @@ use anyhow::Context as _;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, UPGRADE};
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue, TRAILER, UPGRADE,
+};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -70,16 +72,21 @@ async fn answer(request: Request<Incoming>) -> Response<Body> {
         ("echo", _) if request.headers().contains_key(EXPECT) => echo_whole(request).await,
         ("echo", _) => echo(request),
         ("upgrade", _) => upgrade(request),
-        ("metrics", _) if argument.is_some() => {
-            let family = argument.unwrap_or_default();
-            full(
-                StatusCode::OK,
-                format!("# TYPE {family} counter\n{family} 7\n"),
-            )
-        }
-        ("metrics", _) => full(StatusCode::OK, EXPOSITION),
+        ("metrics", _) => exposition(argument),
         _ => full(StatusCode::NOT_FOUND, "no such path\n"),
     }
+}
+
+/// The application's own exposition, or one sample of the family that is named.
+fn exposition(family: Option<&str>) -> Response<Body> {
+    let text = family.map_or_else(
+        || EXPOSITION.to_owned(),
+        |family| format!("# TYPE {family} counter\n{family} 7\n"),
+    );
+    let mut response = full(StatusCode::OK, text);
+    let text_format = HeaderValue::from_static("text/plain; version=0.0.4");
+    response.headers_mut().insert(CONTENT_TYPE, text_format);
+    response
 }
 
 fn full(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
@@ -96,11 +103,7 @@ fn full(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
 fn echo(request: Request<Incoming>) -> Response<Body> {
     let (head, body) = request.into_parts();
     let mut response = Response::new(body.boxed());
-    for name in [
-        CONTENT_LENGTH,
-        hyper::header::TRAILER,
-        hyper::header::CONTENT_TYPE,
-    ] {
+    for name in [CONTENT_LENGTH, TRAILER, CONTENT_TYPE] {
         if let Some(value) = head.headers.get(&name) {
             response.headers_mut().insert(name, value.clone());
         }

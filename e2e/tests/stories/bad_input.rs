@@ -85,10 +85,10 @@ async fn a_pod_of_a_mesh_that_is_not_there_is_refused_with_its_name() -> anyhow:
     .await
 }
 
-/// Sends bytes to an address from a pod without a proxy: what came back.
-async fn send(story: &Story, pod: &str, address: &str, bytes: &str) -> anyhow::Result<String> {
-    let client =
-        Workload::new(pod, &["raw", address, bytes]).label("kuma.io/sidecar-injection", "disabled");
+/// Sends bytes (and how) to an address from a pod without a proxy: what came back.
+async fn send(story: &Story, pod: &str, address: &str, bytes: &[&str]) -> anyhow::Result<String> {
+    let args = [["raw", address].as_slice(), bytes].concat();
+    let client = Workload::new(pod, &args).label("kuma.io/sidecar-injection", "disabled");
     story
         .output_of(&client.task(), Duration::from_secs(30))
         .await
@@ -116,7 +116,7 @@ async fn ambiguous_framing_gets_400_and_never_reaches_the_application() -> anyho
     beside_others("bad-framing", async |story| {
         let web = story.start(&Workload::web("web").pod()).await?;
         let address = format!("{}:8080", ip(&web));
-        let answer = send(story, "client", &address, AMBIGUOUS).await?;
+        let answer = send(story, "client", &address, &[AMBIGUOUS]).await?;
         ensure!(
             answer.starts_with("HTTP/1.1 400 "),
             "the answer is {answer}"
@@ -131,7 +131,7 @@ async fn ambiguous_framing_gets_400_and_never_reaches_the_application() -> anyho
         .await?;
         counts(story, name(&web), ("request_total", &[]), 0.0).await?;
         // A later request shows that the application's log is there to be read.
-        send(story, "later", &address, "GET /ok HTTP/1.0\\r\\n\\r\\n").await?;
+        send(story, "later", &address, &["GET /ok HTTP/1.0\\r\\n\\r\\n"]).await?;
         let log = story.log(name(&web), "app").await?;
         ensure!(log.contains("GET /ok"), "the log is {log}");
         ensure!(
@@ -150,7 +150,13 @@ async fn an_odd_request_passes_and_is_counted_as_unparsed() -> anyhow::Result<()
         let echo = story
             .start(&Workload::new("echo", &["tcp-echo"]).pod())
             .await?;
-        let answer = send(story, "client", &format!("{}:9000", ip(&echo)), ODD).await?;
+        let answer = send(
+            story,
+            "client",
+            &format!("{}:9000", ip(&echo)),
+            &[ODD, "--half-close"],
+        )
+        .await?;
         let sent = ODD.replace("\\r\\n", "\r\n");
         ensure!(
             answer.trim_end() == sent.trim_end(),
@@ -175,7 +181,7 @@ async fn an_application_that_is_down_gives_502_and_the_metrics_say_so() -> anyho
         let pod = Workload::new("app", &["web", "--gate", "8081"]).pod();
         let app: Pod = story.start(&pod).await?;
         let request = "GET /ok HTTP/1.1\\r\\nHost: app\\r\\nConnection: close\\r\\n\\r\\n";
-        let answer = send(story, "client", &format!("{}:8080", ip(&app)), request).await?;
+        let answer = send(story, "client", &format!("{}:8080", ip(&app)), &[request]).await?;
         ensure!(
             answer.starts_with("HTTP/1.1 502 "),
             "the answer is {answer}"

@@ -15,8 +15,12 @@ use weir_e2e::cluster::{Story, Workload, eventually};
 
 use crate::beside_others;
 
-/// How long the pod may outlive its container.
-const LATEST: Duration = Duration::from_secs(2);
+/// How long the pod's last container may outlive the Job's own, in seconds as the kubelet tells them.
+const LATEST_SECONDS: i64 = 2;
+
+/// How long the kubelet may take to call the pod Completed. It looks at containers once a second, and
+/// for a pod with any native sidecar takes about 3 s even when that one ends at once.
+const CALLED_COMPLETED: Duration = Duration::from_secs(5);
 
 const REQUESTS: f64 = 100.0;
 
@@ -98,16 +102,12 @@ async fn completes_in_time(story: &Story, pod: &str) -> anyhow::Result<Pod> {
         "the container ended at {app:?}, the proxy at {proxy:?}, Completed was seen {after:?} later"
     );
     ensure!(
-        after <= LATEST,
-        "Completed was seen {after:?} after the container's end"
+        after <= CALLED_COMPLETED,
+        "Completed was seen {after:?} after the end"
     );
-    // Whole seconds, as the kubelet tells them.
     let app = app.context("the container has no end")?;
     let behind = proxy.context("the proxy has no end")?.as_second() - app.as_second();
-    ensure!(
-        behind <= LATEST.as_secs().cast_signed(),
-        "the proxy ended {behind} s later"
-    );
+    ensure!(behind <= LATEST_SECONDS, "the proxy ended {behind} s later");
     Ok(pod)
 }
 

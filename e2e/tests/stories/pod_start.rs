@@ -1,4 +1,6 @@
-//! What injection adds to the start of a pod.
+//! What injection adds to the start of a pod. The kubelet looks once a second for containers that have
+//! started or ended, so each container that another one waits for costs up to a second, whatever is
+//! in it: here `kuma-init` and the proxy, and the proxy's startup probe costs one more.
 
 use std::time::Duration;
 
@@ -14,10 +16,10 @@ use crate::alone;
 const PODS: usize = 7;
 
 /// How much longer an injected pod may take to be Ready, the medians compared.
-const MOST_ADDED: Duration = Duration::from_millis(1500);
+const MOST_ADDED: Duration = Duration::from_millis(3500);
 
 #[tokio::test]
-async fn injection_adds_at_most_1500_ms_to_the_start_of_a_pod() -> anyhow::Result<()> {
+async fn injection_adds_what_the_kubelet_needs_for_two_more_containers() -> anyhow::Result<()> {
     alone("pod-start", async |story| {
         let (mut with, mut without) = (Vec::new(), Vec::new());
         for number in 0..PODS {
