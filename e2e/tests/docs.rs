@@ -1,0 +1,64 @@
+//! The documents that README.md and docs print are documents that the proxy accepts, and the links
+//! between the pages lead somewhere.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use weir_crds::universal::parse;
+
+/// README.md and its neighbours, and everything in docs.
+fn pages() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let markdown = |directory: PathBuf| {
+        let entries = fs::read_dir(directory).expect("a directory");
+        entries
+            .map(|entry| entry.expect("an entry").path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+    };
+    markdown(root.clone())
+        .chain(markdown(root.join("docs")))
+        .collect()
+}
+
+/// The blocks of a page that are fenced as YAML.
+fn yaml_blocks(page: &str) -> impl Iterator<Item = &str> {
+    page.split("```yaml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap_or_default())
+}
+
+#[test]
+fn the_documents_on_the_pages_are_valid() {
+    let mut blocks = 0;
+    for path in pages() {
+        let page = fs::read_to_string(&path).expect("a page");
+        for block in yaml_blocks(&page) {
+            blocks += 1;
+            match parse(block) {
+                Ok(documents) => assert!(!documents.is_empty(), "{}: {block}", path.display()),
+                Err(errors) => panic!("{}: {errors:?}\n{block}", path.display()),
+            }
+        }
+    }
+    assert!(blocks >= 3, "README.md and docs/universal.md have examples");
+}
+
+#[test]
+fn links_between_the_pages_lead_somewhere() {
+    for path in pages() {
+        let page = fs::read_to_string(&path).expect("a page");
+        let targets = page.split("](").skip(1);
+        for target in targets.filter_map(|rest| rest.split(')').next()) {
+            let file = target.split('#').next().unwrap_or_default();
+            if file.contains("://") || file.is_empty() {
+                continue;
+            }
+            let directory = path.parent().expect("a page is in a directory");
+            assert!(
+                directory.join(file).exists(),
+                "{}: {target}",
+                path.display()
+            );
+        }
+    }
+}
