@@ -7,7 +7,7 @@
 //! direction bounds its memory, and a slow reader slows its writer.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,10 @@ use half::Half;
 /// How long an HTTP client may keep a connection open that its server has closed, before
 /// the proxy closes it too. Nothing can be answered on it any more.
 pub const LINGER: Duration = Duration::from_secs(10);
+
+/// Reads of a connection in each direction before the others of its worker have their turn: a
+/// busy one delays them by what it takes to copy half a MiB.
+pub const TURNS: usize = 8;
 
 /// How often a client that is not read from, because its server does not read, is looked at:
 /// one that was reset must not pin its server.
@@ -104,7 +108,7 @@ struct Relay<'a> {
 
 impl Relay<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
+        for _ in 0..TURNS {
             let mut moved = self.up_once(cx);
             moved |= self.down_once(cx);
             moved |= self.close_once(cx);
@@ -112,12 +116,14 @@ impl Relay<'_> {
                 return Poll::Ready(());
             }
             if !moved && !self.keep_vigil(cx) {
-                break;
+                self.up.release(self.pool);
+                self.down.release(self.pool);
+                self.busy.set(self.is_busy());
+                return Poll::Pending;
             }
         }
-        self.up.release(self.pool);
-        self.down.release(self.pool);
-        self.busy.set(self.is_busy());
+        // The worker looks for what else has arrived before this connection goes on.
+        let _pending = pin!(tokio::task::yield_now()).poll(cx);
         Poll::Pending
     }
 
@@ -321,3 +327,6 @@ impl Relay<'_> {
         (client, server)
     }
 }
+
+#[cfg(test)]
+mod tests;
