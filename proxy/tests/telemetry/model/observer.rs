@@ -24,6 +24,8 @@ struct Life {
     shown: f64,
     /// False after an exposition without it.
     present: bool,
+    /// True after it was found gone by a scraper that had been away: which life returns cannot be told.
+    missed: bool,
     last_seen: Option<Instant>,
 }
 
@@ -76,6 +78,13 @@ impl Life {
             ),
             Some(value) if value == truth - self.earlier => {}
             Some(value) if away => self.earlier = truth - value,
+            Some(value) if self.missed => {
+                assert!(
+                    value >= truth - self.shown,
+                    "{key}: {value} misses what came since"
+                );
+                self.earlier = truth - value;
+            }
             Some(value) => {
                 assert!(
                     !self.present,
@@ -91,6 +100,7 @@ impl Life {
             }
         }
         self.present = value.is_some();
+        self.missed = !self.present && (away || self.missed);
         self.last_seen = Some(now);
         if self.present || away {
             self.shown = truth;
