@@ -9,6 +9,7 @@ pub mod conf;
 pub mod container_patch;
 pub mod dataplane;
 pub mod default;
+pub mod duration;
 pub mod env;
 #[cfg(feature = "kube")]
 pub mod kubernetes;

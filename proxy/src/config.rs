@@ -3,7 +3,6 @@
 
 mod args;
 mod cgroup;
-mod duration;
 mod values;
 
 pub use args::RunArgs;

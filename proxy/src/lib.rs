@@ -20,4 +20,5 @@ pub mod http1;
 pub mod init;
 pub mod record;
 pub mod telemetry;
+pub mod wait;
 pub mod worker;

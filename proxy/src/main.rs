@@ -1,10 +1,10 @@
-//! The binary: `weir-proxy run` is the proxy, `weir-proxy init` prepares a pod for it.
+//! The binary: `weir-proxy run` is the proxy, `init` prepares a pod for it, `wait` waits for it.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use weir_proxy::config::{self, EXIT_USAGE, RunArgs};
-use weir_proxy::{app, init};
+use weir_proxy::{app, init, wait};
 
 /// A proxy that forwards a pod's traffic untouched and publishes what it saw.
 #[derive(Parser)]
@@ -14,6 +14,8 @@ enum Cli {
     Run(Box<RunArgs>),
     /// Redirect this pod's traffic to the proxy for as long as the proxy is alive (needs NET_ADMIN)
     Init(init::Args),
+    /// Wait until this pod's proxy serves: the hook that holds up what is started after it
+    Wait(wait::Args),
 }
 
 fn main() -> ExitCode {
@@ -26,6 +28,10 @@ fn main() -> ExitCode {
                 Err(error) => fail(&error, if error.is_config() { EXIT_USAGE } else { 1 }),
             }
         }
+        Ok(Cli::Wait(args)) => match wait::run(&args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, 1),
+        },
         // Help and version are errors of clap's too, but not the user's.
         Err(error) => {
             let status = if error.use_stderr() { EXIT_USAGE } else { 0 };

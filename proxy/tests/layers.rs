@@ -59,6 +59,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "config",
         &["accept", "admin", "control", "drain", "telemetry", "worker"],
     ),
+    ("wait", &[]),
     (
         "app",
         &[

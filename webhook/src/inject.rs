@@ -100,12 +100,12 @@ pub fn inject(mut pod: Pod, context: &Context<'_>) -> Result<Injected, Refusal> 
         mesh: context.mesh,
         settings: settings.to_json(),
         probes: &probes,
+        strict: settings.mtls == MtlsMode::Strict,
     };
     match present {
         true => refresh(&mut pod, &documents),
         false => {
-            let strict = settings.mtls == MtlsMode::Strict;
-            let init = containers::init(context.config, &exclusions, strict);
+            let init = containers::init(context.config, &exclusions, documents.strict);
             let sidecar = containers::sidecar(context.config, &documents, context.native_sidecars);
             place(&mut pod, init, sidecar);
         }

@@ -2,12 +2,12 @@
 //! knows where the texts come from; nothing here reads anything but the cgroup files.
 
 use super::args::RunArgs;
-use super::{MOST_WORKERS, Problem, Redirected, cgroup, duration};
+use super::{MOST_WORKERS, Problem, Redirected, cgroup};
 use crate::{accept, admin, drain, telemetry, worker};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
-use weir_crds::{env, ports, probe};
+use weir_crds::{duration, env, ports, probe};
 
 /// Gives texts their types and keeps what is wrong with them; a wrong value counts as absent meanwhile.
 #[derive(Default)]

@@ -4,14 +4,14 @@
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use weir_crds::{
-    env, names, ports,
+    duration, env, names, ports,
     probe::{self, Probe},
 };
 
 use super::exclusions::Exclusions;
 
-/// Failed startup probes, one a second, before the kubelet starts the proxy again.
-const STARTUP_FAILURES: u32 = 120;
+/// Where the image of the proxy has its program.
+const PROGRAM: &str = "/weir-proxy";
 /// Seconds between two readiness probes: a pod is not held up by its proxy for longer.
 const READINESS_PERIOD_SECONDS: u32 = 2;
 
@@ -39,8 +39,12 @@ pub struct Config {
     /// Log filter of the proxy, in the syntax of tracing: info, or weir_proxy=debug,warn
     #[arg(long, env = "WEIR_PROXY_LOG", default_value = "info")]
     pub proxy_log: String,
+    /// How long the containers after it wait for a starting proxy, as in 30s; then they start without it,
+    /// in a STRICT Mesh the proxy is started again
+    #[arg(long, env = "WEIR_PROXY_START_TIMEOUT", default_value = "30s", value_parser = duration_text)]
+    pub proxy_start_timeout: String,
     /// How long a stopping proxy waits for open connections, as in 30s
-    #[arg(long, env = "WEIR_PROXY_DRAIN_TIME", default_value = "30s")]
+    #[arg(long, env = "WEIR_PROXY_DRAIN_TIME", default_value = "30s", value_parser = duration_text)]
     pub proxy_drain_time: String,
 }
 
@@ -77,6 +81,8 @@ pub(super) struct Documents<'a> {
     pub(super) settings: String,
     /// The original probes.
     pub(super) probes: &'a [Probe],
+    /// Nothing may pass the proxy unsecured.
+    pub(super) strict: bool,
 }
 
 /// The init container. It needs root and NET_ADMIN for nftables in the pod's own network, and nothing else.
@@ -129,11 +135,7 @@ pub(super) fn sidecar(config: &Config, documents: &Documents<'_>, native: bool) 
             {"name": ports::LINKERD_ADMIN, "containerPort": ports::ADMIN, "protocol": "TCP"},
             {"name": ports::LINKERD_PROXY, "containerPort": ports::INBOUND, "protocol": "TCP"},
         ],
-        "startupProbe": {
-            "httpGet": {"path": "/live", "port": ports::ADMIN, "scheme": "HTTP"},
-            "periodSeconds": 1,
-            "failureThreshold": STARTUP_FAILURES,
-        },
+        "lifecycle": {"postStart": {"exec": {"command": wait(config, documents.strict)}}},
         "readinessProbe": {
             "httpGet": {"path": "/ready", "port": ports::ADMIN, "scheme": "HTTP"},
             "periodSeconds": READINESS_PERIOD_SECONDS,
@@ -154,6 +156,20 @@ pub(super) fn sidecar(config: &Config, documents: &Documents<'_>, native: bool) 
         container["restartPolicy"] = json!("Always");
     }
     container
+}
+
+/// What the kubelet runs in the proxy's container before it starts the next one. A startup probe would say
+/// the same at the kubelet's next look at the pod, a second later.
+fn wait(config: &Config, strict: bool) -> Vec<String> {
+    let mut command = vec![
+        PROGRAM.to_owned(),
+        "wait".to_owned(),
+        format!("--timeout={}", config.proxy_start_timeout),
+    ];
+    if !strict {
+        command.push("--best-effort".to_owned());
+    }
+    command
 }
 
 fn environment(config: &Config, documents: &Documents<'_>) -> Value {
@@ -229,6 +245,11 @@ fn resources(config: &Config) -> Value {
     resources
 }
 
+/// A duration, checked as a quantity is and handed on as it was written.
+fn duration_text(text: &str) -> Result<String, duration::NotADuration> {
+    duration::parse(text).map(|_| text.to_owned())
+}
+
 /// A Kubernetes quantity, checked so far that a typing mistake ends the webhook and not every pod.
 fn quantity(text: &str) -> Result<String, String> {
     const SUFFIXES: [&str; 11] = ["Ki", "Mi", "Gi", "Ti", "m", "k", "M", "G", "T", "u", "n"];
@@ -276,6 +297,7 @@ mod tests {
             mesh: "default",
             settings: "{\"filter\":\"a$\"}".to_owned(),
             probes: &probes,
+            strict: false,
         };
         refresh(&mut sidecar, &documents);
         assert_eq!(carried_probes(&sidecar), probes);

@@ -1,12 +1,12 @@
 //! Durations as users write them, in the notation of Go and so of Kuma's settings: `30s`, `1m30s`, `1.5h`.
-//! Used by `config`; pure.
+//! Used by the proxy's configuration and the webhook's flags; pure.
 
 use std::time::Duration;
 
 /// Why a text is no duration.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a duration such as 500ms, 30s or 1m30s, found {0:?}")]
-pub(super) struct NotADuration(String);
+pub struct NotADuration(String);
 
 /// Units and their seconds; a longer name comes before the one it begins with.
 const UNITS: [(&str, f64); 6] = [
@@ -19,7 +19,7 @@ const UNITS: [(&str, f64); 6] = [
 ];
 
 /// Reads a sequence of numbers with units; a bare `0` needs none.
-pub(super) fn parse(text: &str) -> Result<Duration, NotADuration> {
+pub fn parse(text: &str) -> Result<Duration, NotADuration> {
     let wrong = || NotADuration(text.to_owned());
     if text == "0" {
         return Ok(Duration::ZERO);
