@@ -132,7 +132,7 @@ stage_weir() {
 
 # Two at a time: most of a story is waiting for the kubelet.
 stage_stories() {
-    cargo test --workspace --locked --features weir-e2e/cluster --test stories -- --test-threads=2
+    cargo test --workspace --locked --features weir-e2e/cluster --test stories -- --test-threads=2 --show-output
 }
 
 stage_down() {

@@ -10,7 +10,7 @@ mod tcp;
 mod web;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use clap::Subcommand;
@@ -18,6 +18,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use bot::{Bot, Report};
+
+/// How the line begins in which `web` says when it began to listen.
+const STARTED: &str = "listening since ";
 
 /// What the program is, and the settings of that.
 #[derive(Debug, Subcommand)]
@@ -98,7 +101,11 @@ pub async fn run(role: Role) -> anyhow::Result<()> {
 
 async fn play(role: Role) -> anyhow::Result<()> {
     match role {
-        Role::Web { port, gate: None } => web::serve(listen(port).await?).await,
+        Role::Web { port, gate: None } => {
+            let listener = listen(port).await?;
+            println!("{STARTED}{}", millis(SystemTime::now())?);
+            web::serve(listener).await
+        }
         Role::Web {
             port,
             gate: Some(gate),
@@ -131,6 +138,17 @@ async fn play(role: Role) -> anyhow::Result<()> {
         Role::Identity { web, echo, greeter } => identity::check(&web, &echo, &greeter).await,
         Role::Sleep { seconds } => sleep(seconds).await,
     }
+}
+
+/// Milliseconds since the Unix epoch.
+fn millis(time: SystemTime) -> anyhow::Result<u128> {
+    Ok(time.duration_since(SystemTime::UNIX_EPOCH)?.as_millis())
+}
+
+/// When `web` began to listen, in milliseconds since the Unix epoch, by its log.
+pub fn started_at(log: &str) -> Option<u128> {
+    let line = log.lines().find_map(|line| line.strip_prefix(STARTED))?;
+    line.parse().ok()
 }
 
 async fn sleep(seconds: u64) -> anyhow::Result<()> {

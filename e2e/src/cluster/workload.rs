@@ -83,6 +83,16 @@ impl Workload {
         self
     }
 
+    /// Adds what injection adds, doing nothing: an init container that ends at once, and a native sidecar
+    /// that ends when it is told to. What the kubelet takes for those is not Weir's doing.
+    pub fn idle_companions(mut self) -> Self {
+        self = self.init("idle-init", &["sleep", "0"]);
+        let mut sidecar = container("idle-sidecar", &owned(&["sleep", "3600"]));
+        sidecar["restartPolicy"] = json!("Always");
+        self.init.push(sidecar);
+        self
+    }
+
     fn template(&self, restart: &str) -> Value {
         let mut app = container("app", &self.args);
         if let Some(fields) = app.as_object_mut() {
