@@ -6,7 +6,9 @@ pub(crate) const END_STREAM: u8 = 0x1;
 pub(crate) const END_HEADERS: u8 = 0x4;
 
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let [_, a, b, c] = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let [_, a, b, c] = u32::try_from(payload.len())
+        .expect("a short payload")
+        .to_be_bytes();
     let mut bytes = vec![a, b, c, kind, flags];
     bytes.extend(stream.to_be_bytes());
     bytes.extend(payload);
@@ -28,7 +30,7 @@ pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
 
 fn length(block: &mut Vec<u8>, len: usize) {
     if len < 127 {
-        return block.push(u8::try_from(len).unwrap());
+        return block.push(u8::try_from(len).expect("below 127"));
     }
     block.push(127);
     let mut rest = len - 127;
@@ -99,7 +101,7 @@ pub(crate) fn hello() -> Vec<u8> {
 /// A gRPC message of so many bytes.
 pub(crate) fn message(len: usize) -> Vec<u8> {
     let mut bytes = vec![0];
-    bytes.extend(u32::try_from(len).unwrap().to_be_bytes());
+    bytes.extend(u32::try_from(len).expect("a short message").to_be_bytes());
     bytes.resize(bytes.len() + len, b'm');
     bytes
 }
