@@ -92,8 +92,13 @@ fn warm(ledger: HttpLedger) -> Session {
     session.dialed();
     let now = Instant::now();
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    let settings = frame(0x4, 0, &[]);
-    let hello = [&preface[..], &settings, &frame(0x1, 0x5, &block(&FIELDS))].concat();
+    let settings = [0, 0, 0, 0x4, 0, 0, 0, 0, 0];
+    let hello = [
+        &preface[..],
+        &settings[..],
+        &frame(0x1, 0x5, &block(&FIELDS)),
+    ]
+    .concat();
     session.request_bytes(&hello, now);
     session.response_bytes(&settings, now);
     session.response_bytes(
