@@ -170,3 +170,45 @@ fn streams_that_are_reset_in_their_data_are_forgotten() {
     pair.finish(End::Reset);
     assert_eq!(pair.responses()["502,failure,,reset"], 2.0);
 }
+
+#[test]
+fn a_quiet_connection_holds_little() {
+    let mut pair = Pair::new();
+    let fields = |n: u32| {
+        let indexed =
+            |name: &str, value: &str| [&[0x40][..], &block(&[(name, value)])[1..]].concat();
+        let all = [
+            indexed(":authority", "web.shop"),
+            indexed("x-request", &n.to_string()),
+            indexed("user-agent", "a client/1.2.3"),
+        ];
+        all.concat()
+    };
+    for n in 0..200 {
+        pair.up(&frame(0x1, END_STREAM | END_HEADERS, 2 * n + 1, &fields(n)));
+        pair.down(&status(2 * n + 1, END_STREAM, "200"));
+    }
+    let all = pair.session().held() + size_of::<weir_proxy::http2::session::Session>();
+    assert!(all <= 4 * 1024, "{all} bytes are held");
+}
+
+proptest::proptest! {
+    #[test]
+    fn anything_passes_and_every_account_closes(
+        frames in proptest::collection::vec(
+            (proptest::bool::ANY, 0u8..11, 0u8..64, 0u32..9, proptest::collection::vec(0u8..255, 0..40)),
+            0..40,
+        ),
+    ) {
+        let mut pair = Pair::new();
+        for (is_up, kind, flags, stream, payload) in frames {
+            let bytes = frame(kind, flags, stream, &payload);
+            if is_up { pair.up(&bytes) } else { pair.down(&bytes) }
+        }
+        assert_bounded(&pair);
+        pair.finish(End::Canceled);
+        let responses: f64 = pair.responses().values().sum();
+        proptest::prop_assert_eq!(pair.total("request_total"), responses);
+        proptest::prop_assert_eq!(pair.total("http2_active_streams"), 0.0);
+    }
+}
