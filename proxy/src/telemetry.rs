@@ -17,6 +17,7 @@ mod cells;
 mod expose;
 mod family;
 mod http;
+mod http2;
 mod labels;
 mod process;
 mod recorder;
@@ -27,9 +28,11 @@ mod transport;
 mod worker;
 
 pub use http::{HttpRef, HttpSeries, OVERFLOW};
+pub use http2::{GrpcRef, GrpcSeries, Http2Series};
 pub use labels::{
-    Authz, Classification, Direction, Dst, HttpErrorLabels, HttpLabels, HttpSide, NoTlsReason,
-    Peer, ResponseEnd, Route, Server, TcpErrorLabels, Tls, TransportEnd, TransportLabels,
+    Authz, Classification, Direction, Dst, GrpcLabels, HttpErrorLabels, HttpLabels, HttpSide,
+    NoTlsReason, Peer, ResponseEnd, Route, Server, TcpErrorLabels, Tls, TransportEnd,
+    TransportLabels,
 };
 pub use recorder::{Recorder, Seat};
 pub use transport::TransportSeries;

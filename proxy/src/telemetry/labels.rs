@@ -259,6 +259,15 @@ impl TransportEnd<'_> {
     }
 }
 
+/// The labels of `grpc_messages_total` that a call begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GrpcLabels<'a> {
+    /// Seen from the pod.
+    pub direction: Direction,
+    /// As in [`HttpLabels`].
+    pub authority: &'a str,
+}
+
 /// A connection that the proxy could not process: `inbound_tcp_errors_total`, `outbound_tcp_errors_total`.
 #[derive(Clone, Copy, Debug)]
 pub struct TcpErrorLabels {

@@ -11,8 +11,10 @@ use indexmap::Equivalent;
 use super::cells::Counter;
 use super::family::Family;
 use super::http::{HttpEntry, HttpSeries};
+use super::http2::{GrpcEntry, GrpcKey, GrpcSeries, Http2Entry, Http2Series};
 use super::labels::{
-    Direction, HttpErrorLabels, HttpKey, HttpLabels, TcpErrorLabels, TransportKey, TransportLabels,
+    Direction, GrpcLabels, HttpErrorLabels, HttpKey, HttpLabels, Peer, TcpErrorLabels,
+    TransportKey, TransportLabels,
 };
 use super::render::{Render, Unparsed};
 use super::store::Store;
@@ -34,6 +36,9 @@ impl Seat {
         };
         for direction in [Direction::Inbound, Direction::Outbound] {
             recorder.count(Family::DetectTimeout, &direction, 0);
+            for peer in [Peer::Src, Peer::Dst] {
+                recorder.http2(direction, peer);
+            }
         }
         recorder
     }
@@ -50,6 +55,8 @@ pub struct Recorder {
 struct Tables {
     http: Table<HttpKey, HttpEntry>,
     transport: Table<TransportKey, TransportEntry>,
+    http2: Table<(Direction, Peer), Http2Entry>,
+    grpc: Table<GrpcKey, GrpcEntry>,
     counts: Table<CountKey, CountEntry>,
     /// Where the labels of a count are rendered to be looked up.
     scratch: RefCell<String>,
@@ -94,6 +101,20 @@ impl Recorder {
         }))
     }
 
+    /// The gauges of HTTP/2 with these labels, which never retire.
+    pub fn http2(&self, direction: Direction, peer: Peer) -> Http2Series {
+        let (table, key) = (&self.tables.http2, (direction, peer));
+        let make = || table.insert(key, Http2Entry::new(&self.hand, key));
+        Http2Series::new(table.get(&key).unwrap_or_else(make))
+    }
+
+    /// Pins the gRPC series of these labels, registering them (at 0) if they are new.
+    pub fn grpc(&self, labels: &GrpcLabels<'_>) -> GrpcSeries {
+        let table = &self.tables.grpc;
+        let make = || table.insert(GrpcKey::new(labels), GrpcEntry::new(&self.hand, labels));
+        GrpcSeries::new(table.get(labels).unwrap_or_else(make))
+    }
+
     /// Counts a connection that the proxy could not process.
     pub fn tcp_error(&self, labels: &TcpErrorLabels) {
         let family = match labels.direction {
@@ -127,6 +148,7 @@ impl Recorder {
         self.hand.tick(self.hand.store.millis(now));
         let mut gone = self.tables.http.let_go();
         gone.append(&mut self.tables.transport.let_go());
+        gone.append(&mut self.tables.grpc.let_go());
         gone.append(&mut self.tables.counts.let_go());
         self.hand.store.detach(gone);
     }

@@ -4,8 +4,8 @@
 use std::fmt::Write;
 
 use super::labels::{
-    Classification, Direction, HttpErrorLabels, HttpLabels, HttpSide, NoTlsReason, Peer,
-    ResponseEnd, TcpErrorLabels, Tls, TransportEnd, TransportLabels,
+    Classification, Direction, GrpcLabels, HttpErrorLabels, HttpLabels, HttpSide, NoTlsReason,
+    Peer, ResponseEnd, TcpErrorLabels, Tls, TransportEnd, TransportLabels,
 };
 
 /// Something whose labels identify a label set. The text is the identity: equal text, equal set.
@@ -192,6 +192,21 @@ impl Render for HttpErrorLabels<'_> {
     }
 }
 
+/// `direction`, `peer` of `http2_active_*`.
+impl Render for (Direction, Peer) {
+    fn render(&self, out: &mut String) {
+        label(out, "direction", self.0.name());
+        label(out, "peer", self.1.name());
+    }
+}
+
+impl Render for GrpcLabels<'_> {
+    fn render(&self, out: &mut String) {
+        label(out, "direction", self.direction.name());
+        label(out, "authority", self.authority);
+    }
+}
+
 /// `direction`, `reason` of `weir_http_unparsed_total`.
 pub(super) struct Unparsed(pub(super) Direction, pub(super) &'static str);
 
@@ -240,6 +255,13 @@ pub(super) fn response_suffix(end: &ResponseEnd<'_>) -> String {
     label(&mut out, "classification", end.classification.name());
     label(&mut out, "grpc_status_code", end.grpc_status);
     label(&mut out, "error", end.error);
+    out
+}
+
+/// What `grpc_messages_total` adds to direction and authority.
+pub(super) fn kind_suffix(kind: &str) -> String {
+    let mut out = String::new();
+    label(&mut out, "kind", kind);
     out
 }
 
