@@ -27,7 +27,8 @@ enum State {
     /// This many bytes of body follow.
     Length(u64),
     Chunked(Box<ChunkReader>),
-    /// The body ends with the connection.
+    /// The body ends with the connection. Of requests: the last one has been read, what may
+    /// follow is none.
     UntilClose,
     /// Requests only: an offer to switch protocols is open, nothing may follow it yet.
     Held,
@@ -44,6 +45,10 @@ pub struct Session {
     requests: State,
     responses: State,
     exchanges: VecDeque<Exchange>,
+    /// The last request offers to switch protocols, and has not been answered.
+    offers: bool,
+    /// The last request asks for the connection to end with its response.
+    is_last: bool,
     /// The exchange at the front has become a tunnel.
     tunnel: bool,
     /// Responses that have ended on this connection.
@@ -63,6 +68,8 @@ impl Session {
             requests: State::Head,
             responses: State::Head,
             exchanges: VecDeque::new(),
+            offers: false,
+            is_last: false,
             tunnel: false,
             completed: 0,
             resumed: false,
@@ -235,14 +242,25 @@ impl Session {
         exchange.is_head = head.is_head;
         exchange.is_connect = head.is_connect;
         self.exchanges.push_back(exchange);
+        self.offers = head.is_connect || head.upgrade;
+        self.is_last = head.is_last;
         self.requests = match head.framing {
-            _ if head.is_connect => State::Held,
-            Framing::None if head.upgrade => State::Held,
             Framing::Length(n) => State::Length(n),
             Framing::Chunked => State::Chunked(Box::default()),
-            Framing::None | Framing::UntilClose => State::Head,
+            Framing::None | Framing::UntilClose => self.after_request(),
         };
         head.len
+    }
+
+    /// What follows the request that has just been read to its end.
+    fn after_request(&self) -> State {
+        if self.offers {
+            State::Held
+        } else if self.is_last {
+            State::UntilClose
+        } else {
+            State::Head
+        }
     }
 
     fn end_of_request_body(&mut self) {
@@ -252,7 +270,7 @@ impl Session {
             _ => false,
         };
         if ended {
-            self.requests = State::Head;
+            self.requests = self.after_request();
         }
     }
 
@@ -282,14 +300,23 @@ impl Session {
         exchange.head(head.status);
         if head.status == 101 || (exchange.is_connect && (200..300).contains(&head.status)) {
             exchange.first_data(now);
-            self.tunnel = true;
-            self.resumed = true;
-            self.requests = State::Opaque;
-            self.responses = State::Opaque;
+            self.open_tunnel(now);
             return head.len;
         }
         self.follow_body(&head, now);
         head.len
+    }
+
+    /// From here bytes pass unread. What was sent after the request that opened it, before any
+    /// offer was answered, belongs to the tunnel.
+    fn open_tunnel(&mut self, now: Instant) {
+        self.tunnel = true;
+        self.resumed = true;
+        self.requests = State::Opaque;
+        self.responses = State::Opaque;
+        for exchange in self.exchanges.drain(1..) {
+            exchange.end(now, End::Unfollowed);
+        }
     }
 
     /// Bytes of the server while no request waits: an answer to none (a 408 before a close,
@@ -308,9 +335,12 @@ impl Session {
     }
 
     fn follow_body(&mut self, head: &ResponseHead<'_>, now: Instant) {
-        if matches!(self.requests, State::Held) && self.exchanges.len() == 1 {
-            self.requests = State::Head;
-            self.resumed = true;
+        if self.offers && self.exchanges.len() == 1 {
+            self.offers = false;
+            if matches!(self.requests, State::Held) {
+                self.requests = self.after_request();
+                self.resumed = true;
+            }
         }
         self.responses = match head.framing {
             Framing::None => {

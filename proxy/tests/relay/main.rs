@@ -7,3 +7,4 @@ mod bytes;
 mod counts;
 mod ends;
 mod proxy;
+mod smuggling;
