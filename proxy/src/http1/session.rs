@@ -8,6 +8,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use attempt::Attempt;
+
 use super::body::{ChunkReader, UNKNOWN};
 use super::exchange::{End, Exchange};
 use super::reply::Reply;
@@ -55,8 +57,8 @@ pub struct Session {
     completed: u64,
     /// Requests were held back and may go on now.
     resumed: bool,
-    /// Bytes of an incomplete request head that were parsed in vain.
-    tried: usize,
+    request_attempt: Attempt,
+    response_attempt: Attempt,
     /// The client has closed its side.
     client_ended: bool,
     ledger: HttpLedger,
@@ -73,7 +75,8 @@ impl Session {
             tunnel: false,
             completed: 0,
             resumed: false,
-            tried: 0,
+            request_attempt: Attempt::default(),
+            response_attempt: Attempt::default(),
             client_ended: false,
             ledger,
         }
@@ -203,10 +206,10 @@ impl Session {
         if self.exchanges.len() >= MAX_PIPELINE {
             return 0;
         }
-        if !self.is_worth_parsing(bytes) {
+        let is_last = self.client_ended || bytes.len() >= MAX_HEAD;
+        if !(is_last || self.request_attempt.is_due(bytes)) {
             return 0;
         }
-        let tried = std::mem::replace(&mut self.tried, 0);
         match request::parse(bytes) {
             ParsedRequest::Incomplete if bytes.len() >= MAX_HEAD => self.refuse(Reply::TooLarge),
             ParsedRequest::Incomplete if self.client_ended => {
@@ -214,7 +217,7 @@ impl Session {
                 bytes.len()
             }
             ParsedRequest::Incomplete => {
-                self.tried = bytes.len().max(tried);
+                self.request_attempt.was_in_vain(bytes);
                 0
             }
             ParsedRequest::Ambiguous(_) => self.refuse(Reply::BadRequest),
@@ -227,17 +230,8 @@ impl Session {
         }
     }
 
-    /// Whether these bytes of a head may say more than those that were tried before: only the
-    /// end of a line does. A client that sends single bytes does not have each of them cost a
-    /// look at the whole head.
-    fn is_worth_parsing(&self, bytes: &[u8]) -> bool {
-        let is_last = self.client_ended || bytes.len() >= MAX_HEAD;
-        let has_doubled = bytes.len() >= 2 * self.tried;
-        let fresh = bytes.get(self.tried..).unwrap_or(bytes);
-        is_last || has_doubled || memchr::memchr(b'\n', fresh).is_some()
-    }
-
     fn open_exchange(&mut self, head: &RequestHead<'_>, now: Instant) -> usize {
+        self.request_attempt.succeeded();
         let mut exchange = Exchange::open(self.ledger.series(head.authority), now);
         exchange.is_head = head.is_head;
         exchange.is_connect = head.is_connect;
@@ -286,14 +280,21 @@ impl Session {
         let Some(exchange) = self.exchanges.front_mut() else {
             return self.unsolicited(bytes, now);
         };
+        if !(bytes.len() >= MAX_HEAD || self.response_attempt.is_due(bytes)) {
+            return 0;
+        }
         let head = match response::parse(bytes, exchange.is_head) {
-            ParsedResponse::Incomplete if bytes.len() < MAX_HEAD => return 0,
+            ParsedResponse::Incomplete if bytes.len() < MAX_HEAD => {
+                self.response_attempt.was_in_vain(bytes);
+                return 0;
+            }
             ParsedResponse::Incomplete => {
                 return self.stop_following("response head size", bytes, now);
             }
             ParsedResponse::Unparsed(why) => return self.stop_following(why, bytes, now),
             ParsedResponse::Head(head) => head,
         };
+        self.response_attempt.succeeded();
         if is_interim(head.status) {
             return head.len;
         }
@@ -433,5 +434,6 @@ fn grpc_code(value: &[u8]) -> u16 {
         .unwrap_or(UNKNOWN)
 }
 
+mod attempt;
 #[cfg(test)]
 mod tests;
