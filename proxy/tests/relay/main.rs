@@ -6,5 +6,6 @@ mod broken;
 mod bytes;
 mod counts;
 mod ends;
+mod kept;
 mod proxy;
 mod smuggling;

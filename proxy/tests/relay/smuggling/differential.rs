@@ -6,7 +6,7 @@ use super::ours::{self, Rest};
 use super::theirs::{self, Content};
 use super::{corpus, generate};
 
-/// Mutated framings that are tried in one run.
+/// Mutated framings that are tried in one run, at least; `PROPTEST_CASES` may ask for more.
 const CASES: u32 = 1000;
 
 fn on_one_thread<F: Future>(future: F) -> F::Output {
@@ -125,7 +125,7 @@ fn the_corpus_of_responses_is_split_as_the_client_splits_it() {
 #[test]
 fn mutated_framings_are_split_as_the_application_splits_them() {
     let mut runner = TestRunner::new(Config {
-        cases: CASES,
+        cases: Config::default().cases.max(CASES),
         failure_persistence: None,
         ..Config::default()
     });
@@ -146,7 +146,7 @@ fn mutated_framings_are_split_as_the_application_splits_them() {
 #[test]
 fn mutated_answers_are_split_as_the_client_splits_them() {
     let mut runner = TestRunner::new(Config {
-        cases: CASES,
+        cases: Config::default().cases.max(CASES),
         failure_persistence: None,
         ..Config::default()
     });
