@@ -3,7 +3,7 @@
 # fails when a command in it fails. Run from the root of the checkout. Needs lib/suite.sh.
 
 # Those that wait for what is compiled in the background come late.
-stages=(tools fmt clippy unit netns images promtool deny cluster weir stories down)
+stages=(tools fmt clippy unit netns images promtool deny fuzz cluster weir stories down)
 declare -A titles=(
     [tools]="what the tests need is installed"
     [fmt]="rustfmt and shellcheck have nothing to say"
@@ -13,6 +13,7 @@ declare -A titles=(
     [images]="static binaries and their images"
     [promtool]="promtool accepts the shipped scrape configuration"
     [deny]="licenses, sources and bans of the dependencies"
+    [fuzz]="a short run of every fuzz target"
     [cluster]="a real cluster"
     [weir]="kubectl apply -k manifests"
     [stories]="the stories, on that cluster"
@@ -20,7 +21,7 @@ declare -A titles=(
 )
 declare -A needs=(
     [fmt]=tools [clippy]=tools [unit]=tools [netns]=tools [promtool]=tools
-    [deny]=tools [images]=tools [cluster]=tools [weir]="images cluster" [stories]=weir
+    [deny]=tools [fuzz]=tools [images]=tools [cluster]=tools [weir]="images cluster" [stories]=weir
 )
 images=$logs/images
 
@@ -103,6 +104,17 @@ stage_deny() {
         return 0
     fi
     "$deny" check --disable-fetch advisories
+}
+
+# The corpora themselves are run by stage unit, with the compiler of everything else.
+stage_fuzz() {
+    if ! rustup toolchain list | grep --quiet '^nightly'; then
+        echo "note: the fuzzers did not run, they need a nightly toolchain (rustup toolchain install nightly); their corpora do:"
+        cargo test --locked --package weir-proxy --test corpora
+        return 0
+    fi
+    mkdir -p "$logs/fuzz"
+    e2e/lib/fuzz 10 "$logs/fuzz"
 }
 
 stage_images() {

@@ -1,5 +1,5 @@
-//! Reads exposition text (format 0.0.4) into series, for assertions. Used by the stories; judges
-//! nothing: promtool does that.
+//! Reads exposition text (format 0.0.4) into series, for assertions. Used by the stories, and as a
+//! file by `proxy/tests/tables`; judges nothing: promtool does that.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +10,8 @@ use anyhow::{Context as _, bail};
 pub struct Series {
     pub name: String,
     pub labels: BTreeMap<String, String>,
+    /// The names of the labels as they are printed.
+    pub order: Vec<String>,
     pub value: f64,
 }
 
@@ -63,20 +65,25 @@ impl Scrape {
 fn sample(line: &str) -> anyhow::Result<Series> {
     let name_end = line.find(['{', ' ']).context("a name alone is no sample")?;
     let (name, rest) = line.split_at(name_end);
+    let mut order = Vec::new();
     let (labels, rest) = match rest.strip_prefix('{') {
-        Some(rest) => labels(rest)?,
+        Some(rest) => labels(rest, &mut order)?,
         None => (BTreeMap::new(), rest),
     };
     let value = rest.split_whitespace().next().context("no value")?;
     Ok(Series {
         name: name.to_owned(),
         labels,
+        order,
         value: value.parse().context("the value is no number")?,
     })
 }
 
 /// Labels up to the closing brace, and what follows it.
-fn labels(mut rest: &str) -> anyhow::Result<(BTreeMap<String, String>, &str)> {
+fn labels<'t>(
+    mut rest: &'t str,
+    order: &mut Vec<String>,
+) -> anyhow::Result<(BTreeMap<String, String>, &'t str)> {
     let mut labels = BTreeMap::new();
     loop {
         rest = rest.trim_start_matches(',');
@@ -85,6 +92,7 @@ fn labels(mut rest: &str) -> anyhow::Result<(BTreeMap<String, String>, &str)> {
         }
         let (name, after) = rest.split_once("=\"").context("a label without a value")?;
         let (value, after) = quoted(after)?;
+        order.push(name.to_owned());
         if labels.insert(name.to_owned(), value).is_some() {
             bail!("label '{name}' occurs twice");
         }
@@ -127,6 +135,7 @@ response_latency_ms_bucket{le="+Inf"} 5
         let scrape = Scrape::parse(TEXT).unwrap();
         assert_eq!(scrape.0.len(), 4);
         assert_eq!(scrape.0[0].labels["authority"], "a\"b\\c\nd,}");
+        assert_eq!(scrape.0[0].order, ["direction", "authority"]);
         assert_eq!(scrape.sum("request_total", &[]), 7.0);
         assert_eq!(
             scrape.sum("request_total", &[("direction", "outbound")]),

@@ -3,6 +3,7 @@
 //! `accept` spawns one per connection on its worker. Each stage takes a plain struct and
 //! hands on a richer one; this file is only their order.
 
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
@@ -75,8 +76,10 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     match session {
         None => open_opaque(&worker, routed, detected).await,
         Some(mut session) => {
-            if first_head(&worker, &mut routed, &mut detected.up, &mut session).await {
-                open_http(&worker, routed, detected, session).await;
+            match first_head(&worker, &mut routed, &mut detected.up, &mut session).await {
+                Ok(true) => open_http(&worker, routed, detected, session).await,
+                Ok(false) => leave(routed, detected, None),
+                Err(error) => leave(routed, detected, Some(error)),
             }
         }
     }
@@ -154,8 +157,17 @@ fn learn(worker: &Worker, routed: &Routed, detected: &Detected, dialed_at_once: 
     }
 }
 
-/// Reads until the first request may be forwarded. Answers false when it never may: the
-/// client was refused, or is gone, and every account is closed. Where the head takes as long
+/// Ends a connection whose client will never be forwarded.
+fn leave(routed: Routed, detected: Detected, error: Option<io::Error>) {
+    if let Some(Ok(_unused)) = detected.server {
+        // It was dialed while the client was silent: closed as it should be.
+        drop(routed.book.dialed(Instant::now()));
+    }
+    routed.accepted.close(error.as_ref());
+}
+
+/// Reads until the first request may be forwarded. Answers false when it never may, because the
+/// client was refused or has closed, and the error where that is how the client ended. Where the head takes as long
 /// as a request line may, the application is dialed without it: from there on it is the one
 /// that decides how long it waits for its clients.
 async fn first_head(
@@ -163,28 +175,27 @@ async fn first_head(
     routed: &mut Routed,
     up: &mut Flow,
     session: &mut Session,
-) -> bool {
+) -> io::Result<bool> {
     let deadline = tokio::time::Instant::now() + worker.config.detect.timeout;
     loop {
         let n = session.request_bytes(up.pending(), Instant::now());
         up.approve(n);
         if let Some(reply) = session.refusal() {
-            answer(worker, routed, reply.bytes()).await;
-            return false;
+            return answer(worker, routed, reply.bytes()).await.map(|()| false);
         }
         if n > 0 {
-            return true;
+            return Ok(true);
         }
         let (mut from, _) = routed.stream.split();
         let read = std::future::poll_fn(|cx| up.poll_read(cx, &mut from, &worker.pool));
         match tokio::time::timeout_at(deadline, read).await {
-            Err(_slow) => return true,
+            Err(_slow) => return Ok(true),
             Ok(Ok(0)) => session.client_eof(),
             Ok(Ok(n)) => routed.accepted.read(n),
-            Ok(Err(_gone)) => return false,
+            Ok(Err(gone)) => return Err(gone),
         }
         if up.pending().is_empty() {
-            return false;
+            return Ok(false);
         }
     }
 }
@@ -227,7 +238,8 @@ async fn open_http(
             let answered = session.answer(reply);
             (0..answered.requests).for_each(|_| routed.book.http_error(label));
             session.finish(Instant::now(), End::Replied(reply.status(), label));
-            answer(worker, &mut routed, &answered.bytes).await;
+            let ended = answer(worker, &mut routed, &answered.bytes).await;
+            routed.accepted.close(ended.as_ref().err());
         }
     }
 }
@@ -292,16 +304,21 @@ async fn forward(
 }
 
 /// Answers in the server's place, then lets the client read it before the socket closes.
-async fn answer(worker: &Worker, routed: &mut Routed, bytes: &[u8]) {
-    if routed.stream.write_all(bytes).await.is_ok() {
-        routed.accepted.written(bytes.len());
-    }
-    // Closing with unread bytes would reset the connection and lose the answer.
+/// The error is how the client ended.
+async fn answer(worker: &Worker, routed: &mut Routed, bytes: &[u8]) -> io::Result<()> {
     let drain = async {
+        routed.stream.write_all(bytes).await?;
+        routed.accepted.written(bytes.len());
         routed.stream.shutdown().await?;
+        // Closing with unread bytes would reset the connection and lose the answer.
         let mut sink = [0; 1024];
-        while routed.stream.read(&mut sink).await? > 0 {}
-        Ok::<(), std::io::Error>(())
+        loop {
+            match routed.stream.read(&mut sink).await? {
+                0 => return Ok(()),
+                n => routed.accepted.read(n),
+            }
+        }
     };
-    let _ended_or_not = tokio::time::timeout(worker.config.refusal_drain, drain).await;
+    let ended = tokio::time::timeout(worker.config.refusal_drain, drain).await;
+    ended.unwrap_or(Ok(()))
 }

@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -61,7 +62,7 @@ impl From<DialError> for io::Error {
     fn from(error: DialError) -> Self {
         match error {
             DialError::Connect(_, cause) => cause,
-            DialError::Timeout(..) => io::ErrorKind::TimedOut.into(),
+            DialError::Timeout(..) => Errno::TIMEDOUT.into(),
         }
     }
 }

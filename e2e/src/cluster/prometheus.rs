@@ -161,6 +161,7 @@ fn series(entry: &Value) -> anyhow::Result<Series> {
         .context("a series without a value")?;
     Ok(Series {
         name: labels.remove("__name__").unwrap_or_default(),
+        order: labels.keys().cloned().collect(),
         labels,
         value: value.parse()?,
     })

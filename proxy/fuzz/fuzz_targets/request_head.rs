@@ -1,26 +1,7 @@
-//! Request heads: a verdict never changes as bytes arrive, and lies within them.
-//!
-//! Run by `cargo +nightly fuzz run request_head`.
+//! Runs `bodies/request_head.rs`: `cargo +nightly fuzz run request_head`.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use weir_proxy::http1::request::{ParsedRequest, parse};
+#[path = "../bodies/request_head.rs"]
+mod body;
 
-fuzz_target!(|input: (&[u8], u16)| {
-    let (bytes, cut) = input;
-    let whole = parse(bytes);
-    if let ParsedRequest::Head(head) = &whole {
-        assert!(head.len <= bytes.len());
-        assert!(bytes[..head.len].ends_with(b"\r\n\r\n"));
-        assert_eq!(
-            parse(&bytes[..head.len]),
-            whole,
-            "what follows a head is not part of it"
-        );
-    }
-    let part = parse(&bytes[..bytes.len().min(cut.into())]);
-    assert!(
-        part == ParsedRequest::Incomplete || part == whole,
-        "{part:?} became {whole:?}"
-    );
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| body::run(data));

@@ -74,13 +74,19 @@ pub async fn relay(mut pair: Pair, pool: &Pool, busy: Busy) {
     poll_fn(|cx| relay.poll(cx)).await;
     let passes_reset = relay.passes_reset();
     let (client_error, server_error) = relay.finish();
-    if client_error.is_some() {
+    // A side that is reset because of the other one closes with the other's error.
+    let (of_client, of_server) = (client_error.as_ref(), server_error.as_ref());
+    if of_client.is_some() {
         reset(&pair.server);
-    } else if passes_reset {
-        reset(&pair.client);
+        pair.accepted.close(of_client);
+        pair.dialed.close(of_server.or(of_client));
+    } else {
+        if passes_reset {
+            reset(&pair.client);
+        }
+        pair.accepted.close(of_server.filter(|_| passes_reset));
+        pair.dialed.close(of_server);
     }
-    pair.accepted.close(client_error.as_ref());
-    pair.dialed.close(server_error.as_ref());
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -18,13 +18,17 @@ const GRPC_STATUS: &[u8] = b"grpc-status:";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Size,
+    SizeBlank,
     Extension,
+    Quoted,
+    Escaped,
     SizeLf,
     Data,
     DataCr,
     DataLf,
     TrailerStart,
-    Trailer,
+    TrailerName,
+    TrailerValue,
     TrailerLf,
     EndLf,
     End,
@@ -105,23 +109,39 @@ impl ChunkReader {
         self.state = match (self.state, byte) {
             (State::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => return self.digit(byte),
             (State::Size, _) if self.digits == 0 => return Err(BadChunk("no size")),
-            (State::Size, b'\r') => State::SizeLf,
-            (State::Size, b';' | b' ' | b'\t') => State::Extension,
-            (State::Size, _) => return Err(BadChunk("size is not hexadecimal")),
-            (State::Extension, b'\r') => State::SizeLf,
-            (State::Extension, b'\n') => return Err(BadChunk("bare line feed")),
-            (State::Extension, _) => return self.count(MAX_CHUNK_LINE, "extension too long"),
+            (State::Size | State::SizeBlank | State::Extension, b'\r') => State::SizeLf,
+            (State::Size | State::SizeBlank, b' ' | b'\t') => self.count(State::SizeBlank)?,
+            (State::Size | State::SizeBlank, b';') => self.count(State::Extension)?,
+            (State::Size | State::SizeBlank, _) => {
+                return Err(BadChunk("size is not hexadecimal"));
+            }
+            (State::Extension | State::Quoted | State::Escaped, _) => self.extension(byte)?,
             (State::SizeLf, b'\n') => self.end_of_size(),
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::Size,
             (State::TrailerStart, b'\r') => State::EndLf,
-            (State::TrailerStart | State::Trailer, _) => return self.trailer(byte),
+            (State::TrailerStart | State::TrailerName | State::TrailerValue, _) => {
+                self.trailer(byte)?
+            }
             (State::TrailerLf, b'\n') => State::TrailerStart,
             (State::EndLf, b'\n') => State::End,
             (State::Data | State::End, _) => self.state,
             _ => return Err(BadChunk("line end expected")),
         };
         Ok(())
+    }
+
+    /// Some readers see a line's end in a quoted string, others do not: none may be there.
+    fn extension(&mut self, byte: u8) -> Result<State, BadChunk> {
+        let next = match (self.state, byte) {
+            (_, b'\t') => self.state,
+            (_, 0..=31 | 127) => return Err(BadChunk("control character in an extension")),
+            (State::Extension, b'"') | (State::Escaped, _) => State::Quoted,
+            (State::Quoted, b'"') => State::Extension,
+            (State::Quoted, b'\\') => State::Escaped,
+            _ => self.state,
+        };
+        self.count(next)
     }
 
     fn digit(&mut self, byte: u8) -> Result<(), BadChunk> {
@@ -136,13 +156,13 @@ impl ChunkReader {
         Ok(())
     }
 
-    fn count(&mut self, limit: usize, why: &'static str) -> Result<(), BadChunk> {
+    /// Counts a byte of a size's line against the limit.
+    fn count(&mut self, next: State) -> Result<State, BadChunk> {
         self.line += 1;
-        if self.line > limit {
-            Err(BadChunk(why))
-        } else {
-            Ok(())
+        if self.line > MAX_CHUNK_LINE {
+            return Err(BadChunk("extension too long"));
         }
+        Ok(next)
     }
 
     fn end_of_size(&mut self) -> State {
@@ -155,36 +175,63 @@ impl ChunkReader {
         }
     }
 
-    fn trailer(&mut self, byte: u8) -> Result<(), BadChunk> {
-        self.count(MAX_TRAILERS, "trailers too long")?;
+    fn trailer(&mut self, byte: u8) -> Result<State, BadChunk> {
+        self.line += 1;
+        if self.line > MAX_TRAILERS {
+            return Err(BadChunk("trailers too long"));
+        }
         if self.state == State::TrailerStart {
             self.matched = 0;
-            self.state = State::Trailer;
         }
-        match byte {
-            b'\n' => return Err(BadChunk("bare line feed")),
-            b'\r' => self.state = State::TrailerLf,
-            _ if self.matched < GRPC_STATUS.len() => {
-                let same = GRPC_STATUS[self.matched] == byte.to_ascii_lowercase();
-                self.matched = if same { self.matched + 1 } else { usize::MAX };
+        match (self.state, byte) {
+            (State::TrailerValue, b'\r') => return Ok(State::TrailerLf),
+            (State::TrailerValue, b'\t') => {}
+            (State::TrailerValue, 0..=31 | 127) => {
+                return Err(BadChunk("control character in a trailer"));
             }
-            b'0'..=b'9' if self.matched == GRPC_STATUS.len() => {
-                let status = self.grpc_status.unwrap_or_default();
-                self.grpc_status = Some(
-                    status
-                        .saturating_mul(10)
-                        .saturating_add(u16::from(byte - b'0')),
-                );
+            (State::TrailerValue, _) => self.trailer_value(byte),
+            (State::TrailerName, b':') => {
+                self.match_name(byte);
+                if self.matched == GRPC_STATUS.len() {
+                    self.grpc_status = None;
+                }
+                return Ok(State::TrailerValue);
             }
-            b' ' | b'\t' => {}
-            _ if self.matched == GRPC_STATUS.len() => {
-                self.grpc_status = Some(UNKNOWN);
-                self.matched = usize::MAX;
+            _ if is_token(byte) => {
+                self.match_name(byte);
+                return Ok(State::TrailerName);
             }
-            _ => {}
+            _ => return Err(BadChunk("trailer is no field")),
         }
-        Ok(())
+        Ok(State::TrailerValue)
     }
+
+    fn match_name(&mut self, byte: u8) {
+        let is_same = GRPC_STATUS.get(self.matched) == Some(&byte.to_ascii_lowercase());
+        self.matched = if is_same {
+            self.matched + 1
+        } else {
+            usize::MAX
+        };
+    }
+
+    fn trailer_value(&mut self, byte: u8) {
+        if self.matched != GRPC_STATUS.len() || byte == b' ' {
+            return;
+        }
+        self.grpc_status = Some(if byte.is_ascii_digit() {
+            let status = self.grpc_status.unwrap_or_default().saturating_mul(10);
+            status.saturating_add(u16::from(byte - b'0'))
+        } else {
+            self.matched = usize::MAX;
+            UNKNOWN
+        });
+    }
+}
+
+/// A `tchar` of RFC 9110 section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]
@@ -219,6 +266,10 @@ mod tests {
             Ok((33, true))
         );
         assert_eq!(read("5\r\nhel"), Ok((6, false)));
+        assert_eq!(
+            read("5 \t\r\nhello\r\n0;a=\"b\\\"\";c\r\n\r\n"),
+            Ok((27, true))
+        );
     }
 
     #[test]
@@ -238,6 +289,20 @@ mod tests {
             "0\r\n\n",
             "0\r\na\nb\r\n\r\n",
             "5\r\nhello\r\r\n",
+            "5 x\r\n",
+            "5 5\r\n",
+            "5_0\r\n",
+            "5;a=\"b\r\n",
+            "5;a=\"b\\\"\r\n",
+            "5;a=\"\r\n\"\r\n",
+            "5;a\0\r\n",
+            "5;a\rb\r\n",
+            "0\r\n a: b\r\n\r\n",
+            "0\r\na\r\n\r\n",
+            "0\r\na : b\r\n\r\n",
+            "0\r\nGET / HTTP/1.1\r\n\r\n",
+            "0\r\na: \0\r\n\r\n",
+            "0\r\na: b\r c\r\n\r\n",
         ] {
             assert!(read(text).is_err(), "{text:?}");
         }
@@ -253,5 +318,13 @@ mod tests {
         assert_eq!(reader.feed(body), Ok(body.len()));
         assert_eq!(reader.grpc_status(), Some(14));
         assert!(reader.has_data());
+    }
+
+    #[test]
+    fn of_two_grpc_statuses_the_last_counts() {
+        let mut reader = ChunkReader::default();
+        let body = b"0\r\ngrpc-status: 1\r\ngrpc-status: 2\r\ngrpc-statuses: 3\r\n\r\n";
+        assert_eq!(reader.feed(body), Ok(body.len()));
+        assert_eq!(reader.grpc_status(), Some(2));
     }
 }

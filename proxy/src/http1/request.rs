@@ -9,6 +9,8 @@ use httparse::{Error, Header, ParserConfig, Request, Status};
 
 use super::{FEW_FIELDS, Framing, MAX_FIELDS, has_strict_lines};
 
+mod odd;
+
 /// A parsed request head. Offsets are relative to the bytes that were parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestHead<'b> {
@@ -21,6 +23,9 @@ pub struct RequestHead<'b> {
     pub is_connect: bool,
     /// The client offers to switch protocols: a 101 answer opens a tunnel.
     pub upgrade: bool,
+    /// Nothing that follows is a request: the client has asked for the connection to end with
+    /// the response (RFC 9112 section 9.3).
+    pub is_last: bool,
     /// Authority as the client wrote it: of an absolute or authority form of the
     /// target, else of `Host`; empty when there is none.
     pub authority: &'b [u8],
@@ -31,9 +36,10 @@ pub struct RequestHead<'b> {
 pub enum ParsedRequest<'b> {
     Head(RequestHead<'b>),
     Incomplete,
-    /// Two recipients could see two different ends of this message: refused with 400.
+    /// Two recipients could see two different ends of this message, or two different hosts it
+    /// is for: refused with 400.
     Ambiguous(&'static str),
-    /// Odd, but its bytes can only mean one thing to its recipient: passes unmeasured.
+    /// Odd, but where its message ends is not in doubt: passes unmeasured.
     Unparsed(&'static str),
 }
 
@@ -42,13 +48,26 @@ pub fn parse(bytes: &[u8]) -> ParsedRequest<'_> {
     let mut few = [const { MaybeUninit::<Header<'_>>::uninit() }; FEW_FIELDS];
     match parse_with(bytes, &mut few) {
         Err(Error::TooManyHeaders) => {}
-        Err(e) => return ParsedRequest::Unparsed(reason(e)),
+        Err(error) => return judge_odd(bytes, error),
         Ok(parsed) => return parsed,
     }
     let mut many = [const { MaybeUninit::<Header<'_>>::uninit() }; MAX_FIELDS];
     match parse_with(bytes, &mut many) {
-        Err(e) => ParsedRequest::Unparsed(reason(e)),
+        Err(error) => judge_odd(bytes, error),
         Ok(parsed) => parsed,
+    }
+}
+
+/// Judges bytes that the parser refuses. Where the fault is in a field, the whole head is
+/// awaited: the framing fields may come after it.
+fn judge_odd(bytes: &[u8], error: Error) -> ParsedRequest<'_> {
+    if odd::is_in_request_line(bytes) {
+        return ParsedRequest::Unparsed(reason(error));
+    }
+    match odd::end(bytes).map(|end| odd::doubt(&bytes[..end])) {
+        None => ParsedRequest::Incomplete,
+        Some(Some(why)) => ParsedRequest::Ambiguous(why),
+        Some(None) => ParsedRequest::Unparsed(reason(error)),
     }
 }
 
@@ -64,27 +83,35 @@ fn parse_with<'b>(
         Status::Complete(len) => len,
     };
     if !has_strict_lines(&bytes[..len]) {
-        return Ok(ParsedRequest::Unparsed("bare line end"));
+        let odd = odd::doubt(&bytes[..len]).map(ParsedRequest::Ambiguous);
+        return Ok(odd.unwrap_or(ParsedRequest::Unparsed("bare line end")));
     }
+    Ok(match read_head(&request, len) {
+        Ok(head) => ParsedRequest::Head(head),
+        Err(why) => ParsedRequest::Ambiguous(why),
+    })
+}
+
+fn read_head<'b>(request: &Request<'_, 'b>, len: usize) -> Result<RequestHead<'b>, &'static str> {
     let method = request.method.unwrap_or_default();
     let target = request.path.unwrap_or_default();
-    let fields = match Fields::read(request.headers) {
-        Ok(fields) => fields,
-        Err(why) => return Ok(ParsedRequest::Ambiguous(why)),
-    };
-    let framing = match fields.framing(request.version == Some(1)) {
-        Ok(framing) => framing,
-        Err(why) => return Ok(ParsedRequest::Ambiguous(why)),
-    };
+    let is_1_1 = request.version == Some(1);
+    let fields = Fields::read(request.headers)?;
+    let framing = fields.framing(is_1_1)?;
     let is_connect = method == "CONNECT";
-    Ok(ParsedRequest::Head(RequestHead {
+    if is_connect && framing != Framing::None {
+        // RFC 9110 section 9.3.6: it has no content. Some read what follows as content.
+        return Err("content of a CONNECT");
+    }
+    Ok(RequestHead {
         len,
         framing,
         is_head: method == "HEAD",
         is_connect,
         upgrade: fields.upgrade,
-        authority: authority(is_connect, target, fields.host),
-    }))
+        is_last: fields.closes || !(is_1_1 || fields.keeps_alive),
+        authority: authority(is_connect, target, fields.host.unwrap_or_default()),
+    })
 }
 
 fn reason(error: Error) -> &'static str {
@@ -102,10 +129,14 @@ fn reason(error: Error) -> &'static str {
 /// The fields that a relay acts on.
 #[derive(Default)]
 struct Fields<'b> {
-    host: &'b [u8],
+    host: Option<&'b [u8]>,
     length: Option<u64>,
     coding: Option<Coding>,
     upgrade: bool,
+    /// `Connection` says `close`.
+    closes: bool,
+    /// `Connection` says `keep-alive`, which HTTP/1.0 needs.
+    keeps_alive: bool,
 }
 
 /// What the last transfer coding is.
@@ -119,20 +150,42 @@ impl<'b> Fields<'b> {
     fn read(headers: &[Header<'b>]) -> Result<Self, &'static str> {
         let mut fields = Self::default();
         for header in headers {
-            // Names are told apart by their length first: most headers cost one comparison.
-            match header.name.len() {
-                4 if header.name.eq_ignore_ascii_case("host") => fields.host = header.value,
-                7 if header.name.eq_ignore_ascii_case("upgrade") => fields.upgrade = true,
-                14 if header.name.eq_ignore_ascii_case("content-length") => {
-                    fields.length = Some(one_length(fields.length, header.value)?);
-                }
-                17 if header.name.eq_ignore_ascii_case("transfer-encoding") => {
-                    fields.coding = Some(last_coding(fields.coding, header.value)?);
-                }
-                _ => {}
-            }
+            fields.add(header.name, header.value)?;
         }
         Ok(fields)
+    }
+
+    /// Names are told apart by their length first: most fields cost one comparison.
+    fn add(&mut self, name: &str, value: &'b [u8]) -> Result<(), &'static str> {
+        match name.len() {
+            4 if name.eq_ignore_ascii_case("host") => {
+                // RFC 9112 section 3.2: no more than one. The same one twice harms nobody.
+                match self.host {
+                    Some(seen) if !seen.eq_ignore_ascii_case(value) => {
+                        return Err("host fields differ");
+                    }
+                    _ => self.host = Some(value),
+                }
+            }
+            7 if name.eq_ignore_ascii_case("upgrade") => self.upgrade = true,
+            10 if name.eq_ignore_ascii_case("connection") => self.add_connection(value),
+            14 if name.eq_ignore_ascii_case("content-length") => {
+                self.length = Some(one_length(self.length, value)?);
+            }
+            17 if name.eq_ignore_ascii_case("transfer-encoding") => {
+                self.coding = Some(last_coding(self.coding, value)?);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn add_connection(&mut self, value: &[u8]) {
+        for option in value.split(|b| *b == b',') {
+            let option = option.trim_ascii();
+            self.closes |= option.eq_ignore_ascii_case(b"close");
+            self.keeps_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+        }
     }
 
     /// RFC 9112 section 6.3, the stricter reading where it leaves a choice.
@@ -195,7 +248,7 @@ fn authority<'b>(is_connect: bool, target: &'b str, host: &'b [u8]) -> &'b [u8] 
         return host;
     }
     match target.split_once("://") {
-        Some((_, rest)) => {
+        Some((scheme, rest)) if is_scheme(scheme) => {
             let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
             let authority = &rest[..end];
             authority
@@ -203,8 +256,16 @@ fn authority<'b>(is_connect: bool, target: &'b str, host: &'b [u8]) -> &'b [u8] 
                 .map_or(authority, |(_, host)| host)
                 .as_bytes()
         }
-        None => host,
+        _ => host,
     }
+}
+
+/// RFC 3986 section 3.1.
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
 }
 
 #[cfg(test)]

@@ -75,6 +75,10 @@ fn parse_with<'b>(
             _ => {}
         }
     }
+    if coding.is_some() && response.version != Some(1) {
+        // RFC 9112 section 6.1: its framing is faulty, whoever reads it.
+        return Ok(ParsedResponse::Unparsed("response transfer-encoding"));
+    }
     let framing = framing(status, to_head, coding, length);
     Ok(ParsedResponse::Head(ResponseHead {
         len,
@@ -166,6 +170,8 @@ mod tests {
         for text in [
             "ICY 200 OK\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+            "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
         ] {
             assert!(
                 matches!(parse(text.as_bytes(), false), ParsedResponse::Unparsed(_)),

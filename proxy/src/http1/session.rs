@@ -8,6 +8,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use attempt::Attempt;
+
 use super::body::ChunkReader;
 use super::reply::Reply;
 use super::request::{self, ParsedRequest, RequestHead};
@@ -27,7 +29,8 @@ enum State {
     /// This many bytes of body follow.
     Length(u64),
     Chunked(Box<ChunkReader>),
-    /// The body ends with the connection.
+    /// The body ends with the connection. Of requests: the last one has been read, what may
+    /// follow is none.
     UntilClose,
     /// Requests only: an offer to switch protocols is open, nothing may follow it yet.
     Held,
@@ -44,14 +47,18 @@ pub struct Session {
     requests: State,
     responses: State,
     exchanges: VecDeque<Exchange>,
+    /// The last request offers to switch protocols, and has not been answered.
+    offers: bool,
+    /// The last request asks for the connection to end with its response.
+    is_last: bool,
     /// The exchange at the front has become a tunnel.
     tunnel: bool,
     /// Responses that have ended on this connection.
     completed: u64,
     /// Requests were held back and may go on now.
     resumed: bool,
-    /// Bytes of an incomplete request head that were parsed in vain.
-    tried: usize,
+    request_attempt: Attempt,
+    response_attempt: Attempt,
     /// The client has closed its side.
     client_ended: bool,
     ledger: HttpLedger,
@@ -63,10 +70,13 @@ impl Session {
             requests: State::Head,
             responses: State::Head,
             exchanges: VecDeque::new(),
+            offers: false,
+            is_last: false,
             tunnel: false,
             completed: 0,
             resumed: false,
-            tried: 0,
+            request_attempt: Attempt::default(),
+            response_attempt: Attempt::default(),
             client_ended: false,
             ledger,
         }
@@ -196,10 +206,10 @@ impl Session {
         if self.exchanges.len() >= MAX_PIPELINE {
             return 0;
         }
-        if !self.is_worth_parsing(bytes) {
+        let is_last = self.client_ended || bytes.len() >= MAX_HEAD;
+        if !(is_last || self.request_attempt.is_due(bytes)) {
             return 0;
         }
-        let tried = std::mem::replace(&mut self.tried, 0);
         match request::parse(bytes) {
             ParsedRequest::Incomplete if bytes.len() >= MAX_HEAD => self.refuse(Reply::TooLarge),
             ParsedRequest::Incomplete if self.client_ended => {
@@ -207,7 +217,7 @@ impl Session {
                 bytes.len()
             }
             ParsedRequest::Incomplete => {
-                self.tried = bytes.len().max(tried);
+                self.request_attempt.was_in_vain(bytes);
                 0
             }
             ParsedRequest::Ambiguous(_) => self.refuse(Reply::BadRequest),
@@ -220,29 +230,31 @@ impl Session {
         }
     }
 
-    /// Whether these bytes of a head may say more than those that were tried before: only the
-    /// end of a line does. A client that sends single bytes does not have each of them cost a
-    /// look at the whole head.
-    fn is_worth_parsing(&self, bytes: &[u8]) -> bool {
-        let is_last = self.client_ended || bytes.len() >= MAX_HEAD;
-        let has_doubled = bytes.len() >= 2 * self.tried;
-        let fresh = bytes.get(self.tried..).unwrap_or(bytes);
-        is_last || has_doubled || memchr::memchr(b'\n', fresh).is_some()
-    }
-
     fn open_exchange(&mut self, head: &RequestHead<'_>, now: Instant) -> usize {
+        self.request_attempt.succeeded();
         let mut exchange = Exchange::open(self.ledger.series(head.authority), now);
         exchange.is_head = head.is_head;
         exchange.is_connect = head.is_connect;
         self.exchanges.push_back(exchange);
+        self.offers = head.is_connect || head.upgrade;
+        self.is_last = head.is_last;
         self.requests = match head.framing {
-            _ if head.is_connect => State::Held,
-            Framing::None if head.upgrade => State::Held,
             Framing::Length(n) => State::Length(n),
             Framing::Chunked => State::Chunked(Box::default()),
-            Framing::None | Framing::UntilClose => State::Head,
+            Framing::None | Framing::UntilClose => self.after_request(),
         };
         head.len
+    }
+
+    /// What follows the request that has just been read to its end.
+    fn after_request(&self) -> State {
+        if self.offers {
+            State::Held
+        } else if self.is_last {
+            State::UntilClose
+        } else {
+            State::Head
+        }
     }
 
     fn end_of_request_body(&mut self) {
@@ -252,7 +264,7 @@ impl Session {
             _ => false,
         };
         if ended {
-            self.requests = State::Head;
+            self.requests = self.after_request();
         }
     }
 
@@ -268,28 +280,44 @@ impl Session {
         let Some(exchange) = self.exchanges.front_mut() else {
             return self.unsolicited(bytes, now);
         };
+        if !(bytes.len() >= MAX_HEAD || self.response_attempt.is_due(bytes)) {
+            return 0;
+        }
         let head = match response::parse(bytes, exchange.is_head) {
-            ParsedResponse::Incomplete if bytes.len() < MAX_HEAD => return 0,
+            ParsedResponse::Incomplete if bytes.len() < MAX_HEAD => {
+                self.response_attempt.was_in_vain(bytes);
+                return 0;
+            }
             ParsedResponse::Incomplete => {
                 return self.stop_following("response head size", bytes, now);
             }
             ParsedResponse::Unparsed(why) => return self.stop_following(why, bytes, now),
             ParsedResponse::Head(head) => head,
         };
+        self.response_attempt.succeeded();
         if is_interim(head.status) {
             return head.len;
         }
         exchange.head(head.status);
         if head.status == 101 || (exchange.is_connect && (200..300).contains(&head.status)) {
             exchange.first_data(now);
-            self.tunnel = true;
-            self.resumed = true;
-            self.requests = State::Opaque;
-            self.responses = State::Opaque;
+            self.open_tunnel(now);
             return head.len;
         }
         self.follow_body(&head, now);
         head.len
+    }
+
+    /// From here bytes pass unread. What was sent after the request that opened it, before any
+    /// offer was answered, belongs to the tunnel.
+    fn open_tunnel(&mut self, now: Instant) {
+        self.tunnel = true;
+        self.resumed = true;
+        self.requests = State::Opaque;
+        self.responses = State::Opaque;
+        for exchange in self.exchanges.drain(1..) {
+            exchange.end(now, End::Unfollowed);
+        }
     }
 
     /// Bytes of the server while no request waits: an answer to none (a 408 before a close,
@@ -308,9 +336,12 @@ impl Session {
     }
 
     fn follow_body(&mut self, head: &ResponseHead<'_>, now: Instant) {
-        if matches!(self.requests, State::Held) && self.exchanges.len() == 1 {
-            self.requests = State::Head;
-            self.resumed = true;
+        if self.offers && self.exchanges.len() == 1 {
+            self.offers = false;
+            if matches!(self.requests, State::Held) {
+                self.requests = self.after_request();
+                self.resumed = true;
+            }
         }
         self.responses = match head.framing {
             Framing::None => {
@@ -395,5 +426,6 @@ fn is_interim(status: u16) -> bool {
     (100..200).contains(&status) && status != 101
 }
 
+mod attempt;
 #[cfg(test)]
 mod tests;

@@ -7,4 +7,6 @@ mod bytes;
 mod counts;
 mod ends;
 mod http2;
+mod kept;
 mod proxy;
+mod smuggling;

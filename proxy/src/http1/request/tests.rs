@@ -68,7 +68,7 @@ fn odd_syntax_passes_unmeasured() {
     for text in [
         "GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n",
         "GET / HTTP/1.1\r\nbad name: x\r\n\r\n",
-        "GET / HTTP/1.1\r\nContent-Length : 5\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost : a\r\nContent-Length: 5\r\n\r\n",
         "GET / HTTP/1.1\r\nno colon\r\n\r\n",
         "GET / HTTP/1.1\nHost: a\n\n",
         "GET / HTTP/1.1\r\nHost: a\n\r\n",
@@ -82,6 +82,56 @@ fn odd_syntax_passes_unmeasured() {
 }
 
 #[test]
+fn an_odd_head_whose_framing_is_odd_too_is_refused_once_it_is_whole() {
+    let text = "POST / HTTP/1.1\r\nbad name: x\r\nTransfer-Encoding : chunked\r\n\r\n";
+    let judged = |n: usize| parse(&text.as_bytes()[..n]);
+    assert!((1..text.len()).all(|n| judged(n) == ParsedRequest::Incomplete));
+    assert!(matches!(judged(text.len()), ParsedRequest::Ambiguous(_)));
+    let line = "POST / HTTP/2.0\r\n";
+    assert_eq!(
+        parse(line.as_bytes()),
+        ParsedRequest::Unparsed("version"),
+        "what is not HTTP is not held"
+    );
+}
+
+#[test]
+fn two_hosts_are_one_too_many() {
+    let of = |fields: &str| format!("GET / HTTP/1.1\r\n{fields}\r\n");
+    let differ = of("Host: a\r\nHost: b\r\n");
+    let judged = parse(differ.as_bytes());
+    assert_eq!(judged, ParsedRequest::Ambiguous("host fields differ"));
+    assert_eq!(head(&of("Host: a\r\nhost: A\r\n")).authority, b"A");
+}
+
+#[test]
+fn a_connect_has_no_content() {
+    for field in ["Content-Length: 5", "Transfer-Encoding: chunked"] {
+        let text = format!("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n{field}\r\n\r\n");
+        let judged = parse(text.as_bytes());
+        assert_eq!(judged, ParsedRequest::Ambiguous("content of a CONNECT"));
+    }
+}
+
+#[test]
+fn the_last_request_of_a_connection_is_known() {
+    for (text, is_last) in [
+        ("GET / HTTP/1.1\r\n\r\n", false),
+        ("GET / HTTP/1.1\r\nConnection: close\r\n\r\n", true),
+        ("GET / HTTP/1.1\r\nConnection: a, CLOSE ,b\r\n\r\n", true),
+        ("GET / HTTP/1.1\r\nConnection: closed\r\n\r\n", false),
+        ("GET / HTTP/1.0\r\n\r\n", true),
+        ("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", false),
+        (
+            "GET / HTTP/1.0\r\nConnection: close, keep-alive\r\n\r\n",
+            true,
+        ),
+    ] {
+        assert_eq!(head(text).is_last, is_last, "{text:?}");
+    }
+}
+
+#[test]
 fn the_authority_is_the_targets_or_the_hosts() {
     for (line, expected) in [
         ("GET / HTTP/1.1", "Web.example:8080"),
@@ -89,6 +139,7 @@ fn the_authority_is_the_targets_or_the_hosts() {
         ("GET http://user@other?x HTTP/1.1", "other"),
         ("OPTIONS * HTTP/1.1", "Web.example:8080"),
         ("CONNECT db:5432 HTTP/1.1", "db:5432"),
+        ("GET x?u=http://other HTTP/1.1", "Web.example:8080"),
     ] {
         let text = format!("{line}\r\nHost: Web.example:8080\r\n\r\n");
         assert_eq!(head(&text).authority, expected.as_bytes(), "{line}");

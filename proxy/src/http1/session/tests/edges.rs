@@ -105,3 +105,71 @@ fn a_grpc_status_that_is_no_number_is_unknown_in_head_and_trailers() {
         assert_eq!(b.response(), "200,failure,", "{down:?}");
     }
 }
+
+const LAST: &str = "GET / HTTP/1.1\r\nConnection: close\r\n\r\n";
+
+#[test]
+fn an_early_answer_does_not_end_the_request() {
+    let mut b = bench();
+    b.all_up("POST / HTTP/1.1\r\nContent-Length: 40\r\n\r\n");
+    b.all_down("HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n");
+    assert!(b.session.is_busy(), "the client is still sending");
+    b.all_up(&"GET / HTTP/1.1\r\n\r\n ".repeat(3)[..40]);
+    assert_eq!(b.total("request_total"), 1.0);
+    assert!(!b.session.is_busy());
+    b.all_up(GET);
+    b.all_down(OK);
+    assert_eq!(b.total("response_total"), 2.0);
+}
+
+#[test]
+fn an_offer_with_a_body_holds_what_follows_the_body() {
+    let mut b = bench();
+    let offer = "POST / HTTP/1.1\r\nUpgrade: x\r\nContent-Length: 2\r\n\r\nhi";
+    assert_eq!(b.up(&format!("{offer}{GET}")), offer.len());
+    b.all_down("HTTP/1.1 101 Switching Protocols\r\n\r\n");
+    assert!(b.session.take_resumed() && b.session.is_tunnel());
+    b.all_up(GET);
+    assert_eq!(b.total("request_total"), 1.0);
+}
+
+#[test]
+fn an_offer_that_is_declined_before_its_body_ends_holds_nothing() {
+    let mut b = bench();
+    b.all_up("POST / HTTP/1.1\r\nUpgrade: x\r\nContent-Length: 2\r\n\r\n");
+    b.all_down(OK);
+    b.all_up(&format!("hi{GET}"));
+    assert_eq!(b.total("request_total"), 2.0);
+}
+
+#[test]
+fn what_follows_the_last_request_is_none() {
+    let mut b = bench();
+    b.all_up(&format!("{GET}{LAST}{GET}any\0thing"));
+    assert_eq!(b.total("request_total"), 2.0);
+    b.all_down(&format!("{OK}{OK}"));
+    assert_eq!(b.total("response_total"), 2.0);
+    assert_eq!(b.total("weir_http_unparsed_total"), 0.0);
+    assert!(!b.session.is_opaque() && !b.session.is_busy());
+}
+
+#[test]
+fn a_server_that_answers_after_the_last_request_is_no_longer_followed() {
+    let mut b = bench();
+    b.all_up(&format!("{LAST}{GET}"));
+    b.all_down(&format!("{OK}{OK}"));
+    assert_eq!(b.total("response_total"), 1.0);
+    assert_eq!(b.total("weir_http_unparsed_total"), 1.0);
+}
+
+#[test]
+fn requests_behind_one_that_switches_without_an_offer_belong_to_the_tunnel() {
+    let mut b = bench();
+    b.all_up(&format!("{GET}{GET}"));
+    b.all_down("HTTP/1.1 101 Switching Protocols\r\n\r\n");
+    let fresh = bench();
+    std::mem::replace(&mut b.session, fresh.session).finish(b.now, super::End::Complete);
+    let samples = b.samples("response_total");
+    let with = |label: &str| samples.iter().filter(|(l, _)| l.contains(label)).count();
+    assert_eq!((with("success"), with("failure")), (2, 0), "{samples:?}");
+}

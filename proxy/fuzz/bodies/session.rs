@@ -1,0 +1,187 @@
+//! The session: whatever two peers send, in whatever pieces, every byte passes or is refused,
+//! and every request that was opened is closed once.
+//!
+//! The input: steps, each a byte with its kind and what that needs (see `Step::take`). Run by the
+//! fuzzer, and by `tests/corpora` on what is in `corpus`.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use weir_proxy::exchange::End;
+use weir_proxy::http1::MAX_HEAD;
+use weir_proxy::http1::session::Session;
+use weir_proxy::record::{Book, HttpLedger, Labels, Subject};
+use weir_proxy::telemetry::{self, Selection, Telemetry};
+
+enum Step<'a> {
+    Up(&'a [u8]),
+    Down(&'a [u8]),
+    Request(u8),
+    Response(u8),
+    ClientEnds,
+    ServerEnds,
+}
+
+impl<'a> Step<'a> {
+    /// Takes a step from the front: of bytes the next byte is their number, of whole messages
+    /// which of them it is.
+    fn take(data: &mut &'a [u8]) -> Option<Self> {
+        let (&kind, rest) = data.split_first()?;
+        *data = rest;
+        Some(match kind % 6 {
+            0 => Self::Up(take_bytes(data)?),
+            1 => Self::Down(take_bytes(data)?),
+            2 => Self::Request(take_byte(data)?),
+            3 => Self::Response(take_byte(data)?),
+            4 => Self::ClientEnds,
+            _ => Self::ServerEnds,
+        })
+    }
+}
+
+fn take_byte(data: &mut &[u8]) -> Option<u8> {
+    let (&byte, rest) = data.split_first()?;
+    *data = rest;
+    Some(byte)
+}
+
+fn take_bytes<'a>(data: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = usize::from(take_byte(data)?).min(data.len());
+    let (bytes, rest) = data.split_at(len);
+    *data = rest;
+    Some(bytes)
+}
+
+/// Whole messages, so that the fuzzer need not find each by itself.
+const REQUESTS: [&str; 6] = [
+    "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
+    "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "GET / HTTP/1.1\r\nUpgrade: x\r\n\r\n",
+    "CONNECT a:1 HTTP/1.1\r\n\r\n",
+];
+const RESPONSES: [&str; 7] = [
+    "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "HTTP/1.1 100 Continue\r\n\r\n",
+    "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+    "HTTP/1.1 304 Not Modified\r\n\r\n",
+    "HTTP/1.1 200 OK\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "3\r\nabc\r\n0\r\n\r\n",
+];
+
+struct Pair {
+    session: Session,
+    telemetry: Telemetry,
+    /// What each direction has sent and the session holds back.
+    up: Vec<u8>,
+    down: Vec<u8>,
+    ended: (bool, bool),
+}
+
+impl Pair {
+    fn new() -> Self {
+        let (telemetry, mut seats) = telemetry::new(telemetry::Config::default(), 1);
+        let labels = Rc::new(Labels::new("all-unauthenticated"));
+        let book = Book {
+            recorder: Rc::new(seats.remove(0).take()),
+            subject: Subject::Inbound {
+                server: labels.default_server(80),
+            },
+            labels,
+            target_port: 80,
+        };
+        Self {
+            session: Session::new(HttpLedger::new(book)),
+            telemetry,
+            up: Vec::new(),
+            down: Vec::new(),
+            ended: (false, false),
+        }
+    }
+
+    fn step(&mut self, step: Step<'_>) {
+        match step {
+            Step::Up(bytes) => self.send_up(bytes),
+            Step::Request(n) => {
+                self.send_up(REQUESTS[usize::from(n) % REQUESTS.len()].as_bytes());
+            }
+            Step::Down(bytes) => self.send_down(bytes),
+            Step::Response(n) => {
+                self.send_down(RESPONSES[usize::from(n) % RESPONSES.len()].as_bytes());
+            }
+            Step::ClientEnds => {
+                self.ended.0 = true;
+                self.session.client_eof();
+            }
+            Step::ServerEnds => {
+                self.ended.1 = true;
+                self.session.server_eof(Instant::now());
+            }
+        }
+        self.pass();
+    }
+
+    fn send_up(&mut self, bytes: &[u8]) {
+        // The relay stops reading where a head is too large to be held.
+        let room = MAX_HEAD.saturating_sub(self.up.len());
+        if !self.ended.0 {
+            self.up.extend(&bytes[..bytes.len().min(room)]);
+        }
+    }
+
+    fn send_down(&mut self, bytes: &[u8]) {
+        if !self.ended.1 {
+            self.down.extend(bytes);
+        }
+    }
+
+    fn pass(&mut self) {
+        loop {
+            let n = self.session.request_bytes(&self.up, Instant::now());
+            self.up.drain(..n);
+            let n = self.session.response_bytes(&self.down, Instant::now());
+            self.down.drain(..n);
+            assert!(self.down.len() < MAX_HEAD, "a response is held for ever");
+            if !self.session.take_resumed() {
+                break;
+            }
+        }
+        if self.session.is_opaque() {
+            assert!(self.up.is_empty(), "an opaque connection holds bytes");
+        }
+    }
+
+    fn total(&self, name: &str) -> f64 {
+        let mut body = Vec::new();
+        self.telemetry
+            .expose(&Selection::default(), &mut body)
+            .expect("a vector takes all");
+        let body = String::from_utf8(body).expect("text");
+        let lines = body.lines().filter(|l| l.starts_with(name));
+        lines
+            .filter_map(|l| l.rsplit_once(' ')?.1.parse::<f64>().ok())
+            .sum()
+    }
+}
+
+pub(crate) fn run(mut data: &[u8]) {
+    let mut pair = Pair::new();
+    while let Some(step) = Step::take(&mut data) {
+        pair.step(step);
+    }
+    let Pair {
+        session, telemetry, ..
+    } = pair;
+    session.finish(Instant::now(), End::Reset);
+    pair = Pair {
+        telemetry,
+        ..Pair::new()
+    };
+    assert_eq!(
+        pair.total("request_total{"),
+        pair.total("response_total{"),
+        "every request is closed once"
+    );
+}

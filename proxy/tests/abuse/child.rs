@@ -1,0 +1,197 @@
+//! The proxy as a process, in front of an application in this one, and its resident memory.
+
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Longest time any condition may take.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+pub(crate) struct Proxy {
+    process: Child,
+    /// Connections that the application has accepted.
+    accepted: Arc<AtomicUsize>,
+    inbound: SocketAddr,
+    admin: SocketAddr,
+}
+
+/// A port that was free a moment ago: a document cannot ask for any.
+fn free() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("an address")
+}
+
+/// As many descriptors as this process may have.
+pub(crate) fn raise_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, raised).expect("the soft limit may be raised to the hard one");
+}
+
+/// An application that answers each head, and counts its connections.
+async fn application(accepted: Arc<AtomicUsize>) -> SocketAddr {
+    let listener = tokio::net::TcpSocket::new_v4().expect("a socket");
+    listener
+        .bind((Ipv4Addr::LOCALHOST, 0).into())
+        .expect("a free port");
+    let listener = listener.listen(4096).expect("a listener");
+    let addr = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            accepted.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(async move {
+                let mut bytes = Vec::new();
+                while stream.read_buf(&mut bytes).await.is_ok_and(|n| n > 0) {
+                    if bytes.ends_with(b"\r\n\r\n") {
+                        bytes.clear();
+                        let _gone = stream.write_all(OK).await;
+                    }
+                }
+            });
+        }
+    });
+    addr
+}
+
+impl Proxy {
+    pub(crate) async fn start() -> Self {
+        raise_limit();
+        let accepted = Arc::<AtomicUsize>::default();
+        let application = application(Arc::clone(&accepted)).await;
+        let (inbound, admin, metrics) = (free(), free(), free());
+        let documents = format!(
+            "type: Mesh\nname: default\nmetrics:\n  enabledBackend: a\n  backends:\n  - name: a\n    \
+             type: prometheus\n    conf:\n      port: {}\n      path: /metrics\n---\n\
+             type: Dataplane\nmesh: default\nname: web\nnetworking:\n  address: 127.0.0.1\n  inbound:\n  \
+             - port: {}\n    servicePort: {}\n    tags:\n      kuma.io/service: web\n",
+            metrics.port(),
+            inbound.port(),
+            application.port()
+        );
+        let mut process = Command::new(env!("CARGO_BIN_EXE_weir-proxy"))
+            .args([
+                "run",
+                "--dataplane-file",
+                "-",
+                "--admin-addr",
+                &admin.to_string(),
+            ])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("the proxy starts");
+        let mut input = process.stdin.take().expect("a pipe");
+        input.write_all(documents.as_bytes()).expect("it reads");
+        drop(input);
+        let proxy = Self {
+            process,
+            accepted,
+            inbound,
+            admin,
+        };
+        let start = Instant::now();
+        while TcpStream::connect(inbound).await.is_err() {
+            assert!(start.elapsed() < DEADLINE, "the proxy does not listen");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        proxy.counts("tcp_open_connections{", 0.0).await;
+        proxy
+    }
+
+    pub(crate) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.inbound).await.expect("it listens")
+    }
+
+    /// Waits until the application has accepted so many more connections than before.
+    pub(crate) async fn dials(&self, before: usize, more: usize) {
+        let start = Instant::now();
+        while self.dialed() < before + more {
+            assert!(
+                start.elapsed() < DEADLINE,
+                "{} connections are dialed",
+                self.dialed()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub(crate) fn dialed(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Resident memory, in KiB.
+    pub(crate) fn resident(&self) -> f64 {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(path).expect("it runs");
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+        let line = line.expect("a process has memory").trim();
+        let number = line.strip_suffix(" kB").expect("in KiB");
+        number.parse().expect("a number")
+    }
+
+    /// Waits until the samples that begin like this add up to `expected`.
+    pub(crate) async fn counts(&self, prefix: &str, expected: f64) {
+        let start = Instant::now();
+        loop {
+            let body = self.metrics().await;
+            let lines = body.lines().filter(|line| line.starts_with(prefix));
+            let values = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+            let sum: f64 = values.sum();
+            if sum == expected {
+                return;
+            }
+            assert!(
+                start.elapsed() < DEADLINE,
+                "{prefix} is {sum}, not {expected}"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn metrics(&self) -> String {
+        let mut stream = TcpStream::connect(self.admin).await.expect("it listens");
+        let request = b"GET /metrics HTTP/1.0\r\nHost: a\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await.expect("written");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        answer
+    }
+
+    /// Serves others: requests on connections of their own, one after the other; answers the slowest.
+    pub(crate) async fn serves_others(&self) -> Duration {
+        let mut slowest = Duration::ZERO;
+        for _ in 0..50 {
+            let start = Instant::now();
+            ask(&mut self.connect().await).await;
+            slowest = slowest.max(start.elapsed());
+        }
+        slowest
+    }
+}
+
+/// One request and its answer.
+pub(crate) async fn ask(client: &mut TcpStream) {
+    client.write_all(GET).await.expect("written");
+    let mut answer = vec![0; OK.len()];
+    let read = tokio::time::timeout(DEADLINE, client.read_exact(&mut answer)).await;
+    read.expect("in time").expect("an answer");
+    assert_eq!(answer, OK);
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _it_has_ended_already = self.process.kill();
+        let _status = self.process.wait();
+    }
+}

@@ -1,0 +1,74 @@
+//! The inputs that the fuzzer has found worth keeping (`fuzz/corpus`), run through the bodies of its targets by the
+//! compiler that builds everything else. A crash it finds becomes a file there.
+
+#[path = "../../fuzz/bodies/chunked.rs"]
+mod chunked;
+#[path = "../../fuzz/bodies/detect.rs"]
+mod detect;
+#[path = "../../fuzz/bodies/documents.rs"]
+mod documents;
+#[path = "../../fuzz/bodies/request_head.rs"]
+mod request_head;
+#[path = "../../fuzz/bodies/response_head.rs"]
+mod response_head;
+#[path = "../../fuzz/bodies/session.rs"]
+mod session;
+
+use std::fs;
+use std::path::PathBuf;
+
+type Body = fn(&[u8]);
+
+/// Each target by its name, as `cargo fuzz list` has it.
+const TARGETS: &[(&str, Body)] = &[
+    ("chunked", chunked::run),
+    ("detect", detect::run),
+    ("documents", documents::run),
+    ("request_head", request_head::run),
+    ("response_head", response_head::run),
+    ("session", session::run),
+];
+
+/// All corpora together may have this many bytes.
+const MOST_BYTES: usize = 200 * 1024;
+
+fn fuzz() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz")
+}
+
+fn inputs(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let corpus = fuzz().join("corpus").join(target);
+    let files =
+        fs::read_dir(&corpus).unwrap_or_else(|error| panic!("{}: {error}", corpus.display()));
+    files
+        .map(|file| file.expect("an entry").path())
+        .map(|path| (path.clone(), fs::read(path).expect("a file")))
+        .collect()
+}
+
+#[test]
+fn every_target_survives_its_corpus() {
+    let mut bytes = 0;
+    for (target, run) in TARGETS {
+        let inputs = inputs(target);
+        assert!(!inputs.is_empty(), "{target} has no corpus");
+        for (path, input) in inputs {
+            bytes += input.len();
+            let survived = std::panic::catch_unwind(|| run(&input));
+            assert!(survived.is_ok(), "{}", path.display());
+        }
+    }
+    assert!(
+        bytes <= MOST_BYTES,
+        "{bytes} bytes: minimise them (cargo fuzz cmin)"
+    );
+}
+
+#[test]
+fn every_corpus_has_its_target() {
+    for corpus in fs::read_dir(fuzz().join("corpus")).expect("corpora") {
+        let name = corpus.expect("an entry").file_name();
+        let is_run = TARGETS.iter().any(|(target, _)| *target == name);
+        assert!(is_run, "{name:?} is run by nothing");
+    }
+}

@@ -1,0 +1,334 @@
+//! A whole proxy in one direction, and what it publishes beyond what it published before there was traffic.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use weir_crds::settings::Settings;
+use weir_proxy::accept::Aim;
+use weir_proxy::app::{self, Bound, Config};
+use weir_proxy::telemetry::{Dst, Server};
+
+use super::exposition::{Scrape, Series};
+
+/// Longest time any condition may take.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// The families that traffic is counted in; of histograms the counts, for times differ.
+const TRAFFIC: [&str; 24] = [
+    "request_total",
+    "response_total",
+    "response_latency_ms_count",
+    "inbound_http_authz_allow_total",
+    "inbound_http_authz_deny_total",
+    "inbound_http_route_not_found_total",
+    "inbound_http_errors_total",
+    "outbound_http_errors_total",
+    "http2_active_connections",
+    "http2_active_streams",
+    "grpc_messages_total",
+    "tcp_open_total",
+    "tcp_open_connections",
+    "tcp_read_bytes_total",
+    "tcp_write_bytes_total",
+    "tcp_close_total",
+    "tcp_connection_duration_ms_count",
+    "inbound_tcp_errors_total",
+    "outbound_tcp_errors_total",
+    "inbound_tcp_authz_allow_total",
+    "inbound_tcp_authz_deny_total",
+    "route_request_total",
+    "weir_http_detect_timeout_total",
+    "weir_http_unparsed_total",
+];
+
+/// Which side of a pod the proxy serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// In front of the application.
+    Inbound,
+    /// Between the application and a service with one endpoint.
+    Outbound,
+}
+
+impl Way {
+    pub(crate) const BOTH: [Self; 2] = [Self::Inbound, Self::Outbound];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+
+    fn aim(self, application: SocketAddr) -> Aim {
+        match self {
+            Self::Inbound => Aim::Application {
+                addr: application,
+                server: Server::new("kuma.io", "dataplane", "web", application.port()),
+            },
+            Self::Outbound => Aim::Service {
+                name: "web.emojivoto.svc.cluster.local".to_owned(),
+                endpoints: vec![(
+                    application,
+                    Dst::new([
+                        ("service", "web"),
+                        ("namespace", "emojivoto"),
+                        ("deployment", "web"),
+                    ]),
+                )],
+            },
+        }
+    }
+}
+
+pub(crate) struct Bench {
+    pub(crate) way: Way,
+    pub(crate) bound: Bound,
+    application: SocketAddr,
+    before: Vec<Series>,
+    terminate: mpsc::Sender<()>,
+    _settings: watch::Sender<Arc<Settings>>,
+}
+
+impl Bench {
+    pub(crate) async fn start(way: Way, application: SocketAddr) -> Self {
+        Self::start_with(way, application, |_| {}).await
+    }
+
+    /// With settings that differ from the defaults.
+    pub(crate) async fn start_with(
+        way: Way,
+        application: SocketAddr,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        let mut config = Config {
+            workers: 1,
+            listeners: vec![(LOOPBACK, way.aim(application))],
+            ..Config::default()
+        };
+        config.admin.addr = LOOPBACK;
+        config.admin.metrics_ip = LOOPBACK.ip();
+        change(&mut config);
+        let settings = Settings::parse(r#"{"version":1,"mesh":"default"}"#).expect("settings");
+        let (keep, settings) = watch::channel(Arc::new(settings));
+        let app = app::bind(config, settings).expect("free ports");
+        let (terminate, terminated) = mpsc::channel(2);
+        let bound = app.bound().clone();
+        tokio::spawn(app.serve(terminated));
+        let mut bench = Self {
+            way,
+            bound,
+            application,
+            before: Vec::new(),
+            terminate,
+            _settings: keep,
+        };
+        // What a worker publishes from its start on.
+        while !bench
+            .before
+            .iter()
+            .any(|s| s.name == "weir_http_detect_timeout_total")
+        {
+            bench.before = bench.traffic().await;
+        }
+        bench
+    }
+
+    /// The port that clients mean.
+    pub(crate) fn port(&self) -> u16 {
+        self.bound.listeners[0].port()
+    }
+
+    pub(crate) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.bound.listeners[0])
+            .await
+            .expect("the proxy listens")
+    }
+
+    /// Everything that is published now.
+    pub(crate) async fn scrape(&self) -> Scrape {
+        let mut stream = TcpStream::connect(self.bound.admin)
+            .await
+            .expect("it listens");
+        let request = b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await.expect("written");
+        let mut answer = String::new();
+        let read = stream.read_to_string(&mut answer);
+        let read = tokio::time::timeout(DEADLINE, read).await;
+        read.expect("in time").expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        let is_chunked = head.to_ascii_lowercase().contains("chunked");
+        let body = if is_chunked {
+            unchunk(body)
+        } else {
+            body.to_owned()
+        };
+        Scrape::parse(&body).expect("an exposition")
+    }
+
+    async fn traffic(&self) -> Vec<Series> {
+        let mut all = self.scrape().await.0;
+        all.retain(|series| TRAFFIC.contains(&series.name.as_str()));
+        all
+    }
+
+    /// What traffic has changed so far, in the order of printing.
+    pub(crate) async fn changed(&self) -> Vec<Series> {
+        let mut changed = self.traffic().await;
+        changed.retain(|series| !self.before.contains(series));
+        changed
+    }
+
+    /// Waits until exactly these series have changed, each written as it is printed; `{HTTP}`, `{SRC}`, `{DST}`,
+    /// `{SRV}`, `{DIR}`, `{PORT}` stand for the labels of this bench.
+    pub(crate) async fn shows(&self, row: &str, expected: &[String]) {
+        let text: String = expected.iter().map(|line| self.fill(line) + "\n").collect();
+        let mut expected = Scrape::parse(&text)
+            .expect("the row is written as it is printed")
+            .0;
+        sort(&mut expected);
+        let start = Instant::now();
+        loop {
+            let mut changed = self.changed().await;
+            sort(&mut changed);
+            if changed == expected {
+                return;
+            }
+            assert!(
+                start.elapsed() < DEADLINE,
+                "{row}, {}: {}",
+                self.way.name(),
+                difference(&changed, &expected)
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until the sum of the series with these labels is `expected`.
+    pub(crate) async fn counts(&self, name: &str, labels: &[(&str, &str)], expected: f64) {
+        let start = Instant::now();
+        loop {
+            let scrape = self.scrape().await;
+            if scrape.sum(name, labels) == expected {
+                return;
+            }
+            assert!(
+                start.elapsed() < DEADLINE,
+                "{name} {labels:?} is not {expected}: {}",
+                show(&scrape.0)
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Writes out the labels that a row abbreviates.
+    fn fill(&self, line: &str) -> String {
+        let server = format!(
+            "srv_group=\"kuma.io\",srv_kind=\"dataplane\",srv_name=\"web\",srv_port=\"{}\"",
+            self.application.port()
+        );
+        let port = format!("target_port=\"{}\"", self.port());
+        let plain = |reason: &str| format!("tls=\"no_identity\",no_tls_reason=\"{reason}\"");
+        let dst = "dst_deployment=\"web\",dst_namespace=\"emojivoto\",dst_service=\"web\"";
+        let name = "authority=\"web.emojivoto.svc.cluster.local\"";
+        let (http, src, dst, errors) = match self.way {
+            Way::Inbound => (
+                format!(
+                    "direction=\"inbound\",authority=\"web.example\",{port},{},{server},route_group=\"\",\
+                     route_kind=\"default\",route_name=\"default\",authz_group=\"\",authz_kind=\"default\",\
+                     authz_name=\"all-unauthenticated\"",
+                    plain("no_tls_from_remote")
+                ),
+                format!(
+                    "direction=\"inbound\",peer=\"src\",{},{server},{port}",
+                    plain("no_tls_from_remote")
+                ),
+                format!(
+                    "direction=\"inbound\",peer=\"dst\",{},{port}",
+                    plain("loopback")
+                ),
+                format!(",{server}"),
+            ),
+            Way::Outbound => (
+                format!(
+                    "direction=\"outbound\",authority=\"web.example\",{port},{},{dst}",
+                    plain("not_provided_by_service_discovery")
+                ),
+                format!(
+                    "direction=\"outbound\",peer=\"src\",{},{port}",
+                    plain("loopback")
+                ),
+                format!(
+                    "direction=\"outbound\",peer=\"dst\",{},{name},{dst},{port}",
+                    plain("not_provided_by_service_discovery")
+                ),
+                String::new(),
+            ),
+        };
+        line.replace("{HTTP}", &http)
+            .replace("{SRC}", &src)
+            .replace("{DST}", &dst)
+            .replace("{SRV}", &errors)
+            .replace("{DIR}", self.way.name())
+            .replace("{PORT}", &self.port().to_string())
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // The first begins to drain, the second ends it.
+        let _has_ended = self.terminate.try_send(());
+        let _has_ended = self.terminate.try_send(());
+    }
+}
+
+fn unchunk(mut body: &str) -> String {
+    let mut text = String::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).expect("a chunk's size");
+        text.push_str(&rest[..size]);
+        body = &rest[(size + 2).min(rest.len())..];
+    }
+    text
+}
+
+fn sort(series: &mut [Series]) {
+    series.sort_by(|a, b| (&a.name, &a.labels).cmp(&(&b.name, &b.labels)));
+}
+
+fn show(series: &[Series]) -> String {
+    let mut text = String::new();
+    for one in series {
+        let labels: Vec<String> = one
+            .order
+            .iter()
+            .map(|name| format!("{name}={:?}", one.labels[name]))
+            .collect();
+        let _infallible = writeln!(text, "{}{{{}}} {}", one.name, labels.join(","), one.value);
+    }
+    text
+}
+
+fn difference(changed: &[Series], expected: &[Series]) -> String {
+    let without = |of: &[Series], other: &[Series]| {
+        let only: Vec<Series> = of.iter().filter(|s| !other.contains(s)).cloned().collect();
+        show(&only)
+    };
+    format!(
+        "too much or wrong:\n{}missing:\n{}",
+        without(changed, expected),
+        without(expected, changed)
+    )
+}
+
+/// A listener where the bench's application may be.
+pub(crate) async fn listener() -> TcpListener {
+    TcpListener::bind(LOOPBACK).await.expect("a free port")
+}

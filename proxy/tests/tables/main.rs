@@ -1,0 +1,19 @@
+//! The contract, row by row: which series a behaviour of HTTP and TCP leaves, in both directions, with exactly
+//! which labels in which order, through a whole proxy with real sockets.
+//!
+//! `bench` runs a proxy and two scripted peers; `http1`, `tcp` and `errors` are rows of the tables of "Every family
+//! the proxy exposes"; `behaviours` is what the peers' own tests hold, `mistakes` what they get wrong.
+
+mod behaviours;
+mod bench;
+mod errors;
+#[allow(
+    dead_code,
+    reason = "the parser of e2e, of which not every reader is used here"
+)]
+#[path = "../../../e2e/src/exposition.rs"]
+pub mod exposition;
+mod http1;
+mod mistakes;
+mod rows;
+mod tcp;

@@ -1,0 +1,62 @@
+//! The rows of the transport table that connections show that are not HTTP.
+
+use super::rows::{Act, Row, broken, play, well};
+
+/// The first byte says that this is not HTTP.
+const HELLO: &str = "\x01hello";
+
+const ROWS: &[Row] = &[
+    Row {
+        what: "both ends close",
+        client: &[Act::Send(HELLO), Act::Read("world!")],
+        application: &[Act::Read(HELLO), Act::Send("world!"), Act::End],
+        series: &[],
+        src: well(6, 6),
+        dst: Some(well(6, 6)),
+    },
+    Row {
+        what: "a half-close, and an answer to it",
+        client: &[Act::Send(HELLO), Act::Shut, Act::End],
+        application: &[Act::End, Act::Send("world!")],
+        series: &[],
+        src: well(6, 6),
+        dst: Some(well(6, 6)),
+    },
+    Row {
+        what: "the server speaks first and closes first",
+        client: &[Act::Read("220 ready\r\n"), Act::Send("QUIT"), Act::End],
+        application: &[Act::Send("220 ready\r\n"), Act::Read("QUIT")],
+        series: &[],
+        src: well(4, 11),
+        dst: Some(well(11, 4)),
+    },
+    Row {
+        what: "nobody says anything",
+        client: &[Act::Meet],
+        application: &[Act::Meet, Act::End],
+        series: &[],
+        src: well(0, 0),
+        dst: Some(well(0, 0)),
+    },
+    Row {
+        what: "the client resets",
+        client: &[Act::Send(HELLO), Act::Meet, Act::Reset],
+        application: &[Act::Read(HELLO), Act::Meet, Act::End],
+        series: &[],
+        src: broken(6, 0, "ECONNRESET"),
+        dst: Some(broken(0, 6, "ECONNRESET")),
+    },
+    Row {
+        what: "the server resets",
+        client: &[Act::Send(HELLO), Act::Meet, Act::End],
+        application: &[Act::Read(HELLO), Act::Meet, Act::Reset],
+        series: &[],
+        src: broken(6, 0, "ECONNRESET"),
+        dst: Some(broken(0, 6, "ECONNRESET")),
+    },
+];
+
+#[tokio::test]
+async fn connections_are_counted_as_they_ended() {
+    play(ROWS).await;
+}
