@@ -18,7 +18,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("http1", &["record", "telemetry"]),
     (
         "forward",
-        &["activity", "buffer", "http1", "record", "telemetry"],
+        &[
+            "activity",
+            "buffer",
+            "endpoints",
+            "http1",
+            "record",
+            "telemetry",
+        ],
     ),
     ("detect", &["buffer", "forward"]),
     (
@@ -47,6 +54,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "activity",
             "buffer",
             "detect",
+            "endpoints",
             "forward",
             "heartbeat",
             "record",
@@ -68,6 +76,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "config",
             "control",
             "drain",
+            "endpoints",
             "heartbeat",
             "telemetry",
             "worker",

@@ -16,6 +16,7 @@ use tokio::time::Sleep;
 
 use crate::activity::Busy;
 use crate::buffer::{Flow, Pool};
+use crate::endpoints::Claim;
 use crate::forward::reset;
 use crate::http1::exchange::End;
 use crate::http1::reply::Reply;
@@ -43,6 +44,8 @@ pub const VIGIL: Duration = Duration::from_secs(1);
 pub struct Pair {
     pub client: TcpStream,
     pub server: TcpStream,
+    /// The claim on the server's endpoint, held as long as the connection lives.
+    pub claim: Option<Claim>,
     /// The accounts of the two sockets.
     pub accepted: Side,
     pub dialed: Side,
@@ -63,6 +66,7 @@ pub async fn relay(mut pair: Pair, pool: &Pool, busy: Busy) {
         up: pair.up,
         down: pair.down,
         session: pair.session,
+        claim: pair.claim,
         direction: pair.direction,
         first_eof: None,
         replied: false,
@@ -95,6 +99,7 @@ struct Relay<'a> {
     up: Flow,
     down: Flow,
     session: Option<Session>,
+    claim: Option<Claim>,
     direction: Direction,
     first_eof: Option<Which>,
     /// The proxy has answered in the server's place: the connection ends.
@@ -185,6 +190,7 @@ impl Relay<'_> {
             None => pending.len(),
         };
         self.down.approve(n);
+        self.weigh();
         if self.server.has_ended() {
             self.first_eof.get_or_insert(Which::Server);
             if self.owes_answer() {
@@ -193,6 +199,15 @@ impl Relay<'_> {
             }
             let pending = self.down.pending().len();
             self.down.approve(pending);
+        }
+    }
+
+    /// Tells the endpoint's claim how long an answer took to begin.
+    fn weigh(&mut self) {
+        if let (Some(claim), Some(session)) = (&self.claim, &mut self.session)
+            && let Some(latency) = session.take_latency()
+        {
+            claim.observe(latency, Instant::now());
         }
     }
 

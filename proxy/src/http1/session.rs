@@ -6,7 +6,7 @@
 //! sockets, buffers or timers.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::body::{ChunkReader, UNKNOWN};
 use super::exchange::{End, Exchange};
@@ -15,6 +15,8 @@ use super::request::{self, ParsedRequest, RequestHead};
 use super::response::{self, ParsedResponse, ResponseHead};
 use super::{Framing, MAX_HEAD};
 use crate::record::HttpLedger;
+
+mod begin;
 
 /// Requests that may be under way on one connection (pipelining); more wait.
 pub const MAX_PIPELINE: usize = 64;
@@ -48,6 +50,8 @@ pub struct Session {
     tunnel: bool,
     /// Responses that have ended on this connection.
     completed: u64,
+    /// Time to the first data of the last response, until it is taken.
+    latency: Option<Duration>,
     /// Requests were held back and may go on now.
     resumed: bool,
     /// Bytes of an incomplete request head that were parsed in vain.
@@ -65,6 +69,7 @@ impl Session {
             exchanges: VecDeque::new(),
             tunnel: false,
             completed: 0,
+            latency: None,
             resumed: false,
             tried: 0,
             client_ended: false,
@@ -120,6 +125,11 @@ impl Session {
             }
         }
         at
+    }
+
+    /// The time to the first data of a response, once for each.
+    pub fn take_latency(&mut self) -> Option<Duration> {
+        self.latency.take()
     }
 
     /// Whether requests that were held back may go on since the last call.
@@ -336,8 +346,8 @@ impl Session {
         let Some(front) = self.exchanges.front_mut() else {
             return;
         };
-        if data {
-            front.first_data(now);
+        if data && let Some(latency) = front.first_data(now) {
+            self.latency = Some(latency);
         }
         if ended {
             front.grpc_status(grpc);
@@ -346,7 +356,10 @@ impl Session {
     }
 
     fn end_front(&mut self, now: Instant, end: End) {
-        if let Some(exchange) = self.exchanges.pop_front() {
+        if let Some(mut exchange) = self.exchanges.pop_front() {
+            if let Some(latency) = exchange.first_data(now) {
+                self.latency = Some(latency);
+            }
             exchange.end(now, end);
             self.completed += 1;
             self.resumed |= self.exchanges.len() + 1 == MAX_PIPELINE;

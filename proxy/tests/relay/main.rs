@@ -2,6 +2,7 @@
 //!
 //! Every test runs real workers; `chain` puts two proxies in a row, as between two pods.
 
+mod balance;
 mod broken;
 mod bytes;
 mod counts;

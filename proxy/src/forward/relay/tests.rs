@@ -53,6 +53,7 @@ async fn a_busy_connection_leaves_the_others_their_turn() {
     let pair = Pair {
         client,
         server,
+        claim: None,
         accepted: book.accepted(Instant::now()),
         dialed: book.dialed(Instant::now()),
         up: Flow::default(),
