@@ -145,6 +145,7 @@ async fn serve(start: Start) -> io::Result<()> {
             now = ticks.tick() => {
                 pulse.bump();
                 worker.recorder.tick(Instant::from(now));
+                worker.pool.tick();
             }
             Ok(()) = settings.changed() => {}
             Ok(()) = roster.changed() => regroup(&sets, &roster.borrow_and_update()),

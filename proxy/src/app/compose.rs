@@ -96,3 +96,39 @@ pub(super) async fn follow(
         roster.send_replace(Arc::new(services.collect()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::watch;
+    use tokio_util::sync::CancellationToken;
+
+    use super::follow;
+    use crate::control::{Endpoint, Outbound};
+    use crate::telemetry::Dst;
+
+    #[tokio::test]
+    async fn new_outbounds_become_a_new_roster() {
+        let (outbounds, changes) = watch::channel(Arc::default());
+        let (roster, mut rosters) = watch::channel(Arc::default());
+        let stop = CancellationToken::new();
+        let following = tokio::spawn(follow(changes, roster, stop.clone()));
+        let listen = ([127, 0, 0, 1], 9000).into();
+        let addr = ([10, 0, 0, 1], 80).into();
+        outbounds.send_replace(Arc::new(vec![Outbound {
+            listen,
+            service: "db".into(),
+            endpoints: vec![Endpoint {
+                addr,
+                labels: [("service".to_owned(), "db".to_owned())].into(),
+            }],
+        }]));
+        rosters.changed().await.expect("a roster");
+        let service = rosters.borrow()[&listen].clone();
+        assert_eq!(service.name, "db");
+        assert_eq!(service.endpoints, [(addr, Dst::new([("service", "db")]))]);
+        stop.cancel();
+        following.await.expect("it ends");
+    }
+}

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use crate::activity::Busy;
-use crate::buffer::{Flow, Pool};
+use crate::buffer::{Flow, LARGE, Pool};
 use crate::endpoints::Claim;
 use crate::forward::reset;
 use crate::http1::exchange::End;
@@ -26,14 +26,15 @@ use crate::telemetry::Direction;
 
 mod half;
 
-use half::Half;
+use half::{Half, Took};
 
 /// How long an HTTP client may keep a connection open that its server has closed, before
 /// the proxy closes it too. Nothing can be answered on it any more.
 pub const LINGER: Duration = Duration::from_secs(10);
 
 /// Reads of a connection in each direction before the others of its worker have their turn: a
-/// busy one delays them by what it takes to copy half a MiB.
+/// busy one delays them by what it takes to copy half a MiB. What goes by unread counts as the
+/// reads that it would have been.
 pub const TURNS: usize = 8;
 
 /// How often a client that is not read from, because its server does not read, is looked at:
@@ -72,6 +73,7 @@ pub async fn relay(mut pair: Pair, pool: &Pool, busy: Busy) {
         replied: false,
         linger: None,
         vigil: None,
+        turns: 0,
         pool,
         busy,
     };
@@ -107,13 +109,16 @@ struct Relay<'a> {
     linger: Option<Pin<Box<Sleep>>>,
     /// Runs while the client is not read from, and a little longer.
     vigil: Option<Pin<Box<Sleep>>>,
+    /// Turns taken since the others had theirs.
+    turns: usize,
     pool: &'a Pool,
     busy: Busy,
 }
 
 impl Relay<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        for _ in 0..TURNS {
+        self.turns = 0;
+        while self.turns < TURNS {
             let mut moved = self.up_once(cx);
             moved |= self.down_once(cx);
             moved |= self.close_once(cx);
@@ -126,6 +131,7 @@ impl Relay<'_> {
                 self.busy.set(self.is_busy());
                 return Poll::Pending;
             }
+            self.turns += 1;
         }
         // The worker looks for what else has arrived before this connection goes on.
         let _pending = pin!(tokio::task::yield_now()).poll(cx);
@@ -138,8 +144,16 @@ impl Relay<'_> {
         if self.session.as_mut().is_some_and(Session::take_resumed) {
             moved |= self.approve_up();
         }
-        if self.up.approved().is_empty() && self.client.can_read() && !self.up.is_full() {
-            moved |= self.client.read_into(&mut self.up, self.pool, cx);
+        if self.up.is_written() && self.client.can_read() && !self.up.is_full() {
+            let unread = self.unread(Session::unread_request);
+            let took = self.client.read_into(&mut self.up, unread, self.pool, cx);
+            moved |= took != Took::Nothing;
+            if let Took::Unread(n) = took {
+                self.turns += n / LARGE;
+                if let Some(session) = &mut self.session {
+                    session.pass_request(n);
+                }
+            }
             if self.client.has_ended() {
                 self.first_eof.get_or_insert(Which::Client);
                 if let Some(session) = &mut self.session {
@@ -156,14 +170,33 @@ impl Relay<'_> {
     /// Server to client.
     fn down_once(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
-        if self.down.approved().is_empty() && self.server.can_read() && !self.replied {
-            moved = self.server.read_into(&mut self.down, self.pool, cx);
+        if self.down.is_written() && self.server.can_read() && !self.replied {
+            let unread = self.unread(Session::unread_response);
+            let took = self.server.read_into(&mut self.down, unread, self.pool, cx);
+            moved = took != Took::Nothing;
+            if let Took::Unread(n) = took {
+                self.turns += n / LARGE;
+                if let Some(session) = &mut self.session {
+                    session.pass_response(n, Instant::now());
+                }
+            }
             if moved {
                 self.approve_down();
             }
         }
         moved |= self.reply_once();
         moved | self.client.write_from(&mut self.down, cx)
+    }
+
+    /// How many bytes of a direction may go by unread in this turn.
+    fn unread(&self, of: impl FnOnce(&Session) -> u64) -> usize {
+        let unread = match &self.session {
+            _ if self.replied => 0,
+            None => u64::MAX,
+            Some(session) => of(session),
+        };
+        let turns = TURNS.saturating_sub(self.turns) * LARGE;
+        usize::try_from(unread).map_or(turns, |n| n.min(turns))
     }
 
     fn approve_up(&mut self) -> bool {
@@ -247,7 +280,7 @@ impl Relay<'_> {
             return false;
         }
         let has_waited = self.vigil.take().is_some();
-        let holds = !self.up.approved().is_empty() || self.up.is_full();
+        let holds = !self.up.is_written() || self.up.is_full();
         if !(holds && self.client.can_read()) {
             return false;
         }

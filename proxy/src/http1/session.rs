@@ -17,6 +17,7 @@ use super::{Framing, MAX_HEAD};
 use crate::record::HttpLedger;
 
 mod begin;
+mod unread;
 
 /// Requests that may be under way on one connection (pipelining); more wait.
 pub const MAX_PIPELINE: usize = 64;

@@ -4,6 +4,7 @@
 
 mod balance;
 mod broken;
+mod bulk;
 mod bytes;
 mod counts;
 mod ends;
