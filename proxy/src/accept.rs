@@ -6,13 +6,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::{self, Accepted};
-use crate::endpoints::{Endpoint, EndpointSet};
+use crate::endpoints::{self, EndpointSet, Service};
 use crate::forward::reset;
 use crate::telemetry::{Direction, Dst, Peer, Server, TcpErrorLabels};
 use crate::worker::Worker;
@@ -99,17 +99,16 @@ impl std::fmt::Display for Aim {
 }
 
 impl Plan {
-    /// Becomes a listener of this thread's runtime.
-    pub fn open(self) -> io::Result<(TcpListener, Purpose)> {
+    /// Becomes a listener of this thread's runtime, its endpoints weighed as `config` says.
+    pub fn open(self, config: endpoints::Config) -> io::Result<(TcpListener, Purpose)> {
         let purpose = match self.aim {
             Aim::Inbound => Purpose::Inbound,
             Aim::Outbound => Purpose::Outbound,
             Aim::Application { addr, server } => Purpose::Application { addr, server },
             Aim::Service { name, endpoints } => {
-                let endpoints = endpoints
-                    .into_iter()
-                    .map(|(addr, dst)| Endpoint::new(addr, dst));
-                Purpose::Service(Rc::new(EndpointSet::new(&name, endpoints.collect())))
+                let service = Service { name, endpoints };
+                let set = EndpointSet::new(service, config, fastrand::Rng::new(), Instant::now());
+                Purpose::Service(Rc::new(set))
             }
         };
         Ok((TcpListener::from_std(self.listener)?, purpose))

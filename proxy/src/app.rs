@@ -17,6 +17,7 @@ use weir_crds::settings::Settings;
 
 use crate::accept::{Aim, Handoff, Plan};
 use crate::activity::Gauge;
+use crate::endpoints::Roster;
 use crate::heartbeat::{self, Heart, Pulse};
 use crate::telemetry::{self, Seat, Telemetry};
 use crate::{admin, drain, worker};
@@ -41,6 +42,8 @@ pub struct Config {
     pub worker: worker::Config,
     /// Where traffic is accepted, and what for.
     pub listeners: Vec<(SocketAddr, Aim)>,
+    /// The endpoints of the services among them, as they change. Default: they do not.
+    pub roster: Option<watch::Receiver<Arc<Roster>>>,
     pub admin: admin::Config,
     pub telemetry: telemetry::Config,
     /// Whether the redirection depends on a heartbeat.
@@ -154,6 +157,7 @@ impl App {
         let template = Template {
             config: config.worker.clone(),
             settings: settings.clone(),
+            roster: (config.roster).unwrap_or_else(|| watch::channel(Arc::default()).1),
             handoff,
             stop: stop.clone(),
             ended: CancellationToken::new(),
@@ -199,6 +203,7 @@ impl App {
 struct Template {
     config: worker::Config,
     settings: watch::Receiver<Arc<Settings>>,
+    roster: watch::Receiver<Arc<Roster>>,
     handoff: mpsc::Sender<Handoff>,
     stop: CancellationToken,
     /// Cancelled by the first worker that ends, however it does.
@@ -218,6 +223,7 @@ impl Template {
             seat,
             plans,
             settings: self.settings.clone(),
+            roster: self.roster.clone(),
             handoff: self.handoff.clone(),
             gauge,
             pulse,

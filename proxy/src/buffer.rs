@@ -1,13 +1,20 @@
 //! The buffers of a worker: taken while bytes are in flight, given back when a
-//! connection has none, so that an idle connection holds no memory.
+//! connection has none, so that an idle connection holds no memory. Bulk needs none: it goes
+//! through pipes of the system.
 //!
 //! `forward::relay` is the user. A buffer must not know what its bytes mean.
 
 use std::cell::RefCell;
+use std::io;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::tcp::ReadHalf;
+use tokio::io::{AsyncRead, Interest, ReadBuf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+mod pipe;
+
+pub use pipe::{MAX_PIPES, PIPE};
+use pipe::{Pipe, Pipes};
 
 /// A first buffer, in bytes: more than most requests and responses.
 pub const SMALL: usize = 16 * 1024;
@@ -15,12 +22,16 @@ pub const SMALL: usize = 16 * 1024;
 pub const LARGE: usize = 64 * 1024;
 /// Free buffers of each size that a worker keeps; the rest go back to the allocator.
 pub const KEEP: usize = 16;
+/// Bytes in reads that filled their buffers, one after the other, after which a direction is
+/// bulk: it is worth a pipe.
+pub const BULK: usize = SMALL + LARGE;
 
 /// The free buffers of one worker.
 #[derive(Debug, Default)]
 pub struct Pool {
     small: RefCell<Vec<Box<[u8]>>>,
     large: RefCell<Vec<Box<[u8]>>>,
+    pipes: Pipes,
 }
 
 impl Pool {
@@ -45,10 +56,20 @@ impl Pool {
             list.push(buffer);
         }
     }
+
+    /// Pipes that are open now, at most [`MAX_PIPES`].
+    pub fn pipes(&self) -> usize {
+        self.pipes.count()
+    }
+
+    /// To be called now and then: gives back what bulk needed and nobody does any more.
+    pub fn tick(&self) {
+        self.pipes.tick();
+    }
 }
 
 /// The bytes of one direction of a connection pair: `start..ready` may be written,
-/// `ready..end` wait for a decision.
+/// `ready..end` wait for a decision. While bulk goes through a pipe the buffer is empty.
 #[derive(Debug, Default)]
 pub struct Flow {
     bytes: Option<Box<[u8]>>,
@@ -57,6 +78,9 @@ pub struct Flow {
     end: usize,
     /// The last read filled the buffer: the next buffer is a large one.
     wants_large: bool,
+    /// Bytes in full reads one after the other, this one included.
+    streak: usize,
+    pipe: Option<Pipe>,
 }
 
 impl Flow {
@@ -88,6 +112,7 @@ impl Flow {
     pub fn clear(&mut self) {
         self.start = self.end;
         self.ready = self.end;
+        self.pipe = None;
     }
 
     /// Forgets what waits for a decision: it will never go on.
@@ -96,7 +121,22 @@ impl Flow {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.start == self.end
+        self.start == self.end && self.piped() == 0
+    }
+
+    /// Whether everything is written that may be.
+    pub fn is_written(&self) -> bool {
+        self.start == self.ready && self.piped() == 0
+    }
+
+    /// Bytes in the pipe; all of them may be written.
+    pub fn piped(&self) -> usize {
+        self.pipe.as_ref().map_or(0, Pipe::held)
+    }
+
+    /// Whether so much flows that unread bytes should go through a pipe.
+    pub fn is_bulk(&self) -> bool {
+        self.streak >= BULK && self.is_empty()
     }
 
     /// Whether a pending head has reached the largest size there is.
@@ -104,11 +144,19 @@ impl Flow {
         self.end - self.ready >= LARGE
     }
 
-    /// Gives the buffer back when it holds nothing.
+    /// Gives the buffer and the pipe back when they hold nothing.
     pub fn release(&mut self, pool: &Pool) {
-        if self.is_empty()
-            && let Some(buffer) = self.bytes.take()
-        {
+        if !self.is_empty() {
+            return;
+        }
+        self.release_bytes(pool);
+        if let Some(pipe) = self.pipe.take() {
+            pool.pipes.give(pipe);
+        }
+    }
+
+    fn release_bytes(&mut self, pool: &Pool) {
+        if let Some(buffer) = self.bytes.take() {
             (self.start, self.ready, self.end) = (0, 0, 0);
             pool.give(buffer);
         }
@@ -137,7 +185,66 @@ impl Flow {
         let n = buf.filled().len();
         self.end += n;
         self.wants_large = n == room || (self.wants_large && n > SMALL);
+        if read.is_ready() {
+            self.streak = if n == room { self.streak + n } else { 0 };
+        }
         read.map_ok(|()| n)
+    }
+
+    /// Takes at most `limit` bytes from `from` into a pipe, approved and unread: their number,
+    /// 0 at its end. None where there is no pipe to be had; then they are to be read. Called
+    /// only while the flow is empty.
+    pub fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &ReadHalf<'_>,
+        limit: usize,
+        pool: &Pool,
+    ) -> Poll<io::Result<Option<usize>>> {
+        let Some(pipe) = self.pipe.take().or_else(|| pool.pipes.take()) else {
+            self.streak = 0;
+            return Poll::Ready(Ok(None));
+        };
+        self.release_bytes(pool);
+        let pipe = self.pipe.insert(pipe);
+        let socket: &tokio::net::TcpStream = from.as_ref();
+        loop {
+            std::task::ready!(socket.poll_read_ready(cx))?;
+            match socket.try_io(Interest::READABLE, || pipe.fill(socket, limit)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if pool.pipes.is_refusal(&error) => {
+                    self.pipe = None;
+                    self.streak = 0;
+                    return Poll::Ready(Ok(None));
+                }
+                filled => {
+                    // What comes in small pieces is cheaper to copy.
+                    if filled.as_ref().is_ok_and(|n| *n < SMALL) {
+                        self.streak = 0;
+                    }
+                    return Poll::Ready(filled.map(Some));
+                }
+            }
+        }
+    }
+
+    /// Writes from the pipe, once.
+    pub fn poll_unsplice(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &WriteHalf<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let Some(pipe) = &mut self.pipe else {
+            return Poll::Ready(Ok(0));
+        };
+        let socket: &tokio::net::TcpStream = to.as_ref();
+        loop {
+            std::task::ready!(socket.poll_write_ready(cx))?;
+            match socket.try_io(Interest::WRITABLE, || pipe.empty(socket)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                emptied => return Poll::Ready(emptied),
+            }
+        }
     }
 
     /// Room to read into, never empty unless the flow is full.
@@ -173,7 +280,9 @@ impl Flow {
 
 #[cfg(test)]
 mod tests {
-    use super::{Flow, LARGE, Pool, SMALL};
+    use std::io;
+
+    use super::{Flow, LARGE, MAX_PIPES, Pool, SMALL};
 
     #[test]
     fn bytes_pass_in_order_and_the_buffer_goes_back() {
@@ -200,5 +309,33 @@ mod tests {
         assert_eq!(flow.space(&pool).len(), LARGE - SMALL);
         assert_eq!(flow.approved(), &[1; SMALL][..]);
         assert_eq!(pool.small.borrow().len(), 1);
+    }
+
+    #[test]
+    fn pipes_are_few_and_only_kept_while_they_are_used() {
+        let pool = Pool::default();
+        let mut taken: Vec<_> = (0..MAX_PIPES).filter_map(|_| pool.pipes.take()).collect();
+        assert_eq!((taken.len(), pool.pipes()), (MAX_PIPES, MAX_PIPES));
+        assert!(pool.pipes.take().is_none());
+        taken.truncate(2);
+        assert_eq!(pool.pipes(), 2, "those that are dropped are closed");
+        taken.into_iter().for_each(|pipe| pool.pipes.give(pipe));
+        pool.tick();
+        assert_eq!(pool.pipes(), 2, "they were needed since the last tick");
+        pool.tick();
+        assert_eq!(pool.pipes(), 0);
+    }
+
+    #[test]
+    fn where_sockets_cannot_be_spliced_there_are_no_pipes() {
+        let pool = Pool::default();
+        let pipe = pool.pipes.take().expect("a pipe");
+        pool.pipes.give(pipe);
+        let reset = io::Error::from_raw_os_error(104);
+        assert!(!pool.pipes.is_refusal(&reset), "an error of the connection");
+        let invalid = io::Error::from_raw_os_error(22);
+        assert!(pool.pipes.is_refusal(&invalid));
+        assert!(pool.pipes.take().is_none());
+        assert_eq!(pool.pipes(), 0);
     }
 }

@@ -1,10 +1,10 @@
 //! The life of one accepted connection, stage by stage: route, detect, forward, record.
 //!
 //! `accept` spawns one per connection on its worker. Each stage takes a plain struct and
-//! hands on a richer one; this file is only their order.
+//! hands on a richer one; this file is only their order. Which endpoint a connection goes to
+//! is known once one has accepted it: what is counted under its labels is counted then.
 
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -16,10 +16,9 @@ use crate::activity::Busy;
 use crate::buffer::Flow;
 use crate::detect::Verdict;
 use crate::detect::wait::{Detected, wait};
-use crate::endpoints::Chosen;
 use crate::exchange::End;
 use crate::forward::relay::{Pair, relay};
-use crate::forward::{DialError, dial, reset, tune};
+use crate::forward::{Connected, Destination, Failed, connect, reset, tune};
 use crate::http1::reply::Reply;
 use crate::record::{Book, HttpLedger, Side, Subject};
 use crate::session::Session;
@@ -36,24 +35,20 @@ pub struct Accepted {
 /// A connection that knows where it goes and what it is counted under.
 struct Routed {
     stream: TcpStream,
-    to: SocketAddr,
+    to: Destination,
     book: Book,
     accepted: Side,
     busy: Busy,
-    /// The claim on the endpoint, held as long as the connection lives.
-    _endpoint: Option<Chosen>,
 }
 
 /// Serves one connection to its end.
 pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
-    let Some(mut routed) = route(&worker, accepted) else {
-        return;
-    };
-    let dial_now = worker.server_first.borrow().contains(routed.to);
+    let mut routed = route(&worker, accepted);
+    let dial_now = speaks_first(&worker, &routed.to);
     let limits = (&worker.config.detect, &worker.config.forward);
     let waited = wait(
         &mut routed.stream,
-        routed.to,
+        &routed.to,
         dial_now,
         limits,
         &worker.pool,
@@ -77,78 +72,75 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         None => open_opaque(&worker, routed, detected).await,
         Some(mut session) => {
             match first_head(&worker, &mut routed, &mut detected.up, &mut session).await {
-                Ok(true) => open_http(&worker, routed, detected, session).await,
-                Ok(false) => leave(routed, detected, None),
+                Ok(Some(begun)) => open_http(&worker, routed, detected, (session, begun)).await,
+                Ok(None) => leave(routed, detected, None),
                 Err(error) => leave(routed, detected, Some(error)),
             }
         }
     }
 }
 
-/// Route: from the target to an endpoint and the labels of the connection.
-fn route(worker: &Worker, accepted: Accepted) -> Option<Routed> {
+/// Route: from the target to a destination and the labels of the connection, as far as they
+/// are known before an endpoint has accepted.
+fn route(worker: &Worker, accepted: Accepted) -> Routed {
     let now = Instant::now();
     let Accepted { stream, target } = accepted;
     tune(&stream, &worker.config.forward);
     let labels = &worker.labels;
-    let (to, port, endpoint, subject) = match target {
+    let (to, port, subject) = match target {
         Target::Application { addr, port, server } => {
             let server = server.unwrap_or_else(|| labels.default_server(port));
-            (Some(addr), port, None, Subject::Inbound { server })
-        }
-        Target::Address(addr) => {
-            let dst = labels.unknown_destination();
             (
-                Some(addr),
-                addr.port(),
-                None,
-                Subject::Outbound {
-                    service: "".into(),
-                    dst,
-                },
+                Destination::Address(addr),
+                port,
+                Subject::Inbound { server },
             )
         }
+        Target::Address(addr) => {
+            let subject = Subject::Outbound {
+                service: "".into(),
+                dst: labels.unknown_destination(),
+            };
+            (Destination::Address(addr), addr.port(), subject)
+        }
         Target::Service { set, port } => {
-            let chosen = set.choose();
-            let dst = chosen
-                .as_ref()
-                .map_or_else(|| labels.unknown_destination(), |e| e.dst.clone());
             let subject = Subject::Outbound {
                 service: set.name.clone(),
-                dst,
+                dst: labels.unknown_destination(),
             };
-            (chosen.as_ref().map(|e| e.addr), port, chosen, subject)
+            (Destination::Service(set), port, subject)
         }
     };
-    let recorder = Rc::clone(&worker.recorder);
     let book = Book {
-        recorder,
+        recorder: Rc::clone(&worker.recorder),
         labels: Rc::clone(labels),
         subject,
         target_port: port,
     };
-    let accepted = book.accepted(now);
-    let Some(to) = to else {
-        book.tcp_error(Peer::Dst, "connect");
-        reset(&stream);
-        return None;
-    };
-    let busy = worker.activity.begin();
-    Some(Routed {
+    Routed {
         stream,
         to,
+        accepted: book.accepted(now),
         book,
-        accepted,
-        busy,
-        _endpoint: endpoint,
-    })
+        busy: worker.activity.begin(),
+    }
+}
+
+/// Whether the servers of this destination are known to speak before their clients.
+fn speaks_first(worker: &Worker, to: &Destination) -> bool {
+    match to {
+        Destination::Address(addr) => worker.server_first.borrow().contains(*addr),
+        Destination::Service(set) => set.server_first.get(),
+    }
 }
 
 fn learn(worker: &Worker, routed: &Routed, detected: &Detected, dialed_at_once: bool) {
-    if detected.server_first {
-        worker.server_first.borrow_mut().learn(routed.to);
-    } else if dialed_at_once && !detected.up.is_empty() {
-        worker.server_first.borrow_mut().forget(routed.to);
+    let known = &worker.server_first;
+    match &routed.to {
+        _ if !detected.server_first && (!dialed_at_once || detected.up.is_empty()) => {}
+        Destination::Address(addr) if detected.server_first => known.borrow_mut().learn(*addr),
+        Destination::Address(addr) => known.borrow_mut().forget(*addr),
+        Destination::Service(set) => set.server_first.set(detected.server_first),
     }
     if detected.timed_out {
         worker
@@ -158,56 +150,65 @@ fn learn(worker: &Worker, routed: &Routed, detected: &Detected, dialed_at_once: 
 }
 
 /// Ends a connection whose client will never be forwarded.
-fn leave(routed: Routed, detected: Detected, error: Option<io::Error>) {
-    if let Some(Ok(_unused)) = detected.server {
+fn leave(mut routed: Routed, detected: Detected, error: Option<io::Error>) {
+    if let Some(Ok(unused)) = detected.server {
         // It was dialed while the client was silent: closed as it should be.
+        routed
+            .book
+            .settle(unused.claim.map(|claim| claim.dst.clone()));
         drop(routed.book.dialed(Instant::now()));
     }
     routed.accepted.close(error.as_ref());
 }
 
-/// Reads until the first request may be forwarded. Answers false when it never may, because the
-/// client was refused or has closed, and the error where that is how the client ended. Where the head takes as long
-/// as a request line may, the application is dialed without it: from there on it is the one
-/// that decides how long it waits for its clients.
+/// Reads until the first request may be forwarded. Answers when its head was complete; none
+/// when it may never go on, because the client was refused or has closed; and the error where
+/// that is how the client ended. Where the head takes as long as a request line may, the
+/// application is dialed without it: from there on it is the one that decides how long it
+/// waits for its clients.
 async fn first_head(
     worker: &Worker,
     routed: &mut Routed,
     up: &mut Flow,
     session: &mut Session,
-) -> io::Result<bool> {
+) -> io::Result<Option<Instant>> {
     let deadline = tokio::time::Instant::now() + worker.config.detect.timeout;
     loop {
-        let n = session.request_bytes(up.pending(), Instant::now());
-        up.approve(n);
+        let now = Instant::now();
+        let may_go = session.look(up.pending(), now);
         if let Some(reply) = session.refusal() {
-            return answer(worker, routed, reply.bytes()).await.map(|()| false);
+            return answer(worker, routed, reply.bytes()).await.map(|()| None);
         }
-        if n > 0 {
-            return Ok(true);
+        if may_go {
+            return Ok(Some(now));
         }
         let (mut from, _) = routed.stream.split();
         let read = std::future::poll_fn(|cx| up.poll_read(cx, &mut from, &worker.pool));
         match tokio::time::timeout_at(deadline, read).await {
-            Err(_slow) => return Ok(true),
+            Err(_slow) => return Ok(Some(Instant::now())),
             Ok(Ok(0)) => session.client_eof(),
             Ok(Ok(n)) => routed.accepted.read(n),
             Ok(Err(gone)) => return Err(gone),
         }
         if up.pending().is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
     }
 }
 
-async fn open_opaque(worker: &Worker, routed: Routed, mut detected: Detected) {
+async fn open_opaque(worker: &Worker, mut routed: Routed, mut detected: Detected) {
     let pending = detected.up.pending().len();
     detected.up.approve(pending);
     let pending = detected.down.pending().len();
     detected.down.approve(pending);
-    match connect(worker, &routed, detected.server.take()).await {
-        Ok(server) => forward(worker, routed, server, detected, None).await,
-        Err(error) => {
+    match reach(worker, &mut routed, detected.server.take()).await {
+        Ok(server) => {
+            if let Some(claim) = &server.claim {
+                claim.observe(server.took, Instant::now());
+            }
+            forward(worker, routed, server, detected, None).await;
+        }
+        Err(Failed { error, .. }) => {
             routed.book.tcp_error(Peer::Dst, error.class());
             reset(&routed.stream);
             routed.accepted.close(Some(&error.into()));
@@ -219,14 +220,18 @@ async fn open_http(
     worker: &Worker,
     mut routed: Routed,
     mut detected: Detected,
-    mut session: Session,
+    (mut session, begun): (Session, Instant),
 ) {
-    match connect(worker, &routed, detected.server.take()).await {
+    let reached = reach(worker, &mut routed, detected.server.take()).await;
+    session.settle(HttpLedger::new(routed.book.clone()));
+    let n = session.request_bytes(detected.up.pending(), begun);
+    detected.up.approve(n);
+    match reached {
         Ok(server) => {
             session.dialed();
             forward(worker, routed, server, detected, Some(session)).await;
         }
-        Err(error) => {
+        Err(Failed { error, .. }) => {
             await_request(worker, &mut routed, &mut session).await;
             let reply = if error.is_timeout() {
                 Reply::Timeout
@@ -267,15 +272,21 @@ async fn await_request(worker: &Worker, routed: &mut Routed, session: &mut Sessi
     up.release(&worker.pool);
 }
 
-async fn connect(
+/// Connects, unless detection has, and enters the endpoint in the book.
+async fn reach(
     worker: &Worker,
-    routed: &Routed,
-    dialed: Option<Result<TcpStream, DialError>>,
-) -> Result<TcpStream, DialError> {
+    routed: &mut Routed,
+    dialed: Option<Result<Connected, Failed>>,
+) -> Result<Connected, Failed> {
     let outcome = match dialed {
         Some(outcome) => outcome,
-        None => dial(routed.to, &worker.config.forward).await,
+        None => connect(&routed.to, &worker.config.forward).await,
     };
+    let dst = match &outcome {
+        Ok(connected) => connected.claim.as_ref().map(|claim| claim.dst.clone()),
+        Err(failed) => failed.dst.clone(),
+    };
+    routed.book.settle(dst);
     outcome.inspect_err(|error| tracing::debug!(%error, "dial"))
 }
 
@@ -283,7 +294,7 @@ async fn connect(
 async fn forward(
     worker: &Worker,
     routed: Routed,
-    server: TcpStream,
+    server: Connected,
     detected: Detected,
     session: Option<Session>,
 ) {
@@ -292,7 +303,8 @@ async fn forward(
     let direction: Direction = routed.book.subject.direction();
     let pair = Pair {
         client: routed.stream,
-        server,
+        server: server.stream,
+        claim: server.claim,
         accepted: routed.accepted,
         dialed,
         up: detected.up,

@@ -93,6 +93,7 @@ pub struct Sources {
     settings: watch::Sender<Arc<Settings>>,
     /// What the proxy listens for outside Kubernetes; `None` in a pod.
     pub universal: Option<Universal>,
+    outbounds: watch::Sender<Arc<Vec<Outbound>>>,
     files: Option<files::Files>,
 }
 
@@ -117,6 +118,7 @@ pub fn load(config: Config) -> Result<Sources, Vec<ControlError>> {
         return Ok(Sources {
             settings: watch::Sender::new(Arc::new(settings)),
             universal: None,
+            outbounds: watch::Sender::default(),
             files: None,
         });
     };
@@ -131,6 +133,7 @@ pub fn load(config: Config) -> Result<Sources, Vec<ControlError>> {
     }
     Ok(Sources {
         settings: watch::Sender::new(Arc::new(settings)),
+        outbounds: watch::Sender::new(Arc::new(universal.outbounds.clone())),
         universal: Some(universal),
         files: Some(files),
     })
@@ -140,6 +143,11 @@ impl Sources {
     /// The settings in force, now and whenever they change.
     pub fn settings(&self) -> watch::Receiver<Arc<Settings>> {
         self.settings.subscribe()
+    }
+
+    /// The services that the application calls and their endpoints, now and whenever they change; none in a pod.
+    pub fn outbounds(&self) -> watch::Receiver<Arc<Vec<Outbound>>> {
+        self.outbounds.subscribe()
     }
 
     /// Keeps the settings in force until `shutdown`; a SIGHUP has the files read again.
@@ -159,7 +167,7 @@ impl Sources {
         }
     }
 
-    /// Reads the files again. Settings take effect at once, listeners and endpoints only with a new start; files
+    /// Reads the files again. Settings and endpoints take effect at once, listeners only with a new start; files
     /// with any problem change nothing.
     fn reload(&mut self) {
         let Some(files) = &self.files else {
@@ -175,9 +183,18 @@ impl Sources {
                 return;
             }
         };
-        if self.universal.as_ref() != Some(&universal) {
-            warn!("listeners or endpoints in the files have changed: restart the proxy for them");
+        if self
+            .universal
+            .as_ref()
+            .is_some_and(|started| !started.listens_as(&universal))
+        {
+            warn!("listeners in the files have changed: restart the proxy for them");
         }
+        self.outbounds.send_if_modified(|current| {
+            let changed = **current != universal.outbounds;
+            *current = Arc::new(universal.outbounds);
+            changed
+        });
         let changed = self.settings.send_if_modified(|current| {
             let changed = **current != settings;
             *current = Arc::new(settings);

@@ -1,31 +1,97 @@
-//! Where a connection may go: one address, or the endpoints of a service.
+//! Where a connection may go: the endpoints of a service, and which of them is best now.
 //!
-//! Built from a Dataplane file (later from the operator's stream) and read by
-//! `connection`, which picks one endpoint for a connection. It must not know sockets.
+//! Built from a Dataplane file (later from the operator's stream) and read by `forward`,
+//! which dials what is chosen here; HTTP/2 chooses anew for every stream. Everything is
+//! one worker's. It must not know sockets, and is told the time.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
 
 use crate::telemetry::Dst;
+
+mod claim;
+mod health;
+mod latency;
+mod search;
+
+pub use claim::Claim;
+pub use search::Search;
+
+use claim::State;
+
+/// How endpoints are weighed and set aside.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Time in which what was measured of an endpoint fades to 1/e. Default: 10 s, as in
+    /// Linkerd's balancers.
+    pub decay: Duration,
+    /// Latency that is assumed of an endpoint until the first is measured. Default: 30 ms,
+    /// as in Linkerd: more than most services need, so that endpoints known to be fast are
+    /// preferred to unknown ones.
+    pub assumed: Duration,
+    /// Latencies below this count as this. Default: 1 ms. Differences that small are noise,
+    /// and open connections tell more than they do.
+    pub floor: Duration,
+    /// How long an endpoint that could not be connected to is set aside for the first time;
+    /// each further failure doubles it. Default: 100 ms.
+    pub rest_min: Duration,
+    /// Longest time an endpoint is set aside. Default: 10 s.
+    pub rest_max: Duration,
+    /// A rest is longer by a random part of itself, at most this, so that the proxies of a
+    /// service do not try an endpoint again all at once. Default: 0.2.
+    pub jitter: f64,
+    /// Endpoints that are tried for one connection although they are set aside, once no
+    /// others are left. Default: 3, so that a dead service is not sent a connection to each
+    /// of its endpoints for every client.
+    pub last_resorts: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            decay: Duration::from_secs(10),
+            assumed: Duration::from_millis(30),
+            floor: Duration::from_millis(1),
+            rest_min: Duration::from_millis(100),
+            rest_max: Duration::from_secs(10),
+            jitter: 0.2,
+            last_resorts: 3,
+        }
+    }
+}
+
+/// What is to be known of one service, in the form that moves between threads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// The `authority` of its connections.
+    pub name: String,
+    pub endpoints: Vec<(SocketAddr, Dst)>,
+}
+
+/// The services by the address at which the application reaches them.
+pub type Roster = BTreeMap<SocketAddr, Service>;
 
 /// One address of a service, with the labels it is counted under.
 #[derive(Debug)]
 pub struct Endpoint {
     pub addr: SocketAddr,
     pub dst: Dst,
-    /// Connections that this worker has open to it.
-    open: Cell<usize>,
+    state: Rc<State>,
 }
 
-impl Endpoint {
-    pub fn new(addr: SocketAddr, dst: Dst) -> Self {
-        Self {
-            addr,
-            dst,
-            open: Cell::new(0),
-        }
-    }
+/// What the endpoints of a set have in common.
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    random: RefCell<Rng>,
+    /// Endpoints that are set aside or on probation. While there is none, choosing takes
+    /// the same time whatever the size of the set.
+    troubled: Cell<usize>,
 }
 
 /// The endpoints of one service, as one worker sees them.
@@ -33,84 +99,121 @@ impl Endpoint {
 pub struct EndpointSet {
     /// The service's name, the `authority` of its connections.
     pub name: Rc<str>,
-    endpoints: Vec<Rc<Endpoint>>,
-    turn: Cell<usize>,
-}
-
-/// A connection's claim on an endpoint: its load counts as long as this lives.
-#[derive(Debug)]
-pub struct Chosen(Rc<Endpoint>);
-
-impl std::ops::Deref for Chosen {
-    type Target = Endpoint;
-
-    fn deref(&self) -> &Endpoint {
-        &self.0
-    }
-}
-
-impl Drop for Chosen {
-    fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-    }
+    /// Whether its servers speak before their clients, as detection has learned.
+    pub server_first: Cell<bool>,
+    endpoints: RefCell<Vec<Rc<Endpoint>>>,
+    shared: Rc<Shared>,
 }
 
 impl EndpointSet {
-    pub fn new(name: &str, endpoints: Vec<Endpoint>) -> Self {
-        let endpoints = endpoints.into_iter().map(Rc::new).collect();
-        Self {
-            name: name.into(),
-            endpoints,
-            turn: Cell::new(0),
+    /// A set whose choices depend on `random` alone, and on what is measured.
+    pub fn new(service: Service, config: Config, random: Rng, now: Instant) -> Self {
+        let set = Self {
+            name: service.name.as_str().into(),
+            server_first: Cell::new(false),
+            endpoints: RefCell::default(),
+            shared: Rc::new(Shared {
+                config,
+                random: RefCell::new(random),
+                troubled: Cell::new(0),
+            }),
+        };
+        set.replace(service.endpoints, now);
+        set
+    }
+
+    /// Takes these endpoints instead. Of addresses that stay, everything that is known is
+    /// kept: latency, open connections, rests; of one that is given twice, the first counts.
+    pub fn replace(&self, endpoints: Vec<(SocketAddr, Dst)>, now: Instant) {
+        let mut current = self.endpoints.borrow_mut();
+        let known: HashMap<_, _> = current.drain(..).map(|e| (e.addr, e)).collect();
+        let mut seen = HashSet::with_capacity(endpoints.len());
+        for (addr, dst) in endpoints {
+            if !seen.insert(addr) {
+                continue;
+            }
+            let endpoint = match known.get(&addr) {
+                Some(same) if same.dst == dst => Rc::clone(same),
+                found => {
+                    let state = found.map(|e| Rc::clone(&e.state));
+                    let state = state.unwrap_or_else(|| State::new(&self.shared, now));
+                    Rc::new(Endpoint { addr, dst, state })
+                }
+            };
+            current.push(endpoint);
         }
     }
 
-    /// The endpoint with the fewest open connections, in turn among equals; none when
-    /// the service has no endpoint.
-    pub fn choose(&self) -> Option<Chosen> {
-        let count = self.endpoints.len();
-        let turn = self.turn.get();
-        self.turn.set(turn.wrapping_add(1));
-        let chosen = (0..count)
-            .map(|i| &self.endpoints[(turn.wrapping_add(i)) % count])
-            .min_by_key(|e| e.open.get())?;
-        chosen.open.set(chosen.open.get() + 1);
-        Some(Chosen(Rc::clone(chosen)))
+    /// The better of two random endpoints that are not set aside ("power of two choices"),
+    /// claimed; none while all are, or the service has no endpoint. See [`Search`] for the
+    /// choice that leads to a connection wherever there is one.
+    pub fn choose(&self, now: Instant) -> Option<Claim> {
+        self.choose_beside(&[], now)
+    }
+
+    pub fn len(&self) -> usize {
+        self.endpoints.borrow().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.endpoints.borrow().is_empty()
+    }
+
+    fn choose_beside(&self, tried: &[SocketAddr], now: Instant) -> Option<Claim> {
+        let endpoints = self.endpoints.borrow();
+        if tried.is_empty() && self.shared.troubled.get() == 0 {
+            let (one, other) = self.two_of(endpoints.len())?;
+            return Some(Claim::new(lighter(&endpoints[one], &endpoints[other], now)));
+        }
+        let fit = || {
+            let fits = |e: &&Rc<Endpoint>| !tried.contains(&e.addr) && e.state.health.is_fit(now);
+            endpoints.iter().filter(fits)
+        };
+        let (one, other) = self.two_of(fit().count())?;
+        let mut both = fit().enumerate().filter(|(i, _)| *i == one || *i == other);
+        let (_, first) = both.next()?;
+        let second = both.next().map_or(first, |(_, second)| second);
+        // The order of the set must not decide between equals.
+        let (one, other) = if one < other {
+            (first, second)
+        } else {
+            (second, first)
+        };
+        Some(Claim::new(lighter(one, other, now)))
+    }
+
+    /// Two different numbers below `count`; the same one twice where there is one.
+    fn two_of(&self, count: usize) -> Option<(usize, usize)> {
+        let mut random = self.shared.random.borrow_mut();
+        match count {
+            0 => None,
+            1 => Some((0, 0)),
+            _ => {
+                let one = random.usize(..count);
+                let other = random.usize(..count - 1);
+                Some((one, if other < one { other } else { other + 1 }))
+            }
+        }
+    }
+
+    /// Of those not tried yet, the endpoint whose last failure is longest ago.
+    fn least_recently_failed(&self, tried: &[SocketAddr]) -> Option<Claim> {
+        let endpoints = self.endpoints.borrow();
+        let untried = endpoints.iter().filter(|e| !tried.contains(&e.addr));
+        untried
+            .min_by_key(|e| e.state.health.failed_at())
+            .map(Claim::new)
+    }
+}
+
+/// The one with less load; the first of equals.
+fn lighter<'a>(one: &'a Rc<Endpoint>, other: &'a Rc<Endpoint>, now: Instant) -> &'a Rc<Endpoint> {
+    if Rc::ptr_eq(one, other) || one.state.load(now) <= other.state.load(now) {
+        one
+    } else {
+        other
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Endpoint, EndpointSet};
-    use crate::telemetry::Dst;
-
-    fn set(ports: &[u16]) -> EndpointSet {
-        let endpoint = |port: &u16| Endpoint::new(([127, 0, 0, 1], *port).into(), Dst::unknown());
-        EndpointSet::new("web", ports.iter().map(endpoint).collect())
-    }
-
-    #[test]
-    fn connections_spread_evenly_and_return() {
-        let set = set(&[1, 2, 3]);
-        let held: Vec<_> = (0..3).filter_map(|_| set.choose()).collect();
-        let mut ports: Vec<_> = held.iter().map(|e| e.addr.port()).collect();
-        ports.sort_unstable();
-        assert_eq!(ports, [1, 2, 3]);
-        drop(held);
-        assert!(set.endpoints.iter().all(|e| e.open.get() == 0));
-    }
-
-    #[test]
-    fn the_least_loaded_is_chosen() {
-        let set = set(&[1, 2]);
-        let _gone_again = set.choose().map(|c| c.addr);
-        let busy = set.choose();
-        let next = set.choose().map(|e| e.addr);
-        assert_ne!(next, busy.as_ref().map(|e| e.addr));
-    }
-
-    #[test]
-    fn a_service_without_endpoints_has_no_choice() {
-        assert!(set(&[]).choose().is_none());
-    }
-}
+mod tests;

@@ -4,7 +4,7 @@
 //! The sessions of both protocols drive it. It must not know bytes or sockets. Dropping an
 //! exchange that was not ended closes its account as canceled, so that no request is lost.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::telemetry::{Classification, HttpSeries, ResponseEnd};
 
@@ -71,13 +71,15 @@ impl Exchange {
         self.grpc_status = code;
     }
 
-    /// The first data frame of the response, or its end when there was none.
-    pub fn first_data(&mut self, now: Instant) {
-        if !self.timed {
-            self.timed = true;
-            self.series
-                .latency(self.status, now.saturating_duration_since(self.started));
+    /// The first data frame of the response, or its end when there was none. Answers the
+    /// latency, once.
+    pub fn first_data(&mut self, now: Instant) -> Option<Duration> {
+        if std::mem::replace(&mut self.timed, true) {
+            return None;
         }
+        let latency = now.saturating_duration_since(self.started);
+        self.series.latency(self.status, latency);
+        Some(latency)
     }
 
     /// Closes the account.

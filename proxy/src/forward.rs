@@ -1,17 +1,21 @@
-//! Forwarding: dial the destination, then move bytes both ways.
+//! Forwarding: connect to the destination, then move bytes both ways.
 //!
-//! `connection` calls it with an endpoint that was already chosen. It must not know how
+//! `connection` calls it with an address or a set of endpoints. It must not know how
 //! endpoints are found, and never reads an original destination.
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 
+mod connect;
 pub mod relay;
+
+pub use connect::{Connected, Destination, Failed, connect};
 
 /// How the proxy dials.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +23,10 @@ pub struct Config {
     /// Longest time for a TCP connection to be accepted. Default: 10 s, long enough for
     /// three retransmitted SYNs; the client sees 504 or a reset after it.
     pub connect_timeout: Duration,
+    /// Longest time for one endpoint to accept while there are others to try; all of them
+    /// share `connect_timeout`, and the last has what remains of it. Default: 1 s, the time
+    /// after which a lost SYN is sent again.
+    pub attempt_timeout: Duration,
     /// Silence after which a peer is probed (SO_KEEPALIVE), so that a peer that vanished
     /// does not pin a connection for ever. Default: 60 s.
     pub keepalive: Duration,
@@ -28,6 +36,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(10),
+            attempt_timeout: Duration::from_secs(1),
             keepalive: Duration::from_secs(60),
         }
     }
@@ -40,6 +49,10 @@ pub enum DialError {
     Connect(SocketAddr, #[source] io::Error),
     #[error("connecting to {0}: not accepted within {1:?}")]
     Timeout(SocketAddr, Duration),
+    #[error("no endpoint of {0:?} is known")]
+    NoEndpoint(Rc<str>),
+    #[error("no socket: {0}")]
+    Socket(#[source] io::Error),
 }
 
 impl DialError {
@@ -47,7 +60,7 @@ impl DialError {
     pub fn class(&self) -> &'static str {
         match self {
             Self::Connect(_, e) if e.kind() == io::ErrorKind::TimedOut => "connect timeout",
-            Self::Connect(..) => "connect",
+            Self::Connect(..) | Self::NoEndpoint(_) | Self::Socket(_) => "connect",
             Self::Timeout(..) => "connect timeout",
         }
     }
@@ -61,22 +74,23 @@ impl DialError {
 impl From<DialError> for io::Error {
     fn from(error: DialError) -> Self {
         match error {
-            DialError::Connect(_, cause) => cause,
+            DialError::Connect(_, cause) | DialError::Socket(cause) => cause,
             DialError::Timeout(..) => Errno::TIMEDOUT.into(),
+            DialError::NoEndpoint(_) => io::ErrorKind::AddrNotAvailable.into(),
         }
     }
 }
 
-/// Opens a connection to `to`.
-pub async fn dial(to: SocketAddr, config: &Config) -> Result<TcpStream, DialError> {
+/// Opens a connection to `to`, within this time.
+async fn dial(to: SocketAddr, limit: Duration, config: &Config) -> Result<TcpStream, DialError> {
     let socket = if to.is_ipv4() {
         TcpSocket::new_v4()
     } else {
         TcpSocket::new_v6()
     };
-    let connect = async { socket?.connect(to).await };
-    match tokio::time::timeout(config.connect_timeout, connect).await {
-        Err(_) => Err(DialError::Timeout(to, config.connect_timeout)),
+    let socket = socket.map_err(DialError::Socket)?;
+    match tokio::time::timeout(limit, socket.connect(to)).await {
+        Err(_) => Err(DialError::Timeout(to, limit)),
         Ok(Err(e)) => Err(DialError::Connect(to, e)),
         Ok(Ok(stream)) => {
             tune(&stream, config);

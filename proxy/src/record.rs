@@ -108,6 +108,13 @@ impl Book {
         self.open(tls, end, now)
     }
 
+    /// Enters the endpoint that the connection goes to, where it was not known before.
+    pub fn settle(&mut self, endpoint: Option<Dst>) {
+        if let (Subject::Outbound { dst, .. }, Some(endpoint)) = (&mut self.subject, endpoint) {
+            *dst = endpoint;
+        }
+    }
+
     /// Opens the account of the connection that was dialed.
     pub fn dialed(&self, now: Instant) -> Side {
         let (tls, end) = match &self.subject {

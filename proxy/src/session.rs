@@ -4,7 +4,7 @@
 //! Made by `connection` from what detection found. It only tells the protocols apart.
 
 use std::borrow::Cow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::exchange::End;
 use crate::http1::reply::Reply;
@@ -34,6 +34,23 @@ impl Session {
         Self::Http2(Box::new(http2::session::Session::new(ledger)))
     }
 
+    /// Looks at the bytes of a beginning without opening an account. Answers whether
+    /// [`Self::request_bytes`] would let any of them go on, or whether they are refused.
+    pub fn look(&mut self, bytes: &[u8], now: Instant) -> bool {
+        match self {
+            Self::Http1(session) => session.look(bytes, now),
+            Self::Http2(_) => !bytes.is_empty(),
+        }
+    }
+
+    /// What follows is counted here.
+    pub fn settle(&mut self, ledger: HttpLedger) {
+        match self {
+            Self::Http1(session) => session.settle(ledger),
+            Self::Http2(session) => session.settle(ledger),
+        }
+    }
+
     /// The server's side is connected.
     pub fn dialed(&mut self) {
         match self {
@@ -55,6 +72,46 @@ impl Session {
         match self {
             Self::Http1(session) => session.response_bytes(bytes, now),
             Self::Http2(session) => session.response_bytes(bytes, now),
+        }
+    }
+
+    /// How many of the client's next bytes may go on unread.
+    pub fn unread_request(&self) -> u64 {
+        match self {
+            Self::Http1(session) => session.unread_request(),
+            Self::Http2(session) => session.unread(),
+        }
+    }
+
+    /// How many of the server's next bytes may go on unread.
+    pub fn unread_response(&self) -> u64 {
+        match self {
+            Self::Http1(session) => session.unread_response(),
+            Self::Http2(session) => session.unread(),
+        }
+    }
+
+    /// This many bytes of the client went on unread, at most [`Self::unread_request`].
+    pub fn pass_request(&mut self, n: usize) {
+        match self {
+            Self::Http1(session) => session.pass_request(n),
+            Self::Http2(_) => {}
+        }
+    }
+
+    /// This many bytes of the server went on unread, at most [`Self::unread_response`].
+    pub fn pass_response(&mut self, n: usize, now: Instant) {
+        match self {
+            Self::Http1(session) => session.pass_response(n, now),
+            Self::Http2(_) => {}
+        }
+    }
+
+    /// The time to the first data of a response, once for each.
+    pub fn take_latency(&mut self) -> Option<Duration> {
+        match self {
+            Self::Http1(session) => session.take_latency(),
+            Self::Http2(session) => session.take_latency(),
         }
     }
 

@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,20 +18,22 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weir_crds::settings::Settings;
 
-use crate::accept::{Guard, Handoff, Plan, listen};
+use crate::accept::{Guard, Handoff, Plan, Purpose, listen};
 use crate::activity::{Activity, Gauge};
 use crate::buffer::Pool;
 use crate::detect::wait::ServerFirst;
+use crate::endpoints::{EndpointSet, Roster};
 use crate::heartbeat::Pulse;
 use crate::record::Labels;
 use crate::telemetry::{Recorder, Seat};
-use crate::{detect, forward};
+use crate::{detect, endpoints, forward};
 
 /// What the connections of a worker are served with.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub detect: detect::wait::Config,
     pub forward: forward::Config,
+    pub endpoints: endpoints::Config,
     pub guard: Guard,
     /// Name of the default policy, the `srv_name` and `authz_name` of traffic that no
     /// resource describes.
@@ -44,6 +47,7 @@ impl Default for Config {
         Self {
             detect: detect::wait::Config::default(),
             forward: forward::Config::default(),
+            endpoints: endpoints::Config::default(),
             guard: Guard::default(),
             policy: "all-unauthenticated".to_owned(),
             refusal_drain: Duration::from_secs(1),
@@ -57,6 +61,8 @@ pub struct Start {
     pub seat: Seat,
     pub plans: Vec<Plan>,
     pub settings: watch::Receiver<Arc<Settings>>,
+    /// The endpoints of services, now and whenever they change.
+    pub roster: watch::Receiver<Arc<Roster>>,
     pub handoff: mpsc::Sender<Handoff>,
     pub gauge: Gauge,
     pub pulse: Pulse,
@@ -100,6 +106,7 @@ async fn serve(start: Start) -> io::Result<()> {
         seat,
         plans,
         mut settings,
+        mut roster,
         handoff,
         gauge,
         pulse,
@@ -116,8 +123,12 @@ async fn serve(start: Start) -> io::Result<()> {
         handoff,
         tasks: TaskTracker::new(),
     });
+    let mut sets = Vec::new();
     for plan in plans {
-        let (listener, purpose) = plan.open()?;
+        let (listener, purpose) = plan.open(worker.config.endpoints)?;
+        if let Purpose::Service(set) = &purpose {
+            sets.push((listener.local_addr()?, Rc::clone(set)));
+        }
         worker.spawn(listen(Rc::clone(&worker), listener, purpose, stop.clone()));
     }
     let mut ticks = tokio::time::interval(crate::heartbeat::TICK);
@@ -134,8 +145,19 @@ async fn serve(start: Start) -> io::Result<()> {
             now = ticks.tick() => {
                 pulse.bump();
                 worker.recorder.tick(Instant::from(now));
+                worker.pool.tick();
             }
             Ok(()) = settings.changed() => {}
+            Ok(()) = roster.changed() => regroup(&sets, &roster.borrow_and_update()),
+        }
+    }
+}
+
+/// Gives the services that are listened for their new endpoints.
+fn regroup(sets: &[(SocketAddr, Rc<EndpointSet>)], roster: &Roster) {
+    for (at, set) in sets {
+        if let Some(service) = roster.get(at).filter(|s| *s.name == *set.name) {
+            set.replace(service.endpoints.clone(), Instant::now());
         }
     }
 }

@@ -24,6 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "activity",
             "buffer",
+            "endpoints",
             "exchange",
             "http1",
             "record",
@@ -60,6 +61,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "activity",
             "buffer",
             "detect",
+            "endpoints",
             "forward",
             "heartbeat",
             "record",
@@ -82,6 +84,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "config",
             "control",
             "drain",
+            "endpoints",
             "heartbeat",
             "telemetry",
             "worker",

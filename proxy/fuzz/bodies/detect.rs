@@ -14,7 +14,10 @@ pub(crate) fn run(data: &[u8]) {
     let whole = detect(bytes);
     let part = detect(&bytes[..bytes.len().min(cut)]);
     if matches!(part, Verdict::Http1 | Verdict::Http2) {
-        assert_eq!(whole, part, "neither a request line nor a preface ends twice");
+        assert_eq!(
+            whole, part,
+            "neither a request line nor a preface ends twice"
+        );
     }
     if whole == Verdict::NeedMore && !PREFACE.starts_with(bytes) {
         let line = bytes

@@ -1,16 +1,20 @@
-//! From the typed configuration to the listeners of a proxy.
+//! From the typed configuration to the listeners of a proxy, and to the endpoints of its services.
 //!
 //! Called by `run`. A pod's listeners are the two redirected ones; outside Kubernetes they
 //! are the Dataplane's. Binds nothing.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use weir_crds::names::SERVICE_TAG;
 
 use crate::accept::Aim;
 use crate::app;
 use crate::config::{self, Redirected};
-use crate::control::{Sources, Universal};
+use crate::control::{Outbound, Sources, Universal};
+use crate::endpoints::{Roster, Service};
 use crate::telemetry::{Dst, Server};
 
 /// Splits a configuration into what is bound and the sources that feed it.
@@ -24,6 +28,7 @@ pub(super) fn compose(config: config::Config) -> (app::Config, Sources) {
         workers: config.workers,
         worker: config.worker,
         listeners,
+        roster: None,
         admin: config.admin,
         telemetry: config.telemetry,
         beats: in_pod,
@@ -55,21 +60,75 @@ fn described(universal: &Universal) -> Vec<(SocketAddr, Aim)> {
         )
     });
     let outbounds = universal.outbounds.iter().map(|outbound| {
-        let endpoints = outbound.endpoints.iter().map(|endpoint| {
-            let labels = endpoint
-                .labels
-                .iter()
-                .map(|(k, v)| (k.as_str(), v.as_str()));
-            (endpoint.addr, Dst::new(labels))
-        });
-        let name = outbound.service.clone();
-        (
-            outbound.listen,
-            Aim::Service {
-                name,
-                endpoints: endpoints.collect(),
-            },
-        )
+        let Service { name, endpoints } = service(outbound);
+        (outbound.listen, Aim::Service { name, endpoints })
     });
     inbounds.chain(outbounds).collect()
+}
+
+fn service(outbound: &Outbound) -> Service {
+    let endpoints = outbound.endpoints.iter().map(|endpoint| {
+        let labels = endpoint
+            .labels
+            .iter()
+            .map(|(k, v)| (k.as_str(), v.as_str()));
+        (endpoint.addr, Dst::new(labels))
+    });
+    Service {
+        name: outbound.service.clone(),
+        endpoints: endpoints.collect(),
+    }
+}
+
+/// Keeps `roster` as the sources have it, until `stop`.
+pub(super) async fn follow(
+    mut outbounds: watch::Receiver<Arc<Vec<Outbound>>>,
+    roster: watch::Sender<Arc<Roster>>,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = outbounds.changed() => if changed.is_err() { return },
+        }
+        let services = outbounds.borrow_and_update();
+        let services = services.iter().map(|o| (o.listen, service(o)));
+        roster.send_replace(Arc::new(services.collect()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::watch;
+    use tokio_util::sync::CancellationToken;
+
+    use super::follow;
+    use crate::control::{Endpoint, Outbound};
+    use crate::telemetry::Dst;
+
+    #[tokio::test]
+    async fn new_outbounds_become_a_new_roster() {
+        let (outbounds, changes) = watch::channel(Arc::default());
+        let (roster, mut rosters) = watch::channel(Arc::default());
+        let stop = CancellationToken::new();
+        let following = tokio::spawn(follow(changes, roster, stop.clone()));
+        let listen = ([127, 0, 0, 1], 9000).into();
+        let addr = ([10, 0, 0, 1], 80).into();
+        outbounds.send_replace(Arc::new(vec![Outbound {
+            listen,
+            service: "db".into(),
+            endpoints: vec![Endpoint {
+                addr,
+                labels: [("service".to_owned(), "db".to_owned())].into(),
+            }],
+        }]));
+        rosters.changed().await.expect("a roster");
+        let service = rosters.borrow()[&listen].clone();
+        assert_eq!(service.name, "db");
+        assert_eq!(service.endpoints, [(addr, Dst::new([("service", "db")]))]);
+        stop.cancel();
+        following.await.expect("it ends");
+    }
 }

@@ -3,13 +3,15 @@
 //! Called by `main` for `weir-proxy run`; tests use `app::bind` instead.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{App, Config, bind, compose::compose};
+use super::compose::{compose, follow};
+use super::{App, Config, bind};
 use crate::config;
 use crate::control::Sources;
 
@@ -31,12 +33,15 @@ pub fn run(config: config::Config) -> anyhow::Result<()> {
     runtime.block_on(serve(config, sources))
 }
 
-async fn serve(config: Config, sources: Sources) -> anyhow::Result<()> {
+async fn serve(mut config: Config, sources: Sources) -> anyhow::Result<()> {
+    let (roster, changes) = watch::channel(Arc::default());
+    config.roster = Some(changes);
     let app = bind(config, sources.settings())?;
     announce(&app);
     let (signals, terminate) = mpsc::channel(2);
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
+    tasks.spawn(follow(sources.outbounds(), roster, stop.child_token()));
     tasks.spawn(sources.follow(stop.child_token()));
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;

@@ -341,3 +341,55 @@ fn a_reload_takes_over_what_is_right_and_only_that() {
         assert!(!settings.has_changed().unwrap(), "{wrong}");
     }
 }
+
+#[test]
+fn a_reload_takes_over_endpoints() {
+    let folder = Folder::new("endpoints");
+    let own = "type: Dataplane\nmesh: default\nname: web\nnetworking:\n  address: 127.0.0.1\n  inbound:\n  - port: 8001\n    servicePort: 8002\n    tags: {kuma.io/service: web}\n  outbound:\n  - port: 9001\n    tags: {kuma.io/service: db}\n";
+    let db = |name: &str, port: u16| {
+        format!(
+            "---\ntype: Dataplane\nmesh: default\nname: {name}\nnetworking:\n  address: 127.0.0.1\n  inbound:\n  - port: {port}\n    tags: {{kuma.io/service: db}}\n"
+        )
+    };
+    let file = folder.write("dp.yaml", &format!("{own}{}", db("one", 7001)));
+    let mut sources = load(Config {
+        dataplane: Some(Input::File(file)),
+        ..Config::default()
+    })
+    .unwrap();
+    let mut outbounds = sources.outbounds();
+    let ports = |outbounds: &watch::Receiver<Arc<Vec<Outbound>>>| -> Vec<u16> {
+        let now = outbounds.borrow();
+        now[0].endpoints.iter().map(|e| e.addr.port()).collect()
+    };
+    assert_eq!(ports(&outbounds), [7001]);
+    outbounds.mark_unchanged();
+    sources.reload();
+    assert!(!outbounds.has_changed().unwrap());
+
+    let both = format!("{own}{}{}", db("one", 7001), db("two", 7002));
+    folder.write("dp.yaml", &both);
+    sources.reload();
+    assert!(outbounds.has_changed().unwrap());
+    assert_eq!(ports(&outbounds), [7001, 7002]);
+}
+
+#[test]
+fn only_endpoints_may_differ_for_the_same_listeners() {
+    let universal = |listen: u16, endpoint: u16| Universal {
+        name: "web".into(),
+        mesh: "default".into(),
+        address: [127, 0, 0, 1].into(),
+        inbounds: Vec::new(),
+        outbounds: vec![Outbound {
+            listen: ([127, 0, 0, 1], listen).into(),
+            service: "db".into(),
+            endpoints: vec![Endpoint {
+                addr: ([127, 0, 0, 1], endpoint).into(),
+                labels: Default::default(),
+            }],
+        }],
+    };
+    assert!(universal(1, 2).listens_as(&universal(1, 3)));
+    assert!(!universal(1, 2).listens_as(&universal(2, 2)));
+}

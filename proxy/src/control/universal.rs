@@ -29,6 +29,19 @@ pub struct Universal {
     pub outbounds: Vec<Outbound>,
 }
 
+impl Universal {
+    /// Whether `other` has the same listeners for the same purposes, wherever the endpoints are.
+    pub(super) fn listens_as(&self, other: &Self) -> bool {
+        let outbounds = |of: &Self| -> Vec<_> {
+            let listeners = of.outbounds.iter().map(|o| (o.listen, o.service.clone()));
+            listeners.collect()
+        };
+        self.address == other.address
+            && self.inbounds == other.inbounds
+            && outbounds(self) == outbounds(other)
+    }
+}
+
 /// Connections to `listen` go to the application at `dial`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inbound {

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Verdict, detect};
 use crate::buffer::{Flow, Pool};
-use crate::forward::{self, DialError};
+use crate::forward::{self, Connected, Destination, Failed};
 
 /// How long detection waits.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +71,7 @@ impl ServerFirst {
 pub struct Detected {
     pub verdict: Verdict,
     /// The connection to the target, where it was opened while waiting.
-    pub server: Option<Result<TcpStream, DialError>>,
+    pub server: Option<Result<Connected, Failed>>,
     /// Bytes read from each side, in order, none of them approved.
     pub up: Flow,
     pub down: Flow,
@@ -84,7 +84,7 @@ pub struct Detected {
 /// Waits for the first bytes of `client`, whose connection is meant for `target`.
 pub async fn wait(
     client: &mut TcpStream,
-    target: SocketAddr,
+    target: &Destination,
     dial_now: bool,
     limits: (&Config, &forward::Config),
     pool: &Pool,
@@ -105,7 +105,7 @@ pub async fn wait(
             Err(_silence) => {}
         }
     }
-    detected.server = Some(forward::dial(target, dialing).await);
+    detected.server = Some(forward::connect(target, dialing).await);
     let grace = if matches!(detected.server, Some(Err(_))) {
         Some(config.refused_grace)
     } else {
@@ -136,7 +136,7 @@ enum First {
 async fn first_bytes(client: &mut TcpStream, d: &mut Detected, pool: &Pool) -> io::Result<First> {
     let (mut from_client, _) = client.split();
     let mut server = match &mut d.server {
-        Some(Ok(stream)) => Some(stream.split().0),
+        Some(Ok(connected)) => Some(connected.stream.split().0),
         _ => None,
     };
     let (up, down) = (&mut d.up, &mut d.down);

@@ -15,7 +15,8 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use crate::activity::Busy;
-use crate::buffer::{Flow, Pool};
+use crate::buffer::{Flow, LARGE, Pool};
+use crate::endpoints::Claim;
 use crate::exchange::End;
 use crate::forward::reset;
 use crate::http1::reply::Reply;
@@ -25,14 +26,15 @@ use crate::telemetry::Direction;
 
 mod half;
 
-use half::Half;
+use half::{Half, Took};
 
 /// How long an HTTP client may keep a connection open that its server has closed, before
 /// the proxy closes it too. Nothing can be answered on it any more.
 pub const LINGER: Duration = Duration::from_secs(10);
 
 /// Reads of a connection in each direction before the others of its worker have their turn: a
-/// busy one delays them by what it takes to copy half a MiB.
+/// busy one delays them by what it takes to copy half a MiB. What goes by unread counts as the
+/// reads that it would have been.
 pub const TURNS: usize = 8;
 
 /// How often a client that is not read from, because its server does not read, is looked at:
@@ -43,6 +45,8 @@ pub const VIGIL: Duration = Duration::from_secs(1);
 pub struct Pair {
     pub client: TcpStream,
     pub server: TcpStream,
+    /// The claim on the server's endpoint, held as long as the connection lives.
+    pub claim: Option<Claim>,
     /// The accounts of the two sockets.
     pub accepted: Side,
     pub dialed: Side,
@@ -63,11 +67,13 @@ pub async fn relay(mut pair: Pair, pool: &Pool, busy: Busy) {
         up: pair.up,
         down: pair.down,
         session: pair.session,
+        claim: pair.claim,
         direction: pair.direction,
         first_eof: None,
         replied: false,
         linger: None,
         vigil: None,
+        turns: 0,
         pool,
         busy,
     };
@@ -101,6 +107,7 @@ struct Relay<'a> {
     up: Flow,
     down: Flow,
     session: Option<Session>,
+    claim: Option<Claim>,
     direction: Direction,
     first_eof: Option<Which>,
     /// The proxy has answered in the server's place: the connection ends.
@@ -108,13 +115,16 @@ struct Relay<'a> {
     linger: Option<Pin<Box<Sleep>>>,
     /// Runs while the client is not read from, and a little longer.
     vigil: Option<Pin<Box<Sleep>>>,
+    /// Turns taken since the others had theirs.
+    turns: usize,
     pool: &'a Pool,
     busy: Busy,
 }
 
 impl Relay<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        for _ in 0..TURNS {
+        self.turns = 0;
+        while self.turns < TURNS {
             let mut moved = self.up_once(cx);
             moved |= self.down_once(cx);
             moved |= self.close_once(cx);
@@ -127,6 +137,7 @@ impl Relay<'_> {
                 self.busy.set(self.is_busy());
                 return Poll::Pending;
             }
+            self.turns += 1;
         }
         // The worker looks for what else has arrived before this connection goes on.
         let _pending = pin!(tokio::task::yield_now()).poll(cx);
@@ -139,8 +150,16 @@ impl Relay<'_> {
         if self.session.as_mut().is_some_and(Session::take_resumed) {
             moved |= self.approve_up();
         }
-        if self.up.approved().is_empty() && self.client.can_read() && !self.up.is_full() {
-            moved |= self.client.read_into(&mut self.up, self.pool, cx);
+        if self.up.is_written() && self.client.can_read() && !self.up.is_full() {
+            let unread = self.unread(Session::unread_request);
+            let took = self.client.read_into(&mut self.up, unread, self.pool, cx);
+            moved |= took != Took::Nothing;
+            if let Took::Unread(n) = took {
+                self.turns += n / LARGE;
+                if let Some(session) = &mut self.session {
+                    session.pass_request(n);
+                }
+            }
             if self.client.has_ended() {
                 self.first_eof.get_or_insert(Which::Client);
                 if let Some(session) = &mut self.session {
@@ -157,14 +176,33 @@ impl Relay<'_> {
     /// Server to client.
     fn down_once(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
-        if self.down.approved().is_empty() && self.server.can_read() && !self.replied {
-            moved = self.server.read_into(&mut self.down, self.pool, cx);
+        if self.down.is_written() && self.server.can_read() && !self.replied {
+            let unread = self.unread(Session::unread_response);
+            let took = self.server.read_into(&mut self.down, unread, self.pool, cx);
+            moved = took != Took::Nothing;
+            if let Took::Unread(n) = took {
+                self.turns += n / LARGE;
+                if let Some(session) = &mut self.session {
+                    session.pass_response(n, Instant::now());
+                }
+            }
             if moved {
                 self.approve_down();
             }
         }
         moved |= self.reply_once();
         moved | self.client.write_from(&mut self.down, cx)
+    }
+
+    /// How many bytes of a direction may go by unread in this turn.
+    fn unread(&self, of: impl FnOnce(&Session) -> u64) -> usize {
+        let unread = match &self.session {
+            _ if self.replied => 0,
+            None => u64::MAX,
+            Some(session) => of(session),
+        };
+        let turns = TURNS.saturating_sub(self.turns) * LARGE;
+        usize::try_from(unread).map_or(turns, |n| n.min(turns))
     }
 
     fn approve_up(&mut self) -> bool {
@@ -191,6 +229,7 @@ impl Relay<'_> {
             None => pending.len(),
         };
         self.down.approve(n);
+        self.weigh();
         if self.server.has_ended() {
             self.first_eof.get_or_insert(Which::Server);
             if self.owes_answer() {
@@ -199,6 +238,15 @@ impl Relay<'_> {
             }
             let pending = self.down.pending().len();
             self.down.approve(pending);
+        }
+    }
+
+    /// Tells the endpoint's claim how long an answer took to begin.
+    fn weigh(&mut self) {
+        if let (Some(claim), Some(session)) = (&self.claim, &mut self.session)
+            && let Some(latency) = session.take_latency()
+        {
+            claim.observe(latency, Instant::now());
         }
     }
 
@@ -239,7 +287,7 @@ impl Relay<'_> {
             return false;
         }
         let has_waited = self.vigil.take().is_some();
-        let holds = !self.up.approved().is_empty() || self.up.is_full();
+        let holds = !self.up.is_written() || self.up.is_full();
         if !(holds && self.client.can_read()) {
             return false;
         }

@@ -6,7 +6,7 @@
 //! sockets, buffers or timers.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use attempt::Attempt;
 
@@ -17,6 +17,9 @@ use super::response::{self, ParsedResponse, ResponseHead};
 use super::{Framing, MAX_HEAD};
 use crate::exchange::{End, Exchange, grpc_code};
 use crate::record::HttpLedger;
+
+mod begin;
+mod unread;
 
 /// Requests that may be under way on one connection (pipelining); more wait.
 pub const MAX_PIPELINE: usize = 64;
@@ -55,6 +58,8 @@ pub struct Session {
     tunnel: bool,
     /// Responses that have ended on this connection.
     completed: u64,
+    /// Time to the first data of the last response, until it is taken.
+    latency: Option<Duration>,
     /// Requests were held back and may go on now.
     resumed: bool,
     request_attempt: Attempt,
@@ -74,6 +79,7 @@ impl Session {
             is_last: false,
             tunnel: false,
             completed: 0,
+            latency: None,
             resumed: false,
             request_attempt: Attempt::default(),
             response_attempt: Attempt::default(),
@@ -130,6 +136,11 @@ impl Session {
             }
         }
         at
+    }
+
+    /// The time to the first data of a response, once for each.
+    pub fn take_latency(&mut self) -> Option<Duration> {
+        self.latency.take()
     }
 
     /// Whether requests that were held back may go on since the last call.
@@ -367,8 +378,8 @@ impl Session {
         let Some(front) = self.exchanges.front_mut() else {
             return;
         };
-        if data {
-            front.first_data(now);
+        if data && let Some(latency) = front.first_data(now) {
+            self.latency = Some(latency);
         }
         if ended {
             front.grpc_status(grpc);
@@ -377,7 +388,10 @@ impl Session {
     }
 
     fn end_front(&mut self, now: Instant, end: End) {
-        if let Some(exchange) = self.exchanges.pop_front() {
+        if let Some(mut exchange) = self.exchanges.pop_front() {
+            if let Some(latency) = exchange.first_data(now) {
+                self.latency = Some(latency);
+            }
             exchange.end(now, end);
             self.completed += 1;
             self.resumed |= self.exchanges.len() + 1 == MAX_PIPELINE;

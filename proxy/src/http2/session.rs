@@ -6,7 +6,7 @@
 //!
 //! What a server pushes answers no request: it is decoded, and not counted.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::grpc::Messages;
 use super::lane::{Event, Lane, Unreadable};
@@ -54,6 +54,8 @@ pub struct Session {
     /// There were more streams than are measured at a time.
     has_overflowed: bool,
     account: Http2Account,
+    /// Time to the first data of the last response, until it is taken.
+    latency: Option<Duration>,
     ledger: HttpLedger,
 }
 
@@ -69,8 +71,24 @@ impl Session {
             is_stopped: false,
             has_overflowed: false,
             account: ledger.http2(),
+            latency: None,
             ledger,
         }
+    }
+
+    /// What follows is counted here. Nothing has been opened yet.
+    pub fn settle(&mut self, ledger: HttpLedger) {
+        self.ledger = ledger;
+    }
+
+    /// How many of the next bytes, of either side, may go by unread.
+    pub fn unread(&self) -> u64 {
+        if self.is_stopped { u64::MAX } else { 0 }
+    }
+
+    /// The time to the first data of a response, once for each.
+    pub fn take_latency(&mut self) -> Option<Duration> {
+        self.latency.take()
     }
 
     /// The server's side is connected.
@@ -182,8 +200,10 @@ impl Session {
             Event::Data { stream } => {
                 let known = self.streams.get_mut(stream);
                 let exchange = known.and_then(|s| s.exchange.as_mut());
-                if let Some(exchange) = exchange.filter(|e| e.has_head()) {
-                    exchange.first_data(now);
+                if let Some(exchange) = exchange.filter(|e| e.has_head())
+                    && let Some(latency) = exchange.first_data(now)
+                {
+                    self.latency = Some(latency);
                 }
             }
             Event::Payload { stream, bytes } => {
@@ -272,6 +292,11 @@ impl Session {
             return;
         };
         s.server_ended = true;
+        if let Some(exchange) = s.exchange.as_mut().filter(|e| e.has_head())
+            && let Some(latency) = exchange.first_data(now)
+        {
+            self.latency = Some(latency);
+        }
         if s.client_ended {
             self.close(stream, now, End::Complete);
         } else if !s.is_tunnel {

@@ -8,13 +8,13 @@ use tokio::net::TcpStream;
 use super::proxy::{Proxy, application, read_all, read_until};
 
 /// A client's pod and a server's pod in a row.
-struct Chain {
-    outbound: Proxy,
-    inbound: Proxy,
+pub(crate) struct Chain {
+    pub(crate) outbound: Proxy,
+    pub(crate) inbound: Proxy,
 }
 
 impl Chain {
-    fn to(application: std::net::SocketAddr) -> Self {
+    pub(crate) fn to(application: std::net::SocketAddr) -> Self {
         let inbound = Proxy::inbound(application);
         let outbound = Proxy::outbound(&[inbound.addr]);
         Self { outbound, inbound }
@@ -22,7 +22,7 @@ impl Chain {
 }
 
 /// Bytes that repeat late, so that a lost or doubled piece shows.
-fn pattern(len: usize) -> Vec<u8> {
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len)
         .map(|i| (i.wrapping_mul(31) ^ (i >> 8) ^ (i >> 16)) as u8)
         .collect()
@@ -36,7 +36,7 @@ async fn echo(mut stream: TcpStream) {
 }
 
 /// Writes all and half-closes, while reading all.
-async fn exchange(stream: TcpStream, sent: Vec<u8>) -> Vec<u8> {
+pub(crate) async fn exchange(stream: TcpStream, sent: Vec<u8>) -> Vec<u8> {
     let (mut read, mut write) = stream.into_split();
     let writer = tokio::spawn(async move {
         write.write_all(&sent).await.expect("the proxy takes all");

@@ -8,8 +8,8 @@ use tokio::net::{TcpListener, TcpStream};
 use weir_proxy::activity::{Activity, Gauge};
 use weir_proxy::buffer::{Flow, Pool};
 use weir_proxy::forward::relay::{Pair, relay};
-use weir_proxy::http1::session::Session;
 use weir_proxy::record::{Book, HttpLedger, Labels, Subject};
+use weir_proxy::session::Session;
 use weir_proxy::telemetry::{self, Direction};
 
 use super::proxy::{Proxy, answer_heads, application, read_until};
@@ -130,11 +130,12 @@ async fn the_proxy_closes_no_idle_connection_by_itself() {
         let pair = Pair {
             client: ours,
             server: other,
+            claim: None,
             accepted: book.accepted(Instant::now()),
             dialed: book.dialed(Instant::now()),
             up: Flow::default(),
             down: Flow::default(),
-            session: is_http.then(|| Session::new(HttpLedger::new(book.clone()))),
+            session: is_http.then(|| Session::http1(HttpLedger::new(book.clone()))),
             direction: Direction::Inbound,
         };
         let pool = Pool::default();

@@ -2,7 +2,9 @@
 //!
 //! Every test runs real workers; `chain` puts two proxies in a row, as between two pods.
 
+mod balance;
 mod broken;
+mod bulk;
 mod bytes;
 mod counts;
 mod ends;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use weir_crds::settings::Settings;
 use weir_proxy::accept::{Aim, Plan};
 use weir_proxy::activity::Gauge;
+use weir_proxy::endpoints::Roster;
 use weir_proxy::heartbeat;
 use weir_proxy::telemetry::{self, Dst, Selection, Server, Telemetry};
 use weir_proxy::worker::{self, Start};
@@ -23,6 +24,7 @@ pub(crate) struct Proxy {
     pub(crate) addr: SocketAddr,
     pub(crate) telemetry: Telemetry,
     pub(crate) gauge: Gauge,
+    pub(crate) roster: watch::Sender<Arc<Roster>>,
     stop: CancellationToken,
     thread: Option<JoinHandle<std::io::Result<()>>>,
 }
@@ -64,7 +66,7 @@ impl Proxy {
         Self::start_with(aim, worker::Config::default())
     }
 
-    fn start_with(aim: Aim, served: worker::Config) -> Self {
+    pub(crate) fn start_with(aim: Aim, served: worker::Config) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket option");
         let addr = listener.local_addr().expect("an address");
@@ -77,12 +79,14 @@ impl Proxy {
         };
         let (_heart, mut pulses, _state) = heartbeat::new(config);
         let settings = Settings::parse(r#"{"version":1,"mesh":"default"}"#).expect("settings");
+        let (roster, changes) = watch::channel(Arc::default());
         let (stop, gauge) = (CancellationToken::new(), Gauge::default());
         let start = Start {
             config: served,
             seat: seats.remove(0),
             plans: vec![Plan { listener, aim }],
             settings: watch::channel(Arc::new(settings)).1,
+            roster: changes,
             handoff: mpsc::channel(1).0,
             gauge: gauge.clone(),
             pulse: pulses.remove(0),
@@ -93,6 +97,7 @@ impl Proxy {
             addr,
             telemetry,
             gauge,
+            roster,
             stop,
             thread,
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use weir_proxy::http1::exchange::End;
+use weir_proxy::exchange::End;
 use weir_proxy::http1::session::Session;
 use weir_proxy::record::{Book, HttpLedger, Labels, Subject};
 use weir_proxy::telemetry::{self, Selection};

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{Config, Detected, wait};
 use crate::buffer::Pool;
 use crate::detect::Verdict;
-use crate::forward;
+use crate::forward::{self, Destination};
 
 async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
@@ -19,7 +19,8 @@ async fn pair() -> (TcpStream, TcpStream) {
 
 async fn run(stream: &mut TcpStream, target: std::net::SocketAddr, config: &Config) -> Detected {
     let forward = forward::Config::default();
-    wait(stream, target, false, (config, &forward), &Pool::default())
+    let target = Destination::Address(target);
+    wait(stream, &target, false, (config, &forward), &Pool::default())
         .await
         .expect("no error")
 }

@@ -10,8 +10,19 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
-use crate::buffer::{Flow, Pool};
+use crate::buffer::{Flow, LARGE, PIPE, Pool};
 use crate::record::Side;
+
+/// What a read has brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Took {
+    /// There is nothing to be read now.
+    Nothing,
+    /// Bytes that wait for a decision, an end or an error.
+    Read,
+    /// This many bytes, which went by unread.
+    Unread(usize),
+}
 
 pub(super) struct Half<'a> {
     read: ReadHalf<'a>,
@@ -68,38 +79,67 @@ impl<'a> Half<'a> {
         true
     }
 
-    /// Reads once. Answers whether anything happened, an end or an error included.
-    pub(super) fn read_into(&mut self, flow: &mut Flow, pool: &Pool, cx: &mut Context<'_>) -> bool {
-        match flow.poll_read(cx, &mut self.read, pool) {
-            Poll::Pending => return false,
-            Poll::Ready(Ok(0)) => {
+    /// Reads once. Bulk of which this many bytes, or more, need not be looked at goes through a
+    /// pipe.
+    pub(super) fn read_into(
+        &mut self,
+        flow: &mut Flow,
+        unread: usize,
+        pool: &Pool,
+        cx: &mut Context<'_>,
+    ) -> Took {
+        let mut is_piped = unread >= LARGE && flow.is_bulk();
+        let mut read = Poll::Pending;
+        if is_piped {
+            read = flow.poll_splice(cx, &self.read, unread.min(PIPE), pool);
+            is_piped = !matches!(read, Poll::Ready(Ok(None)));
+        }
+        if !is_piped {
+            read = flow.poll_read(cx, &mut self.read, pool).map_ok(Some);
+        }
+        match read {
+            Poll::Pending => return Took::Nothing,
+            Poll::Ready(Ok(None | Some(0))) => {
                 self.eof = true;
                 self.broken = self.reset;
             }
-            Poll::Ready(Ok(n)) => self.side.read(n),
+            Poll::Ready(Ok(Some(n))) => {
+                self.side.read(n);
+                if is_piped {
+                    return Took::Unread(n);
+                }
+            }
             Poll::Ready(Err(error)) => {
                 self.eof = true;
                 self.broken = true;
                 self.error.get_or_insert(error);
             }
         }
-        true
+        Took::Read
     }
 
     /// Writes what is approved. Bytes for a peer that no longer reads are dropped: its
     /// answer may still be on the way.
     pub(super) fn write_from(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
-        while !flow.approved().is_empty() {
+        while !flow.is_written() {
             if self.shut {
                 flow.clear();
                 return true;
             }
-            match Pin::new(&mut self.write).poll_write(cx, flow.approved()) {
+            let is_copied = !flow.approved().is_empty();
+            let written = if is_copied {
+                Pin::new(&mut self.write).poll_write(cx, flow.approved())
+            } else {
+                flow.poll_unsplice(cx, &self.write)
+            };
+            match written {
                 Poll::Pending => break,
                 Poll::Ready(Ok(n)) => {
                     self.side.written(n);
-                    flow.consume(n);
+                    if is_copied {
+                        flow.consume(n);
+                    }
                 }
                 Poll::Ready(Err(error)) => {
                     self.shut = true;

@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io::{Read, Write};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
@@ -37,22 +37,24 @@ fn written(telemetry: &Telemetry) -> usize {
     values.sum()
 }
 
-#[tokio::test]
-async fn a_busy_connection_leaves_the_others_their_turn() {
-    let (telemetry, mut seats) = telemetry::new(telemetry::Config::default(), 1);
+/// A relay of opaque bytes, and the two peers.
+fn bench(
+    telemetry: &mut (Telemetry, Vec<telemetry::Seat>),
+) -> (Pair, std::net::TcpStream, std::net::TcpStream) {
     let labels = Rc::new(Labels::new("all-unauthenticated"));
     let book = Book {
-        recorder: Rc::new(seats.remove(0).take()),
+        recorder: Rc::new(telemetry.1.remove(0).take()),
         subject: Subject::Inbound {
             server: labels.default_server(80),
         },
         labels,
         target_port: 80,
     };
-    let ((client, mut reader), (server, mut writer)) = (sockets(), sockets());
+    let ((client, reader), (server, writer)) = (sockets(), sockets());
     let pair = Pair {
         client,
         server,
+        claim: None,
         accepted: book.accepted(Instant::now()),
         dialed: book.dialed(Instant::now()),
         up: Flow::default(),
@@ -60,6 +62,17 @@ async fn a_busy_connection_leaves_the_others_their_turn() {
         session: None,
         direction: Direction::Inbound,
     };
+    (pair, reader, writer)
+}
+
+fn busy() -> crate::activity::Busy {
+    Activity::new(Gauge::default()).begin()
+}
+
+#[tokio::test]
+async fn a_busy_connection_leaves_the_others_their_turn() {
+    let mut store = telemetry::new(telemetry::Config::default(), 1);
+    let (pair, mut reader, mut writer) = bench(&mut store);
     let write = std::thread::spawn(move || while writer.write_all(&[7; 1 << 20]).is_ok() {});
     let read = std::thread::spawn(move || {
         let mut space = vec![0; 1 << 20];
@@ -67,17 +80,79 @@ async fn a_busy_connection_leaves_the_others_their_turn() {
     });
     let pool = Pool::default();
     {
-        let mut relaying = pin!(relay(pair, &pool, Activity::new(Gauge::default()).begin()));
+        let mut relaying = pin!(relay(pair, &pool, busy()));
         let (start, mut total) = (Instant::now(), 0);
         while total < 64 << 20 {
             assert!(start.elapsed().as_secs() < 20, "{total} bytes so far");
             poll_fn(|cx| Poll::Ready(relaying.as_mut().poll(cx).is_ready())).await;
-            let moved = written(&telemetry) - total;
+            let moved = written(&store.0) - total;
             assert!(moved <= TURNS * LARGE, "{moved} bytes in one poll");
             total += moved;
             tokio::task::yield_now().await;
         }
+        assert_eq!(pool.pipes(), 1, "bulk goes through a pipe");
     }
     write.join().expect("a writer");
     read.join().expect("a reader");
+}
+
+/// Polls until so many bytes were written, or for a deadline.
+async fn run_until(
+    relaying: &mut Pin<&mut impl Future<Output = ()>>,
+    store: &Telemetry,
+    total: usize,
+) {
+    let start = Instant::now();
+    while written(store) < total {
+        assert!(
+            start.elapsed().as_secs() < 20,
+            "{} bytes so far",
+            written(store)
+        );
+        poll_fn(|cx| Poll::Ready(relaying.as_mut().poll(cx).is_ready())).await;
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_has_become_idle_holds_no_pipe() {
+    const BULK: usize = 8 << 20;
+    let mut store = telemetry::new(telemetry::Config::default(), 1);
+    let (pair, mut reader, mut writer) = bench(&mut store);
+    let pool = Pool::default();
+    let mut relaying = pin!(relay(pair, &pool, busy()));
+    let write = std::thread::spawn(move || {
+        writer.write_all(&vec![7; BULK]).expect("written");
+        writer
+    });
+    let read = std::thread::spawn(move || {
+        let mut space = vec![0; BULK];
+        reader.read_exact(&mut space).expect("read");
+        reader
+    });
+    run_until(&mut relaying, &store.0, BULK).await;
+    assert_eq!(pool.pipes(), 1, "bulk goes through a pipe");
+    // Once more, to find that nothing is left to be moved.
+    poll_fn(|cx| Poll::Ready(relaying.as_mut().poll(cx).is_ready())).await;
+    pool.tick();
+    pool.tick();
+    assert_eq!(pool.pipes(), 0);
+    drop((
+        write.join().expect("a writer"),
+        read.join().expect("a reader"),
+    ));
+}
+
+#[tokio::test]
+async fn small_messages_never_use_a_pipe() {
+    let mut store = telemetry::new(telemetry::Config::default(), 1);
+    let (pair, mut reader, mut writer) = bench(&mut store);
+    let pool = Pool::default();
+    let mut relaying = pin!(relay(pair, &pool, busy()));
+    for round in 1..=500 {
+        writer.write_all(&[7; 10_000]).expect("written");
+        run_until(&mut relaying, &store.0, round * 10_000).await;
+        reader.read_exact(&mut [0; 10_000]).expect("read");
+    }
+    assert_eq!(pool.pipes(), 0);
 }

@@ -4,8 +4,8 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use weir_proxy::exchange::End;
 use weir_proxy::http1::body::ChunkReader;
-use weir_proxy::http1::exchange::End;
 use weir_proxy::http1::reply::Reply;
 use weir_proxy::http1::request::{self, ParsedRequest};
 use weir_proxy::http1::response::{self, ParsedResponse};

@@ -1,0 +1,67 @@
+//! Whether an endpoint may be chosen: one that could not be connected to rests, for longer
+//! each time, and is then tried by one connection alone before it takes part again.
+//!
+//! `claim` tells it what became of connections. A pure value: it is told the time, and how
+//! long to rest.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    /// Rests since it last took a connection.
+    rests: Cell<u32>,
+    until: Cell<Option<Instant>>,
+    failed_at: Cell<Option<Instant>>,
+    /// A connection is under way that decides whether it takes part again.
+    is_probed: Cell<bool>,
+}
+
+impl Health {
+    /// Whether it may be chosen.
+    pub(super) fn is_fit(&self, now: Instant) -> bool {
+        !self.is_troubled() || (!self.is_resting(now) && !self.is_probed.get())
+    }
+
+    /// Whether it has failed since it last took a connection.
+    pub(super) fn is_troubled(&self) -> bool {
+        self.rests.get() > 0
+    }
+
+    /// When it last failed; none sorts before any time.
+    pub(super) fn failed_at(&self) -> Option<Instant> {
+        self.failed_at.get()
+    }
+
+    /// It has been chosen. Answers whether the connection is the one that decides.
+    pub(super) fn begin_probe(&self) -> bool {
+        self.is_troubled() && !self.is_probed.replace(true)
+    }
+
+    pub(super) fn end_probe(&self) {
+        self.is_probed.set(false);
+    }
+
+    /// It took a connection.
+    pub(super) fn succeed(&self) {
+        self.rests.set(0);
+        self.until.set(None);
+    }
+
+    /// It took no connection: it rests, unless it rests already and was only tried for want
+    /// of others, or by connections that were under way together. `rest` is told how many
+    /// rests there were, and answers how long this one is.
+    pub(super) fn fail(&self, now: Instant, rest: impl FnOnce(u32) -> Duration) {
+        self.failed_at.set(Some(now));
+        if self.is_resting(now) {
+            return;
+        }
+        let before = self.rests.get();
+        self.until.set(Some(now + rest(before)));
+        self.rests.set(before.saturating_add(1));
+    }
+
+    fn is_resting(&self, now: Instant) -> bool {
+        self.until.get().is_some_and(|until| now < until)
+    }
+}

@@ -1,0 +1,58 @@
+//! The search of one connection for an endpoint that takes it: the best first, then others,
+//! each once; those that are set aside only when nothing else is left.
+//!
+//! `forward` dials what it gives out. Nothing has been sent yet, so trying another endpoint
+//! is always safe.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::{Claim, EndpointSet};
+
+/// A search through one set, which may be replaced meanwhile.
+#[derive(Debug)]
+pub struct Search {
+    set: Rc<EndpointSet>,
+    tried: Vec<SocketAddr>,
+    resorts: usize,
+}
+
+impl Search {
+    pub fn new(set: Rc<EndpointSet>) -> Self {
+        Self {
+            resorts: set.shared.config.last_resorts,
+            set,
+            tried: Vec::new(),
+        }
+    }
+
+    /// The next endpoint to try; none when there is no other. Whoever is set aside comes
+    /// last, in the order of their failures, and at most [`super::Config::last_resorts`] of
+    /// them: where nobody is left, a wrong guess costs less than an answer that is never
+    /// tried for ("fail open").
+    pub fn next(&mut self, now: Instant) -> Option<Claim> {
+        let fit = self.set.choose_beside(&self.tried, now);
+        fit.or_else(|| {
+            self.resorts = self.resorts.checked_sub(1)?;
+            self.set.least_recently_failed(&self.tried)
+        })
+    }
+
+    /// This endpoint did not take the connection.
+    pub fn failed(&mut self, addr: SocketAddr) {
+        self.tried.push(addr);
+    }
+
+    /// Whether there is another endpoint to try beside `addr`.
+    pub fn has_other(&self, addr: SocketAddr, now: Instant) -> bool {
+        let endpoints = self.set.endpoints.borrow();
+        let is_other = |e: &&Rc<super::Endpoint>| e.addr != addr && !self.tried.contains(&e.addr);
+        let mut others = endpoints.iter().filter(is_other);
+        if self.resorts > 0 {
+            others.next().is_some()
+        } else {
+            others.any(|e| e.state.health.is_fit(now))
+        }
+    }
+}

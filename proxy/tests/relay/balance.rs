@@ -1,0 +1,335 @@
+//! Balanced: which endpoint a connection goes to, and what is counted when one refuses.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use weir_proxy::accept::Aim;
+use weir_proxy::endpoints::Service;
+use weir_proxy::telemetry::Dst;
+use weir_proxy::worker;
+
+use super::proxy::{Proxy, answer_heads, application, nobody, read_all, read_until};
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+type Named<'a> = (&'a str, SocketAddr);
+
+fn listed(endpoints: &[Named<'_>]) -> Vec<(SocketAddr, Dst)> {
+    let listed = endpoints
+        .iter()
+        .map(|(pod, addr)| (*addr, Dst::new([("pod", *pod)])));
+    listed.collect()
+}
+
+/// A proxy of the service `web`, each endpoint with a pod's name.
+fn serve(endpoints: &[Named<'_>], config: worker::Config) -> Proxy {
+    let aim = Aim::Service {
+        name: "web".to_owned(),
+        endpoints: listed(endpoints),
+    };
+    Proxy::start_with(aim, config)
+}
+
+/// Nothing but the number of connections decides.
+fn by_connections() -> worker::Config {
+    let mut config = worker::Config::default();
+    config.endpoints.assumed = Duration::from_secs(60);
+    config.endpoints.floor = Duration::from_secs(60);
+    config
+}
+
+/// One request on a connection of its own.
+async fn ask(proxy: &Proxy) -> Vec<u8> {
+    let mut client = proxy.connect().await;
+    client.write_all(GET).await.expect("written");
+    read_until(&mut client, b"ok").await
+}
+
+/// An address whose listener lets no more connections in; it is full while this lives.
+struct Full {
+    addr: SocketAddr,
+    _held: Vec<Socket>,
+}
+
+fn full() -> Full {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+    listener.bind(&any.into()).expect("a free port");
+    listener.listen(0).expect("it listens");
+    let addr = listener.local_addr().expect("an address");
+    let mut held = vec![listener];
+    for _ in 0..8 {
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let connected = client.connect_timeout(&addr, Duration::from_millis(100));
+        held.push(client);
+        if connected.is_err() {
+            break;
+        }
+    }
+    Full {
+        addr: addr.as_socket().expect("of IPv4"),
+        _held: held,
+    }
+}
+
+#[tokio::test]
+async fn who_refuses_is_left_for_another_and_nobody_notices() {
+    let good = application(|s| answer_heads(s, OK)).await;
+    let endpoints = [
+        ("dead-1", nobody().await),
+        ("good", good),
+        ("dead-2", nobody().await),
+        ("dead-3", nobody().await),
+    ];
+    let proxy = serve(&endpoints, worker::Config::default());
+    for _ in 0..40 {
+        assert_eq!(ask(&proxy).await, OK);
+    }
+    let good = ["direction=\"outbound\"", "dst_pod=\"good\""];
+    let ok = ["status_code=\"200\"", "error=\"\"", "dst_pod=\"good\""];
+    proxy.counts("request_total", &good, 40.0).await;
+    proxy.counts("response_total", &ok, 40.0).await;
+    proxy.counts("response_latency_ms_count", &good, 40.0).await;
+    let dialed = ["peer=\"dst\"", "dst_pod=\"good\""];
+    proxy.counts("tcp_open_total", &dialed, 40.0).await;
+    for family in [
+        "request_total",
+        "response_total",
+        "response_latency_ms_count",
+    ] {
+        assert_eq!(proxy.sum(family, &[]), 40.0, "{family} has no other");
+    }
+    assert_eq!(proxy.sum("tcp_open_total", &["peer=\"dst\""]), 40.0);
+    assert_eq!(proxy.sum("outbound_tcp_errors_total", &[]), 0.0);
+    assert_eq!(proxy.sum("outbound_http_errors_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_first_is_found_behind_those_that_refuse() {
+    let greet = |mut stream: TcpStream| async move {
+        stream.write_all(b"220 ready\r\n").await.expect("written");
+        let _held = stream.read(&mut [0]).await;
+    };
+    let endpoints = [("dead", nobody().await), ("good", application(greet).await)];
+    let proxy = serve(&endpoints, worker::Config::default());
+    for _ in 0..10 {
+        let mut client = proxy.connect().await;
+        assert_eq!(read_until(&mut client, b"\n").await, b"220 ready\r\n");
+    }
+    let dialed = ["peer=\"dst\"", "dst_pod=\"good\""];
+    proxy.counts("tcp_open_total", &dialed, 10.0).await;
+    assert_eq!(proxy.sum("outbound_tcp_errors_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn where_all_refuse_the_client_is_told_and_it_counts_once() {
+    let endpoints = [("a", nobody().await), ("b", nobody().await)];
+    let proxy = serve(&endpoints, worker::Config::default());
+    for round in 1..=3 {
+        let mut client = proxy.connect().await;
+        client.write_all(GET).await.expect("written");
+        let answer = read_all(&mut client).await;
+        assert!(answer.starts_with(b"HTTP/1.1 502 "));
+        let row = [
+            "status_code=\"502\"",
+            "classification=\"failure\"",
+            "error=\"connect\"",
+        ];
+        let count = f64::from(round);
+        proxy.counts("response_total", &row, count).await;
+        proxy.counts("request_total", &["dst_pod"], count).await;
+        proxy
+            .counts("response_latency_ms_count", &["dst_pod"], count)
+            .await;
+        let errors = ["error=\"connect\"", "peer=\"dst\""];
+        proxy
+            .counts("outbound_tcp_errors_total", &errors, count)
+            .await;
+        proxy
+            .counts("outbound_http_errors_total", &["error=\"connect\""], count)
+            .await;
+    }
+    let mut client = proxy.connect().await;
+    client.write_all(b"\x16\x03\x01").await.expect("written");
+    let read = client.read(&mut [0]).await;
+    let kind = read.expect_err("a reset").kind();
+    assert_eq!(kind, std::io::ErrorKind::ConnectionReset);
+    proxy.counts("outbound_tcp_errors_total", &[], 4.0).await;
+    assert_eq!(proxy.sum("request_total", &[]), 3.0);
+    assert_eq!(proxy.sum("tcp_open_total", &["peer=\"dst\""]), 0.0);
+}
+
+#[tokio::test]
+async fn a_service_without_endpoints_is_502() {
+    let proxy = serve(&[], worker::Config::default());
+    let mut client = proxy.connect().await;
+    client.write_all(GET).await.expect("written");
+    let answer = read_all(&mut client).await;
+    assert!(answer.starts_with(b"HTTP/1.1 502 "));
+    let row = ["status_code=\"502\"", "error=\"connect\""];
+    proxy.counts("response_total", &row, 1.0).await;
+    proxy.counts("request_total", &[], 1.0).await;
+    proxy
+        .counts("outbound_tcp_errors_total", &["error=\"connect\""], 1.0)
+        .await;
+}
+
+#[tokio::test]
+async fn a_service_that_is_back_is_found_although_all_were_set_aside() {
+    let (one, other) = (nobody().await, nobody().await);
+    let mut config = worker::Config::default();
+    config.endpoints.rest_min = Duration::from_secs(3600);
+    config.endpoints.rest_max = Duration::from_secs(3600);
+    let proxy = serve(&[("one", one), ("other", other)], config);
+    let mut client = proxy.connect().await;
+    client.write_all(GET).await.expect("written");
+    assert!(read_all(&mut client).await.starts_with(b"HTTP/1.1 502 "));
+    let back = tokio::net::TcpListener::bind(other)
+        .await
+        .expect("the port");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = back.accept().await {
+            tokio::spawn(answer_heads(stream, OK));
+        }
+    });
+    for _ in 0..5 {
+        assert_eq!(ask(&proxy).await, OK);
+    }
+    let ok = ["status_code=\"200\"", "dst_pod=\"other\""];
+    proxy.counts("response_total", &ok, 5.0).await;
+}
+
+#[tokio::test]
+async fn who_does_not_answer_a_syn_is_left_in_time() {
+    let (full, good) = (full(), application(|s| answer_heads(s, OK)).await);
+    let mut config = worker::Config::default();
+    config.forward.attempt_timeout = Duration::from_millis(50);
+    let proxy = serve(&[("full", full.addr), ("good", good)], config);
+    for _ in 0..20 {
+        assert_eq!(ask(&proxy).await, OK);
+    }
+    proxy
+        .counts("response_total", &["dst_pod=\"good\""], 20.0)
+        .await;
+    assert_eq!(proxy.sum("request_total", &[]), 20.0);
+    assert_eq!(proxy.sum("outbound_tcp_errors_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn where_nobody_answers_in_time_it_is_504() {
+    let (one, other) = (full(), full());
+    let mut config = worker::Config::default();
+    config.forward.connect_timeout = Duration::from_millis(200);
+    config.forward.attempt_timeout = Duration::from_millis(50);
+    let proxy = serve(&[("one", one.addr), ("other", other.addr)], config);
+    let mut client = proxy.connect().await;
+    client.write_all(GET).await.expect("written");
+    assert!(read_all(&mut client).await.starts_with(b"HTTP/1.1 504 "));
+    let row = ["status_code=\"504\"", "error=\"timeout\""];
+    proxy.counts("response_total", &row, 1.0).await;
+    let errors = ["error=\"connect timeout\""];
+    proxy
+        .counts("outbound_tcp_errors_total", &errors, 1.0)
+        .await;
+    proxy.counts("outbound_tcp_errors_total", &[], 1.0).await;
+}
+
+#[tokio::test]
+async fn connections_spread_by_how_many_there_are() {
+    let endpoints = [
+        ("a", application(|s| answer_heads(s, OK)).await),
+        ("b", application(|s| answer_heads(s, OK)).await),
+    ];
+    let proxy = serve(&endpoints, by_connections());
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        let mut client = proxy.connect().await;
+        client.write_all(GET).await.expect("written");
+        assert_eq!(read_until(&mut client, b"ok").await, OK);
+        held.push(client);
+    }
+    for pod in ["dst_pod=\"a\"", "dst_pod=\"b\""] {
+        proxy.counts("tcp_open_connections", &[pod], 10.0).await;
+    }
+}
+
+/// Answers late.
+async fn answer_late(mut stream: TcpStream) {
+    while !read_until(&mut stream, b"\r\n\r\n").await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        if stream.write_all(OK).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_slow_endpoint_is_left_to_a_few() {
+    let endpoints = [
+        ("slow", application(answer_late).await),
+        ("fast", application(|s| answer_heads(s, OK)).await),
+        ("quick", application(|s| answer_heads(s, OK)).await),
+    ];
+    let proxy = serve(&endpoints, worker::Config::default());
+    for _ in 0..60 {
+        assert_eq!(ask(&proxy).await, OK);
+    }
+    proxy.counts("response_total", &[], 60.0).await;
+    // The first choice may fall on it; after that only answers of others that took as long
+    // could bring it back.
+    let slow = proxy.sum("response_total", &["dst_pod=\"slow\""]);
+    assert!(slow <= 6.0, "{slow} of 60");
+}
+
+#[tokio::test]
+async fn new_endpoints_are_used_and_what_is_known_of_the_others_stays() {
+    let a = application(|s| answer_heads(s, OK)).await;
+    let b = application(|s| answer_heads(s, OK)).await;
+    let dead = nobody().await;
+    let mut config = by_connections();
+    config.endpoints.rest_min = Duration::from_secs(3600);
+    config.endpoints.rest_max = Duration::from_secs(3600);
+    let proxy = serve(&[("dead", dead), ("a", a)], config);
+    let mut held = Vec::new();
+    let mut hold = async |n| {
+        for _ in 0..n {
+            let mut client = proxy.connect().await;
+            client.write_all(GET).await.expect("written");
+            assert_eq!(read_until(&mut client, b"ok").await, OK);
+            held.push(client);
+        }
+    };
+    hold(10).await;
+    // Whoever was set aside is so still, and could be told apart: now it would answer.
+    let back = tokio::net::TcpListener::bind(dead).await.expect("the port");
+    let next = Service {
+        name: "web".to_owned(),
+        endpoints: listed(&[("dead", dead), ("a", a), ("b", b)]),
+    };
+    proxy
+        .roster
+        .send_replace(Arc::new(BTreeMap::from([(proxy.addr, next)])));
+    // The worker takes it over between two connections.
+    let mut rest = 10;
+    while proxy.sum("tcp_open_total", &["dst_pod=\"b\""]) == 0.0 {
+        hold(1).await;
+        rest += 1;
+        assert!(rest < 1000, "the new endpoint is never used");
+    }
+    hold(rest - 2).await;
+    let [on_a, on_b] = ["dst_pod=\"a\"", "dst_pod=\"b\""];
+    let on_a = proxy.sum("tcp_open_connections", &[on_a]);
+    let on_b = proxy.sum("tcp_open_connections", &[on_b]);
+    assert!(
+        (on_a - on_b).abs() <= 1.0,
+        "{on_a} of before and {on_b} of since"
+    );
+    assert_eq!(proxy.sum("tcp_open_total", &["dst_pod=\"dead\""]), 0.0);
+    drop(back);
+}
