@@ -163,7 +163,7 @@ impl Session {
     pub fn server_eof(&mut self, now: Instant) {
         match self {
             Self::Http1(session) => session.server_eof(now),
-            Self::Http2(_) => {}
+            Self::Http2(session) => session.server_eof(now),
         }
     }
 
@@ -171,7 +171,7 @@ impl Session {
     pub fn client_eof(&mut self) {
         match self {
             Self::Http1(session) => session.client_eof(),
-            Self::Http2(_) => {}
+            Self::Http2(session) => session.client_eof(),
         }
     }
 

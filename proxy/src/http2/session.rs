@@ -49,6 +49,7 @@ pub struct Session {
     /// What the server's GOAWAY has said: the last stream it will answer, and why.
     goaway: Option<(u32, u32)>,
     server_spoke: bool,
+    client_left: bool,
     /// The connection is no longer measured.
     is_stopped: bool,
     /// There were more streams than are measured at a time.
@@ -68,6 +69,7 @@ impl Session {
             last: 0,
             goaway: None,
             server_spoke: false,
+            client_left: false,
             is_stopped: false,
             has_overflowed: false,
             account: ledger.http2(),
@@ -123,6 +125,20 @@ impl Session {
         bytes.len()
     }
 
+    /// The client has closed its side: it may still read.
+    pub fn client_eof(&mut self) {
+        self.client_left = true;
+    }
+
+    /// The server has closed its side: what it has not answered it never will.
+    pub fn server_eof(&mut self, now: Instant) {
+        let end = match self.client_left {
+            true => End::Canceled,
+            false => End::Reset,
+        };
+        self.end_all(now, end);
+    }
+
     /// Bytes of memory that it holds beside itself: bounded whatever the peers send.
     pub fn held(&self) -> usize {
         self.streams.held() + self.client.held() + self.server.held()
@@ -152,12 +168,6 @@ impl Session {
 
     /// Closes every open account: the connection has ended in this way.
     pub fn finish(mut self, now: Instant, end: End) {
-        let end = match (end, self.goaway) {
-            (End::Reset, Some((_, code))) if code != reason::NO_ERROR => {
-                End::Broken(reason::label(code))
-            }
-            (end, _) => end,
-        };
         self.end_all(now, end);
     }
 
@@ -349,6 +359,12 @@ impl Session {
     }
 
     fn end_all(&mut self, now: Instant, end: End) {
+        let end = match (end, self.goaway) {
+            (End::Reset, Some((_, code))) if code != reason::NO_ERROR => {
+                End::Broken(reason::label(code))
+            }
+            (end, _) => end,
+        };
         while let Some(mut stream) = self.streams.pop_above(0) {
             let end = match end {
                 End::Canceled if stream.is_tunnel => End::Reset,

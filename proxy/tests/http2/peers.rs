@@ -200,7 +200,7 @@ fn run(calls: &[Call], cut: usize, window: u32) -> Pair {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_real_peers_say_is_what_is_counted(

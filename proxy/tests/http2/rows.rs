@@ -144,6 +144,24 @@ fn a_goaway_ends_the_streams_that_it_leaves_out() {
 }
 
 #[test]
+fn a_server_that_closes_ends_what_it_has_not_answered_at_once() {
+    for (client_first, response) in [(false, "502,failure,,reset"), (true, "-,failure,,canceled")] {
+        let mut pair = Pair::new();
+        pair.up(&get(1));
+        let (session, now) = (pair.session.as_mut().unwrap(), pair.now);
+        if client_first {
+            session.client_eof();
+        }
+        assert!(session.is_busy());
+        session.server_eof(now);
+        assert!(!session.is_busy());
+        assert_eq!(pair.response().as_deref(), Some(response));
+        pair.finish(End::Canceled);
+        assert_eq!(pair.responses().len(), 1);
+    }
+}
+
+#[test]
 fn what_a_server_pushes_is_decoded_and_not_counted() {
     let mut pair = Pair::new();
     pair.up(&get(1));

@@ -2,11 +2,13 @@
 
 use bytes::Bytes;
 use h2::Reason;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use weir_proxy::http2::reply::answer;
 
 use super::peer::{Client, Setup, serving};
-use crate::proxy::{Proxy, application, nobody};
+use super::wire::{get, hello};
+use crate::proxy::{Proxy, application, nobody, read_all};
 
 const CANCELED: &str = "error=\"canceled\"";
 
@@ -19,27 +21,27 @@ async fn pair() -> (Proxy, Client) {
 #[tokio::test]
 async fn a_server_resets_a_stream_and_the_others_live() {
     let (proxy, mut client) = pair().await;
-    for (path, reason, row) in [
-        (
-            "/reset",
-            Reason::REFUSED_STREAM,
-            ["status_code=\"502\"", "error=\"reset\""],
-        ),
-        (
-            "/break",
-            Reason::INTERNAL_ERROR,
-            ["status_code=\"200\"", "error=\"h2(INTERNAL_ERROR)\""],
-        ),
-    ] {
-        let error = client
-            .call(path, Bytes::new())
-            .await
-            .err()
-            .expect("a reset");
-        assert_eq!(error.reason(), Some(reason));
-        let row = [row[0], row[1], "classification=\"failure\""];
-        proxy.counts("response_total", &row, 1.0).await;
-    }
+    let error = client.call("/reset", Bytes::new()).await;
+    let reason = error.err().expect("a reset").reason();
+    assert_eq!(reason, Some(Reason::REFUSED_STREAM));
+    let row = [
+        "status_code=\"502\"",
+        "error=\"reset\"",
+        "classification=\"failure\"",
+    ];
+    proxy.counts("response_total", &row, 1.0).await;
+    let (response, mut send) = client.begin("/break").await;
+    let mut body = response.await.expect("a head").into_body();
+    body.data().await.expect("data").expect("no error");
+    send.send_data(Bytes::new(), true).expect("sent");
+    let error = body.data().await.expect("an end").expect_err("a reset");
+    assert_eq!(error.reason(), Some(Reason::INTERNAL_ERROR));
+    let row = [
+        "status_code=\"200\"",
+        "error=\"h2(INTERNAL_ERROR)\"",
+        "classification=\"failure\"",
+    ];
+    proxy.counts("response_total", &row, 1.0).await;
     client
         .call("/plain", Bytes::new())
         .await
@@ -159,22 +161,21 @@ async fn an_application_that_is_down_is_502_in_frames() {
 
 #[tokio::test]
 async fn an_application_that_closes_without_a_word_is_502_in_frames() {
-    let serve = |mut stream: TcpStream| async move {
-        let _read = stream.read(&mut [0; 9]).await;
-        let mut rest = [0; 4096];
-        // Closing with unread bytes would be a reset.
-        let read = async { while let Ok(1..) = stream.read(&mut rest).await {} };
-        let _quiet = tokio::time::timeout(std::time::Duration::from_millis(200), read).await;
+    let request = || [hello(), get(1), get(3)].concat();
+    let serve = move |mut stream: TcpStream| async move {
+        let mut bytes = vec![0; request().len()];
+        stream.read_exact(&mut bytes).await.expect("a request");
     };
     let proxy = Proxy::inbound(application(serve).await);
-    let mut client = Client::connect(&proxy, Setup::default()).await;
-    let (response, _send) = client.begin("/plain").await;
-    assert_eq!(response.await.expect("an answer").status(), 502);
+    let mut client = proxy.connect().await;
+    client.write_all(&request()).await.expect("written");
+    let (expected, _) = answer([1, 3].into_iter(), 3, (502, "connection_terminated"));
+    assert_eq!(read_all(&mut client).await, expected);
     let row = [
         "status_code=\"502\"",
         "classification=\"failure\"",
         "error=\"reset\"",
     ];
-    proxy.counts("response_total", &row, 1.0).await;
+    proxy.counts("response_total", &row, 2.0).await;
     assert_eq!(proxy.sum("inbound_http_errors_total", &[]), 0.0);
 }

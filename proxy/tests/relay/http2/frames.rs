@@ -9,7 +9,7 @@ use super::wire::{
     END_HEADERS, END_STREAM, acknowledgement, block, data, frame, get, goaway, headers, hello,
     message, post, reset, settings, status,
 };
-use crate::proxy::{DEADLINE, Proxy, application, read_all};
+use crate::proxy::{DEADLINE, Proxy, application, read_all, read_until};
 
 /// Every type of frame, with padding, priority, extensions, reserved bits and empty ones.
 fn request() -> Vec<u8> {
@@ -149,32 +149,55 @@ async fn what_is_no_frame_passes_unmeasured() {
     proxy.counts("http2_active_connections", &[], 0.0).await;
 }
 
+/// Answers stream 1 once something has come, and reads on for as long as something comes.
+async fn answer_first(mut stream: TcpStream) {
+    let mut bytes = [0; 64 * 1024];
+    let answer = [settings(&[]), status(1, END_STREAM, "200")].concat();
+    let begun = stream.read(&mut bytes).await.is_ok();
+    if begun && stream.write_all(&answer).await.is_ok() {
+        while let Ok(1..) = stream.read(&mut bytes).await {}
+    }
+}
+
+/// Asks once on a connection of its own.
+async fn ask_first(proxy: &Proxy) -> TcpStream {
+    let mut client = proxy.connect().await;
+    let request = [hello(), get(1)].concat();
+    client.write_all(&request).await.expect("written");
+    let answer = [settings(&[]), status(1, END_STREAM, "200")].concat();
+    assert_eq!(read_until(&mut client, &answer).await, answer);
+    client
+}
+
 #[tokio::test]
 async fn floods_pass_and_others_are_served() {
-    let proxy = Proxy::inbound(application(echo).await);
-    let mut client = proxy.connect().await;
-    let (mut read, mut write) = client.split();
+    const FLOOD: u32 = 50_000;
+    const OTHERS: usize = 50;
+    let proxy = Proxy::inbound(application(answer_first).await);
     let flood = async {
-        write.write_all(&hello()).await.expect("written");
-        for n in 0..50_000u32 {
+        let mut client = ask_first(&proxy).await;
+        for n in 1..=FLOOD {
             let stream = 2 * n + 1;
-            let bytes = [post(stream), reset(stream, 8), settings(&[(1, n)])].concat();
-            write.write_all(&bytes).await.expect("written");
+            let ping = frame(0x6, 0, 0, b"12345678");
+            let bytes = [post(stream), reset(stream, 8), settings(&[(1, n)]), ping].concat();
+            client.write_all(&bytes).await.expect("written");
         }
-        write.shutdown().await.expect("a half-close");
     };
-    let mut sink = tokio::io::sink();
-    let drained = async {
-        tokio::io::copy(&mut read, &mut sink)
-            .await
-            .expect("no reset")
+    let others = async {
+        for _ in 0..OTHERS {
+            ask_first(&proxy).await;
+        }
     };
-    let both = async { tokio::join!(flood, drained) };
-    let ((), bytes) = tokio::time::timeout(DEADLINE, both).await.expect("in time");
-    assert!(bytes > 50_000 * 50);
+    let both = async { tokio::join!(flood, others) };
+    tokio::time::timeout(DEADLINE, both).await.expect("in time");
     proxy.counts("tcp_open_connections", &[], 0.0).await;
-    assert_eq!(
-        proxy.sum("request_total", &[]),
-        proxy.sum("response_total", &[])
-    );
+    let canceled = ["error=\"canceled\"", "classification=\"failure\""];
+    proxy
+        .counts("response_total", &canceled, f64::from(FLOOD))
+        .await;
+    let answered = OTHERS as f64 + 1.0;
+    proxy
+        .counts("response_total", &["status_code=\"200\""], answered)
+        .await;
+    assert_eq!(proxy.sum("weir_http_unparsed_total", &[]), 0.0);
 }
