@@ -13,6 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use weir_crds::metrics_policy::MetricsPolicy;
 use weir_crds::settings::Settings;
 
 use crate::accept::{Aim, Handoff, Plan};
@@ -43,6 +44,10 @@ pub struct Config {
     pub listeners: Vec<(SocketAddr, Aim)>,
     pub admin: admin::Config,
     pub telemetry: telemetry::Config,
+    /// What is recorded, now and whenever it changes; `None` is everything.
+    pub metrics_policy: Option<watch::Receiver<Arc<MetricsPolicy>>>,
+    /// The authorities of known Services, which no budget refuses.
+    pub known_authorities: Vec<String>,
     /// Whether the redirection depends on a heartbeat.
     pub beats: bool,
     pub drain: drain::Config,
@@ -148,6 +153,7 @@ impl App {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let (telemetry, seats) = telemetry::new(config.telemetry.clone(), plans.len());
+        record(&config, &telemetry, &tasks, &stop);
         let (handoff, handoffs) = mpsc::channel(HANDOFFS);
         let (heart, pulses, state) = heartbeat::new(heartbeat_config(&config, &bound, plans.len()));
         let gauges: Vec<Gauge> = plans.iter().map(|_| Gauge::default()).collect();
@@ -283,6 +289,31 @@ async fn sweep(telemetry: Telemetry, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             now = ticks.tick() => telemetry.sweep(now.into()),
+        }
+    }
+}
+
+/// Has telemetry record what the configuration says, now and whenever that changes.
+fn record(config: &Config, telemetry: &Telemetry, tasks: &TaskTracker, stop: &CancellationToken) {
+    telemetry.set_known(config.known_authorities.iter().cloned());
+    if let Some(policy) = config.metrics_policy.clone() {
+        telemetry.set_policy(&policy.borrow());
+        tasks.spawn(follow_policy(telemetry.clone(), policy, stop.child_token()));
+    }
+}
+
+/// Puts every policy in force that comes.
+async fn follow_policy(
+    telemetry: Telemetry,
+    mut policy: watch::Receiver<Arc<MetricsPolicy>>,
+    stop: CancellationToken,
+) {
+    loop {
+        let policy_now = Arc::clone(&policy.borrow_and_update());
+        telemetry.set_policy(&policy_now);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = policy.changed() => if changed.is_err() { return },
         }
     }
 }

@@ -4,6 +4,7 @@
 mod args;
 mod cgroup;
 mod duration;
+mod size;
 mod values;
 
 pub use args::RunArgs;
@@ -143,6 +144,7 @@ fn control_config(
         mesh_file: given(args.mesh_file).map(Into::into),
         name: given(args.name),
         mesh: given(args.mesh),
+        metrics_policy_file: given(args.metrics_policy_file).map(Into::into),
     })
 }
 

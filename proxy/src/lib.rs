@@ -18,6 +18,7 @@ pub mod forward;
 pub mod heartbeat;
 pub mod http1;
 pub mod init;
+pub mod plan;
 pub mod record;
 pub mod telemetry;
 pub mod worker;

@@ -13,24 +13,35 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use weir_crds::metrics_policy::{self, MetricsPolicy};
+use weir_crds::universal::UniversalError;
+
+mod bounds;
+mod budget;
 mod cells;
+mod count;
 mod expose;
 mod family;
 mod http;
 mod labels;
+mod plan;
+mod presence;
 mod process;
 mod recorder;
 mod render;
+mod resolve;
+mod rules;
 mod set;
 mod store;
 mod transport;
 mod worker;
 
-pub use http::{HttpRef, HttpSeries, OVERFLOW};
+pub use http::{HttpRef, HttpSeries};
 pub use labels::{
     Authz, Classification, Direction, Dst, HttpErrorLabels, HttpLabels, HttpSide, NoTlsReason,
-    Peer, ResponseEnd, Route, Server, TcpErrorLabels, Tls, TransportEnd, TransportLabels,
+    OVERFLOW, Peer, ResponseEnd, Route, Server, TcpErrorLabels, Tls, TransportEnd, TransportLabels,
 };
+pub use plan::{Plan, PlanError, Saving, Size, plan};
 pub use recorder::{Recorder, Seat};
 pub use transport::TransportSeries;
 
@@ -43,6 +54,12 @@ pub struct Config {
     /// How long a retired label set is at least left out of expositions before its totals are forgotten: longer than
     /// the interval of any scraper that shall notice. Default 1 minute.
     pub hidden_for: Duration,
+    /// The most series of each family (a histogram is one), past which labels that anybody can make up become
+    /// [`OVERFLOW`]. Default 10,000.
+    pub most_series: u64,
+    /// The most bytes of all that is kept for series: labels, cells and tables of the store and of every worker.
+    /// Default 32 MiB.
+    pub most_bytes: usize,
     /// The labels of `proxy_build_info`.
     pub build: BuildInfo,
 }
@@ -52,6 +69,8 @@ impl Default for Config {
         Self {
             retain_idle: Duration::from_secs(600),
             hidden_for: Duration::from_secs(60),
+            most_series: 10_000,
+            most_bytes: 32 * 1024 * 1024,
             build: BuildInfo::default(),
         }
     }
@@ -114,6 +133,14 @@ impl Format {
     }
 }
 
+/// Reads a record-time policy, which may name the families of traffic and their labels.
+///
+/// # Errors
+/// Everything that is wrong with it, each with its field and its place.
+pub fn policy(text: &str) -> Result<MetricsPolicy, Vec<UniversalError>> {
+    metrics_policy::parse(text, rules::vocabulary(&rules::families()))
+}
+
 /// The reader's side of telemetry; clones read the same.
 #[derive(Clone)]
 pub struct Telemetry {
@@ -143,6 +170,29 @@ impl Telemetry {
     /// Retires what is idle. Call about once a second, from one thread.
     pub fn sweep(&self, now: Instant) {
         self.store.sweep(now);
+    }
+
+    /// Puts a record-time policy in force. Workers take it over at their next tick; a series that keeps its name and
+    /// labels goes on from its count, one that is relabelled starts anew.
+    pub fn set_policy(&self, policy: &MetricsPolicy) {
+        self.store.set_policy(policy);
+    }
+
+    /// Says which authorities are those of known Services, each without or with its port: they are never refused.
+    pub fn set_known(&self, authorities: impl IntoIterator<Item = String>) {
+        let known = authorities.into_iter().map(String::into_boxed_str);
+        self.store.set_known(known.collect());
+    }
+
+    /// Says that these destinations are gone: their label sets retire as soon as nothing of them is open and their last
+    /// values were scraped.
+    pub fn end(&self, destinations: &[Dst]) {
+        self.store.end(destinations);
+    }
+
+    /// The bytes of the budget that are in use.
+    pub fn bytes(&self) -> usize {
+        self.store.budget.bytes()
     }
 
     /// How many label sets are held, those included that are no longer shown.

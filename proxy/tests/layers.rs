@@ -53,7 +53,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("control", &[]),
+    ("control", &["telemetry"]),
+    ("plan", &["telemetry"]),
     ("admin", &["accept", "telemetry"]),
     (
         "config",

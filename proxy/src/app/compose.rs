@@ -10,7 +10,7 @@ use weir_crds::names::SERVICE_TAG;
 use crate::accept::Aim;
 use crate::app;
 use crate::config::{self, Redirected};
-use crate::control::{Sources, Universal};
+use crate::control::{Sources, Universal, authorities};
 use crate::telemetry::{Dst, Server};
 
 /// Splits a configuration into what is bound and the sources that feed it.
@@ -26,6 +26,13 @@ pub(super) fn compose(config: config::Config) -> (app::Config, Sources) {
         listeners,
         admin: config.admin,
         telemetry: config.telemetry,
+        metrics_policy: Some(config.sources.metrics_policy()),
+        known_authorities: config
+            .sources
+            .universal
+            .as_ref()
+            .map(known_authorities)
+            .unwrap_or_default(),
         beats: in_pod,
         drain: config.drain,
     };
@@ -72,4 +79,14 @@ fn described(universal: &Universal) -> Vec<(SocketAddr, Aim)> {
         )
     });
     inbounds.chain(outbounds).collect()
+}
+
+/// What clients may call the services by that this proxy offers or calls.
+fn known_authorities(universal: &Universal) -> Vec<String> {
+    let own = universal.inbounds.iter();
+    let own = own.filter_map(|inbound| inbound.tags.get(SERVICE_TAG));
+    let called = universal.outbounds.iter().map(|outbound| &outbound.service);
+    own.chain(called)
+        .flat_map(|name| authorities(name))
+        .collect()
 }

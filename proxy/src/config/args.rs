@@ -126,6 +126,34 @@ pub struct RunArgs {
     )]
     pub retain_idle: Option<String>,
 
+    /// YAML document that leaves out labels and families or changes buckets; SIGHUP has it read again, `weir-proxy plan`
+    /// tells what it would save [default: everything is recorded]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "WEIR_METRICS_POLICY_FILE",
+        help_heading = "Behaviour"
+    )]
+    pub metrics_policy_file: Option<String>,
+
+    /// Most series of each family, past which labels that anybody can make up become __overflow__ [default: 10000]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "WEIR_METRICS_MAX_SERIES",
+        help_heading = "Behaviour"
+    )]
+    pub metrics_max_series: Option<String>,
+
+    /// Most memory for all series, past which the same happens; at least 1MiB [default: 32MiB]
+    #[arg(
+        long,
+        value_name = "BYTES",
+        env = "WEIR_METRICS_MAX_BYTES",
+        help_heading = "Behaviour"
+    )]
+    pub metrics_max_bytes: Option<String>,
+
     /// What is logged: a level, or levels by module such as info,weir_proxy::admin=debug [default: info]
     #[arg(long, value_name = "FILTER", env = env::LOG, help_heading = "Behaviour")]
     pub log_level: Option<String>,

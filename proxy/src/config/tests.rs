@@ -62,6 +62,9 @@ fn a_pod_needs_no_flag() {
     assert_eq!(config.admin.probes.len(), 1);
     assert_eq!(config.drain.longest, Duration::from_secs(30));
     assert_eq!(config.telemetry.retain_idle, Duration::from_secs(600));
+    assert_eq!(config.telemetry.most_series, 10_000);
+    assert_eq!(config.telemetry.most_bytes, 32 << 20);
+    assert!(config.sources.metrics_policy().borrow().families.is_empty());
     assert!(config.sources.universal.is_none());
 }
 
@@ -79,6 +82,8 @@ fn every_flag_has_its_effect() {
             "--connect-timeout=2s",
             "--drain-time=0",
             "--retain-idle=1m30s",
+            "--metrics-max-series=500",
+            "--metrics-max-bytes=8MiB",
             "--log-level=warn,weir_proxy=debug",
         ]),
         none,
@@ -96,6 +101,8 @@ fn every_flag_has_its_effect() {
     );
     assert_eq!(config.drain.longest, Duration::ZERO);
     assert_eq!(config.telemetry.retain_idle, Duration::from_secs(90));
+    assert_eq!(config.telemetry.most_series, 500);
+    assert_eq!(config.telemetry.most_bytes, 8 << 20);
     assert_eq!(config.log, "warn,weir_proxy=debug");
     assert_eq!(config.sources.universal.unwrap().name, "a");
 }

@@ -3,6 +3,7 @@
 //! cells and never writes them.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -57,15 +58,18 @@ fn write_family(
     exposition: &mut Exposition<'_>,
     body: &mut Body<'_>,
 ) -> io::Result<()> {
-    if !body.begin(family.name(), family.value().word(), family.help()) {
+    let rules = Arc::clone(&exposition.rules);
+    let recorded = rules.records(family);
+    if !recorded || !body.begin(family.name(), family.value().word(), family.help()) {
         return Ok(());
     }
+    let bounds = rules.bounds(family);
     for shown in exposition.sets(family.kind()) {
         // A worker that adds a series to this very set waits meanwhile; hence nothing is sent here.
         for series in shown.set.series().iter().filter(|s| s.family == family) {
-            let reading = series.read();
+            let reading = series.read(bounds);
             shown.checksum = shown.checksum.wrapping_add(reading.checksum());
-            body.series([&shown.set.labels, &series.suffix], &reading);
+            body.series([&shown.set.labels, &series.suffix], &reading, bounds);
         }
         body.flush_full()?;
     }
@@ -109,16 +113,21 @@ fn write_counts(store: &Store, body: &mut Body<'_>) {
             "counter",
             "Series forgotten because they were idle.",
         ),
+        (
+            "weir_series_dropped_total",
+            "counter",
+            "How often a series was refused by the budget, and counted under __overflow__ instead.",
+        ),
     ];
     for (at, (name, word, help)) in families.into_iter().enumerate() {
         if !body.begin(name, word, help) {
             continue;
         }
         for family in Family::ALL {
-            let (held, evicted) = store.counts(*family);
+            let counts = store.budget.counts(*family);
             let mut labels = String::new();
             render::label(&mut labels, "family", family.name());
-            body.known_sample(&labels, [held, evicted][at]);
+            body.known_sample(&labels, [counts.held, counts.evicted, counts.refused][at]);
         }
     }
 }

@@ -205,6 +205,10 @@ srv_name=\"web\",srv_port=\"8080\"} 1
 inbound_http_errors_total{direction=\"inbound\",error=\"bad request\",srv_group=\"\",srv_kind=\"\",srv_name=\"\",\
 srv_port=\"\"} 1
 outbound_http_errors_total{direction=\"outbound\",error=\"bad request\"} 1
+outbound_http_errors_total{direction=\"outbound\",error=\"too large\"} 0
+outbound_http_errors_total{direction=\"outbound\",error=\"connect\"} 0
+outbound_http_errors_total{direction=\"outbound\",error=\"timeout\"} 0
+outbound_http_errors_total{direction=\"outbound\",error=\"loadshed\"} 0
 inbound_tcp_errors_total{direction=\"inbound\",peer=\"src\",error=\"i/o\",target_port=\"80\"} 1
 weir_http_detect_timeout_total{direction=\"inbound\"} 0
 weir_http_detect_timeout_total{direction=\"outbound\"} 1

@@ -5,40 +5,11 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 use crate::telemetry::Selection;
-use crate::telemetry::cells::{BUCKETS, Reading};
+use crate::telemetry::bounds::Bounds;
+use crate::telemetry::cells::Reading;
 
 /// The buffer is sent when it holds so many bytes.
 const FULL: usize = 64 * 1024;
-
-/// The end of a bucket's labels; the bounds of `BOUNDS_MS`.
-const LE: [&str; BUCKETS] = [
-    "le=\"1\"} ",
-    "le=\"2\"} ",
-    "le=\"3\"} ",
-    "le=\"4\"} ",
-    "le=\"5\"} ",
-    "le=\"10\"} ",
-    "le=\"20\"} ",
-    "le=\"30\"} ",
-    "le=\"40\"} ",
-    "le=\"50\"} ",
-    "le=\"100\"} ",
-    "le=\"200\"} ",
-    "le=\"300\"} ",
-    "le=\"400\"} ",
-    "le=\"500\"} ",
-    "le=\"1000\"} ",
-    "le=\"2000\"} ",
-    "le=\"3000\"} ",
-    "le=\"4000\"} ",
-    "le=\"5000\"} ",
-    "le=\"10000\"} ",
-    "le=\"20000\"} ",
-    "le=\"30000\"} ",
-    "le=\"40000\"} ",
-    "le=\"50000\"} ",
-    "le=\"+Inf\"} ",
-];
 
 /// A body being written.
 pub(super) struct Body<'a> {
@@ -90,7 +61,7 @@ impl<'a> Body<'a> {
 
     /// The lines of one series, unless it never changed and those are left out. `labels` are the two parts of its
     /// labels, of which the second may be empty.
-    pub(super) fn series(&mut self, labels: [&str; 2], reading: &Reading) {
+    pub(super) fn series(&mut self, labels: [&str; 2], reading: &Reading, bounds: &Bounds) {
         if self.selection.used_only && !reading.changed() {
             return;
         }
@@ -98,7 +69,9 @@ impl<'a> Body<'a> {
         match reading {
             Reading::Counter(n) => self.integer("", labels, *n),
             Reading::Gauge { ups, downs } => self.integer("", labels, ups.saturating_sub(*downs)),
-            Reading::Histogram { buckets, sum } => self.histogram(labels, buckets, *sum),
+            Reading::Histogram { buckets, sum } => {
+                self.histogram(labels, bounds.in_text(), (buckets, *sum));
+            }
         }
     }
 
@@ -188,14 +161,14 @@ impl<'a> Body<'a> {
     }
 
     /// The buckets, cumulative; `_count` is the last of them, so that both agree in every exposition.
-    fn histogram(&mut self, labels: [&str; 2], buckets: &[u64; BUCKETS], sum: u64) {
+    fn histogram(&mut self, labels: [&str; 2], les: &[Box<str>], (buckets, sum): (&[u64], u64)) {
         let start = self.buffer.len();
         if self.open("_bucket", labels) {
             self.push(",");
         }
         let common = start..self.buffer.len();
         let mut total = 0;
-        for (at, (le, n)) in LE.iter().zip(buckets).enumerate() {
+        for (at, (le, n)) in les.iter().zip(buckets).enumerate() {
             if at > 0 {
                 self.buffer.extend_from_within(common.clone());
             }
@@ -225,14 +198,6 @@ impl<'a> Body<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::cells::BOUNDS_MS;
-
-    #[test]
-    fn bounds_are_printed_as_they_are_compared() {
-        for (ms, le) in BOUNDS_MS.iter().zip(LE) {
-            assert_eq!(le, format!("le=\"{ms}\"}} "));
-        }
-    }
 
     #[test]
     fn sums_keep_their_microseconds() {

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::{CHUNK, Store};
 use crate::telemetry::family::Kind;
+use crate::telemetry::rules::Rules;
 use crate::telemetry::set::Set;
 
 /// An exposition under way. Dropping it unfinished means that nobody got it whole.
@@ -15,6 +16,8 @@ pub(in crate::telemetry) struct Exposition<'a> {
     number: u64,
     /// When it began.
     pub(in crate::telemetry) began: Instant,
+    /// What it goes by, from its first family to its last.
+    pub(in crate::telemetry) rules: Arc<Rules>,
     shown: HashMap<Kind, Vec<Shown>>,
 }
 
@@ -70,6 +73,7 @@ impl Store {
             store: self,
             number,
             began: Instant::now(),
+            rules: self.rules(),
             shown: HashMap::new(),
         };
         let mut from = 0;

@@ -282,6 +282,7 @@ impl Proxy {
         let permanent = [
             "tcp_connection_duration_ms",
             "weir_http_detect_timeout_total",
+            "outbound_http_errors_total",
         ];
         let permanent = permanent.map(|family| sum(&got, "weir_series", &format!("\"{family}\"")));
         self.telemetry.label_sets() - permanent.iter().sum::<f64>() as usize
