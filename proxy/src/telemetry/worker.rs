@@ -13,7 +13,7 @@ use super::family::{Family, Kind, Value};
 use super::labels::{Classification, Direction, Peer, Tls};
 use super::render::{self, Render};
 use super::rules::{Grouping, Rules};
-use super::set::Set;
+use super::set::{ALLOCATION, Set};
 use super::store::{Ask, Store};
 
 mod attachment;
@@ -53,6 +53,16 @@ struct Lifetimes {
     histogram: Histogram,
 }
 
+impl Lifetimes {
+    fn bytes(&self) -> usize {
+        Self::bytes_with(&self.labels)
+    }
+
+    fn bytes_with(labels: &str) -> usize {
+        size_of::<Self>() + labels.len() + ALLOCATION
+    }
+}
+
 impl Hand {
     pub(super) fn new(store: Arc<Store>, worker: usize) -> Self {
         let rules = store.rules();
@@ -90,6 +100,7 @@ impl Hand {
             known.filter_map(|(at, d)| Some((at, d.take()?))).collect()
         };
         for (at, old) in labels {
+            self.store.budget.give_bytes(old.bytes());
             self.durations.borrow_mut()[at] = Some(self.lifetimes(old.labels));
             drop(old.histogram);
             self.store.detach(old.sets);
@@ -143,7 +154,7 @@ impl Hand {
             claim: Claim::Last,
             hash: 0,
             dst: None,
-            bytes: size_of::<Lifetimes>() + labels.len(),
+            bytes: Lifetimes::bytes_with(&labels),
         };
         let sets = self.store.attach(&ask, &rules);
         let sets = sets.expect("the last claim is never refused");
