@@ -157,3 +157,61 @@ impl Recorder {
         self.hand.store.detach(gone);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::super::labels::{Authz, HttpSide, NoTlsReason, Route, Tls};
+    use super::super::{Config, new, policy};
+    use super::*;
+
+    /// Longer than any look-up takes, however busy the machine is.
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    /// Whoever waits for the store here waits for ever.
+    #[test]
+    fn a_flood_past_the_budget_does_not_wait_for_the_store() {
+        let (telemetry, mut seats) = new(Config::default(), 1);
+        let policy = policy("families: {request_total: {maxSeries: 100}}");
+        telemetry.set_policy(&policy.unwrap());
+        let seat = seats.remove(0);
+        let (filled, is_filled) = mpsc::channel();
+        let (hold, is_held) = mpsc::channel();
+        let (done, is_done) = mpsc::channel();
+        let worker = std::thread::spawn(move || {
+            let recorder = seat.take();
+            let request = |n: u32| {
+                let labels = HttpLabels {
+                    authority: &format!("{n}.example"),
+                    target_port: 80,
+                    tls: &Tls::NoIdentity(NoTlsReason::NoTlsFromRemote),
+                    side: HttpSide::Inbound {
+                        server: &Server::new("", "default", "all", 80),
+                        route: &Route::new("", "default", "default"),
+                        authz: &Authz::new("", "default", "all"),
+                    },
+                };
+                recorder.http(&labels).request();
+            };
+            (0..200).for_each(request);
+            filled.send(()).unwrap();
+            is_held.recv().unwrap();
+            // The filter is made for 10,000 label sets: that it takes a stranger for one of these 100 is out of the question.
+            (200..210).for_each(request);
+            done.send(()).unwrap();
+        });
+        is_filled.recv_timeout(DEADLINE).unwrap();
+        let held = telemetry.store.hold();
+        hold.send(()).unwrap();
+        let in_time = is_done.recv_timeout(DEADLINE);
+        drop(held);
+        in_time.expect("a look-up waits for the store");
+        worker.join().unwrap();
+        assert_eq!(
+            telemetry.store.budget.counts(Family::RequestTotal).refused,
+            110
+        );
+    }
+}

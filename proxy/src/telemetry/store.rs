@@ -197,6 +197,12 @@ impl Store {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Keeps everyone waiting who needs the registry.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> impl Drop {
+        self.registry()
+    }
+
     /// Whether asking for a label set would be of any use, as far as it can be told without waiting: there is room for
     /// one more, or perhaps there is one already.
     pub(super) fn may_attach(&self, kind: Kind, claim: Claim, hash: u64) -> bool {
