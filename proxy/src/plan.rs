@@ -98,3 +98,54 @@ fn table(plan: &Plan) -> String {
 fn row(out: &mut String, [name, a, b, c, d]: [String; 5]) {
     writeln!(out, "{name:<32} {a:>10} {b:>10} {c:>12} {d:>12}").expect("a String takes any text");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Size;
+
+    #[test]
+    fn the_table_has_a_line_for_each_family_and_one_for_all() {
+        let size = |series, bytes| Size { series, bytes };
+        let saving = |before, after| Saving { before, after };
+        let plan = Plan {
+            families: vec![
+                ("request_total", saving(size(12, 4_012), size(4, 1_110))),
+                ("tcp_open_total", saving(size(1, 90), size(1, 90))),
+            ],
+        };
+        let table = table(&plan);
+        let rows: Vec<Vec<&str>> = table
+            .lines()
+            .map(|l| l.split_whitespace().collect())
+            .collect();
+        assert_eq!(rows[1], ["request_total", "12", "4", "4012", "1110"]);
+        assert_eq!(rows[3], ["total", "13", "5", "4102", "1200"]);
+        assert!(
+            table
+                .lines()
+                .all(|line| line.len() == table.lines().next().unwrap().len())
+        );
+    }
+
+    #[test]
+    fn a_wrong_policy_is_told_apart_from_what_cannot_be_read() {
+        let file = std::env::temp_dir().join(format!("weir-plan-{}.yaml", std::process::id()));
+        std::fs::write(&file, "families: {requests: {}}").unwrap();
+        let args = |policy_file: &str| Args {
+            policy_file: policy_file.to_owned(),
+            exposition: "/nonexistent/metrics".to_owned(),
+        };
+        let wrong = run(&args(file.to_str().unwrap())).unwrap_err();
+        std::fs::remove_file(&file).unwrap();
+        assert!(
+            wrong.is_config() && wrong.to_string().contains("families.requests"),
+            "{wrong}"
+        );
+        let unread = run(&args("/nonexistent/policy.yaml")).unwrap_err();
+        assert!(
+            !unread.is_config() && unread.to_string().contains("policy.yaml"),
+            "{unread}"
+        );
+    }
+}

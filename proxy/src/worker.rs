@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 use tokio::time::MissedTickBehavior;
@@ -17,12 +18,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weir_crds::settings::Settings;
 
-use crate::accept::{Guard, Handoff, Plan, listen};
+use crate::accept::{Guard, Handoff, Plan, Purpose, listen};
 use crate::activity::{Activity, Gauge};
 use crate::buffer::Pool;
 use crate::detect::wait::ServerFirst;
 use crate::heartbeat::Pulse;
-use crate::record::Labels;
+use crate::record::{Book, Known, Labels, Subject};
 use crate::telemetry::{Recorder, Seat};
 use crate::{detect, forward};
 
@@ -116,10 +117,13 @@ async fn serve(start: Start) -> io::Result<()> {
         handoff,
         tasks: TaskTracker::new(),
     });
+    let mut books = Vec::new();
     for plan in plans {
         let (listener, purpose) = plan.open()?;
+        books.extend(book(&worker, &listener, &purpose));
         worker.spawn(listen(Rc::clone(&worker), listener, purpose, stop.clone()));
     }
+    let mut known = Known::new(books);
     let mut ticks = tokio::time::interval(crate::heartbeat::TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -134,8 +138,29 @@ async fn serve(start: Start) -> io::Result<()> {
             now = ticks.tick() => {
                 pulse.bump();
                 worker.recorder.tick(Instant::from(now));
+                known.renew();
             }
             Ok(()) = settings.changed() => {}
         }
     }
+}
+
+/// What the connections of a listener will be counted under, where that is known beforehand.
+fn book(worker: &Worker, listener: &TcpListener, purpose: &Purpose) -> Option<Book> {
+    let subject = match purpose {
+        Purpose::Application { server, .. } => Subject::Inbound {
+            server: server.clone(),
+        },
+        Purpose::Service(set) => Subject::Outbound {
+            service: Rc::clone(&set.name),
+            dst: worker.labels.unknown_destination(),
+        },
+        Purpose::Inbound | Purpose::Outbound => return None,
+    };
+    Some(Book {
+        recorder: Rc::clone(&worker.recorder),
+        labels: Rc::clone(&worker.labels),
+        subject,
+        target_port: listener.local_addr().ok()?.port(),
+    })
 }

@@ -128,6 +128,8 @@ fn all_that_is_wrong_is_told_at_once() {
         "--connect-timeout=0",
         "--drain-time=-1s",
         "--retain-idle=soon",
+        "--metrics-max-series=-1",
+        "--metrics-max-bytes=1KiB",
         "--log-level=a=b=c",
         "--dataplane-file=/nonexistent/dataplane.yaml",
         "--mesh-file=/nonexistent/mesh.yaml",
@@ -138,7 +140,7 @@ fn all_that_is_wrong_is_told_at_once() {
         _ => None,
     };
     let told = problems(&flags, variable);
-    for flag in &flags[..10] {
+    for flag in &flags[..12] {
         let name = flag.split('=').next().unwrap();
         assert_eq!(
             told.matches(&format!("{name}: ")).count(),
@@ -154,7 +156,7 @@ fn all_that_is_wrong_is_told_at_once() {
     ] {
         assert_eq!(told.matches(name).count(), 1, "{name} in:\n{told}");
     }
-    assert_eq!(told.lines().count(), 14, "{told}");
+    assert_eq!(told.lines().count(), 16, "{told}");
 }
 
 #[test]

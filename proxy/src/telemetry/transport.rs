@@ -45,6 +45,12 @@ impl TransportSeries {
         Self(entry)
     }
 
+    /// False once a new look-up could find something better: the rules have changed, or these stand for series that
+    /// were refused and there is room now.
+    pub fn is_current(&self) -> bool {
+        self.0.attachment.is_current()
+    }
+
     /// Counts a connection as opened and open.
     pub fn opened(&self) {
         self.0.attachment.touch();

@@ -67,6 +67,16 @@ impl Proxy {
 }
 
 #[test]
+fn the_policy_in_the_documentation_is_one() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, block) = page.split_once("```yaml policy\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    let policy = telemetry::policy(block).unwrap();
+    assert_eq!(policy.families["response_latency_ms"].max_series, Some(500));
+}
+
+#[test]
 fn a_label_that_is_left_out_tells_nothing_apart() {
     let proxy = Proxy::new("dropLabels: [authority, srv_port, status_code]");
     for authority in ["a", "b"] {
