@@ -16,12 +16,12 @@ use crate::buffer::Flow;
 use crate::detect::Verdict;
 use crate::detect::wait::{Detected, wait};
 use crate::endpoints::Chosen;
+use crate::exchange::End;
 use crate::forward::relay::{Pair, relay};
 use crate::forward::{DialError, dial, reset, tune};
-use crate::http1::exchange::End;
 use crate::http1::reply::Reply;
-use crate::http1::session::Session;
 use crate::record::{Book, HttpLedger, Side, Subject};
+use crate::session::Session;
 use crate::telemetry::{Direction, Peer};
 use crate::worker::Worker;
 
@@ -66,8 +66,10 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     routed.busy.set(true);
     routed.accepted.read(detected.up.pending().len());
     learn(&worker, &routed, &detected, dial_now);
+    let ledger = || HttpLedger::new(routed.book.clone());
     let session = match detected.verdict {
-        Verdict::Http1 => Some(Session::new(HttpLedger::new(routed.book.clone()))),
+        Verdict::Http1 => Some(Session::http1(ledger())),
+        Verdict::Http2 => Some(Session::http2(ledger())),
         Verdict::Opaque | Verdict::NeedMore => None,
     };
     match session {
@@ -167,7 +169,7 @@ async fn first_head(
         let n = session.request_bytes(up.pending(), Instant::now());
         up.approve(n);
         if let Some(reply) = session.refusal() {
-            answer(worker, routed, reply).await;
+            answer(worker, routed, reply.bytes()).await;
             return false;
         }
         if n > 0 {
@@ -202,10 +204,19 @@ async fn open_opaque(worker: &Worker, routed: Routed, mut detected: Detected) {
     }
 }
 
-async fn open_http(worker: &Worker, mut routed: Routed, mut detected: Detected, session: Session) {
+async fn open_http(
+    worker: &Worker,
+    mut routed: Routed,
+    mut detected: Detected,
+    mut session: Session,
+) {
     match connect(worker, &routed, detected.server.take()).await {
-        Ok(server) => forward(worker, routed, server, detected, Some(session)).await,
+        Ok(server) => {
+            session.dialed();
+            forward(worker, routed, server, detected, Some(session)).await;
+        }
         Err(error) => {
+            await_request(worker, &mut routed, &mut session).await;
             let reply = if error.is_timeout() {
                 Reply::Timeout
             } else {
@@ -213,11 +224,35 @@ async fn open_http(worker: &Worker, mut routed: Routed, mut detected: Detected, 
             };
             let label = reply.label().unwrap_or_default();
             routed.book.tcp_error(Peer::Dst, error.class());
-            routed.book.http_error(label);
+            let answered = session.answer(reply);
+            (0..answered.requests).for_each(|_| routed.book.http_error(label));
             session.finish(Instant::now(), End::Replied(reply.status(), label));
-            answer(worker, &mut routed, reply).await;
+            answer(worker, &mut routed, &answered.bytes).await;
         }
     }
+}
+
+/// Gives a client that has sent its HTTP/2 preface, and no request yet, the time to send one:
+/// an answer has to have something to answer.
+async fn await_request(worker: &Worker, routed: &mut Routed, session: &mut Session) {
+    if !matches!(session, Session::Http2(_)) {
+        return;
+    }
+    let mut up = Flow::default();
+    let first = async {
+        while !session.is_busy() && !session.is_opaque() {
+            let (mut from, _) = routed.stream.split();
+            let read = std::future::poll_fn(|cx| up.poll_read(cx, &mut from, &worker.pool));
+            match read.await {
+                Ok(0) | Err(_) => return,
+                Ok(n) => routed.accepted.read(n),
+            }
+            session.request_bytes(up.pending(), Instant::now());
+            up.clear();
+        }
+    };
+    let _late = tokio::time::timeout(worker.config.detect.refused_grace, first).await;
+    up.release(&worker.pool);
 }
 
 async fn connect(
@@ -257,8 +292,7 @@ async fn forward(
 }
 
 /// Answers in the server's place, then lets the client read it before the socket closes.
-async fn answer(worker: &Worker, routed: &mut Routed, reply: Reply) {
-    let bytes = reply.bytes();
+async fn answer(worker: &Worker, routed: &mut Routed, bytes: &[u8]) {
     if routed.stream.write_all(bytes).await.is_ok() {
         routed.accepted.written(bytes.len());
     }

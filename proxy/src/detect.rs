@@ -5,6 +5,8 @@
 //! whole request line says so (RFC 9112 section 3), because a wrong guess would
 //! hold back the bytes of another protocol.
 
+use crate::http2::PREFACE;
+
 pub mod wait;
 
 /// Longest request line that detection will wait for, in bytes. A longer one
@@ -37,6 +39,8 @@ const METHODS: [&[u8]; 16] = [
 pub enum Verdict {
     /// An HTTP/1.0 or HTTP/1.1 request line.
     Http1,
+    /// The preface of HTTP/2 with prior knowledge (RFC 9113 section 3.4).
+    Http2,
     /// Anything else; the bytes pass untouched.
     Opaque,
     /// The beginning of what may become a request line.
@@ -45,14 +49,16 @@ pub enum Verdict {
 
 /// Judges the bytes a client has sent so far.
 pub fn detect(bytes: &[u8]) -> Verdict {
+    if bytes.starts_with(PREFACE) {
+        return Verdict::Http2;
+    }
+    if PREFACE.starts_with(bytes) {
+        return Verdict::NeedMore;
+    }
     // A recipient may skip empty lines before the request line (RFC 9112 section 2.2).
     let line = skip_empty_lines(bytes);
     if line.is_empty() {
-        return if bytes.is_empty() {
-            Verdict::NeedMore
-        } else {
-            Verdict::Opaque
-        };
+        return Verdict::Opaque;
     }
     let window = &line[..line.len().min(MAX_REQUEST_LINE)];
     match memchr::memchr(b'\n', window) {
@@ -100,7 +106,7 @@ fn is_token(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Verdict, detect};
+    use super::{PREFACE, Verdict, detect};
 
     #[test]
     fn request_lines_are_http() {
@@ -119,7 +125,8 @@ mod tests {
     fn other_protocols_pass_at_once() {
         for bytes in [
             &b"\x16\x03\x01\x02\x00\x01"[..],
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nSN",
+            b"\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
             b"USER anonymous\r\n",
             b"HELO x",
             b"*1\r\n$4\r\nPING\r\n",
@@ -137,6 +144,16 @@ mod tests {
         for bytes in [&b"G"[..], b"GET", b"GET /a HTT", b"POST / HTTP/1.1\r", b""] {
             assert_eq!(detect(bytes), Verdict::NeedMore, "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn the_preface_of_http2_is_found_when_it_is_whole() {
+        for n in 0..PREFACE.len() {
+            assert_eq!(detect(&PREFACE[..n]), Verdict::NeedMore, "{n}");
+        }
+        assert_eq!(detect(PREFACE), Verdict::Http2);
+        let more = [&PREFACE[..], b"\0\0\0\x04"].concat();
+        assert_eq!(detect(&more), Verdict::Http2);
     }
 
     #[test]

@@ -2,11 +2,9 @@
 //! and the very bytes that came in go out again.
 //!
 //! `request`, `response` and `body` are pure parsers; `session` is the state machine
-//! of one connection pair; `exchange` keeps the account of one request. Nothing
-//! here dials, and nothing here rewrites.
+//! of one connection pair. Nothing here dials, and nothing here rewrites.
 
 pub mod body;
-pub mod exchange;
 pub mod reply;
 pub mod request;
 pub mod response;

@@ -11,14 +11,16 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::telemetry::{
-    Authz, Classification, Direction, Dst, HttpErrorLabels, HttpLabels, HttpRef, HttpSeries,
-    HttpSide, NoTlsReason, Peer, Recorder, Route, Server, TcpErrorLabels, Tls, TransportEnd,
-    TransportLabels, TransportSeries,
+    Authz, Classification, Direction, Dst, GrpcRef, HttpErrorLabels, HttpLabels, HttpRef,
+    HttpSeries, HttpSide, NoTlsReason, Peer, Recorder, Route, Server, TcpErrorLabels, Tls,
+    TransportEnd, TransportLabels, TransportSeries,
 };
 
 mod errno;
+mod http2;
 mod known;
 
+pub use http2::{GrpcAccount, Http2Account};
 pub use known::Known;
 
 /// Longest authority that becomes a label, in bytes: a DNS name and a port.
@@ -214,11 +216,16 @@ impl Drop for Side {
 pub struct HttpLedger {
     book: Book,
     last: Option<(Vec<u8>, HttpRef)>,
+    last_grpc: Option<(Vec<u8>, GrpcRef)>,
 }
 
 impl HttpLedger {
     pub fn new(book: Book) -> Self {
-        Self { book, last: None }
+        Self {
+            book,
+            last: None,
+            last_grpc: None,
+        }
     }
 
     /// The series of a request to this authority, as the client wrote it.

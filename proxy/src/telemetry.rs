@@ -23,6 +23,7 @@ mod count;
 mod expose;
 mod family;
 mod http;
+mod http2;
 mod labels;
 mod plan;
 mod presence;
@@ -37,9 +38,11 @@ mod transport;
 mod worker;
 
 pub use http::{HttpRef, HttpSeries};
+pub use http2::{GrpcRef, GrpcSeries, Http2Series};
 pub use labels::{
-    Authz, Classification, Direction, Dst, HttpErrorLabels, HttpLabels, HttpSide, NoTlsReason,
-    OVERFLOW, Peer, ResponseEnd, Route, Server, TcpErrorLabels, Tls, TransportEnd, TransportLabels,
+    Authz, Classification, Direction, Dst, GrpcLabels, HttpErrorLabels, HttpLabels, HttpSide,
+    NoTlsReason, OVERFLOW, Peer, ResponseEnd, Route, Server, TcpErrorLabels, Tls, TransportEnd,
+    TransportLabels,
 };
 pub use plan::{Plan, PlanError, Saving, Size, plan};
 pub use recorder::{Recorder, Seat};

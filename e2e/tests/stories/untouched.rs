@@ -11,6 +11,9 @@ use crate::{alone, beside_others};
 /// HTTP/1 requests among the shapes: bodies, chunked, 100-continue, one connection, bodiless, upgrade.
 const HTTP1_REQUESTS: f64 = (7 + 1 + 1 + 20 + 4 + 1) as f64;
 
+/// HTTP/2 requests among them: streams on one connection, a gRPC call on another.
+const HTTP2_REQUESTS: f64 = (10 + 1) as f64;
+
 /// Connections of the shapes to `web`: as many, less those that are reused, and two of HTTP/2.
 const WEB_CONNECTIONS: f64 = (7 + 1 + 1 + 1 + 1 + 1 + 2) as f64;
 
@@ -45,13 +48,15 @@ async fn every_shape_of_traffic_is_identical_through_two_proxies() -> anyhow::Re
                 (
                     "request_total",
                     [("direction", "inbound")].as_slice(),
-                    HTTP1_REQUESTS,
+                    HTTP1_REQUESTS + HTTP2_REQUESTS,
                 ),
                 (
                     "response_total",
                     &[("classification", "success")],
-                    HTTP1_REQUESTS,
+                    HTTP1_REQUESTS + HTTP2_REQUESTS,
                 ),
+                ("response_total", &[("grpc_status_code", "0")], 1.0),
+                ("http2_active_streams", &[], 0.0),
                 ("tcp_open_total", &[("peer", "src")], WEB_CONNECTIONS),
                 ("tcp_open_connections", &[], 0.0),
             ] {

@@ -5,15 +5,16 @@
 
 use libfuzzer_sys::fuzz_target;
 use weir_proxy::detect::{MAX_REQUEST_LINE, Verdict, detect};
+use weir_proxy::http2::PREFACE;
 
 fuzz_target!(|input: (&[u8], u16)| {
     let (bytes, cut) = input;
     let whole = detect(bytes);
     let part = detect(&bytes[..bytes.len().min(cut.into())]);
-    if part == Verdict::Http1 {
-        assert_eq!(whole, Verdict::Http1, "a request line does not end twice");
+    if matches!(part, Verdict::Http1 | Verdict::Http2) {
+        assert_eq!(whole, part, "neither a request line nor a preface ends twice");
     }
-    if whole == Verdict::NeedMore {
+    if whole == Verdict::NeedMore && !PREFACE.starts_with(bytes) {
         let line = bytes
             .iter()
             .position(|b| !b"\r\n".contains(b))

@@ -10,7 +10,7 @@ use std::time::Instant;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use weir_proxy::http1::MAX_HEAD;
-use weir_proxy::http1::exchange::End;
+use weir_proxy::exchange::End;
 use weir_proxy::http1::session::Session;
 use weir_proxy::record::{Book, HttpLedger, Labels, Subject};
 use weir_proxy::telemetry::{self, Selection, Telemetry};

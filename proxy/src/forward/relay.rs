@@ -16,11 +16,11 @@ use tokio::time::Sleep;
 
 use crate::activity::Busy;
 use crate::buffer::{Flow, Pool};
+use crate::exchange::End;
 use crate::forward::reset;
-use crate::http1::exchange::End;
 use crate::http1::reply::Reply;
-use crate::http1::session::Session;
 use crate::record::Side;
+use crate::session::Session;
 use crate::telemetry::Direction;
 
 mod half;
@@ -49,7 +49,7 @@ pub struct Pair {
     /// Bytes that detection has read already.
     pub up: Flow,
     pub down: Flow,
-    /// The HTTP/1 session; none for an opaque connection.
+    /// The HTTP session; none for an opaque connection.
     pub session: Option<Session>,
     /// Tells which socket is the application's.
     pub direction: Direction,
@@ -218,7 +218,8 @@ impl Relay<'_> {
             None if self.owes_answer() => Reply::Reset,
             None => return false,
         };
-        self.down.append(self.pool, reply.bytes());
+        let answer = session.answer(reply);
+        self.down.append(self.pool, &answer.bytes);
         self.replied = true;
         true
     }

@@ -5,14 +5,14 @@
 //! pass unchanged. Every doubt is an error, because a chunk that two recipients
 //! read differently is how requests are smuggled.
 
+use crate::exchange::UNKNOWN;
+
 /// Longest line of a chunk's size with its extensions, in bytes.
 pub const MAX_CHUNK_LINE: usize = 4096;
 /// Most bytes of trailers.
 pub const MAX_TRAILERS: usize = super::MAX_HEAD;
 
 const GRPC_STATUS: &[u8] = b"grpc-status:";
-/// What a `grpc-status` that is no number counts as.
-pub(super) const UNKNOWN: u16 = 2;
 
 /// Where in the coding the next byte stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

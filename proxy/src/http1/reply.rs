@@ -40,6 +40,16 @@ impl Reply {
         }
     }
 
+    /// The proxy error type of RFC 9209 section 2.3.
+    pub fn error_type(self) -> &'static str {
+        match self {
+            Self::BadRequest | Self::TooLarge => "http_request_error",
+            Self::Connect => "connection_refused",
+            Self::Reset => "connection_terminated",
+            Self::Timeout => "connection_timeout",
+        }
+    }
+
     /// The whole response.
     pub fn bytes(self) -> &'static [u8] {
         match self {
@@ -91,6 +101,8 @@ mod tests {
                 (head.status, head.len),
                 (reply.status(), reply.bytes().len())
             );
+            let text = String::from_utf8_lossy(reply.bytes());
+            assert!(text.contains(&format!("error={}\r\n", reply.error_type())));
         }
     }
 }

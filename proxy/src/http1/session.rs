@@ -8,12 +8,12 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::body::{ChunkReader, UNKNOWN};
-use super::exchange::{End, Exchange};
+use super::body::ChunkReader;
 use super::reply::Reply;
 use super::request::{self, ParsedRequest, RequestHead};
 use super::response::{self, ParsedResponse, ResponseHead};
 use super::{Framing, MAX_HEAD};
+use crate::exchange::{End, Exchange, grpc_code};
 use crate::record::HttpLedger;
 
 /// Requests that may be under way on one connection (pipelining); more wait.
@@ -393,14 +393,6 @@ fn pass(left: &mut u64, bytes: &[u8]) -> usize {
 
 fn is_interim(status: u16) -> bool {
     (100..200).contains(&status) && status != 101
-}
-
-/// A `grpc-status` value; what is not a number counts as UNKNOWN.
-fn grpc_code(value: &[u8]) -> u16 {
-    std::str::from_utf8(value)
-        .ok()
-        .and_then(|v| v.trim().parse().ok())
-        .unwrap_or(UNKNOWN)
 }
 
 #[cfg(test)]

@@ -30,6 +30,10 @@ pub(super) enum Kind {
     Http,
     /// `tcp_*` but the duration.
     Transport,
+    /// `http2_active_*`.
+    Http2,
+    /// `grpc_messages_total`.
+    Grpc,
     /// One family by itself.
     Single(Family),
 }
@@ -50,6 +54,8 @@ impl Kind {
                 Family::TcpWriteBytes,
                 Family::TcpCloseTotal,
             ],
+            Self::Http2 => &[Family::Http2Connections, Family::Http2Streams],
+            Self::Grpc => &[Family::GrpcMessages],
             Self::Single(family) => std::slice::from_ref(&Family::ALL[family as usize]),
         }
     }
@@ -100,6 +106,12 @@ families! {
         "Answers to inbound requests that the proxy made up itself.";
     OutboundHttpErrors Kind::Single(Self::OutboundHttpErrors), Counter "outbound_http_errors_total"
         "Answers to outbound requests that the proxy made up itself.";
+    Http2Connections Kind::Http2, Gauge "http2_active_connections"
+        "HTTP/2 connections open now.";
+    Http2Streams Kind::Http2, Gauge "http2_active_streams"
+        "HTTP/2 streams open now.";
+    GrpcMessages Kind::Grpc, Counter "grpc_messages_total"
+        "gRPC messages that have passed, those of open streams included.";
     TcpOpenTotal Kind::Transport, Counter "tcp_open_total"
         "Connections opened.";
     TcpOpenConnections Kind::Transport, Gauge "tcp_open_connections"
@@ -138,7 +150,7 @@ impl Family {
     pub(super) fn is_base(self) -> bool {
         !matches!(
             self,
-            Self::ResponseTotal | Self::ResponseLatency | Self::TcpCloseTotal
+            Self::ResponseTotal | Self::ResponseLatency | Self::GrpcMessages | Self::TcpCloseTotal
         )
     }
 }

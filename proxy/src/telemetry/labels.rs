@@ -12,7 +12,7 @@ mod key;
 mod overflow;
 
 pub(super) use key::{HttpKey, TransportKey};
-pub(super) use overflow::Stand;
+pub(super) use overflow::{Stand, without_port};
 
 /// The value that stands for those beyond a bound.
 pub const OVERFLOW: &str = "__overflow__";
@@ -294,6 +294,17 @@ impl TransportEnd<'_> {
             Self::InboundDst | Self::OutboundDst { .. } => Peer::Dst,
         }
     }
+}
+
+/// The labels of `grpc_messages_total` that a call begins with.
+#[derive(Clone, Copy, Debug)]
+pub struct GrpcLabels<'a> {
+    /// Seen from the pod.
+    pub direction: Direction,
+    /// As in [`HttpLabels`].
+    pub authority: &'a str,
+    /// The port the connection was meant for: no label, but it tells whether the authority is a known Service's.
+    pub target_port: u16,
 }
 
 /// A connection that the proxy could not process: `inbound_tcp_errors_total`, `outbound_tcp_errors_total`.

@@ -8,8 +8,10 @@ use std::time::Instant;
 use super::count::Counts;
 use super::family::Family;
 use super::http::{HttpEntry, HttpSeries};
+use super::http2::{GrpcEntry, GrpcSeries, Http2Entry, Http2Labels, Http2Series};
 use super::labels::{
-    Direction, HttpErrorLabels, HttpLabels, Server, TcpErrorLabels, TransportLabels,
+    Direction, GrpcLabels, HttpErrorLabels, HttpLabels, Peer, Server, TcpErrorLabels,
+    TransportLabels,
 };
 use super::render::Unparsed;
 use super::resolve::resolve;
@@ -33,6 +35,8 @@ impl Seat {
         let tables = Tables {
             http: Table::new(hasher()),
             transport: Table::new(hasher()),
+            http2: Table::new(hasher()),
+            grpc: Table::new(hasher()),
             counts: Counts::new(hasher()),
         };
         let recorder = Recorder {
@@ -54,6 +58,8 @@ pub struct Recorder {
 struct Tables {
     http: Table<HttpEntry>,
     transport: Table<TransportEntry>,
+    http2: Table<Http2Entry>,
+    grpc: Table<GrpcEntry>,
     counts: Counts,
 }
 
@@ -78,6 +84,9 @@ impl Recorder {
             self.tables
                 .counts
                 .know(&self.hand, Family::DetectTimeout, &direction);
+            for peer in [Peer::Src, Peer::Dst] {
+                self.http2(direction, peer);
+            }
         }
         for error in HTTP_ERRORS {
             let labels = HttpErrorLabels {
@@ -103,6 +112,19 @@ impl Recorder {
                 .counts
                 .know(&self.hand, Family::InboundHttpErrors, &labels);
         }
+    }
+
+    /// The gauges of HTTP/2 with these labels, which never retire.
+    pub fn http2(&self, direction: Direction, peer: Peer) -> Http2Series {
+        let rules = self.hand.rules();
+        let labels = Http2Labels(direction, peer);
+        Http2Series::new(resolve(&self.hand, &self.tables.http2, &rules, labels))
+    }
+
+    /// Pins the gRPC series of these labels, registering them (at 0) if they are new.
+    pub fn grpc(&self, labels: &GrpcLabels<'_>) -> GrpcSeries {
+        let rules = self.hand.rules();
+        GrpcSeries::new(resolve(&self.hand, &self.tables.grpc, &rules, *labels))
     }
 
     /// Counts a connection that the proxy could not process.
@@ -148,11 +170,16 @@ impl Recorder {
         if self.hand.renew() {
             tables.http.renew();
             tables.transport.renew();
+            tables.http2.renew();
+            tables.grpc.renew();
             tables.counts.renew(&self.hand);
+            self.know_directions();
         }
         let mut gone = Vec::new();
         tables.http.let_go(&mut gone);
         tables.transport.let_go(&mut gone);
+        tables.http2.let_go(&mut gone);
+        tables.grpc.let_go(&mut gone);
         tables.counts.let_go(&mut gone);
         self.hand.store.detach(gone);
     }

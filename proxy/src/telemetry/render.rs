@@ -3,9 +3,10 @@
 
 use std::fmt::Write;
 
+use super::http2::Http2Labels;
 use super::labels::{
-    ANY_PORT, Classification, Direction, HttpErrorLabels, HttpLabels, HttpSide, NoTlsReason,
-    OVERFLOW, Peer, ResponseEnd, TcpErrorLabels, Tls, TransportEnd, TransportLabels,
+    ANY_PORT, Classification, Direction, GrpcLabels, HttpErrorLabels, HttpLabels, HttpSide,
+    NoTlsReason, OVERFLOW, Peer, ResponseEnd, TcpErrorLabels, Tls, TransportEnd, TransportLabels,
 };
 
 /// Something whose labels identify a label set. The text is the identity: equal text, equal set.
@@ -227,6 +228,21 @@ impl Render for HttpErrorLabels<'_> {
     }
 }
 
+/// `direction`, `peer` of `http2_active_*`.
+impl Render for Http2Labels {
+    fn render(&self, out: &mut String) {
+        label(out, "direction", self.0.name());
+        label(out, "peer", self.1.name());
+    }
+}
+
+impl Render for GrpcLabels<'_> {
+    fn render(&self, out: &mut String) {
+        label(out, "direction", self.direction.name());
+        label(out, "authority", self.authority);
+    }
+}
+
 /// `direction`, `reason` of `weir_http_unparsed_total`.
 pub(super) struct Unparsed(pub(super) Direction, pub(super) &'static str);
 
@@ -275,6 +291,13 @@ pub(super) fn response_suffix(end: &ResponseEnd<'_>) -> String {
     label(&mut out, "classification", end.classification.name());
     label(&mut out, "grpc_status_code", end.grpc_status);
     label(&mut out, "error", end.error);
+    out
+}
+
+/// What `grpc_messages_total` adds to direction and authority.
+pub(super) fn kind_suffix(kind: &str) -> String {
+    let mut out = String::new();
+    label(&mut out, "kind", kind);
     out
 }
 

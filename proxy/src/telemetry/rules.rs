@@ -9,7 +9,7 @@ use weir_crds::metrics_policy::{MetricsPolicy, Vocabulary};
 use super::bounds::{Bounds, PAGE};
 use super::budget::Claim;
 use super::family::{Family, Kind, Value};
-use super::labels::{ANY_PORT, HttpLabels, Stand, TransportLabels};
+use super::labels::{ANY_PORT, GrpcLabels, HttpLabels, Stand, TransportLabels};
 
 /// Labels that a policy may leave out: all but `le`.
 const LABELS: [&str; 28] = [
@@ -65,6 +65,7 @@ pub(super) struct Rules {
     groupings: HashMap<Kind, Vec<Grouping>>,
     http: Blanks,
     transport: Blanks,
+    grpc: Blanks,
     stand: Stand,
     known: Arc<HashSet<Box<str>>>,
 }
@@ -130,6 +131,7 @@ impl Rules {
             families,
             http: Blanks::of(groupings.get(&Kind::Http)),
             transport: Blanks::of(groupings.get(&Kind::Transport)),
+            grpc: Blanks::of(groupings.get(&Kind::Grpc)),
             stand: Stand::default(),
             groupings,
             known,
@@ -201,6 +203,14 @@ impl Rules {
         }
         if self.http.name {
             labels.tls = self.stand.for_tls(labels.tls);
+        }
+        labels
+    }
+
+    /// As [`project_http`](Self::project_http).
+    pub(super) fn project_grpc<'a>(&'a self, mut labels: GrpcLabels<'a>) -> GrpcLabels<'a> {
+        if self.grpc.authority {
+            labels.authority = "";
         }
         labels
     }

@@ -204,7 +204,7 @@ async fn an_upgraded_connection_is_a_tunnel() {
 }
 
 #[tokio::test]
-async fn http2_passes_as_it_is_and_is_counted_as_tcp() {
+async fn http2_that_goes_on_as_something_else_passes_as_it_is() {
     let chain = Chain::to(application(echo).await);
     let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
     sent.extend(pattern(100_000));

@@ -6,4 +6,5 @@ mod broken;
 mod bytes;
 mod counts;
 mod ends;
+mod http2;
 mod proxy;

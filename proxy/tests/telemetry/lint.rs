@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use weir_proxy::telemetry::{
-    self, Classification, Config, Direction, HttpErrorLabels, Peer, ResponseEnd, Selection,
-    TcpErrorLabels,
+    self, Classification, Config, Direction, GrpcLabels, HttpErrorLabels, Peer, ResponseEnd,
+    Selection, TcpErrorLabels,
 };
 
 use crate::scrape::{Groups, text};
@@ -49,6 +49,13 @@ fn everything_counted() -> String {
             error: "connect",
         });
         recorder.unparsed(direction, "head too large");
+        let authority = "web";
+        let labels = GrpcLabels {
+            direction,
+            authority,
+            target_port: 80,
+        };
+        recorder.grpc(&labels).sent(1);
     }
     text(&telemetry, &Selection::default());
     text(&telemetry, &Selection::default())

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weir_proxy::telemetry::{
-    self, Classification, Config, Direction, Dst, HttpErrorLabels, HttpLabels, HttpSide,
-    NoTlsReason, Peer, ResponseEnd, Selection, TcpErrorLabels, Tls, TransportEnd, TransportLabels,
+    self, Classification, Config, Direction, Dst, GrpcLabels, HttpErrorLabels, HttpLabels,
+    HttpSide, NoTlsReason, Peer, ResponseEnd, Selection, TcpErrorLabels, Tls, TransportEnd,
+    TransportLabels,
 };
 
 use crate::scrape::{Groups, scrape, text, traffic};
@@ -69,6 +70,43 @@ authz_name=\"all-unauthenticated\",classification=\"failure\",grpc_status_code=\
         text(&telemetry, &traffic("^(request|response)_total$")),
         expected
     );
+}
+
+#[test]
+fn http2_families() {
+    let (telemetry, recorder) = one_worker();
+    let accepted = recorder.http2(Direction::Outbound, Peer::Src);
+    for _ in 0..2 {
+        accepted.connection_opened();
+        accepted.stream_opened();
+    }
+    accepted.stream_closed();
+    let grpc = recorder.grpc(&GrpcLabels {
+        direction: Direction::Outbound,
+        authority: "web:50051",
+        target_port: 50_051,
+    });
+    grpc.sent(2);
+    grpc.sent(1);
+    let expected = "\
+# HELP http2_active_connections HTTP/2 connections open now.
+# TYPE http2_active_connections gauge
+http2_active_connections{direction=\"inbound\",peer=\"src\"} 0
+http2_active_connections{direction=\"inbound\",peer=\"dst\"} 0
+http2_active_connections{direction=\"outbound\",peer=\"src\"} 2
+http2_active_connections{direction=\"outbound\",peer=\"dst\"} 0
+# HELP http2_active_streams HTTP/2 streams open now.
+# TYPE http2_active_streams gauge
+http2_active_streams{direction=\"inbound\",peer=\"src\"} 0
+http2_active_streams{direction=\"inbound\",peer=\"dst\"} 0
+http2_active_streams{direction=\"outbound\",peer=\"src\"} 1
+http2_active_streams{direction=\"outbound\",peer=\"dst\"} 0
+# HELP grpc_messages_total gRPC messages that have passed, those of open streams included.
+# TYPE grpc_messages_total counter
+grpc_messages_total{direction=\"outbound\",authority=\"web:50051\",kind=\"sent\"} 3
+grpc_messages_total{direction=\"outbound\",authority=\"web:50051\",kind=\"received\"} 0
+";
+    assert_eq!(text(&telemetry, &traffic("^(http2|grpc)_")), expected);
 }
 
 #[test]

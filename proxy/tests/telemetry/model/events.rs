@@ -283,6 +283,8 @@ impl Proxy {
             "tcp_connection_duration_ms",
             "weir_http_detect_timeout_total",
             "outbound_http_errors_total",
+            // Of the label sets of HTTP/2; its streams are in the same ones.
+            "http2_active_connections",
         ];
         let permanent = permanent.map(|family| sum(&got, "weir_series", &format!("\"{family}\"")));
         self.telemetry.label_sets() - permanent.iter().sum::<f64>() as usize

@@ -1,8 +1,8 @@
 //! The account of one request: opened when its head is parsed, closed when its
 //! response has ended, however that was.
 //!
-//! `session` drives it. It must not know bytes or sockets. Dropping an exchange that
-//! was not ended closes its account as canceled, so that no request is lost.
+//! The sessions of both protocols drive it. It must not know bytes or sockets. Dropping an
+//! exchange that was not ended closes its account as canceled, so that no request is lost.
 
 use std::time::Instant;
 
@@ -31,6 +31,9 @@ pub enum End {
     Canceled,
     /// The server went away first.
     Reset,
+    /// The server broke the response off and said why: the `error` label once there was a head.
+    /// Before one it is a [`Reset`](Self::Reset).
+    Broken(&'static str),
     /// The proxy answered in the server's place, with this status and `error` label.
     Replied(u16, &'static str),
     /// The server's bytes could not be followed; they were passed on.
@@ -89,20 +92,22 @@ impl Exchange {
         match end {
             End::Complete | End::Unfollowed => {}
             End::Canceled => error = "canceled",
-            End::Reset => error = "reset",
+            End::Broken(label) if had_head => error = label,
+            End::Reset | End::Broken(_) => error = "reset",
             End::Replied(status, label) => {
                 error = label;
                 self.status = Some(status);
             }
         }
-        if end == End::Reset && !had_head {
+        let is_broken = matches!(end, End::Reset | End::Broken(_));
+        if is_broken && !had_head {
             self.status = Some(502);
         }
         if self.status.is_some() {
             self.first_data(now);
         }
         let classification = match end {
-            End::Reset => Classification::Failure,
+            _ if is_broken => Classification::Failure,
             End::Canceled if !had_head => Classification::Failure,
             End::Unfollowed if !had_head => Classification::Success,
             _ => classify(self.status, self.grpc_status),
@@ -124,6 +129,17 @@ impl Drop for Exchange {
             self.close(Instant::now(), End::Canceled);
         }
     }
+}
+
+/// What a `grpc-status` that is no number counts as.
+pub const UNKNOWN: u16 = 2;
+
+/// The code that a `grpc-status` says; what is not a number counts as [`UNKNOWN`].
+pub fn grpc_code(value: &[u8]) -> u16 {
+    std::str::from_utf8(value)
+        .ok()
+        .and_then(|v| v.trim().parse().ok())
+        .unwrap_or(UNKNOWN)
 }
 
 /// The page's rule: `grpc-status` decides where there is one, else the HTTP status does.

@@ -1,0 +1,160 @@
+//! The session of a connection pair, whichever protocol it speaks: what `forward::relay` shows
+//! bytes to, and asks how many may go on.
+//!
+//! Made by `connection` from what detection found. It only tells the protocols apart.
+
+use std::borrow::Cow;
+use std::time::Instant;
+
+use crate::exchange::End;
+use crate::http1::reply::Reply;
+use crate::record::HttpLedger;
+use crate::{http1, http2};
+
+/// The state machine of one connection pair.
+pub enum Session {
+    Http1(Box<http1::session::Session>),
+    Http2(Box<http2::session::Session>),
+}
+
+/// An answer in the server's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub bytes: Cow<'static, [u8]>,
+    /// How many requests it answers.
+    pub requests: usize,
+}
+
+impl Session {
+    pub fn http1(ledger: HttpLedger) -> Self {
+        Self::Http1(Box::new(http1::session::Session::new(ledger)))
+    }
+
+    pub fn http2(ledger: HttpLedger) -> Self {
+        Self::Http2(Box::new(http2::session::Session::new(ledger)))
+    }
+
+    /// The server's side is connected.
+    pub fn dialed(&mut self) {
+        match self {
+            Self::Http1(_) => {}
+            Self::Http2(session) => session.dialed(),
+        }
+    }
+
+    /// Shows the client's bytes that have not been approved yet; answers how many may go.
+    pub fn request_bytes(&mut self, bytes: &[u8], now: Instant) -> usize {
+        match self {
+            Self::Http1(session) => session.request_bytes(bytes, now),
+            Self::Http2(session) => session.request_bytes(bytes, now),
+        }
+    }
+
+    /// Shows the server's bytes that have not been approved yet; answers how many may go.
+    pub fn response_bytes(&mut self, bytes: &[u8], now: Instant) -> usize {
+        match self {
+            Self::Http1(session) => session.response_bytes(bytes, now),
+            Self::Http2(session) => session.response_bytes(bytes, now),
+        }
+    }
+
+    /// Whether requests that were held back may go on since the last call.
+    pub fn take_resumed(&mut self) -> bool {
+        match self {
+            Self::Http1(session) => session.take_resumed(),
+            Self::Http2(_) => false,
+        }
+    }
+
+    /// Whether the client has been refused: nothing of it is read any more.
+    pub fn is_refused(&self) -> bool {
+        match self {
+            Self::Http1(session) => session.is_refused(),
+            Self::Http2(_) => false,
+        }
+    }
+
+    /// Whether the server, too, is to learn that no more requests come.
+    pub fn is_cut(&self) -> bool {
+        match self {
+            Self::Http1(session) => session.is_cut(),
+            Self::Http2(_) => false,
+        }
+    }
+
+    /// The proxy's own answer, once every request before the refused one is answered.
+    pub fn refusal(&self) -> Option<Reply> {
+        match self {
+            Self::Http1(session) => session.refusal(),
+            Self::Http2(_) => None,
+        }
+    }
+
+    /// This reply, in the session's protocol.
+    pub fn answer(&self, reply: Reply) -> Answer {
+        let (bytes, requests) = match self {
+            Self::Http1(_) => (Cow::Borrowed(reply.bytes()), 1),
+            Self::Http2(session) => {
+                let (bytes, requests) = session.answer(reply.status(), reply.error_type());
+                (Cow::Owned(bytes), requests)
+            }
+        };
+        Answer { bytes, requests }
+    }
+
+    /// The server has closed its side.
+    pub fn server_eof(&mut self, now: Instant) {
+        match self {
+            Self::Http1(session) => session.server_eof(now),
+            Self::Http2(_) => {}
+        }
+    }
+
+    /// The client has closed its side.
+    pub fn client_eof(&mut self) {
+        match self {
+            Self::Http1(session) => session.client_eof(),
+            Self::Http2(_) => {}
+        }
+    }
+
+    /// Whether the first answer of this connection never came: the client can be told.
+    pub fn owes_first_answer(&self) -> bool {
+        match self {
+            Self::Http1(session) => session.owes_first_answer(),
+            Self::Http2(session) => session.owes_first_answer(),
+        }
+    }
+
+    /// Whether the connection has become a tunnel.
+    pub fn is_tunnel(&self) -> bool {
+        match self {
+            Self::Http1(session) => session.is_tunnel(),
+            Self::Http2(_) => false,
+        }
+    }
+
+    /// Whether a request is under way.
+    pub fn is_busy(&self) -> bool {
+        match self {
+            Self::Http1(session) => session.is_busy(),
+            Self::Http2(session) => session.is_busy(),
+        }
+    }
+
+    /// Whether the connection no longer carries HTTP that is followed.
+    pub fn is_opaque(&self) -> bool {
+        match self {
+            Self::Http1(session) => session.is_opaque(),
+            Self::Http2(session) => session.is_opaque(),
+        }
+    }
+
+    /// Closes every open account: the connection has ended in this way.
+    pub fn finish(self, now: Instant, end: End) {
+        match self {
+            Self::Http1(session) => session.finish(now, end),
+            Self::Http2(session) => session.finish(now, end),
+        }
+    }
+}

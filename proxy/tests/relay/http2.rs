@@ -1,0 +1,10 @@
+//! HTTP/2 through the relay: real peers at both ends, frames written by hand where it is about
+//! single bytes.
+
+#[path = "../http2/wire.rs"]
+mod wire;
+
+mod calls;
+mod ends;
+mod frames;
+mod peer;
