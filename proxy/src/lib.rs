@@ -18,6 +18,8 @@ pub mod forward;
 pub mod heartbeat;
 pub mod http1;
 pub mod init;
+pub mod log;
 pub mod record;
+pub mod shutdown;
 pub mod telemetry;
 pub mod worker;

@@ -28,6 +28,7 @@ pub(super) fn compose(config: config::Config) -> (app::Config, Sources) {
         telemetry: config.telemetry,
         beats: in_pod,
         drain: config.drain,
+        levels: None,
     };
     (composed, config.sources)
 }

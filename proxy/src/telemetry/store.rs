@@ -16,7 +16,7 @@ use super::set::Set;
 mod snapshot;
 mod sweep;
 
-pub(super) use snapshot::Exposition;
+pub(super) use snapshot::{Exposition, Shown};
 
 /// How many label sets are looked at in one hold of the lock: some tens of microseconds.
 const CHUNK: usize = 512;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weir_proxy::telemetry::{
-    self, Classification, Config, Direction, Dst, HttpErrorLabels, HttpLabels, HttpSide,
+    self, Classification, Config, Direction, Dst, Format, HttpErrorLabels, HttpLabels, HttpSide,
     NoTlsReason, Peer, ResponseEnd, Selection, TcpErrorLabels, Tls, TransportEnd, TransportLabels,
 };
 
@@ -125,6 +125,63 @@ tcp_close_total{{{labels},classification=\"failure\",errno=\"ECONNRESET\"}} 1
         [durations[sum], durations[five], durations[ten]],
         [7.0, 0.0, 1.0]
     );
+}
+
+#[test]
+fn open_metrics_names_families_by_their_type_and_ends() {
+    let (telemetry, recorder) = one_worker();
+    let tls = Tls::NoIdentity(NoTlsReason::Loopback);
+    let series = recorder.transport(&TransportLabels {
+        target_port: 80,
+        tls: &tls,
+        end: TransportEnd::InboundDst,
+    });
+    series.opened();
+    series.read(3);
+    series.closed(SUCCESS, "", Duration::from_micros(1_500));
+    let selection = Selection {
+        format: Format::OpenMetrics,
+        ..traffic("^tcp_(open|read)|duration_ms$|build_info$")
+    };
+    let printed = text(&telemetry, &selection);
+    let labels = "direction=\"inbound\",peer=\"dst\",tls=\"no_identity\",no_tls_reason=\"loopback\",target_port=\"80\"";
+    let expected = format!(
+        "\
+# TYPE tcp_open counter
+# HELP tcp_open Connections opened.
+tcp_open_total{{{labels}}} 1
+# TYPE tcp_open_connections gauge
+# HELP tcp_open_connections Connections open now.
+tcp_open_connections{{{labels}}} 0
+# TYPE tcp_read_bytes counter
+# UNIT tcp_read_bytes bytes
+# HELP tcp_read_bytes Bytes of application data read from the peer.
+tcp_read_bytes_total{{{labels}}} 3
+# TYPE tcp_connection_duration_ms histogram
+# UNIT tcp_connection_duration_ms ms
+"
+    );
+    assert!(printed.starts_with(&expected), "{printed}");
+    let labels =
+        "direction=\"inbound\",peer=\"dst\",tls=\"no_identity\",classification=\"success\"";
+    for line in [
+        format!("tcp_connection_duration_ms_bucket{{{labels},le=\"1.0\"}} 0\n"),
+        format!("tcp_connection_duration_ms_bucket{{{labels},le=\"2.0\"}} 1\n"),
+        format!("tcp_connection_duration_ms_bucket{{{labels},le=\"50000.0\"}} 1\n"),
+        format!("tcp_connection_duration_ms_bucket{{{labels},le=\"+Inf\"}} 1\n"),
+        format!("tcp_connection_duration_ms_sum{{{labels}}} 1.5\n"),
+        format!("tcp_connection_duration_ms_count{{{labels}}} 1\n"),
+        "# TYPE proxy_build info\n".to_owned(),
+        "\nproxy_build_info{version=\"".to_owned(),
+    ] {
+        assert!(printed.contains(&line), "{line} in {printed}");
+    }
+    assert!(printed.ends_with("} 1\n# EOF\n"), "{printed}");
+    let nothing = Selection {
+        format: Format::OpenMetrics,
+        ..traffic("^nothing$")
+    };
+    assert_eq!(text(&telemetry, &nothing), "# EOF\n");
 }
 
 #[test]
@@ -350,7 +407,10 @@ fn build_and_process_are_told() {
         !first.contains_key("weir_scrape_duration_seconds"),
         "there was none yet"
     );
+    assert!(!first.contains_key("weir_scrape_worker_delay_seconds"));
     let second = scrape(&telemetry, &Selection::default());
-    assert!(second["weir_scrape_duration_seconds"] > 0.0);
+    let took = second["weir_scrape_duration_seconds"];
+    let held = second["weir_scrape_worker_delay_seconds"];
+    assert!(took > held && held > 0.0, "{took} {held}");
     assert!(second["process_cpu_seconds_total"] >= first["process_cpu_seconds_total"]);
 }

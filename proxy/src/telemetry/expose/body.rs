@@ -1,59 +1,43 @@
-//! Lines of the text format, gathered in a buffer that is sent when it is full. Knows the selection: a family that is
-//! filtered out is never begun, one without lines prints no head.
+//! Lines of either format, gathered in a buffer that is sent when it is full. Knows the selection: a family that is
+//! filtered out is never begun, one without lines prints no head. It reads no cell and holds no lock.
 
 use std::fmt::Display;
 use std::io::{self, Write};
 
-use crate::telemetry::Selection;
+use super::metadata::Metadata;
 use crate::telemetry::cells::{BUCKETS, Reading};
+use crate::telemetry::{Format, Selection};
 
-/// The buffer is sent when it holds so many bytes.
-const FULL: usize = 64 * 1024;
+/// The buffer is sent when it holds so many bytes. This is also about what is formatted in one hold of the lock of a
+/// label set: some ten microseconds.
+const FULL: usize = 16 * 1024;
 
-/// The end of a bucket's labels; the bounds of `BOUNDS_MS`.
-const LE: [&str; BUCKETS] = [
-    "le=\"1\"} ",
-    "le=\"2\"} ",
-    "le=\"3\"} ",
-    "le=\"4\"} ",
-    "le=\"5\"} ",
-    "le=\"10\"} ",
-    "le=\"20\"} ",
-    "le=\"30\"} ",
-    "le=\"40\"} ",
-    "le=\"50\"} ",
-    "le=\"100\"} ",
-    "le=\"200\"} ",
-    "le=\"300\"} ",
-    "le=\"400\"} ",
-    "le=\"500\"} ",
-    "le=\"1000\"} ",
-    "le=\"2000\"} ",
-    "le=\"3000\"} ",
-    "le=\"4000\"} ",
-    "le=\"5000\"} ",
-    "le=\"10000\"} ",
-    "le=\"20000\"} ",
-    "le=\"30000\"} ",
-    "le=\"40000\"} ",
-    "le=\"50000\"} ",
-    "le=\"+Inf\"} ",
-];
+/// The ends of the labels of a bucket, in the order of the buckets: integers in the text format, as Linkerd prints
+/// them, and with a decimal in OpenMetrics.
+struct Bounds([&'static str; BUCKETS]);
+
+macro_rules! bounds {
+    ($($ms:literal)* ; $decimals:literal) => {
+        Bounds([$(concat!("le=\"", $ms, $decimals, "\"} ")),*, "le=\"+Inf\"} "])
+    };
+    ($decimals:literal) => {
+        bounds!(1 2 3 4 5 10 20 30 40 50 100 200 300 400 500 1000 2000 3000 4000 5000 10000 20000 30000 40000 50000
+            ; $decimals)
+    };
+}
+
+static IN_TEXT: Bounds = bounds!("");
+static IN_OPEN_METRICS: Bounds = bounds!(".0");
 
 /// A body being written.
 pub(super) struct Body<'a> {
     selection: &'a Selection,
     out: &'a mut dyn Write,
     buffer: Vec<u8>,
-    family: Head,
-}
-
-/// The family being written; its head is printed before its first line.
-struct Head {
-    name: &'static str,
-    word: &'static str,
-    help: &'static str,
-    printed: bool,
+    family: Metadata,
+    /// Whether the family's metadata is written, which comes before its first line.
+    told: bool,
+    bounds: &'static Bounds,
 }
 
 impl<'a> Body<'a> {
@@ -61,12 +45,16 @@ impl<'a> Body<'a> {
         Self {
             selection,
             out,
-            buffer: Vec::with_capacity(FULL + FULL / 4),
-            family: Head {
+            buffer: Vec::with_capacity(FULL * 2),
+            family: Metadata {
                 name: "",
                 word: "",
                 help: "",
-                printed: false,
+            },
+            told: false,
+            bounds: match selection.format {
+                Format::Text => &IN_TEXT,
+                Format::OpenMetrics => &IN_OPEN_METRICS,
             },
         }
     }
@@ -78,12 +66,8 @@ impl<'a> Body<'a> {
         word: &'static str,
         help: &'static str,
     ) -> bool {
-        self.family = Head {
-            name,
-            word,
-            help,
-            printed: false,
-        };
+        self.family = Metadata { name, word, help };
+        self.told = false;
         let mut filters = self.selection.filters.iter();
         filters.all(|filter| filter.is_match(name))
     }
@@ -121,40 +105,33 @@ impl<'a> Body<'a> {
         }
     }
 
+    /// Whether the buffer is to be sent before anything else is added.
+    pub(super) fn is_full(&self) -> bool {
+        self.buffer.len() >= FULL
+    }
+
     /// Sends the buffer if it is full.
     pub(super) fn flush_full(&mut self) -> io::Result<()> {
-        if self.buffer.len() >= FULL {
+        if self.is_full() {
             self.out.write_all(&self.buffer)?;
             self.buffer.clear();
         }
         Ok(())
     }
 
-    /// Sends the rest.
-    pub(super) fn finish(self) -> io::Result<()> {
+    /// Sends the rest, and the end where the format has one.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        if self.selection.format == Format::OpenMetrics {
+            self.push("# EOF\n");
+        }
         self.out.write_all(&self.buffer)?;
         self.out.flush()
     }
 
     fn head(&mut self) {
-        if !self.family.printed {
-            self.family.printed = true;
-            let Head {
-                name, word, help, ..
-            } = self.family;
-            for part in [
-                "# HELP ",
-                name,
-                " ",
-                help,
-                "\n# TYPE ",
-                name,
-                " ",
-                word,
-                "\n",
-            ] {
-                self.push(part);
-            }
+        if !self.told {
+            self.told = true;
+            self.family.write(self.selection.format, &mut self.buffer);
         }
     }
 
@@ -195,7 +172,7 @@ impl<'a> Body<'a> {
         }
         let common = start..self.buffer.len();
         let mut total = 0;
-        for (at, (le, n)) in LE.iter().zip(buckets).enumerate() {
+        for (at, (le, n)) in self.bounds.0.iter().zip(buckets).enumerate() {
             if at > 0 {
                 self.buffer.extend_from_within(common.clone());
             }
@@ -229,8 +206,12 @@ mod tests {
 
     #[test]
     fn bounds_are_printed_as_they_are_compared() {
-        for (ms, le) in BOUNDS_MS.iter().zip(LE) {
-            assert_eq!(le, format!("le=\"{ms}\"}} "));
+        let bounds = BOUNDS_MS
+            .iter()
+            .zip(IN_TEXT.0.iter().zip(IN_OPEN_METRICS.0));
+        for (ms, (text, open_metrics)) in bounds {
+            assert_eq!(*text, format!("le=\"{ms}\"}} "));
+            assert_eq!(open_metrics, format!("le=\"{ms}.0\"}} "));
         }
     }
 
