@@ -13,8 +13,8 @@ const PAGE: &str = include_str!("page/page.html");
 /// The digests are those of the page's one `style` and one `script` element; a test prints what they have to be.
 static POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; connect-src 'self'; img-src data:; \
-     style-src 'sha256-mXXsxOAK7jjROfkOgsMMRyKYdT1xmdgj3x6Hq8X1PGQ='; \
-     script-src 'sha256-ARGMuW4e1gfC3dgjN1rM8oat8Sf83//EKLLDbUWcR+k='; \
+     style-src 'sha256-XhJenAnj4rCCGDZVMi/PHDtwL6JMf7DhYMeQXGQV+Rs='; \
+     script-src 'sha256-yga+1Hg4Rb+W1J9fI84oAhaO9pW2tKQMvVwHehgt0yQ='; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 

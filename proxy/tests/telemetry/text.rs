@@ -321,14 +321,17 @@ fn label_values_are_escaped_and_names_made_valid() {
     let tls = Tls::NoIdentity(NoTlsReason::PortSkipped);
     let dst = Dst::new([("k8s.io/x", "\u{e9}")]);
     let labels = HttpLabels {
-        authority: "a\"b\\c\nd",
+        authority: "a\"b\\c\nd\0",
         target_port: 1,
         tls: &tls,
         side: HttpSide::Outbound { dst: &dst },
     };
     recorder.http(&labels).request();
     let printed = text(&telemetry, &traffic("^request_total$"));
-    assert!(printed.contains(r#"authority="a\"b\\c\nd","#), "{printed}");
+    assert!(
+        printed.contains("authority=\"a\\\"b\\\\c\\nd\u{fffd}\","),
+        "{printed}"
+    );
     assert!(
         printed.ends_with("dst_k8s_io_x=\"\u{e9}\"} 1\n"),
         "{printed}"
