@@ -1,5 +1,6 @@
 //! The binary: `weir-proxy run` is the proxy, `weir-proxy init` prepares a pod for it, `weir-proxy shutdown` ends it.
 
+use std::fmt::Display;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
@@ -24,18 +25,12 @@ fn main() -> ExitCode {
         Ok((Cli::Run(args), matches)) => run(*args, matches.subcommand_matches("run")),
         Ok((Cli::Init(args), _)) => {
             log::start("info");
-            match init::run(&args) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => fail(&error, if error.is_config() { EXIT_USAGE } else { 1 }),
-            }
+            end(
+                init::run(&args),
+                |e| if e.is_config() { EXIT_USAGE } else { 1 },
+            )
         }
-        Ok((Cli::Shutdown(args), _)) => match shutdown::run(&args) {
-            Ok(answer) => {
-                println!("{answer}");
-                ExitCode::SUCCESS
-            }
-            Err(error) => fail(&error, 1),
-        },
+        Ok((Cli::Shutdown(args), _)) => end(shutdown::run(&args), |_| 1),
         // Help and version are errors of clap's too, but not the user's.
         Err(error) => {
             let status = if error.use_stderr() { EXIT_USAGE } else { 0 };
@@ -49,16 +44,17 @@ fn run(mut args: RunArgs, matches: Option<&ArgMatches>) -> ExitCode {
     args.note_flags(matches);
     let config = match config::load(args, |name| std::env::var(name).ok()) {
         Ok(config) => config,
-        Err(problems) => return fail(&problems, EXIT_USAGE),
+        Err(problems) => return end(Err(problems), |_| EXIT_USAGE),
     };
     let levels = log::start(&config.log);
-    match app::run(config, levels) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&format!("{error:#}"), 1),
-    }
+    end(app::run(config, levels), |_| 1)
 }
 
-fn fail(error: &dyn std::fmt::Display, status: u8) -> ExitCode {
-    eprintln!("weir-proxy: {error}");
-    ExitCode::from(status)
+/// Says what went wrong, if anything did; `status` is what the process then ends with.
+fn end<E: Display>(result: Result<(), E>, status: impl Fn(&E) -> u8) -> ExitCode {
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("weir-proxy: {error:#}");
+    ExitCode::from(status(&error))
 }

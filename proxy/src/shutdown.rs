@@ -36,11 +36,16 @@ pub enum ShutdownError {
     Refused { addr: SocketAddr, answer: String },
 }
 
-/// Asks, and gives what was answered.
+/// Asks, and prints what was answered.
 ///
 /// # Errors
 /// When nobody answers, or something else than 200.
-pub fn run(args: &Args) -> Result<String, ShutdownError> {
+pub fn run(args: &Args) -> Result<(), ShutdownError> {
+    println!("{}", request(args)?);
+    Ok(())
+}
+
+fn request(args: &Args) -> Result<String, ShutdownError> {
     let addr = SocketAddr::new(reachable(args.admin_addr.ip()), args.admin_addr.port());
     let stream = TcpStream::connect_timeout(&addr, TIMEOUT)
         .map_err(|error| ShutdownError::Unreachable { addr, error })?;
@@ -96,7 +101,7 @@ mod tests {
             stream.write_all(answer.as_bytes()).unwrap();
             String::from_utf8_lossy(&request[..n]).into_owned()
         });
-        (run(&Args { admin_addr }), asked.join().unwrap())
+        (request(&Args { admin_addr }), asked.join().unwrap())
     }
 
     #[test]

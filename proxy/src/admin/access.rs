@@ -11,8 +11,8 @@ const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Denied {
     #[error(
-        "only for this pod: served to loopback addresses, not to {0}. Use kubectl port-forward, or ask from a container \
-         of the pod"
+        "only for this pod: served to loopback addresses, not to {0}. Use kubectl port-forward, or ask from a \
+         container of the pod"
     )]
     Peer(IpAddr),
     #[error(

@@ -24,8 +24,8 @@ use tracing::debug;
 const PIECE_SIZE: usize = 16 * 1024;
 const PIECES_WAITING: usize = 4;
 
-/// After so many bytes, which take some 100 microseconds (300 compressed), the writer lets others have its CPU: a worker that
-/// shares it waits no longer than that, and not for the end of a time slice.
+/// After so many bytes, which take some 10 microseconds (50 compressed), the writer lets others have its CPU: a worker
+/// that shares it waits no longer than that, and not for the end of a time slice.
 const BURST: usize = 64 * 1024;
 
 /// What can be exposed; the store of `telemetry`, in tests also something slow or endless.

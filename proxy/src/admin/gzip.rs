@@ -5,8 +5,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::io::{self, Write};
 
-/// How hard it tries, of 1 to 9. Measured on 100,000 lines (36 MB): level 1 takes 24 ms and leaves 1.0 MB, 2 takes 20 ms
-/// and leaves 0.63 MB, 3 takes 28 ms for 0.63 MB, 6 takes 108 ms for 0.59 MB.
+/// How hard it tries, of 1 to 9. Measured on 100,000 lines (36 MB): level 1 takes 24 ms and leaves 1.0 MB, 2 takes
+/// 20 ms and leaves 0.63 MB, 3 takes 28 ms for 0.63 MB, 6 takes 108 ms for 0.59 MB.
 const LEVEL: u32 = 2;
 
 /// Writes to `W` what is written to it, compressed.

@@ -1,6 +1,6 @@
-//! The page at `/`: this proxy's traffic as it goes, in one document without any other resource. It reads `/metrics` and
-//! `/ready` itself, in the browser; here it is only handed out, under a policy that lets it do nothing else. Called by
-//! `controls`.
+//! The page at `/`: this proxy's traffic as it goes, in one document without any other resource. It reads `/metrics`
+//! and `/ready` itself, in the browser; here it is only handed out, under a policy that lets it do nothing else. Called
+//! by `controls`.
 
 use super::body::Body;
 use hyper::Response;

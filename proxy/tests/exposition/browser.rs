@@ -29,8 +29,8 @@ impl Browser {
             Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         let chromium = "exec chromium --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage \
                         --no-first-run --disable-background-networking --disable-component-update \
-                        --disable-extensions --disable-sync --host-resolver-rules='MAP * ~NOTFOUND , EXCLUDE 127.0.0.1' \
-                        --remote-debugging-pipe --user-data-dir=\"$0\" about:blank 3<&0 4>&1 >/dev/null 2>&1";
+                        --disable-extensions --disable-sync \
+                        --host-resolver-rules='MAP * ~NOTFOUND , EXCLUDE 127.0.0.1' --remote-debugging-pipe --user-data-dir=\"$0\" about:blank 3<&0 4>&1 >/dev/null 2>&1";
         let mut child = Command::new("sh")
             .args(["-c", chromium])
             .arg(&profile)

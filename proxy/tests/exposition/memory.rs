@@ -1,4 +1,5 @@
-//! The memory of an exposition does not depend on its length: it is streamed, compressed or not, at the pace of its reader.
+//! The memory of an exposition does not depend on its length: it is streamed, compressed or not, at the pace of its
+//! reader.
 
 use std::io::Read;
 

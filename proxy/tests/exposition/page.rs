@@ -1,6 +1,7 @@
 //! What the page shows of a proxy's traffic, and that it shows it to everyone: small and large, light and dark, by eye
 //! and by what a screen reader is told.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -13,24 +14,27 @@ use crate::process::{Proxy, until};
 const PHONE: (u32, u32) = (360, 740);
 const SCREEN: (u32, u32) = (1280, 800);
 
-/// The text of a figure of a direction.
-fn figure(browser: &mut Browser, direction: &str, figure: &str) -> String {
-    let selector = format!("[data-direction=\"{direction}\"] [data-figure=\"{figure}\"]");
-    let text = browser.value(&format!(
-        "document.querySelector({}).textContent",
-        json!(selector)
-    ));
-    text.as_str().unwrap().to_owned()
+/// All figures of a direction, as they stand at one moment.
+fn figures(browser: &mut Browser, direction: &str) -> BTreeMap<String, String> {
+    let all = format!(
+        "Object.fromEntries([...document.querySelectorAll('[data-direction={direction}] [data-figure]')]
+            .map((figure) => [figure.dataset.figure, figure.textContent]))"
+    );
+    serde_json::from_value(browser.value(&all)).unwrap()
 }
 
+/// A figure in its base unit: requests, milliseconds or bytes.
 fn number(text: &str) -> f64 {
-    let digits: String = text
-        .chars()
-        .filter(|c| c.is_ascii_digit() || *c == '.')
-        .collect();
-    digits
+    let (digits, unit) = text.split_once(' ').unwrap_or((text, ""));
+    let number: f64 = digits
+        .replace(',', "")
         .parse()
-        .unwrap_or_else(|_| panic!("{text:?} begins with no number"))
+        .unwrap_or_else(|_| panic!("{text:?} begins with no number"));
+    match unit {
+        "s" | "kB/s" => number * 1e3,
+        "MB/s" => number * 1e6,
+        _ => number,
+    }
 }
 
 fn state(browser: &mut Browser) -> String {
@@ -115,15 +119,17 @@ fn it_shows_the_traffic_as_it_goes() {
             about.as_str().is_some_and(|text| text.contains("The last"))
         });
         assert_eq!(state(&mut browser), "Ready");
-        let of = |browser: &mut Browser, name| figure(browser, "inbound", name);
-        assert!(number(&of(&mut browser, "rate")) > 1.0);
-        assert_eq!(of(&mut browser, "success"), "100 %");
-        let [p50, p95, p99] = ["p50", "p95", "p99"].map(|q| number(&of(&mut browser, q)));
-        assert!(p50 > 0.0 && p50 <= p95 && p95 <= p99, "{p50} {p95} {p99}");
-        assert!(number(&of(&mut browser, "in")) > 1.0);
-        assert!(number(&of(&mut browser, "out")) > 1.0);
-        assert_eq!(figure(&mut browser, "outbound", "rate"), "0");
-        assert_eq!(figure(&mut browser, "outbound", "success"), "–");
+        let inbound = figures(&mut browser, "inbound");
+        let of = |name: &str| number(&inbound[name]);
+        assert!(
+            of("rate") > 1.0 && of("in") > 1.0 && of("out") > 1.0,
+            "{inbound:?}"
+        );
+        assert_eq!(inbound["success"], "100 %");
+        let ordered = 0.0 < of("p50") && of("p50") <= of("p95") && of("p95") <= of("p99");
+        assert!(ordered, "{inbound:?}");
+        let outbound = figures(&mut browser, "outbound");
+        assert_eq!((&*outbound["rate"], &*outbound["success"]), ("0", "–"));
         let rows =
             browser.value("[...document.querySelectorAll('tbody th')].map((th) => th.textContent)");
         let rows: Vec<String> = serde_json::from_value(rows).unwrap();

@@ -20,10 +20,24 @@ impl Proxy {
     pub(crate) fn start(envoy: &str) -> Self {
         let [admin, metrics, inbound] = [(); 3].map(|()| free());
         let documents = format!(
-            "type: Mesh\nname: default\nmetrics:\n  enabledBackend: p\n  backends:\n  - name: p\n    type: prometheus\n    \
-             conf: {{port: {}, path: /mesh, envoy: {{{envoy}}}}}\n---\ntype: Dataplane\nmesh: default\nname: web\n\
-             networking:\n  address: 127.0.0.1\n  inbound:\n  - {{port: {}, servicePort: {}, tags: {{kuma.io/service: \
-             web}}}}\n",
+            "\
+type: Mesh
+name: default
+metrics:
+  enabledBackend: p
+  backends:
+  - name: p
+    type: prometheus
+    conf: {{port: {}, path: /mesh, envoy: {{{envoy}}}}}
+---
+type: Dataplane
+mesh: default
+name: web
+networking:
+  address: 127.0.0.1
+  inbound:
+  - {{port: {}, servicePort: {}, tags: {{kuma.io/service: web}}}}
+",
             metrics.port(),
             inbound.port(),
             application().port()
