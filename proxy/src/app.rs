@@ -19,13 +19,14 @@ use weir_crds::settings::Settings;
 use crate::accept::{Aim, Handoff, Plan};
 use crate::activity::Gauge;
 use crate::heartbeat::{self, Heart, Pulse};
+use crate::log::Levels;
 use crate::telemetry::{self, Seat, Telemetry};
 use crate::{admin, drain, worker};
 
 mod compose;
 mod run;
 
-pub use run::{log, run};
+pub use run::run;
 
 /// Connections that may wait for the metrics endpoint to take them.
 pub const HANDOFFS: usize = 64;
@@ -51,6 +52,8 @@ pub struct Config {
     /// Whether the redirection depends on a heartbeat.
     pub beats: bool,
     pub drain: drain::Config,
+    /// What `/log-level` reads and sets. Default nothing.
+    pub levels: Option<Levels>,
 }
 
 /// Why a proxy could not start, or not go on.
@@ -138,7 +141,7 @@ impl App {
         &self.bound
     }
 
-    /// Serves until `terminate`, then drains; a second `terminate` ends it at once.
+    /// Serves until `terminate` or `/shutdown`, then drains; a second `terminate` ends it at once.
     ///
     /// # Errors
     /// When a worker could not run: its traffic would wait for ever, so everything ends.
@@ -171,12 +174,15 @@ impl App {
             .map(|(plans, ((seat, pulse), gauge))| template.start(plans, seat, pulse, gauge))
             .collect();
         let (draining, is_draining) = watch::channel(false);
+        let drain = CancellationToken::new();
         let deps = admin::Deps {
             exposition: Arc::new(telemetry.clone()),
             settings,
             handoffs,
             bound: started(config.beats, state, &tasks),
             draining: is_draining.clone(),
+            drain: drain.clone(),
+            levels: config.levels,
         };
         tasks.spawn(admin::serve(admin, deps, stop.child_token()));
         tasks.spawn(sweep(telemetry, stop.child_token()));
@@ -185,6 +191,7 @@ impl App {
         }
         tokio::select! {
             _ = terminate.recv() => {}
+            () = drain.cancelled() => {}
             () = template.ended.cancelled() => {}
         }
         draining.send_replace(true);

@@ -119,19 +119,23 @@ pub struct Selection {
     pub format: Format,
 }
 
-/// A format that telemetry can be read in.
+/// A format that telemetry can be read in. Samples, and so what a filter sees, are the same in each but for the
+/// bounds of buckets; what is said about a family is not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// The Prometheus text format 0.0.4.
     #[default]
     Text,
+    /// OpenMetrics 1.0, with `# EOF` at its end.
+    OpenMetrics,
 }
 
 impl Format {
-    /// The value of `Content-Type`.
+    /// The media type with its parameters, the value of `Content-Type`.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         }
     }
 }

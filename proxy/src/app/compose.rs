@@ -35,6 +35,7 @@ pub(super) fn compose(config: config::Config) -> (app::Config, Sources) {
             .unwrap_or_default(),
         beats: in_pod,
         drain: config.drain,
+        levels: None,
     };
     (composed, config.sources)
 }

@@ -3,7 +3,7 @@
 
 use super::args::RunArgs;
 use super::{MOST_WORKERS, Problem, Redirected, cgroup, duration, size};
-use crate::{accept, admin, drain, telemetry, worker};
+use crate::{accept, admin, drain, log, telemetry, worker};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -193,8 +193,8 @@ impl Values {
     pub(super) fn log(&mut self, text: Option<&str>) -> String {
         let text = text.map(str::trim).filter(|text| !text.is_empty());
         let text = text.unwrap_or("info");
-        if let Err(error) = text.parse::<tracing_subscriber::EnvFilter>() {
-            self.wrong("--log-level", format!("{error} in {text:?}"));
+        if let Err(error) = log::filter(text) {
+            self.wrong("--log-level", error.to_string());
         }
         text.to_owned()
     }

@@ -1,8 +1,9 @@
 //! The upper bounds of a histogram's buckets, and how they are printed. Made from the table of families or from a
 //! policy; shared by every series of the family. Knows no cells.
 
-use std::fmt::Write;
 use std::sync::Arc;
+
+use super::Format;
 
 /// The bounds of every histogram that no policy changes, in milliseconds, as Linkerd has them.
 pub(super) const PAGE: [u32; 25] = [
@@ -18,23 +19,25 @@ pub(super) struct Bounds {
     nanos: Box<[u64]>,
     /// `le="1"} `: the end of a bucket's labels, one for each bucket, the last included.
     in_text: Box<[Box<str>]>,
+    /// The same as `le="1.0"} `.
+    in_open_metrics: Box<[Box<str>]>,
 }
 
 impl Bounds {
     /// Of ascending milliseconds.
     pub(super) fn new(millis: &[u32]) -> Arc<Self> {
-        let le = |ms: &u32| {
-            let mut le = String::new();
-            write!(le, "le=\"{ms}\"}} ").expect("a String takes any text");
-            le.into()
+        let les = |decimals: &str| {
+            let le = |ms: &u32| format!("le=\"{ms}{decimals}\"}} ").into();
+            let infinite = std::iter::once("le=\"+Inf\"} ".into());
+            millis.iter().map(le).chain(infinite).collect()
         };
-        let infinite = std::iter::once("le=\"+Inf\"} ".into());
         Arc::new(Self {
             nanos: millis
                 .iter()
                 .map(|ms| u64::from(*ms) * NANOS_PER_MILLI)
                 .collect(),
-            in_text: millis.iter().map(le).chain(infinite).collect(),
+            in_text: les(""),
+            in_open_metrics: les(".0"),
         })
     }
 
@@ -55,9 +58,13 @@ impl Bounds {
         bound.map_or(self.nanos.len(), |bound| self.bucket(*bound))
     }
 
-    /// The ends of the labels of the buckets in the text format.
-    pub(super) fn in_text(&self) -> &[Box<str>] {
-        &self.in_text
+    /// The ends of the labels of the buckets: integers in the text format, as Linkerd prints them, and with a decimal
+    /// in OpenMetrics.
+    pub(super) fn les(&self, format: Format) -> &[Box<str>] {
+        match format {
+            Format::Text => &self.in_text,
+            Format::OpenMetrics => &self.in_open_metrics,
+        }
     }
 }
 
@@ -69,11 +76,18 @@ mod tests {
     fn bounds_are_printed_as_they_are_compared() {
         let bounds = Bounds::new(&PAGE);
         for (at, ms) in PAGE.iter().enumerate() {
-            assert_eq!(&*bounds.in_text()[at], format!("le=\"{ms}\"}} "));
+            assert_eq!(&*bounds.les(Format::Text)[at], format!("le=\"{ms}\"}} "));
+            assert_eq!(
+                &*bounds.les(Format::OpenMetrics)[at],
+                format!("le=\"{ms}.0\"}} ")
+            );
             assert_eq!(bounds.bucket(u64::from(*ms) * NANOS_PER_MILLI), at);
             assert_eq!(bounds.bucket(u64::from(*ms) * NANOS_PER_MILLI + 1), at + 1);
         }
-        assert_eq!(&*bounds.in_text()[PAGE.len()], "le=\"+Inf\"} ");
+        assert_eq!(
+            &*bounds.les(Format::OpenMetrics)[PAGE.len()],
+            "le=\"+Inf\"} "
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use weir_crds::metrics_policy::MetricsPolicy;
 
+use super::Format;
 use super::family::{Family, Value};
 use super::render;
 use super::rules::{Grouping, Rules};
@@ -195,7 +196,7 @@ impl Planned {
             after.add(series.len() + value + " \n".len());
         }
         let bounds: Vec<usize> = if rules.changes_bounds(family) {
-            let bounds = rules.bounds(family).in_text().iter();
+            let bounds = rules.bounds(family).les(Format::Text).iter();
             bounds.map(|le| le.trim_end_matches("} ").len()).collect()
         } else {
             self.bounds.iter().map(String::len).collect()

@@ -49,8 +49,10 @@ fn separate(out: &mut String) {
     }
 }
 
+/// Escapes as both formats do. A NUL, which is valid in them, becomes U+FFFD: there Prometheus' reader takes the body
+/// for ended and fails the whole scrape.
 fn escape(out: &mut String, value: &str) {
-    if !value.contains(['\\', '"', '\n']) {
+    if !value.contains(['\\', '"', '\n', '\0']) {
         return out.push_str(value);
     }
     for c in value.chars() {
@@ -58,6 +60,7 @@ fn escape(out: &mut String, value: &str) {
             '\\' => out.push_str("\\\\"),
             '"' => out.push_str("\\\""),
             '\n' => out.push_str("\\n"),
+            '\0' => out.push(char::REPLACEMENT_CHARACTER),
             c => out.push(c),
         }
     }

@@ -24,7 +24,7 @@ mod ended;
 mod snapshot;
 mod sweep;
 
-pub(super) use snapshot::Exposition;
+pub(super) use snapshot::{Exposition, Shown};
 
 /// How many label sets are looked at in one hold of the lock: some tens of microseconds.
 const CHUNK: usize = 512;

@@ -1,30 +1,26 @@
-//! Lines of the text format, gathered in a buffer that is sent when it is full. Knows the selection: a family that is
-//! filtered out is never begun, one without lines prints no head.
+//! Lines of either format, gathered in a buffer that is sent when it is full. Knows the selection: a family that is
+//! filtered out is never begun, one without lines prints no head. It reads no cell and holds no lock.
 
 use std::fmt::Display;
 use std::io::{self, Write};
 
-use crate::telemetry::Selection;
+use super::metadata::Metadata;
 use crate::telemetry::bounds::Bounds;
 use crate::telemetry::cells::Reading;
+use crate::telemetry::{Format, Selection};
 
-/// The buffer is sent when it holds so many bytes.
-const FULL: usize = 64 * 1024;
+/// The buffer is sent when it holds so many bytes. This is also about what is formatted in one hold of the lock of a
+/// label set: some ten microseconds.
+const FULL: usize = 16 * 1024;
 
 /// A body being written.
 pub(super) struct Body<'a> {
     selection: &'a Selection,
     out: &'a mut dyn Write,
     buffer: Vec<u8>,
-    family: Head,
-}
-
-/// The family being written; its head is printed before its first line.
-struct Head {
-    name: &'static str,
-    word: &'static str,
-    help: &'static str,
-    printed: bool,
+    family: Metadata,
+    /// Whether the family's metadata is written, which comes before its first line.
+    told: bool,
 }
 
 impl<'a> Body<'a> {
@@ -32,13 +28,13 @@ impl<'a> Body<'a> {
         Self {
             selection,
             out,
-            buffer: Vec::with_capacity(FULL + FULL / 4),
-            family: Head {
+            buffer: Vec::with_capacity(FULL * 2),
+            family: Metadata {
                 name: "",
                 word: "",
                 help: "",
-                printed: false,
             },
+            told: false,
         }
     }
 
@@ -49,12 +45,8 @@ impl<'a> Body<'a> {
         word: &'static str,
         help: &'static str,
     ) -> bool {
-        self.family = Head {
-            name,
-            word,
-            help,
-            printed: false,
-        };
+        self.family = Metadata { name, word, help };
+        self.told = false;
         let mut filters = self.selection.filters.iter();
         filters.all(|filter| filter.is_match(name))
     }
@@ -70,7 +62,7 @@ impl<'a> Body<'a> {
             Reading::Counter(n) => self.integer("", labels, *n),
             Reading::Gauge { ups, downs } => self.integer("", labels, ups.saturating_sub(*downs)),
             Reading::Histogram { buckets, sum } => {
-                self.histogram(labels, bounds.in_text(), (buckets, *sum));
+                self.histogram(labels, bounds.les(self.selection.format), (buckets, *sum));
             }
         }
     }
@@ -94,40 +86,33 @@ impl<'a> Body<'a> {
         }
     }
 
+    /// Whether the buffer is to be sent before anything else is added.
+    pub(super) fn is_full(&self) -> bool {
+        self.buffer.len() >= FULL
+    }
+
     /// Sends the buffer if it is full.
     pub(super) fn flush_full(&mut self) -> io::Result<()> {
-        if self.buffer.len() >= FULL {
+        if self.is_full() {
             self.out.write_all(&self.buffer)?;
             self.buffer.clear();
         }
         Ok(())
     }
 
-    /// Sends the rest.
-    pub(super) fn finish(self) -> io::Result<()> {
+    /// Sends the rest, and the end where the format has one.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        if self.selection.format == Format::OpenMetrics {
+            self.push("# EOF\n");
+        }
         self.out.write_all(&self.buffer)?;
         self.out.flush()
     }
 
     fn head(&mut self) {
-        if !self.family.printed {
-            self.family.printed = true;
-            let Head {
-                name, word, help, ..
-            } = self.family;
-            for part in [
-                "# HELP ",
-                name,
-                " ",
-                help,
-                "\n# TYPE ",
-                name,
-                " ",
-                word,
-                "\n",
-            ] {
-                self.push(part);
-            }
+        if !self.told {
+            self.told = true;
+            self.family.write(self.selection.format, &mut self.buffer);
         }
     }
 
