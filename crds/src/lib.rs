@@ -15,6 +15,7 @@ pub mod env;
 pub mod kubernetes;
 pub mod merge;
 pub mod mesh;
+pub mod metrics_policy;
 pub mod names;
 mod node;
 pub mod ports;

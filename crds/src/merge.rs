@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::conf::{AggregateConf, PrometheusConf};
 use crate::mesh::MeshSpec;
+pub use crate::settings::OverrideSource;
 use crate::settings::{Aggregate, MetricsSettings, SETTINGS_VERSION, Settings};
 use crate::violation::Violation;
 use crate::{names, ports};
@@ -23,25 +24,36 @@ pub struct MetricsOverride {
     pub source: OverrideSource,
 }
 
-/// Where a [`MetricsOverride`] was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OverrideSource {
-    /// Annotations of a pod.
-    Annotations,
-    /// A Dataplane resource.
-    Dataplane,
-}
-
 /// The settings of a proxy in `mesh` with content `spec`. Always succeeds: a value that cannot be used counts as
 /// absent, an application without a port is left out, and a `conf` that cannot be typed switches the endpoint off
 /// rather than opening it with less security than was asked for.
 pub fn settings(mesh: &str, spec: &MeshSpec, over: Option<&MetricsOverride>) -> Settings {
+    let metrics = metrics(spec, over);
+    let overridden = over.filter(|_| metrics.is_some());
     Settings {
         version: SETTINGS_VERSION,
         mesh: mesh.to_owned(),
-        metrics: metrics(spec, over),
+        metrics,
+        overridden: overridden.map(overridden_by).unwrap_or_default(),
         mtls: spec.mtls_mode(),
     }
+}
+
+/// The fields of the settings' `metrics` that an override decides, by their names there.
+fn overridden_by(over: &MetricsOverride) -> BTreeMap<String, OverrideSource> {
+    let conf = &over.conf;
+    let says = [
+        ("port", port_of(conf.port).is_some()),
+        ("path", path_of(&conf.path).is_some()),
+        ("tags", !conf.tags.is_empty()),
+        ("tls", conf.tls_mode().is_some()),
+        ("filter", conf.filter_regex.is_some()),
+        ("usedOnly", conf.used_only.is_some()),
+        ("aggregate", !conf.aggregate.is_empty()),
+    ];
+    let said = says.into_iter().filter(|(_, says)| *says);
+    said.map(|(field, _)| (field.to_owned(), over.source))
+        .collect()
 }
 
 /// What is wrong with an override on top of this Mesh that neither shows alone: an enabled application that `over`

@@ -20,9 +20,23 @@ pub struct Settings {
     /// The metrics endpoint; `None` where the Mesh has no enabled metrics backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<MetricsSettings>,
+    /// The fields of `metrics`, by their names in this document, that the proxy's own override decided, and where that
+    /// was written; the others are the Mesh's, or the defaults.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub overridden: BTreeMap<String, OverrideSource>,
     /// Whether connections between proxies are secured.
     #[serde(default)]
     pub mtls: MtlsMode,
+}
+
+/// Where an override of a Mesh's metrics was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OverrideSource {
+    /// Annotations of a pod.
+    Annotations,
+    /// A Dataplane resource.
+    Dataplane,
 }
 
 /// Mutual TLS between proxies.
@@ -115,6 +129,7 @@ impl Settings {
             version: SETTINGS_VERSION,
             mesh: mesh.to_owned(),
             metrics: None,
+            overridden: BTreeMap::new(),
             mtls: MtlsMode::Disabled,
         }
     }
@@ -161,6 +176,7 @@ mod tests {
                     address: Some("127.0.0.1".into()),
                 }],
             }),
+            overridden: BTreeMap::from([("port".into(), OverrideSource::Annotations)]),
             mtls: MtlsMode::Permissive,
         }
     }
@@ -172,6 +188,10 @@ mod tests {
         assert!(json.contains(r#""tls":"activeMTLSBackend""#), "{json}");
         assert!(json.contains(r#""mtls":"permissive""#), "{json}");
         assert!(json.contains(r#""usedOnly":true"#), "{json}");
+        assert!(
+            json.contains(r#""overridden":{"port":"annotations"}"#),
+            "{json}"
+        );
     }
 
     #[test]

@@ -136,6 +136,30 @@ pub fn documents(text: &str) -> Vec<Result<Document, Vec<UniversalError>>> {
     documents
 }
 
+/// What `judge` makes of the one document of a text, or of null where there is none; with the places of what is wrong.
+pub(crate) fn read_one<T>(
+    text: &str,
+    judge: impl Fn(&Value) -> Result<T, Vec<Violation>>,
+) -> Result<T, Vec<UniversalError>> {
+    let mut values = Vec::new();
+    for source in serde_yaml::Deserializer::from_str(text) {
+        values.push(read(source).map_err(|error| vec![error])?);
+    }
+    values.retain(|value| !value.is_null());
+    if values.len() > 1 {
+        return Err(vec![UniversalError::Syntax {
+            at: None,
+            message: format!("one document is expected, found {}", values.len()),
+        }]);
+    }
+    let value = values.pop().unwrap_or(Value::Null);
+    let locate = |violation: Violation| UniversalError::Invalid {
+        at: locate::position(text, 0, violation.culprit()),
+        violation,
+    };
+    judge(&value).map_err(|violations| violations.into_iter().map(locate).collect())
+}
+
 fn read(source: serde_yaml::Deserializer<'_>) -> Result<Value, UniversalError> {
     let syntax = |error: serde_yaml::Error| UniversalError::Syntax {
         at: locate::position_of(&error),

@@ -50,16 +50,19 @@ stage_tools() {
     local tool
     need_packages gcc=/usr/bin/cc libc6-dev=/usr/include/stdio.h make=/usr/bin/make \
         prometheus=/usr/bin/promtool shellcheck=/usr/bin/shellcheck \
-        nftables=/usr/sbin/nft iproute2=/usr/sbin/ip
+        nftables=/usr/sbin/nft iproute2=/usr/sbin/ip chromium=/usr/bin/chromium \
+        python3-venv=/usr/share/doc/python3-venv
     command -v rustup >/dev/null || die "rustup is not on PATH: install Rust with it, rust-toolchain.toml says which"
     command -v go >/dev/null || die "Go is not on PATH: $(awk '$1 == "go" { print $2 }' e2e/cluster/binaries/go.mod) or later builds the test cluster"
     for tool in rustfmt clippy; do
         rustup component list --installed | grep --quiet "^$tool" || rustup component add "$tool"
     done
+    e2e/lib/prometheus-client >/dev/null
     rustc --version
     go version
     prometheus --version 2>&1 | head -n 1
     nft --version
+    chromium --version
 }
 
 stage_fmt() {

@@ -93,6 +93,61 @@ fn record(c: &mut Criterion) {
     });
 }
 
+/// The budget is spent: what every request of a flood costs, each with an authority of its own.
+fn spent(c: &mut Criterion) {
+    let groups = Groups::new();
+    let latency = Duration::from_micros(3_700);
+    let strangers: Vec<_> = (0..4_096)
+        .map(|n| format!("{n}.tenant.example.com"))
+        .collect();
+    for (name, config) in [
+        (
+            "series",
+            Config {
+                most_series: 1_000,
+                ..Config::default()
+            },
+        ),
+        (
+            "bytes",
+            Config {
+                most_bytes: 2 * 1024 * 1024,
+                ..Config::default()
+            },
+        ),
+    ] {
+        let (telemetry, mut seats) = telemetry::new(config, 1);
+        telemetry.set_known((0..100).map(|n| format!("{n}.shop.svc.cluster.local")));
+        let recorder = seats.remove(0).take();
+        recorder.tick(Instant::now());
+        for n in 0..5_000 {
+            let authority = format!("{n}.example.com");
+            recorder.http(&groups.http(&authority)).request();
+        }
+        let mut next = strangers.iter().cycle();
+        c.bench_function(&format!("resolve a stranger, no {name} left"), |b| {
+            b.iter(|| {
+                let authority = next.next().expect("it never ends");
+                recorder.http(black_box(&groups.http(authority)))
+            });
+        });
+        let series = recorder.http(&groups.http("stranger.example.com"));
+        series.response(&OK);
+        let reference = series.downgrade();
+        c.bench_function(
+            &format!("record a stranger's request, no {name} left"),
+            |b| {
+                b.iter(|| {
+                    let series = reference.pin().expect("there is nothing better");
+                    series.request();
+                    series.latency(black_box(Some(200)), black_box(latency));
+                    series.response(black_box(&OK));
+                });
+            },
+        );
+    }
+}
+
 /// Counts lines and forgets them.
 #[derive(Default)]
 struct Lines(usize);
@@ -149,5 +204,5 @@ fn expose(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, record, expose);
+criterion_group!(benches, record, spent, expose);
 criterion_main!(benches);

@@ -1,14 +1,20 @@
-//! The admin side of the proxy: the 4191 server (`/metrics`, `/live`, `/ready`, `/probe/<n>`) and the metrics
-//! endpoint on the port and path of the settings in force. `app` binds and serves it on the service thread. It
+//! The admin side of the proxy: the 4191 server (`/metrics`, `/live`, `/ready`, `/probe/<n>`, and the controls) and the
+//! metrics endpoint on the port and path of the settings in force. `app` binds and serves it on the service thread. It
 //! reads the telemetry store and never touches a traffic metric or a proxied connection.
 
+mod access;
 mod activity;
 mod body;
+mod controls;
 mod endpoint;
 mod exposition;
+mod gzip;
 mod listen;
+mod negotiate;
+mod page;
 mod probe;
 mod query;
+mod report;
 mod routes;
 mod server;
 #[cfg(test)]
@@ -16,9 +22,13 @@ mod tests;
 
 pub use endpoint::EndpointStatus;
 pub use exposition::Exposition;
+pub use gzip::Gzip;
+pub use report::{Entry, Source};
 
 pub use crate::accept::Handoff;
 
+use crate::log::Levels;
+use controls::Controls;
 use endpoint::{Endpoint, Inputs};
 use exposition::Exposer;
 use probe::Prober;
@@ -49,6 +59,8 @@ pub struct Config {
     pub pod_ip: IpAddr,
     /// The probes and hooks that `/probe/<n>` performs, in order.
     pub probes: Vec<Probe>,
+    /// What `/config` tells of flags and variables. Default nothing.
+    pub report: Vec<Entry>,
     pub limits: Limits,
     pub retry: RetryPolicy,
 }
@@ -60,6 +72,7 @@ impl Default for Config {
             metrics_ip: Ipv6Addr::UNSPECIFIED.into(),
             pod_ip: Ipv4Addr::LOCALHOST.into(),
             probes: Vec::new(),
+            report: Vec::new(),
             limits: Limits::default(),
             retry: RetryPolicy::default(),
         }
@@ -130,6 +143,10 @@ pub struct Deps {
     pub bound: watch::Receiver<bool>,
     /// True from SIGTERM on.
     pub draining: watch::Receiver<bool>,
+    /// Cancelled by `/shutdown`: the proxy is to drain and end.
+    pub drain: CancellationToken,
+    /// What `/log-level` reads and sets; `None` where nothing is logged.
+    pub levels: Option<Levels>,
 }
 
 /// The admin server could not start.
@@ -178,14 +195,23 @@ pub async fn serve(bound: Bound, deps: Deps, shutdown: CancellationToken) {
         config,
         listener,
         status,
+        endpoint,
         ..
     } = bound;
     let tracker = TaskTracker::new();
     let limits = config.limits;
     let exposer = Exposer::new(deps.exposition, limits.clone(), tracker.clone());
+    let controls = Controls {
+        report: config.report.into(),
+        settings: deps.settings.clone(),
+        endpoint,
+        levels: deps.levels,
+        drain: deps.drain,
+    };
     let site = Admin {
         exposer: exposer.clone(),
         prober: Arc::new(Prober::new(config.probes, config.pod_ip)),
+        controls,
         bound: deps.bound,
         draining: deps.draining,
     };

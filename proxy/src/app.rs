@@ -13,19 +13,21 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use weir_crds::metrics_policy::MetricsPolicy;
 use weir_crds::settings::Settings;
 
 use crate::accept::{Aim, Handoff, Plan};
 use crate::activity::Gauge;
 use crate::endpoints::Roster;
 use crate::heartbeat::{self, Heart, Pulse};
+use crate::log::Levels;
 use crate::telemetry::{self, Seat, Telemetry};
 use crate::{admin, drain, worker};
 
 mod compose;
 mod run;
 
-pub use run::{log, run};
+pub use run::run;
 
 /// Connections that may wait for the metrics endpoint to take them.
 pub const HANDOFFS: usize = 64;
@@ -46,9 +48,15 @@ pub struct Config {
     pub roster: Option<watch::Receiver<Arc<Roster>>>,
     pub admin: admin::Config,
     pub telemetry: telemetry::Config,
+    /// What is recorded, now and whenever it changes; `None` is everything.
+    pub metrics_policy: Option<watch::Receiver<Arc<MetricsPolicy>>>,
+    /// The authorities of known Services, which no budget refuses.
+    pub known_authorities: Vec<String>,
     /// Whether the redirection depends on a heartbeat.
     pub beats: bool,
     pub drain: drain::Config,
+    /// What `/log-level` reads and sets. Default nothing.
+    pub levels: Option<Levels>,
 }
 
 /// Why a proxy could not start, or not go on.
@@ -136,7 +144,7 @@ impl App {
         &self.bound
     }
 
-    /// Serves until `terminate`, then drains; a second `terminate` ends it at once.
+    /// Serves until `terminate` or `/shutdown`, then drains; a second `terminate` ends it at once.
     ///
     /// # Errors
     /// When a worker could not run: its traffic would wait for ever, so everything ends.
@@ -151,6 +159,7 @@ impl App {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let (telemetry, seats) = telemetry::new(config.telemetry.clone(), plans.len());
+        record(&config, &telemetry, &tasks, &stop);
         let (handoff, handoffs) = mpsc::channel(HANDOFFS);
         let (heart, pulses, state) = heartbeat::new(heartbeat_config(&config, &bound, plans.len()));
         let gauges: Vec<Gauge> = plans.iter().map(|_| Gauge::default()).collect();
@@ -169,12 +178,15 @@ impl App {
             .map(|(plans, ((seat, pulse), gauge))| template.start(plans, seat, pulse, gauge))
             .collect();
         let (draining, is_draining) = watch::channel(false);
+        let drain = CancellationToken::new();
         let deps = admin::Deps {
             exposition: Arc::new(telemetry.clone()),
             settings,
             handoffs,
             bound: started(config.beats, state, &tasks),
             draining: is_draining.clone(),
+            drain: drain.clone(),
+            levels: config.levels,
         };
         tasks.spawn(admin::serve(admin, deps, stop.child_token()));
         tasks.spawn(sweep(telemetry, stop.child_token()));
@@ -183,6 +195,7 @@ impl App {
         }
         tokio::select! {
             _ = terminate.recv() => {}
+            () = drain.cancelled() => {}
             () = template.ended.cancelled() => {}
         }
         draining.send_replace(true);
@@ -289,6 +302,31 @@ async fn sweep(telemetry: Telemetry, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             now = ticks.tick() => telemetry.sweep(now.into()),
+        }
+    }
+}
+
+/// Has telemetry record what the configuration says, now and whenever that changes.
+fn record(config: &Config, telemetry: &Telemetry, tasks: &TaskTracker, stop: &CancellationToken) {
+    telemetry.set_known(config.known_authorities.iter().cloned());
+    if let Some(policy) = config.metrics_policy.clone() {
+        telemetry.set_policy(&policy.borrow());
+        tasks.spawn(follow_policy(telemetry.clone(), policy, stop.child_token()));
+    }
+}
+
+/// Puts every policy in force that comes.
+async fn follow_policy(
+    telemetry: Telemetry,
+    mut policy: watch::Receiver<Arc<MetricsPolicy>>,
+    stop: CancellationToken,
+) {
+    loop {
+        let policy_now = Arc::clone(&policy.borrow_and_update());
+        telemetry.set_policy(&policy_now);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = policy.changed() => if changed.is_err() { return },
         }
     }
 }

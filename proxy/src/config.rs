@@ -3,6 +3,8 @@
 
 mod args;
 mod cgroup;
+mod report;
+mod size;
 mod values;
 
 pub use args::RunArgs;
@@ -92,7 +94,7 @@ pub fn load(args: RunArgs, variable: impl Fn(&str) -> Option<String>) -> Result<
     let log = values.log(args.log_level.as_deref());
     let metrics_ip = values.parsed("--metrics-ip", args.metrics_ip.as_deref(), "an IP address");
     let mut problems = values.problems;
-    let control = match control_config(args, &variable) {
+    let control = match control_config(args.clone(), &variable) {
         Ok(config) => control::load(config).map_err(|errors| {
             problems.extend(errors.into_iter().map(Problem::from));
         }),
@@ -109,7 +111,7 @@ pub fn load(args: RunArgs, variable: impl Fn(&str) -> Option<String>) -> Result<
         .as_ref()
         .map(|Universal { address, .. }| *address);
     admin.metrics_ip = metrics_ip.or(own).unwrap_or(admin.metrics_ip);
-    Ok(Config {
+    let mut config = Config {
         workers,
         log,
         redirected,
@@ -118,7 +120,9 @@ pub fn load(args: RunArgs, variable: impl Fn(&str) -> Option<String>) -> Result<
         telemetry,
         drain,
         sources,
-    })
+    };
+    config.admin.report = report::entries(&args, &config, &variable);
+    Ok(config)
 }
 
 fn control_config(
@@ -142,6 +146,7 @@ fn control_config(
         mesh_file: given(args.mesh_file).map(Into::into),
         name: given(args.name),
         mesh: given(args.mesh),
+        metrics_policy_file: given(args.metrics_policy_file).map(Into::into),
     })
 }
 

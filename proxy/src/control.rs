@@ -3,9 +3,10 @@
 //! Kubernetes, one `Universal`. It knows no listener and no connection.
 
 mod files;
+mod policy;
 mod universal;
 
-pub use universal::{Endpoint, Inbound, Outbound, Universal};
+pub use universal::{Endpoint, Inbound, Outbound, Universal, authorities};
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
+use weir_crds::metrics_policy::MetricsPolicy;
 use weir_crds::settings::{MtlsMode, Settings, SettingsError};
 use weir_crds::universal::UniversalError;
 
@@ -32,6 +34,8 @@ pub struct Config {
     pub name: Option<String>,
     /// The Mesh that Dataplane is in. Default any.
     pub mesh: Option<String>,
+    /// A file with the metrics policy. Default none: everything is recorded.
+    pub metrics_policy_file: Option<PathBuf>,
 }
 
 /// Where a text comes from.
@@ -95,19 +99,45 @@ pub struct Sources {
     pub universal: Option<Universal>,
     outbounds: watch::Sender<Arc<Vec<Outbound>>>,
     files: Option<files::Files>,
+    policy: policy::PolicyFile,
 }
 
 /// Reads everything there is to read, once. Resolves DNS names in Dataplanes; blocks.
 ///
 /// # Errors
 /// Everything that is wrong with any of it.
-pub fn load(config: Config) -> Result<Sources, Vec<ControlError>> {
+pub fn load(mut config: Config) -> Result<Sources, Vec<ControlError>> {
+    let policy = policy::PolicyFile::open(config.metrics_policy_file.take());
+    match (settings(config), policy) {
+        (Ok((settings, described)), Ok(policy)) => {
+            let (universal, files) = described.unzip();
+            let outbounds = universal.as_ref().map(|u| u.outbounds.clone());
+            Ok(Sources {
+                settings: watch::Sender::new(Arc::new(settings)),
+                outbounds: watch::Sender::new(Arc::new(outbounds.unwrap_or_default())),
+                universal,
+                files,
+                policy,
+            })
+        }
+        (settings, policy) => {
+            let problems = [settings.err(), policy.err()];
+            Err(problems.into_iter().flatten().flatten().collect())
+        }
+    }
+}
+
+/// The settings, and what describes this proxy where it is no pod.
+type Described = (Settings, Option<(Universal, files::Files)>);
+
+fn settings(config: Config) -> Result<Described, Vec<ControlError>> {
     let Config {
         settings,
         dataplane,
         mesh_file,
         name,
         mesh,
+        metrics_policy_file: _,
     } = config;
     let Some(dataplane) = dataplane else {
         if mesh_file.is_some() {
@@ -115,12 +145,7 @@ pub fn load(config: Config) -> Result<Sources, Vec<ControlError>> {
         }
         let json = settings.ok_or_else(|| vec![ControlError::Nothing])?;
         let settings = Settings::parse(&json).map_err(|error| vec![error.into()])?;
-        return Ok(Sources {
-            settings: watch::Sender::new(Arc::new(settings)),
-            universal: None,
-            outbounds: watch::Sender::default(),
-            files: None,
-        });
+        return Ok((settings, None));
     };
     let selection = universal::Selection { name, mesh };
     let files = files::Files::open(dataplane, mesh_file, selection)?;
@@ -131,12 +156,7 @@ pub fn load(config: Config) -> Result<Sources, Vec<ControlError>> {
             "the Mesh asks for mTLS, which a proxy that runs on files does not speak"
         );
     }
-    Ok(Sources {
-        settings: watch::Sender::new(Arc::new(settings)),
-        outbounds: watch::Sender::new(Arc::new(universal.outbounds.clone())),
-        universal: Some(universal),
-        files: Some(files),
-    })
+    Ok((settings, Some((universal, files))))
 }
 
 impl Sources {
@@ -148,6 +168,11 @@ impl Sources {
     /// The services that the application calls and their endpoints, now and whenever they change; none in a pod.
     pub fn outbounds(&self) -> watch::Receiver<Arc<Vec<Outbound>>> {
         self.outbounds.subscribe()
+    }
+
+    /// The metrics policy in force, now and whenever it changes.
+    pub fn metrics_policy(&self) -> watch::Receiver<Arc<MetricsPolicy>> {
+        self.policy.policy()
     }
 
     /// Keeps the settings in force until `shutdown`; a SIGHUP has the files read again.
@@ -170,8 +195,9 @@ impl Sources {
     /// Reads the files again. Settings and endpoints take effect at once, listeners only with a new start; files
     /// with any problem change nothing.
     fn reload(&mut self) {
+        self.policy.reload();
         let Some(files) = &self.files else {
-            info!("SIGHUP changes nothing: the settings are part of the pod");
+            info!("SIGHUP leaves the settings as they are: they are part of the pod");
             return;
         };
         let (universal, settings) = match files.read() {

@@ -18,8 +18,10 @@ use crate::telemetry::{
 
 mod errno;
 mod http2;
+mod known;
 
 pub use http2::{GrpcAccount, Http2Account};
+pub use known::Known;
 
 /// Longest authority that becomes a label, in bytes: a DNS name and a port.
 pub const MAX_AUTHORITY: usize = 253 + 6;
@@ -99,13 +101,7 @@ pub struct Book {
 impl Book {
     /// Opens the account of the connection that was accepted.
     pub fn accepted(&self, now: Instant) -> Side {
-        let (tls, end) = match &self.subject {
-            Subject::Inbound { server } => {
-                (&self.labels.not_tls, TransportEnd::InboundSrc { server })
-            }
-            Subject::Outbound { .. } => (&self.labels.loopback, TransportEnd::OutboundSrc),
-        };
-        self.open(tls, end, now)
+        Side::open(self.recorder.transport(&self.src()), now)
     }
 
     /// Enters the endpoint that the connection goes to, where it was not known before.
@@ -117,26 +113,37 @@ impl Book {
 
     /// Opens the account of the connection that was dialed.
     pub fn dialed(&self, now: Instant) -> Side {
-        let (tls, end) = match &self.subject {
-            Subject::Inbound { .. } => (&self.labels.loopback, TransportEnd::InboundDst),
+        Side::open(self.recorder.transport(&self.dst()), now)
+    }
+
+    fn src(&self) -> TransportLabels<'_> {
+        match &self.subject {
+            Subject::Inbound { server } => {
+                self.end(&self.labels.not_tls, TransportEnd::InboundSrc { server })
+            }
+            Subject::Outbound { .. } => self.end(&self.labels.loopback, TransportEnd::OutboundSrc),
+        }
+    }
+
+    fn dst(&self) -> TransportLabels<'_> {
+        match &self.subject {
+            Subject::Inbound { .. } => self.end(&self.labels.loopback, TransportEnd::InboundDst),
             Subject::Outbound { service, dst } => {
                 let end = TransportEnd::OutboundDst {
                     authority: service,
                     dst,
                 };
-                (&self.labels.undiscovered, end)
+                self.end(&self.labels.undiscovered, end)
             }
-        };
-        self.open(tls, end, now)
+        }
     }
 
-    fn open(&self, tls: &Tls, end: TransportEnd<'_>, now: Instant) -> Side {
-        let labels = TransportLabels {
+    fn end<'a>(&'a self, tls: &'a Tls, end: TransportEnd<'a>) -> TransportLabels<'a> {
+        TransportLabels {
             target_port: self.target_port,
             tls,
             end,
-        };
-        Side::open(self.recorder.transport(&labels), now)
+        }
     }
 
     /// Counts a connection that the proxy could not process.
@@ -237,7 +244,9 @@ impl HttpLedger {
             return series;
         }
         let series = self.resolve(&canonical(authority));
-        self.last = Some((authority.to_vec(), series.downgrade()));
+        // A longer one is no label anyway, and an idle connection must not keep it.
+        self.last =
+            (authority.len() <= MAX_AUTHORITY).then(|| (authority.to_vec(), series.downgrade()));
         series
     }
 

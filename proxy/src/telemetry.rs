@@ -13,27 +13,38 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use weir_crds::metrics_policy::{self, MetricsPolicy};
+use weir_crds::universal::UniversalError;
+
+mod bounds;
+mod budget;
 mod cells;
+mod count;
 mod expose;
 mod family;
 mod http;
 mod http2;
 mod labels;
+mod plan;
+mod presence;
 mod process;
 mod recorder;
 mod render;
+mod resolve;
+mod rules;
 mod set;
 mod store;
 mod transport;
 mod worker;
 
-pub use http::{HttpRef, HttpSeries, OVERFLOW};
+pub use http::{HttpRef, HttpSeries};
 pub use http2::{GrpcRef, GrpcSeries, Http2Series};
 pub use labels::{
     Authz, Classification, Direction, Dst, GrpcLabels, HttpErrorLabels, HttpLabels, HttpSide,
-    NoTlsReason, Peer, ResponseEnd, Route, Server, TcpErrorLabels, Tls, TransportEnd,
+    NoTlsReason, OVERFLOW, Peer, ResponseEnd, Route, Server, TcpErrorLabels, Tls, TransportEnd,
     TransportLabels,
 };
+pub use plan::{Plan, PlanError, Saving, Size, plan};
 pub use recorder::{Recorder, Seat};
 pub use transport::TransportSeries;
 
@@ -46,6 +57,12 @@ pub struct Config {
     /// How long a retired label set is at least left out of expositions before its totals are forgotten: longer than
     /// the interval of any scraper that shall notice. Default 1 minute.
     pub hidden_for: Duration,
+    /// The most series of each family (a histogram is one), past which labels that anybody can make up become
+    /// [`OVERFLOW`]. Default 10,000.
+    pub most_series: u64,
+    /// The most bytes of all that is kept for series: labels, cells and tables of the store and of every worker.
+    /// Default 32 MiB.
+    pub most_bytes: usize,
     /// The labels of `proxy_build_info`.
     pub build: BuildInfo,
 }
@@ -55,6 +72,8 @@ impl Default for Config {
         Self {
             retain_idle: Duration::from_secs(600),
             hidden_for: Duration::from_secs(60),
+            most_series: 10_000,
+            most_bytes: 32 * 1024 * 1024,
             build: BuildInfo::default(),
         }
     }
@@ -100,21 +119,33 @@ pub struct Selection {
     pub format: Format,
 }
 
-/// A format that telemetry can be read in.
+/// A format that telemetry can be read in. Samples, and so what a filter sees, are the same in each but for the
+/// bounds of buckets; what is said about a family is not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// The Prometheus text format 0.0.4.
     #[default]
     Text,
+    /// OpenMetrics 1.0, with `# EOF` at its end.
+    OpenMetrics,
 }
 
 impl Format {
-    /// The value of `Content-Type`.
+    /// The media type with its parameters, the value of `Content-Type`.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         }
     }
+}
+
+/// Reads a record-time policy, which may name the families of traffic and their labels.
+///
+/// # Errors
+/// Everything that is wrong with it, each with its field and its place.
+pub fn policy(text: &str) -> Result<MetricsPolicy, Vec<UniversalError>> {
+    metrics_policy::parse(text, rules::vocabulary(&rules::families()))
 }
 
 /// The reader's side of telemetry; clones read the same.
@@ -146,6 +177,29 @@ impl Telemetry {
     /// Retires what is idle. Call about once a second, from one thread.
     pub fn sweep(&self, now: Instant) {
         self.store.sweep(now);
+    }
+
+    /// Puts a record-time policy in force. Workers take it over at their next tick; a series that keeps its name and
+    /// labels goes on from its count, one that is relabelled starts anew.
+    pub fn set_policy(&self, policy: &MetricsPolicy) {
+        self.store.set_policy(policy);
+    }
+
+    /// Says which authorities are those of known Services, each without or with its port: they are never refused.
+    pub fn set_known(&self, authorities: impl IntoIterator<Item = String>) {
+        let known = authorities.into_iter().map(String::into_boxed_str);
+        self.store.set_known(known.collect());
+    }
+
+    /// Says that these destinations are gone: their label sets retire as soon as nothing of them is open and their last
+    /// values were scraped.
+    pub fn end(&self, destinations: &[Dst]) {
+        self.store.end(destinations);
+    }
+
+    /// The bytes of the budget that are in use.
+    pub fn bytes(&self) -> usize {
+        self.store.budget.bytes()
     }
 
     /// How many label sets are held, those included that are no longer shown.

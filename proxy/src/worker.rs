@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 use tokio::time::MissedTickBehavior;
@@ -24,7 +25,7 @@ use crate::buffer::Pool;
 use crate::detect::wait::ServerFirst;
 use crate::endpoints::{EndpointSet, Roster};
 use crate::heartbeat::Pulse;
-use crate::record::Labels;
+use crate::record::{Book, Known, Labels, Subject};
 use crate::telemetry::{Recorder, Seat};
 use crate::{detect, endpoints, forward};
 
@@ -123,14 +124,16 @@ async fn serve(start: Start) -> io::Result<()> {
         handoff,
         tasks: TaskTracker::new(),
     });
-    let mut sets = Vec::new();
+    let (mut sets, mut books) = (Vec::new(), Vec::new());
     for plan in plans {
         let (listener, purpose) = plan.open(worker.config.endpoints)?;
         if let Purpose::Service(set) = &purpose {
             sets.push((listener.local_addr()?, Rc::clone(set)));
         }
+        books.extend(book(&worker, &listener, &purpose));
         worker.spawn(listen(Rc::clone(&worker), listener, purpose, stop.clone()));
     }
+    let mut known = Known::new(books);
     let mut ticks = tokio::time::interval(crate::heartbeat::TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -146,6 +149,7 @@ async fn serve(start: Start) -> io::Result<()> {
                 pulse.bump();
                 worker.recorder.tick(Instant::from(now));
                 worker.pool.tick();
+                known.renew();
             }
             Ok(()) = settings.changed() => {}
             Ok(()) = roster.changed() => regroup(&sets, &roster.borrow_and_update()),
@@ -160,4 +164,24 @@ fn regroup(sets: &[(SocketAddr, Rc<EndpointSet>)], roster: &Roster) {
             set.replace(service.endpoints.clone(), Instant::now());
         }
     }
+}
+
+/// What the connections of a listener will be counted under, where that is known beforehand.
+fn book(worker: &Worker, listener: &TcpListener, purpose: &Purpose) -> Option<Book> {
+    let subject = match purpose {
+        Purpose::Application { server, .. } => Subject::Inbound {
+            server: server.clone(),
+        },
+        Purpose::Service(set) => Subject::Outbound {
+            service: Rc::clone(&set.name),
+            dst: worker.labels.unknown_destination(),
+        },
+        Purpose::Inbound | Purpose::Outbound => return None,
+    };
+    Some(Book {
+        recorder: Rc::clone(&worker.recorder),
+        labels: Rc::clone(&worker.labels),
+        subject,
+        target_port: listener.local_addr().ok()?.port(),
+    })
 }

@@ -42,6 +42,16 @@ fn a_bare_backend_has_the_defaults_of_the_page() {
 }
 
 #[test]
+fn what_an_override_decided_is_known() {
+    let conf = json!({"path": "/mine", "port": 70_000, "tls": {}, "envoy": {"filterRegex": ""}});
+    let decided = settings("m", &mesh(json!({"port": 1})), Some(&over(conf))).overridden;
+    let fields: Vec<_> = decided.iter().map(|(field, by)| (&**field, *by)).collect();
+    let by = OverrideSource::Dataplane;
+    assert_eq!(fields, [("filter", by), ("path", by), ("tls", by)]);
+    assert!(settings("m", &mesh(json!({})), None).overridden.is_empty());
+}
+
+#[test]
 fn without_an_enabled_backend_an_override_means_nothing() {
     let off = MeshSpec(json!({"metrics": {"backends": [{"name": "a", "type": "prometheus"}]}}));
     assert_eq!(

@@ -6,7 +6,7 @@ use super::body::Body;
 use super::exposition::Exposer;
 use super::listen;
 use super::query::{self, Base};
-use super::routes::{metrics, not_found, refuse_method};
+use super::routes::{READING, metrics, not_found, refuse_method};
 use super::server::{Server, Site, Unanswered};
 use super::{Handoff, RetryPolicy};
 use hyper::body::Incoming;
@@ -108,8 +108,12 @@ struct Metrics {
 }
 
 impl Site for Metrics {
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Unanswered> {
-        if let Some(refused) = refuse_method(request.method()) {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        _peer: SocketAddr,
+    ) -> Result<Response<Body>, Unanswered> {
+        if let Some(refused) = refuse_method(request.method(), READING) {
             return Ok(refused);
         }
         let view = Arc::clone(&self.view.borrow());

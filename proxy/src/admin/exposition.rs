@@ -1,23 +1,32 @@
 //! Turns the store's `Write`-shaped exposition into a streamed body: `routes` and `endpoint` ask for it. The
 //! writer runs on a thread of its own behind a short channel, so neither memory nor the other admin connections
-//! feel how long an exposition is or how slowly its reader takes it.
+//! feel how long an exposition is or how slowly its reader takes it; and it makes room for the workers as it goes.
 
 use super::Limits;
 use super::body::{Body, Piece};
+use super::gzip::Gzip;
 use crate::telemetry::{Selection, Telemetry};
 use bytes::{Bytes, BytesMut};
-use std::io;
+use std::future::Future;
+use std::io::{self, Write};
+use std::pin::pin;
 use std::sync::Arc;
-use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{Instant, timeout, timeout_at};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::Instant;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-/// Size of a piece of the body, in bytes, and how many may wait for the reader: together all the memory one
-/// exposition takes.
+/// Size of a piece of the body, in bytes, and how many may wait for the reader: with the state of a compression
+/// (300 KiB) all the memory that the sending of one exposition takes.
 const PIECE_SIZE: usize = 16 * 1024;
 const PIECES_WAITING: usize = 4;
+
+/// After so many bytes, which take some 10 microseconds (50 compressed), the writer lets others have its CPU: a worker
+/// that shares it waits no longer than that, and not for the end of a time slice.
+const BURST: usize = 64 * 1024;
 
 /// What can be exposed; the store of `telemetry`, in tests also something slow or endless.
 pub trait Exposition: Send + Sync + 'static {
@@ -31,10 +40,15 @@ impl Exposition for Telemetry {
     }
 }
 
-/// Every place was taken by expositions under way for as long as a scrape waits for one.
+/// Why an exposition was not begun.
 #[derive(Debug, thiserror::Error)]
-#[error("too many scrapes are under way; at most {0} are served at once")]
-pub(super) struct Busy(usize);
+pub(super) enum Refused {
+    /// Every place was taken by expositions under way for as long as a scrape waits for one.
+    #[error("too many scrapes are under way; at most {0} are served at once")]
+    Busy(usize),
+    #[error("no thread for the exposition could be started: {0}")]
+    Thread(io::Error),
+}
 
 /// Starts expositions, at most so many at once.
 #[derive(Clone)]
@@ -57,32 +71,86 @@ impl Exposer {
 
     /// Starts one exposition and gives the body it fills. It ends early, and the body breaks off, when the
     /// reader leaves or has not taken all of it within `exposition_timeout`.
-    pub(super) async fn start(&self, selection: Selection) -> Result<Body, Busy> {
-        let place = timeout(
-            self.limits.exposition_wait,
-            Arc::clone(&self.places).acquire_owned(),
-        )
-        .await
-        .map_err(|_| Busy(self.limits.expositions))?
-        .expect("the semaphore is never closed");
+    pub(super) async fn start(&self, selection: Selection, gzip: bool) -> Result<Body, Refused> {
+        let place = self.place().await?;
         let (pieces, body) = mpsc::channel(PIECES_WAITING);
-        let mut writer = PieceWriter {
+        let writer = PieceWriter {
             buffer: BytesMut::with_capacity(PIECE_SIZE),
             pieces,
-            runtime: Handle::current(),
             deadline: Instant::now() + self.limits.exposition_timeout,
         };
+        let coding = if gzip {
+            Coding::Gzip(Box::new(Gzip::new(writer)))
+        } else {
+            Coding::Identity(writer)
+        };
         let source = Arc::clone(&self.source);
-        self.tracker.spawn_blocking(move || {
-            let _place = place;
-            let written = source
-                .expose(&selection, &mut writer)
-                .and_then(|()| writer.finish());
-            if let Err(error) = written {
+        let tracked = self.tracker.token();
+        let writing = move || {
+            let _until_the_end = (place, tracked);
+            let mut out = Paced {
+                out: coding,
+                burst: 0,
+            };
+            let written = source.expose(&selection, &mut out);
+            if let Err(error) = written.and_then(|()| out.out.finish()) {
                 debug!(%error, "exposition ended early");
             }
-        });
+        };
+        std::thread::Builder::new()
+            .name("exposition".to_owned())
+            .spawn(writing)
+            .map_err(Refused::Thread)?;
         Ok(Body::stream(body))
+    }
+
+    async fn place(&self) -> Result<OwnedSemaphorePermit, Refused> {
+        let place = Arc::clone(&self.places).acquire_owned();
+        let place = timeout(self.limits.exposition_wait, place).await;
+        let place = place.map_err(|_| Refused::Busy(self.limits.expositions))?;
+        Ok(place.expect("the semaphore is never closed"))
+    }
+}
+
+/// How the body is coded.
+enum Coding {
+    Identity(PieceWriter),
+    Gzip(Box<Gzip<PieceWriter>>),
+}
+
+impl Coding {
+    fn finish(self) -> io::Result<()> {
+        match self {
+            Self::Identity(writer) => writer.finish(),
+            Self::Gzip(gzip) => gzip.finish()?.finish(),
+        }
+    }
+}
+
+/// Lets others have the CPU after every burst.
+struct Paced {
+    out: Coding,
+    /// Bytes since the last pause.
+    burst: usize,
+}
+
+impl Write for Paced {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.burst >= BURST {
+            self.burst = 0;
+            std::thread::yield_now();
+        }
+        let bytes = &bytes[..bytes.len().min(BURST)];
+        let written = match &mut self.out {
+            Coding::Identity(writer) => writer.write(bytes),
+            Coding::Gzip(gzip) => gzip.write(bytes),
+        }?;
+        self.burst += written;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -90,26 +158,29 @@ impl Exposer {
 struct PieceWriter {
     buffer: BytesMut,
     pieces: mpsc::Sender<Piece>,
-    runtime: Handle,
     deadline: Instant,
 }
 
 impl PieceWriter {
+    /// Waits for the reader, until the deadline. Needs no runtime, which may end before this thread does.
     fn send(&self, piece: Piece) -> io::Result<()> {
-        let sending = self.pieces.send(piece);
-        match self
-            .runtime
-            .block_on(async { timeout_at(self.deadline, sending).await })
-        {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(io::Error::new(
-                io::ErrorKind::BrokenPipe,
-                "the scraper has left",
-            )),
-            Err(_) => Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "the scraper was too slow",
-            )),
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut cx = Context::from_waker(&waker);
+        let mut sending = pin!(self.pieces.send(piece));
+        loop {
+            if let Poll::Ready(sent) = sending.as_mut().poll(&mut cx) {
+                return sent.map_err(|_| {
+                    io::Error::new(io::ErrorKind::BrokenPipe, "the scraper has left")
+                });
+            }
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the scraper was too slow",
+                ));
+            }
+            std::thread::park_timeout(left);
         }
     }
 
@@ -128,7 +199,7 @@ impl PieceWriter {
     }
 }
 
-impl io::Write for PieceWriter {
+impl Write for PieceWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let taken = bytes.len().min(PIECE_SIZE - self.buffer.len());
         self.buffer.extend_from_slice(&bytes[..taken]);
@@ -140,5 +211,14 @@ impl io::Write for PieceWriter {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Wakes a thread that waits in `send`.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }

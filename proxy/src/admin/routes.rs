@@ -1,14 +1,20 @@
-//! The routes of the admin port (4191): `/metrics`, `/live`, `/ready`, `/probe/<n>`; everything else is 404.
-//! Served by `server`. `/metrics` here takes nothing from the Mesh's settings; that endpoint is `endpoint`'s.
+//! The routes of the admin port (4191): `/metrics`, `/live`, `/ready` and `/probe/<n>`, open to everyone, and the
+//! controls, which are not; everything else is 404. Served by `server`. `/metrics` here takes nothing from the Mesh's
+//! settings; that endpoint is `endpoint`'s.
 
 use super::body::Body;
+use super::controls::{Control, Controls};
 use super::exposition::Exposer;
+use super::negotiate::negotiate;
 use super::probe::{Prober, Verdict};
 use super::query::{self, Base};
 use super::server::{Site, Unanswered};
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT};
+use hyper::header::{
+    ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT, VARY,
+};
 use hyper::{Method, Request, Response, StatusCode};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -17,12 +23,15 @@ const PROBE_PREFIX: &str = "/probe/";
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// How a kubelet names itself where it calls a lifecycle hook.
 const LIFECYCLE_AGENT: &[u8] = b"kube-lifecycle/";
+/// The methods of everything that is only read.
+pub(super) const READING: &[Method] = &[Method::GET, Method::HEAD];
 
 /// The admin port's site.
 #[derive(Clone)]
 pub(super) struct Admin {
     pub(super) exposer: Exposer,
     pub(super) prober: Arc<Prober>,
+    pub(super) controls: Controls,
     /// The traffic listeners are bound.
     pub(super) bound: watch::Receiver<bool>,
     /// The proxy is on its way out.
@@ -30,11 +39,19 @@ pub(super) struct Admin {
 }
 
 impl Site for Admin {
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Unanswered> {
-        if let Some(refused) = refuse_method(request.method()) {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Result<Response<Body>, Unanswered> {
+        let path = request.uri().path();
+        if let Some(control) = Control::at(path) {
+            return Ok(self.controls.answer(control, request, peer).await);
+        }
+        if let Some(refused) = refuse_method(request.method(), READING) {
             return Ok(refused);
         }
-        match request.uri().path() {
+        match path {
             METRICS_PATH => Ok(metrics(&self.exposer, Base::default(), &request).await),
             "/live" => Ok(state(self.lacks_life())),
             "/ready" => Ok(state(self.lacks_readiness())),
@@ -87,23 +104,24 @@ impl Admin {
     }
 }
 
-/// Answers a request for the metrics, selected by `base` and the request's query.
+/// Answers a request for the metrics, selected by `base` and the request's query, in the format and coding that its
+/// headers ask for.
 pub(super) async fn metrics(
     exposer: &Exposer,
     base: Base,
     request: &Request<Incoming>,
 ) -> Response<Body> {
-    let selection = match query::select(base, request.uri().query()) {
+    let wanted = negotiate(request.headers());
+    let selection = match query::select(base, request.uri().query(), wanted.format) {
         Ok(selection) => selection,
         Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
     };
-    let content_type = HeaderValue::from_static(selection.format.content_type());
     let mut response = Response::new(Body::text(""));
     if request.method() != Method::HEAD {
-        *response.body_mut() = match exposer.start(selection).await {
+        *response.body_mut() = match exposer.start(selection, wanted.gzip).await {
             Ok(body) => body,
-            Err(busy) => {
-                let mut refused = text(StatusCode::SERVICE_UNAVAILABLE, format!("{busy}\n"));
+            Err(refused) => {
+                let mut refused = text(StatusCode::SERVICE_UNAVAILABLE, format!("{refused}\n"));
                 refused
                     .headers_mut()
                     .insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -111,22 +129,28 @@ pub(super) async fn metrics(
             }
         };
     }
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, wanted.content_type());
+    headers.insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
+    if wanted.gzip {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
     response
 }
 
-/// The answer to a method that is neither GET nor HEAD.
-pub(super) fn refuse_method(method: &Method) -> Option<Response<Body>> {
-    if matches!(*method, Method::GET | Method::HEAD) {
+/// The answer to a method that is not one of `served`.
+pub(super) fn refuse_method(method: &Method, served: &[Method]) -> Option<Response<Body>> {
+    if served.contains(method) {
         return None;
     }
+    let served: Vec<_> = served.iter().map(Method::as_str).collect();
+    let served = served.join(", ");
     let mut refused = text(
         StatusCode::METHOD_NOT_ALLOWED,
-        "only GET and HEAD are served\n",
+        format!("only {served} is served here\n"),
     );
-    refused
-        .headers_mut()
-        .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    let allow = HeaderValue::try_from(served).expect("methods are tokens");
+    refused.headers_mut().insert(ALLOW, allow);
     Some(refused)
 }
 
@@ -142,7 +166,7 @@ fn state(lacking: Vec<&'static str>) -> Response<Body> {
     text(StatusCode::SERVICE_UNAVAILABLE, reasons)
 }
 
-fn text(status: StatusCode, body: impl Into<bytes::Bytes>) -> Response<Body> {
+pub(super) fn text(status: StatusCode, body: impl Into<bytes::Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::text(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, TEXT);

@@ -26,11 +26,12 @@ use tracing::{debug, warn};
 #[error("closed without an answer")]
 pub(super) struct Unanswered;
 
-/// What is served: one answer for one request.
+/// What is served: one answer for one request of the peer.
 pub(super) trait Site: Clone + Send + Sync + 'static {
     fn answer(
         &self,
         request: Request<Incoming>,
+        peer: SocketAddr,
     ) -> impl Future<Output = Result<Response<Body>, Unanswered>> + Send;
 }
 
@@ -72,7 +73,8 @@ impl<S: Site> Server<S> {
         }
         let activity = Activity::new(close);
         self.open.push(Arc::clone(&activity));
-        let serving = serve(stream, self.site.clone(), self.limits.clone(), activity);
+        let site = (self.site.clone(), peer);
+        let serving = serve(stream, site, self.limits.clone(), activity);
         self.tracker.spawn(async move {
             if let Err(error) = serving.await {
                 debug!(%peer, %error, "connection ended");
@@ -92,14 +94,14 @@ impl Drop for Over {
 
 async fn serve<S: Site>(
     stream: TcpStream,
-    site: S,
+    (site, peer): (S, SocketAddr),
     limits: Limits,
     activity: Arc<Activity>,
 ) -> hyper::Result<()> {
     let _over = Over(Arc::clone(&activity));
     let service = service_fn(|request| {
         let answering = activity.answer();
-        let answer = site.answer(request);
+        let answer = site.answer(request, peer);
         async move { Ok::<_, Unanswered>(answer.await?.map(|body| body.held_by(answering))) }
     });
     // hyper's own header timer also runs between two requests and would close a scraper's connection.

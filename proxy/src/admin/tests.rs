@@ -1,6 +1,7 @@
 //! The admin server in process, over real loopback sockets: what its tests share. A `Running` server is ended
 //! when it is dropped.
 
+mod controls;
 mod endpoint;
 mod patience;
 mod probes;
@@ -51,6 +52,7 @@ fn settings(port: u16, path: &str) -> Settings {
             used_only: false,
             aggregate: Vec::new(),
         }),
+        overridden: BTreeMap::new(),
         mtls: MtlsMode::Disabled,
     }
 }
@@ -78,6 +80,7 @@ struct Running {
     handoffs: mpsc::Sender<Handoff>,
     bound: watch::Sender<bool>,
     draining: watch::Sender<bool>,
+    drain: CancellationToken,
     shutdown: CancellationToken,
     served: tokio::task::JoinHandle<()>,
 }
@@ -88,18 +91,26 @@ impl Drop for Running {
     }
 }
 
-fn start(config: Config, exposition: Arc<dyn Exposition>, first: Settings) -> Running {
+fn start_logging(
+    config: Config,
+    exposition: Arc<dyn Exposition>,
+    first: Settings,
+    levels: Option<Levels>,
+) -> Running {
     let server = bind(config).unwrap();
     let (settings, settings_of) = watch::channel(Arc::new(first));
     let (handoffs, handoffs_of) = mpsc::channel(8);
     let (bound, bound_of) = watch::channel(true);
     let (draining, draining_of) = watch::channel(false);
+    let drain = CancellationToken::new();
     let deps = Deps {
         exposition,
         settings: settings_of,
         handoffs: handoffs_of,
         bound: bound_of,
         draining: draining_of,
+        drain: drain.clone(),
+        levels,
     };
     let shutdown = CancellationToken::new();
     let (addr, endpoint) = (server.addr, server.endpoint.clone());
@@ -111,9 +122,14 @@ fn start(config: Config, exposition: Arc<dyn Exposition>, first: Settings) -> Ru
         handoffs,
         bound,
         draining,
+        drain,
         shutdown,
         served,
     }
+}
+
+fn start(config: Config, exposition: Arc<dyn Exposition>, first: Settings) -> Running {
+    start_logging(config, exposition, first, None)
 }
 
 fn start_plain() -> Running {

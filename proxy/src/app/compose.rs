@@ -13,7 +13,7 @@ use weir_crds::names::SERVICE_TAG;
 use crate::accept::Aim;
 use crate::app;
 use crate::config::{self, Redirected};
-use crate::control::{Outbound, Sources, Universal};
+use crate::control::{Outbound, Sources, Universal, authorities};
 use crate::endpoints::{Roster, Service};
 use crate::telemetry::{Dst, Server};
 
@@ -31,8 +31,16 @@ pub(super) fn compose(config: config::Config) -> (app::Config, Sources) {
         roster: None,
         admin: config.admin,
         telemetry: config.telemetry,
+        metrics_policy: Some(config.sources.metrics_policy()),
+        known_authorities: config
+            .sources
+            .universal
+            .as_ref()
+            .map(known_authorities)
+            .unwrap_or_default(),
         beats: in_pod,
         drain: config.drain,
+        levels: None,
     };
     (composed, config.sources)
 }
@@ -95,6 +103,16 @@ pub(super) async fn follow(
         let services = services.iter().map(|o| (o.listen, service(o)));
         roster.send_replace(Arc::new(services.collect()));
     }
+}
+
+/// What clients may call the services by that this proxy offers or calls.
+fn known_authorities(universal: &Universal) -> Vec<String> {
+    let own = universal.inbounds.iter();
+    let own = own.filter_map(|inbound| inbound.tags.get(SERVICE_TAG));
+    let called = universal.outbounds.iter().map(|outbound| &outbound.service);
+    own.chain(called)
+        .flat_map(|name| authorities(name))
+        .collect()
 }
 
 #[cfg(test)]

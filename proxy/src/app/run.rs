@@ -2,7 +2,6 @@
 //!
 //! Called by `main` for `weir-proxy run`; tests use `app::bind` instead.
 
-use std::io::IsTerminal;
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,22 +13,16 @@ use super::compose::{compose, follow};
 use super::{App, Config, bind};
 use crate::config;
 use crate::control::Sources;
+use crate::log::Levels;
 
-/// Logs to the standard error what `filter` lets through (the syntax of `tracing`).
-pub fn log(filter: &str) {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
-}
-
-/// Runs a proxy until SIGTERM or SIGINT, then drains; the second signal ends it at once.
-pub fn run(config: config::Config) -> anyhow::Result<()> {
+/// Runs a proxy until SIGTERM, SIGINT or `/shutdown`, then drains; a further signal ends it at once. `levels` are those
+/// that the process logs by.
+pub fn run(config: config::Config, levels: Levels) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let (config, sources) = compose(config);
+    let (mut config, sources) = compose(config);
+    config.levels = Some(levels);
     runtime.block_on(serve(config, sources))
 }
 

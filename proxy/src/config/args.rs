@@ -1,7 +1,14 @@
 //! The flags of `weir-proxy run` and the environment variables that stand for them, as text: `config` gives them
 //! their types, so that all that is wrong is told at once. Knows no default but those it documents.
 
+use std::collections::BTreeSet;
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Command};
+use serde_json::Value;
 use weir_crds::env;
+
+use crate::admin::{Entry, Source};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -126,7 +133,76 @@ pub struct RunArgs {
     )]
     pub retain_idle: Option<String>,
 
+    /// YAML document that leaves out labels and families or changes buckets; SIGHUP has it read again, `weir-proxy plan`
+    /// tells what it would save [default: everything is recorded]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "WEIR_METRICS_POLICY_FILE",
+        help_heading = "Behaviour"
+    )]
+    pub metrics_policy_file: Option<String>,
+
+    /// Most series of each family, past which labels that anybody can make up become __overflow__ [default: 10000]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "WEIR_METRICS_MAX_SERIES",
+        help_heading = "Behaviour"
+    )]
+    pub metrics_max_series: Option<String>,
+
+    /// Most memory for all series, past which the same happens; at least 1MiB [default: 32MiB]
+    #[arg(
+        long,
+        value_name = "BYTES",
+        env = "WEIR_METRICS_MAX_BYTES",
+        help_heading = "Behaviour"
+    )]
+    pub metrics_max_bytes: Option<String>,
+
     /// What is logged: a level, or levels by module such as info,weir_proxy::admin=debug [default: info]
     #[arg(long, value_name = "FILTER", env = env::LOG, help_heading = "Behaviour")]
     pub log_level: Option<String>,
+
+    /// Those of the above that were flags; what else is given was a variable. See [`note_flags`](Self::note_flags).
+    #[arg(skip)]
+    pub flags: BTreeSet<String>,
+}
+
+/// The variable that stands for a flag.
+fn variable_of(flag: &str) -> String {
+    let command = RunArgs::augment_args(Command::new("run"));
+    let mut args = command.get_arguments();
+    let arg = args.find(|arg| arg.get_long() == flag.strip_prefix("--"));
+    let name = arg.and_then(|arg| arg.get_env());
+    name.map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+impl RunArgs {
+    /// Remembers which were given on the command line.
+    pub fn note_flags(&mut self, matches: Option<&ArgMatches>) {
+        let given = matches.into_iter().flat_map(|matches| {
+            let by_flag = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
+            matches.ids().map(clap::Id::as_str).filter(by_flag)
+        });
+        self.flags = given
+            .map(|id| format!("--{}", id.replace('_', "-")))
+            .collect();
+    }
+
+    /// The entry of a flag: `text` is what was given, `value` what is in force.
+    pub(super) fn entry(&self, name: &'static str, text: &Option<String>, value: Value) -> Entry {
+        let source = match text.as_deref().map(str::trim) {
+            None | Some("") => Source::Default,
+            Some(_) if self.flags.contains(name) => Source::Flag,
+            Some(_) => Source::Variable(variable_of(name)),
+        };
+        Entry {
+            name,
+            value,
+            source,
+        }
+    }
 }

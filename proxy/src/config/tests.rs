@@ -62,6 +62,9 @@ fn a_pod_needs_no_flag() {
     assert_eq!(config.admin.probes.len(), 1);
     assert_eq!(config.drain.longest, Duration::from_secs(30));
     assert_eq!(config.telemetry.retain_idle, Duration::from_secs(600));
+    assert_eq!(config.telemetry.most_series, 10_000);
+    assert_eq!(config.telemetry.most_bytes, 32 << 20);
+    assert!(config.sources.metrics_policy().borrow().families.is_empty());
     assert!(config.sources.universal.is_none());
 }
 
@@ -79,6 +82,8 @@ fn every_flag_has_its_effect() {
             "--connect-timeout=2s",
             "--drain-time=0",
             "--retain-idle=1m30s",
+            "--metrics-max-series=500",
+            "--metrics-max-bytes=8MiB",
             "--log-level=warn,weir_proxy=debug",
         ]),
         none,
@@ -96,6 +101,8 @@ fn every_flag_has_its_effect() {
     );
     assert_eq!(config.drain.longest, Duration::ZERO);
     assert_eq!(config.telemetry.retain_idle, Duration::from_secs(90));
+    assert_eq!(config.telemetry.most_series, 500);
+    assert_eq!(config.telemetry.most_bytes, 8 << 20);
     assert_eq!(config.log, "warn,weir_proxy=debug");
     assert_eq!(config.sources.universal.unwrap().name, "a");
 }
@@ -121,6 +128,8 @@ fn all_that_is_wrong_is_told_at_once() {
         "--connect-timeout=0",
         "--drain-time=-1s",
         "--retain-idle=soon",
+        "--metrics-max-series=-1",
+        "--metrics-max-bytes=1KiB",
         "--log-level=a=b=c",
         "--dataplane-file=/nonexistent/dataplane.yaml",
         "--mesh-file=/nonexistent/mesh.yaml",
@@ -131,7 +140,7 @@ fn all_that_is_wrong_is_told_at_once() {
         _ => None,
     };
     let told = problems(&flags, variable);
-    for flag in &flags[..10] {
+    for flag in &flags[..12] {
         let name = flag.split('=').next().unwrap();
         assert_eq!(
             told.matches(&format!("{name}: ")).count(),
@@ -147,7 +156,7 @@ fn all_that_is_wrong_is_told_at_once() {
     ] {
         assert_eq!(told.matches(name).count(), 1, "{name} in:\n{told}");
     }
-    assert_eq!(told.lines().count(), 14, "{told}");
+    assert_eq!(told.lines().count(), 16, "{told}");
 }
 
 #[test]
@@ -202,5 +211,84 @@ fn the_help_teaches() {
         "kuma.io/service: web",
     ] {
         assert!(help.contains(part), "{part} in:\n{help}");
+    }
+}
+
+/// Flags as `main` reads them.
+fn noted(flags: &[&str]) -> RunArgs {
+    use clap::{CommandFactory, FromArgMatches};
+    let flags = ["run"].iter().chain(flags);
+    let matches = Cli::command().try_get_matches_from(flags).unwrap();
+    let mut args = Cli::from_arg_matches(&matches).unwrap().args;
+    args.note_flags(Some(&matches));
+    args
+}
+
+fn reported(args: RunArgs, variable: impl Fn(&str) -> Option<String>) -> Vec<(String, String)> {
+    let report = load(args, variable).unwrap().admin.report;
+    let entries = report.into_iter();
+    entries
+        .map(|entry| {
+            (
+                entry.name.to_owned(),
+                format!("{} {:?}", entry.value, entry.source),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn every_flag_is_reported_with_its_source() {
+    use clap::CommandFactory;
+    let entries = reported(noted(&["--drain-time=1m", "--log-level="]), pod);
+    let of = |name: &str| {
+        let mut found = entries.iter().filter(|(n, _)| n == name);
+        let value = found
+            .next()
+            .unwrap_or_else(|| panic!("{name} is not reported: add it to report.rs"));
+        assert!(found.next().is_none(), "{name} is reported twice");
+        value.1.clone()
+    };
+    let command = Cli::command();
+    let flags = command.get_arguments().filter_map(|arg| arg.get_long());
+    for flag in flags.filter(|flag| *flag != "help") {
+        of(&format!("--{flag}"));
+    }
+    assert_eq!(of("--drain-time"), "\"60s\" Flag");
+    assert_eq!(
+        of("--log-level"),
+        "\"info\" Default",
+        "empty is the same as none"
+    );
+    assert_eq!(of("--admin-addr"), "\"[::]:4191\" Default");
+    assert_eq!(
+        of("WEIR_POD_IPS"),
+        "[\"10.1.2.3\",\"fd00::3\"] Variable(\"WEIR_POD_IPS\")"
+    );
+    assert_eq!(of("WEIR_PROBES"), "1 Variable(\"WEIR_PROBES\")");
+    assert_eq!(
+        of("WEIR_SETTINGS"),
+        "\"(30 bytes)\" Variable(\"WEIR_SETTINGS\")"
+    );
+}
+
+#[test]
+fn what_is_given_and_no_flag_was_a_variable() {
+    let mut args = noted(&["--dataplane", DATAPLANE]);
+    args.connect_timeout = Some("3s".into());
+    let entries = reported(args, none);
+    for (name, expected) in [
+        (
+            "--connect-timeout",
+            "\"3s\" Variable(\"WEIR_CONNECT_TIMEOUT\")",
+        ),
+        ("--metrics-ip", "\"127.0.0.5\" Dataplane"),
+        (
+            "--dataplane",
+            &format!("\"({} bytes)\" Flag", DATAPLANE.len()),
+        ),
+    ] {
+        let found = entries.iter().find(|(n, _)| n == name).unwrap();
+        assert_eq!(found.1, expected, "{name}");
     }
 }

@@ -2,12 +2,15 @@
 //! knows where the texts come from; nothing here reads anything but the cgroup files.
 
 use super::args::RunArgs;
-use super::{MOST_WORKERS, Problem, Redirected, cgroup};
-use crate::{accept, admin, drain, telemetry, worker};
+use super::{MOST_WORKERS, Problem, Redirected, cgroup, size};
+use crate::{accept, admin, drain, log, telemetry, worker};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 use weir_crds::{duration, env, ports, probe};
+
+/// Less memory for series than this would hold hardly more than what is printed at 0.
+const LEAST_METRICS_BYTES: usize = 1024 * 1024;
 
 /// Gives texts their types and keeps what is wrong with them; a wrong value counts as absent meanwhile.
 #[derive(Default)]
@@ -57,6 +60,22 @@ impl Values {
         }
     }
 
+    /// A number of bytes, at least [`LEAST_METRICS_BYTES`].
+    fn size(&mut self, name: &'static str, text: Option<&str>) -> Option<usize> {
+        let text = text.map(str::trim).filter(|text| !text.is_empty())?;
+        match size::parse(text) {
+            Ok(bytes) if bytes < LEAST_METRICS_BYTES => {
+                self.wrong(name, format!("has to be at least 1MiB, found {text:?}"));
+                None
+            }
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                self.wrong(name, error.to_string());
+                None
+            }
+        }
+    }
+
     pub(super) fn redirected(&mut self, args: &RunArgs, ipv6: bool) -> Redirected {
         let any = if ipv6 {
             IpAddr::from(Ipv6Addr::UNSPECIFIED)
@@ -91,6 +110,11 @@ impl Values {
         let mut config = telemetry::Config::default();
         let retain = self.duration("--retain-idle", args.retain_idle.as_deref(), false);
         config.retain_idle = retain.unwrap_or(config.retain_idle);
+        let series = args.metrics_max_series.as_deref();
+        let series = self.parsed("--metrics-max-series", series, "a number of series");
+        config.most_series = series.unwrap_or(config.most_series);
+        let bytes = self.size("--metrics-max-bytes", args.metrics_max_bytes.as_deref());
+        config.most_bytes = bytes.unwrap_or(config.most_bytes);
         config
     }
 
@@ -169,8 +193,8 @@ impl Values {
     pub(super) fn log(&mut self, text: Option<&str>) -> String {
         let text = text.map(str::trim).filter(|text| !text.is_empty());
         let text = text.unwrap_or("info");
-        if let Err(error) = text.parse::<tracing_subscriber::EnvFilter>() {
-            self.wrong("--log-level", format!("{error} in {text:?}"));
+        if let Err(error) = log::filter(text) {
+            self.wrong("--log-level", error.to_string());
         }
         text.to_owned()
     }

@@ -76,7 +76,7 @@ impl Files {
     }
 }
 
-fn read_file(path: &PathBuf) -> Result<String, ControlError> {
+pub(super) fn read_file(path: &PathBuf) -> Result<String, ControlError> {
     let name = path.display().to_string();
     match std::fs::File::open(path) {
         Ok(file) => read(&name, file),

@@ -393,3 +393,55 @@ fn only_endpoints_may_differ_for_the_same_listeners() {
     assert!(universal(1, 2).listens_as(&universal(1, 3)));
     assert!(!universal(1, 2).listens_as(&universal(2, 2)));
 }
+
+#[test]
+fn a_metrics_policy_is_read_in_a_pod_too_and_again_at_a_reload() {
+    let folder = Folder::new("policy");
+    let file = folder.write("policy.yaml", "families: {request_total: {drop: true}}");
+    let pod = Config {
+        settings: Some(r#"{"version":1,"mesh":"blue"}"#.into()),
+        metrics_policy_file: Some(file.clone()),
+        ..Config::default()
+    };
+    let mut sources = load(pod.clone()).unwrap();
+    let mut policy = sources.metrics_policy();
+    assert!(policy.borrow_and_update().families["request_total"].drop);
+    for wrong in ["families: {request_total: {drop: 1}}", "a: ["] {
+        folder.write("policy.yaml", wrong);
+        sources.reload();
+        assert!(!policy.has_changed().unwrap(), "{wrong}");
+    }
+    folder.write("policy.yaml", "dropLabels: [authority]");
+    sources.reload();
+    assert!(policy.has_changed().unwrap());
+    let now = policy.borrow_and_update().clone();
+    assert!(now.families.is_empty() && now.drop_labels.contains("authority"));
+
+    folder.write("policy.yaml", "dropLabels: [athority]");
+    let wrong = Config {
+        settings: None,
+        ..pod
+    };
+    let problems = problems(wrong);
+    for told in [
+        "policy.yaml: line 1 column 14: dropLabels[0]: \"athority\"",
+        "--dataplane-file",
+    ] {
+        assert!(problems.contains(told), "{problems}");
+    }
+}
+
+#[test]
+fn a_service_is_known_by_all_its_names() {
+    assert_eq!(authorities("Backend"), ["backend.mesh", "backend"]);
+    let names = authorities("web_shop_svc_8080");
+    for name in [
+        "web",
+        "web.shop",
+        "web.shop.svc",
+        "web.shop.svc.cluster.local",
+        "web_shop_svc_8080.mesh",
+    ] {
+        assert!(names.iter().any(|n| n == name), "{name} in {names:?}");
+    }
+}

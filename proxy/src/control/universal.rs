@@ -289,6 +289,21 @@ impl Located<'_> {
     }
 }
 
+/// The names by which a service may be called, in lower case and without port: its tag's value, that in the zone
+/// `mesh`, and where it is a Kubernetes Service (`name_namespace_svc` and perhaps `_port`) the names that has in DNS.
+pub fn authorities(service: &str) -> Vec<String> {
+    let service = service.to_ascii_lowercase();
+    let mut names = vec![format!("{service}.mesh")];
+    let mut parts = service.split('_');
+    if let (Some(name), Some(namespace), Some("svc")) = (parts.next(), parts.next(), parts.next()) {
+        let local = format!("{name}.{namespace}");
+        names.extend(["", ".svc", ".svc.cluster.local"].map(|zone| format!("{local}{zone}")));
+        names.push(name.to_owned());
+    }
+    names.push(service);
+    names
+}
+
 fn labels(tags: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let label = |(tag, label): (&str, &str)| Some((label.to_owned(), tags.get(tag)?.clone()));
     LABEL_TAGS.into_iter().filter_map(label).collect()

@@ -3,7 +3,7 @@
 //!
 //! Made by the connection's ledger, used by `http2::session`. Dropping an account closes it.
 
-use super::{Book, HttpLedger, canonical};
+use super::{Book, HttpLedger, MAX_AUTHORITY, canonical};
 use crate::telemetry::{Direction, GrpcLabels, GrpcSeries, Http2Series, Peer};
 
 /// What is open of an HTTP/2 connection pair. Dropping it closes all of it.
@@ -101,8 +101,10 @@ impl HttpLedger {
         let series = self.book.recorder.grpc(&GrpcLabels {
             direction,
             authority: &canonical(authority),
+            target_port: self.book.target_port,
         });
-        self.last_grpc = Some((authority.to_vec(), series.downgrade()));
+        self.last_grpc =
+            (authority.len() <= MAX_AUTHORITY).then(|| (authority.to_vec(), series.downgrade()));
         GrpcAccount { series, direction }
     }
 }

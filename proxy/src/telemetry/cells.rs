@@ -5,30 +5,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::bounds::Bounds;
 use super::family::Value;
-
-/// Upper bounds of the buckets of every histogram, in milliseconds; a last one without bound follows.
-pub(super) const BOUNDS_MS: [u64; 25] = [
-    1, 2, 3, 4, 5, 10, 20, 30, 40, 50, 100, 200, 300, 400, 500, 1_000, 2_000, 3_000, 4_000, 5_000,
-    10_000, 20_000, 30_000, 40_000, 50_000,
-];
-/// Buckets of a histogram, the unbounded one included.
-pub(super) const BUCKETS: usize = BOUNDS_MS.len() + 1;
 
 /// The cells of one series in one worker's shard.
 pub(super) type Block = Arc<[AtomicU64]>;
 
-/// A zeroed block for a series of the given type.
-pub(super) fn block(value: Value) -> Block {
-    let cells = match value {
+/// How many cells a series of the type has; the bounds are a histogram's, others ignore them.
+pub(super) fn cells(value: Value, bounds: &Bounds) -> usize {
+    match value {
         Value::Counter => 1,
         Value::Gauge => 2,
-        Value::Histogram => BUCKETS + 1,
-    };
+        Value::Histogram => bounds.buckets() + 1,
+    }
+}
+
+/// So many zeroes.
+pub(super) fn block(cells: usize) -> Block {
     (0..cells).map(|_| AtomicU64::new(0)).collect()
 }
 
-fn add(cell: &AtomicU64, n: u64) {
+/// Adds to a cell of this thread's own.
+pub(super) fn add(cell: &AtomicU64, n: u64) {
     cell.store(
         cell.load(Ordering::Relaxed).wrapping_add(n),
         Ordering::Relaxed,
@@ -67,21 +65,24 @@ impl Gauge {
 }
 
 /// Writes a histogram of durations.
-pub(super) struct Histogram(pub(super) Block);
+pub(super) struct Histogram {
+    pub(super) block: Block,
+    /// Those that the block was made for.
+    pub(super) bounds: Arc<Bounds>,
+}
 
 impl Histogram {
     /// Counts `duration` in the first bucket whose bound it does not exceed (compared exactly, in nanoseconds) and
     /// adds it to the sum in whole microseconds.
     pub(super) fn observe(&self, duration: Duration) {
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        let bucket = BOUNDS_MS.partition_point(|ms| ms * 1_000_000 < nanos);
-        add(&self.0[bucket], 1);
-        add(&self.0[BUCKETS], nanos / 1_000);
+        add(&self.block[self.bounds.bucket(nanos)], 1);
+        add(&self.block[self.bounds.buckets()], nanos / 1_000);
     }
 }
 
 /// One series' cells summed over the shards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
     /// The count.
     Counter(u64),
@@ -95,34 +96,47 @@ pub(super) enum Reading {
     /// Observations by bucket (not cumulative) and their sum in microseconds.
     Histogram {
         /// Observations, bucket by bucket.
-        buckets: [u64; BUCKETS],
+        buckets: Vec<u64>,
         /// Microseconds.
         sum: u64,
     },
 }
 
 impl Reading {
-    /// Sums a series over the shards that have it.
-    pub(super) fn of<'a>(value: Value, shards: impl Iterator<Item = &'a Block> + Clone) -> Self {
+    /// Sums a counter or a gauge over the shards that have it.
+    pub(super) fn plain<'a>(value: Value, shards: impl Iterator<Item = &'a Block> + Clone) -> Self {
         let sum = |at: usize, order| {
             let cells = shards.clone().map(|block| block[at].load(order));
             cells.fold(0, u64::wrapping_add)
         };
-        match value {
-            Value::Counter => Self::Counter(sum(0, Ordering::Relaxed)),
-            Value::Gauge => {
-                // The downs first: each was stored after its up, by the same worker.
-                let downs = sum(1, Ordering::Acquire);
-                Self::Gauge {
-                    ups: sum(0, Ordering::Relaxed),
-                    downs,
-                }
-            }
-            Value::Histogram => Self::Histogram {
-                buckets: std::array::from_fn(|at| sum(at, Ordering::Relaxed)),
-                sum: sum(BUCKETS, Ordering::Relaxed),
-            },
+        if value == Value::Gauge {
+            // The downs first: each was stored after its up, by the same worker.
+            let downs = sum(1, Ordering::Acquire);
+            return Self::Gauge {
+                ups: sum(0, Ordering::Relaxed),
+                downs,
+            };
         }
+        Self::Counter(sum(0, Ordering::Relaxed))
+    }
+
+    /// Sums a histogram over the shards that have it, in the buckets of `bounds`, whatever those of the shards are.
+    pub(super) fn histogram<'a>(
+        bounds: &Bounds,
+        shards: impl Iterator<Item = (&'a Bounds, &'a Block)>,
+    ) -> Self {
+        let mut buckets = vec![0u64; bounds.buckets()];
+        let mut sum = 0u64;
+        for (own, block) in shards {
+            let same = std::ptr::eq(own, bounds);
+            for at in 0..own.buckets() {
+                let to = if same { at } else { bounds.place_of(own, at) };
+                let n = block[at].load(Ordering::Relaxed);
+                buckets[to] = buckets[to].wrapping_add(n);
+            }
+            sum = sum.wrapping_add(block[own.buckets()].load(Ordering::Relaxed));
+        }
+        Self::Histogram { buckets, sum }
     }
 
     /// The sum of all cells. Cells only grow, so two readings of a series are equal exactly when these are.

@@ -1,26 +1,31 @@
-//! The text exposition (0.0.4): streams family by family, in the order of the table, series in the order of their
-//! registration; then the proxy's own families. Called by `Telemetry::expose` on the thread of the scraper. It reads
-//! cells and never writes them.
+//! The exposition: streams family by family, in the order of the table, series in the order of their registration;
+//! then the proxy's own families. Called by `Telemetry::expose` on the thread of the scraper. It reads cells and never
+//! writes them, and measures itself: how long it took, and for how long it can have kept a worker waiting.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Selection;
+use super::bounds::Bounds;
 use super::family::Family;
 use super::process::Process;
 use super::render;
-use super::store::{Exposition, Store};
+use super::store::{Exposition, Shown, Store};
 
-mod text;
+mod body;
+mod metadata;
 
-use text::Body;
+use body::Body;
 
 /// What the exposition tells about itself and its process.
 pub(super) struct Own {
     process: Process,
     /// Nanoseconds that the last exposition took; 0 before the first.
     last_nanos: AtomicU64,
+    /// Nanoseconds of the longest hold of a lock in the last exposition; 0 before the first.
+    held_nanos: AtomicU64,
 }
 
 impl Own {
@@ -28,6 +33,7 @@ impl Own {
         Self {
             process: Process::new(),
             last_nanos: AtomicU64::new(0),
+            held_nanos: AtomicU64::new(0),
         }
     }
 }
@@ -46,8 +52,10 @@ pub(super) fn expose(
     }
     write_own(store, own, &mut body);
     body.finish()?;
-    let took = u64::try_from(exposition.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    let took = nanos(exposition.began.elapsed());
     own.last_nanos.store(took.max(1), Ordering::Relaxed);
+    let held = nanos(exposition.longest_hold);
+    own.held_nanos.store(held.max(1), Ordering::Relaxed);
     exposition.finish(selection.filters.is_empty());
     Ok(())
 }
@@ -57,28 +65,72 @@ fn write_family(
     exposition: &mut Exposition<'_>,
     body: &mut Body<'_>,
 ) -> io::Result<()> {
-    if !body.begin(family.name(), family.value().word(), family.help()) {
+    let rules = Arc::clone(&exposition.rules);
+    let recorded = rules.records(family);
+    if !recorded || !body.begin(family.name(), family.value().word(), family.help()) {
         return Ok(());
     }
+    let bounds = rules.bounds(family);
+    let mut longest = Duration::ZERO;
     for shown in exposition.sets(family.kind()) {
-        // A worker that adds a series to this very set waits meanwhile; hence nothing is sent here.
-        for series in shown.set.series().iter().filter(|s| s.family == family) {
-            let reading = series.read();
-            shown.checksum = shown.checksum.wrapping_add(reading.checksum());
-            body.series([&shown.set.labels, &series.suffix], &reading);
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let began = Instant::now();
+            next = write_series((family, bounds), shown, from, body);
+            longest = longest.max(began.elapsed());
+            body.flush_full()?;
         }
-        body.flush_full()?;
     }
+    exposition.longest_hold = exposition.longest_hold.max(longest);
     Ok(())
+}
+
+/// Writes the family's series of a label set, from the `from`-th series on, until the buffer is full; answers where to
+/// go on if it is. A worker that adds a series to this very set waits meanwhile; hence nothing is sent here.
+fn write_series(
+    (family, bounds): (Family, &Bounds),
+    shown: &mut Shown,
+    from: usize,
+    body: &mut Body<'_>,
+) -> Option<usize> {
+    let series = shown.set.series();
+    // The list only grows, at its end: a position stays what it is.
+    for (at, series) in series.iter().enumerate().skip(from) {
+        if series.family == family {
+            let reading = series.read(bounds);
+            shown.checksum = shown.checksum.wrapping_add(reading.checksum());
+            body.series([&shown.set.labels, &series.suffix], &reading, bounds);
+            if body.is_full() {
+                return Some(at + 1);
+            }
+        }
+    }
+    None
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn write_own(store: &Store, own: &Own, body: &mut Body<'_>) {
     write_counts(store, body);
-    let name = "weir_scrape_duration_seconds";
-    let help = "Seconds that the scrape before this one took, the sending included.";
-    let last = own.last_nanos.load(Ordering::Relaxed);
-    if body.begin(name, "gauge", help) && last > 0 {
-        body.sample("", Duration::from_nanos(last).as_secs_f64());
+    let scrapes = [
+        (
+            "weir_scrape_duration_seconds",
+            "Seconds that the scrape before this one took, the sending included.",
+            &own.last_nanos,
+        ),
+        (
+            "weir_scrape_worker_delay_seconds",
+            "Seconds for which the scrape before this one can have kept a worker waiting for a lock, at most.",
+            &own.held_nanos,
+        ),
+    ];
+    for (name, help, nanos) in scrapes {
+        let nanos = nanos.load(Ordering::Relaxed);
+        if body.begin(name, "gauge", help) && nanos > 0 {
+            body.sample("", Duration::from_nanos(nanos).as_secs_f64());
+        }
     }
     for family in own.process.read() {
         if body.begin(family.name, family.word, family.help) {
@@ -109,16 +161,21 @@ fn write_counts(store: &Store, body: &mut Body<'_>) {
             "counter",
             "Series forgotten because they were idle.",
         ),
+        (
+            "weir_series_dropped_total",
+            "counter",
+            "How often a series was refused by the budget, and counted under __overflow__ instead.",
+        ),
     ];
     for (at, (name, word, help)) in families.into_iter().enumerate() {
         if !body.begin(name, word, help) {
             continue;
         }
         for family in Family::ALL {
-            let (held, evicted) = store.counts(*family);
+            let counts = store.budget.counts(*family);
             let mut labels = String::new();
             render::label(&mut labels, "family", family.name());
-            body.known_sample(&labels, [held, evicted][at]);
+            body.known_sample(&labels, [counts.held, counts.evicted, counts.refused][at]);
         }
     }
 }

@@ -38,6 +38,29 @@ pub(super) enum Kind {
     Single(Family),
 }
 
+impl Kind {
+    /// The families of such a label set.
+    pub(super) fn families(self) -> &'static [Family] {
+        match self {
+            Self::Http => &[
+                Family::RequestTotal,
+                Family::ResponseTotal,
+                Family::ResponseLatency,
+            ],
+            Self::Transport => &[
+                Family::TcpOpenTotal,
+                Family::TcpOpenConnections,
+                Family::TcpReadBytes,
+                Family::TcpWriteBytes,
+                Family::TcpCloseTotal,
+            ],
+            Self::Http2 => &[Family::Http2Connections, Family::Http2Streams],
+            Self::Grpc => &[Family::GrpcMessages],
+            Self::Single(family) => std::slice::from_ref(&Family::ALL[family as usize]),
+        }
+    }
+}
+
 macro_rules! families {
     ($($name:ident $kind:expr, $value:ident $text:literal $help:literal;)*) => {
         /// A family of the table, in the order of printing.
@@ -119,7 +142,29 @@ impl Family {
     pub(super) fn bounded(self) -> bool {
         matches!(
             self,
-            Self::TcpDuration | Self::DetectTimeout | Self::Unparsed
+            Self::TcpDuration | Self::DetectTimeout | Self::Unparsed | Self::OutboundHttpErrors
         )
+    }
+
+    /// True where a label set has one series, without further labels, from its beginning.
+    pub(super) fn is_base(self) -> bool {
+        !matches!(
+            self,
+            Self::ResponseTotal | Self::ResponseLatency | Self::GrpcMessages | Self::TcpCloseTotal
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_the_families_that_say_so() {
+        for family in Family::ALL {
+            let kind = family.kind();
+            let says_so = Family::ALL.iter().filter(|f| f.kind() == kind);
+            assert!(says_so.eq(kind.families()), "{}", family.name());
+        }
     }
 }

@@ -2,21 +2,30 @@
 //! `Recorder::grpc`; every call is a plain store on a cell of this worker. Knows no protocol: what has opened, closed
 //! or passed is told to it.
 
+use std::hash::{Hash, Hasher};
 use std::rc::{Rc, Weak};
 
 use indexmap::Equivalent;
 
+use super::budget::Claim;
 use super::cells::{Counter, Gauge};
 use super::family::{Family, Kind};
-use super::labels::{Direction, GrpcLabels, Peer, same_text};
+use super::labels::{Direction, Dst, GrpcLabels, OVERFLOW, Peer, Stand, same_text, without_port};
 use super::render;
-use super::worker::{Attached, Attachment, Hand};
+use super::resolve::{Lookup, wider};
+use super::rules::Rules;
+use super::worker::{Attached, Attachment};
 
 /// The gauges `http2_active_connections` and `http2_active_streams` of one direction and peer.
 #[derive(Clone)]
 pub struct Http2Series(Rc<Http2Entry>);
 
+/// The labels of `http2_active_*`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Http2Labels(pub(super) Direction, pub(super) Peer);
+
 pub(super) struct Http2Entry {
+    labels: Http2Labels,
     attachment: Attachment,
     connections: Gauge,
     streams: Gauge,
@@ -48,25 +57,82 @@ impl Http2Series {
     }
 }
 
-impl Http2Entry {
-    pub(super) fn new(hand: &Rc<Hand>, labels: (Direction, Peer)) -> Self {
-        let attachment = Attachment::new(hand, Kind::Http2, &labels);
-        Self {
-            connections: Gauge(attachment.block(Family::Http2Connections, "")),
-            streams: Gauge(attachment.block(Family::Http2Streams, "")),
-            attachment,
-        }
-    }
-}
-
 impl Attached for Http2Entry {
     fn attachment(&self) -> &Attachment {
         &self.attachment
     }
 
-    /// There are four, all known beforehand: they stay.
     fn at_rest(&self) -> bool {
-        false
+        self.connections.is_zero() && self.streams.is_zero()
+    }
+
+    /// There are four, all known beforehand.
+    fn is_permanent(&self) -> bool {
+        true
+    }
+}
+
+impl Hash for Http2Entry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.labels.hash(state);
+    }
+}
+
+impl PartialEq for Http2Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.labels == other.labels
+    }
+}
+
+impl Eq for Http2Entry {}
+
+impl Equivalent<Rc<Http2Entry>> for Http2Labels {
+    fn equivalent(&self, entry: &Rc<Http2Entry>) -> bool {
+        *self == entry.labels
+    }
+}
+
+impl<'a> Lookup<'a> for Http2Labels {
+    const KIND: Kind = Kind::Http2;
+    type Entry = Http2Entry;
+
+    fn project(self, _rules: &'a Rules) -> Self {
+        self
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self == other
+    }
+
+    fn claim(&self, _rules: &Rules) -> Claim {
+        Claim::Last
+    }
+
+    fn overflowed(self, _stand: &'a Stand, _vouched: bool) -> Self {
+        self
+    }
+
+    fn without_ports(self) -> Self {
+        self
+    }
+
+    fn dst(&self) -> Option<&'a Dst> {
+        None
+    }
+
+    fn own_text(&self) -> usize {
+        0
+    }
+
+    fn entry(self, attachment: Attachment) -> Http2Entry {
+        let wider = |claim| wider(self, attachment.standing(), claim);
+        let gauge = |family| Gauge(attachment.cells(family, "", &wider));
+        Http2Entry {
+            labels: self,
+            connections: gauge(Family::Http2Connections),
+            streams: gauge(Family::Http2Streams),
+            attachment,
+        }
     }
 }
 
@@ -79,6 +145,8 @@ pub struct GrpcSeries(Rc<GrpcEntry>);
 pub struct GrpcRef(Weak<GrpcEntry>);
 
 pub(super) struct GrpcEntry {
+    direction: Direction,
+    authority: Box<str>,
     attachment: Attachment,
     sent: Counter,
     received: Counter,
@@ -108,24 +176,10 @@ impl GrpcSeries {
 }
 
 impl GrpcRef {
-    /// Pins again; `None` once the series have been let go.
+    /// Pins again; `None` once the series have been let go or would no longer be the ones.
     pub fn pin(&self) -> Option<GrpcSeries> {
-        self.0.upgrade().map(GrpcSeries)
-    }
-}
-
-impl GrpcEntry {
-    pub(super) fn new(hand: &Rc<Hand>, labels: &GrpcLabels<'_>) -> Self {
-        let attachment = Attachment::new(hand, Kind::Grpc, labels);
-        let counter = |kind| {
-            let suffix = render::kind_suffix(kind);
-            Counter(attachment.block(Family::GrpcMessages, &suffix))
-        };
-        Self {
-            sent: counter("sent"),
-            received: counter("received"),
-            attachment,
-        }
+        let entry = self.0.upgrade()?;
+        entry.attachment.is_current().then_some(GrpcSeries(entry))
     }
 }
 
@@ -139,18 +193,83 @@ impl Attached for GrpcEntry {
     }
 }
 
-/// The owned form of [`GrpcLabels`], the key of a worker's table.
-#[derive(PartialEq, Eq, Hash)]
-pub(super) struct GrpcKey(Direction, Box<str>);
-
-impl GrpcKey {
-    pub(super) fn new(labels: &GrpcLabels<'_>) -> Self {
-        Self(labels.direction, labels.authority.into())
+impl Hash for GrpcLabels<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.direction.hash(state);
+        state.write(self.authority.as_bytes());
     }
 }
 
-impl Equivalent<GrpcKey> for GrpcLabels<'_> {
-    fn equivalent(&self, key: &GrpcKey) -> bool {
-        self.direction == key.0 && same_text(self.authority, &key.1)
+impl Hash for GrpcEntry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.direction.hash(state);
+        state.write(self.authority.as_bytes());
+    }
+}
+
+impl PartialEq for GrpcEntry {
+    fn eq(&self, other: &Self) -> bool {
+        self.direction == other.direction && same_text(&self.authority, &other.authority)
+    }
+}
+
+impl Eq for GrpcEntry {}
+
+impl Equivalent<Rc<GrpcEntry>> for GrpcLabels<'_> {
+    fn equivalent(&self, entry: &Rc<GrpcEntry>) -> bool {
+        self.direction == entry.direction && same_text(self.authority, &entry.authority)
+    }
+}
+
+impl<'a> Lookup<'a> for GrpcLabels<'a> {
+    const KIND: Kind = Kind::Grpc;
+    type Entry = GrpcEntry;
+
+    fn project(self, rules: &'a Rules) -> Self {
+        rules.project_grpc(self)
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.direction == other.direction && same_text(self.authority, other.authority)
+    }
+
+    fn claim(&self, rules: &Rules) -> Claim {
+        let is_open = !self.authority.is_empty();
+        rules.claim(is_open, self.authority, self.target_port)
+    }
+
+    fn overflowed(mut self, _stand: &'a Stand, vouched: bool) -> Self {
+        if !vouched && !self.authority.is_empty() {
+            self.authority = OVERFLOW;
+        }
+        self
+    }
+
+    fn without_ports(mut self) -> Self {
+        self.authority = without_port(self.authority);
+        self
+    }
+
+    fn dst(&self) -> Option<&'a Dst> {
+        None
+    }
+
+    fn own_text(&self) -> usize {
+        self.authority.len()
+    }
+
+    fn entry(self, attachment: Attachment) -> GrpcEntry {
+        let wider = |claim| wider(self, attachment.standing(), claim);
+        let counter = |kind| {
+            let suffix = render::kind_suffix(kind);
+            Counter(attachment.cells(Family::GrpcMessages, &suffix, &wider))
+        };
+        GrpcEntry {
+            direction: self.direction,
+            authority: self.authority.into(),
+            sent: counter("sent"),
+            received: counter("received"),
+            attachment,
+        }
     }
 }

@@ -2,14 +2,22 @@
 //! per configuration, the borrowed `*Labels` per look-up) and hands them to a `Recorder`. A group is rendered
 //! when it is made, so that a look-up compares pointers and hashes a few words. Knows no series and no cells.
 
+use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::render;
 
 mod key;
+mod overflow;
 
 pub(super) use key::{HttpKey, TransportKey};
+pub(super) use overflow::{Stand, without_port};
+
+/// The value that stands for those beyond a bound.
+pub const OVERFLOW: &str = "__overflow__";
+/// The port that stands for those beyond a bound, printed as [`OVERFLOW`]: no connection can be meant for it.
+pub(super) const ANY_PORT: u16 = 0;
 
 /// Text equality for the hot path. Empty texts mostly have no address, and a `memcmp` of no bytes that uses masked
 /// vector loads takes 100 ns at an address that is not mapped: so they are never compared by it.
@@ -74,92 +82,118 @@ pub enum Tls {
     },
 }
 
-/// A rendered group of labels, cheap to clone, to compare and to hash.
-#[derive(Clone, Debug, Eq)]
-pub(super) struct Group {
+/// A rendered group of labels, cheap to clone, to compare and to hash. `T` is what takes its place past the budget.
+#[derive(Debug)]
+pub(super) struct Group<T>(Arc<Rendered<T>>);
+
+#[derive(Debug)]
+struct Rendered<T> {
     hash: u64,
-    text: Arc<str>,
+    text: Box<str>,
+    overflow: Option<T>,
 }
 
-impl Group {
-    fn new(pairs: &[(&str, &str)]) -> Self {
+impl<T> Group<T> {
+    fn new(pairs: &[(&str, &str)], overflow: Option<T>) -> Self {
         let mut text = String::new();
         for (key, value) in pairs {
             render::label(&mut text, key, value);
         }
         let mut hasher = DefaultHasher::new();
         text.hash(&mut hasher);
-        Self {
+        Self(Arc::new(Rendered {
             hash: hasher.finish(),
             text: text.into(),
-        }
+            overflow,
+        }))
     }
 
     pub(super) fn text(&self) -> &str {
-        &self.text
+        &self.0.text
     }
 
     fn digest(&self) -> u64 {
-        self.hash
+        self.0.hash
+    }
+
+    /// What takes its place past the budget; `None` if it stays.
+    fn overflow(&self) -> Option<&T> {
+        self.0.overflow.as_ref()
     }
 }
 
-impl PartialEq for Group {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.text, &other.text) || (self.hash == other.hash && self.text == other.text)
+impl<T> Clone for Group<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
     }
 }
+
+impl<T> PartialEq for Group<T> {
+    fn eq(&self, other: &Self) -> bool {
+        let same =
+            |a: &Rendered<T>, b: &Rendered<T>| a.hash == b.hash && same_text(&a.text, &b.text);
+        Arc::ptr_eq(&self.0, &other.0) || same(&self.0, &other.0)
+    }
+}
+
+impl<T> Eq for Group<T> {}
 
 /// `srv_group`, `srv_kind`, `srv_name`, `srv_port`: the inbound that traffic arrived at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server(pub(super) Group);
+pub struct Server(pub(super) Group<Server>);
 
 impl Server {
     /// A server of the given group (`kuma.io` or empty), kind, name and port.
     pub fn new(group: &str, kind: &str, name: &str, port: u16) -> Self {
         let port = port.to_string();
-        Self(Group::new(&[
-            ("srv_group", group),
-            ("srv_kind", kind),
-            ("srv_name", name),
-            ("srv_port", &port),
-        ]))
+        let with = |port: &str, overflow| {
+            let pairs = [
+                ("srv_group", group),
+                ("srv_kind", kind),
+                ("srv_name", name),
+                ("srv_port", port),
+            ];
+            Self(Group::new(&pairs, overflow))
+        };
+        with(&port, Some(with(OVERFLOW, None)))
     }
 }
 
 /// `route_group`, `route_kind`, `route_name`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route(pub(super) Group);
+pub struct Route(pub(super) Group<Infallible>);
 
 impl Route {
     /// A route of the given group, kind and name; without routes that is `""`, `default`, `default`.
     pub fn new(group: &str, kind: &str, name: &str) -> Self {
-        Self(Group::new(&[
+        let pairs = [
             ("route_group", group),
             ("route_kind", kind),
             ("route_name", name),
-        ]))
+        ];
+        Self(Group::new(&pairs, None))
     }
 }
 
 /// `authz_group`, `authz_kind`, `authz_name`: the permission that let the traffic in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Authz(pub(super) Group);
+pub struct Authz(pub(super) Group<Infallible>);
 
 impl Authz {
     /// A permission of the given group, kind and name.
     pub fn new(group: &str, kind: &str, name: &str) -> Self {
-        Self(Group::new(&[
+        let pairs = [
             ("authz_group", group),
             ("authz_kind", kind),
             ("authz_name", name),
-        ]))
+        ];
+        Self(Group::new(&pairs, None))
     }
 }
 
 /// Every known `dst_*` label of a destination, in key order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dst(pub(super) Group);
+pub struct Dst(pub(super) Group<Dst>);
 
 impl Dst {
     /// From pairs keyed **without** the prefix (`deployment`, `zone_locality`), in any order; of one key the last
@@ -169,8 +203,11 @@ impl Dst {
             .into_iter()
             .map(|(key, value)| (render::label_name("dst_", key), value))
             .collect();
-        let pairs: Vec<_> = sorted.iter().map(|(k, v)| (k.as_str(), *v)).collect();
-        Self(Group::new(&pairs))
+        let mut pairs: Vec<_> = sorted.iter().map(|(k, v)| (k.as_str(), *v)).collect();
+        let known = pairs.clone();
+        pairs.iter_mut().for_each(|(_, value)| *value = OVERFLOW);
+        let overflow = (!pairs.is_empty()).then(|| Self(Group::new(&pairs, None)));
+        Self(Group::new(&known, overflow))
     }
 
     /// A destination about which nothing is known.
@@ -260,12 +297,14 @@ impl TransportEnd<'_> {
 }
 
 /// The labels of `grpc_messages_total` that a call begins with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug)]
 pub struct GrpcLabels<'a> {
     /// Seen from the pod.
     pub direction: Direction,
     /// As in [`HttpLabels`].
     pub authority: &'a str,
+    /// The port the connection was meant for: no label, but it tells whether the authority is a known Service's.
+    pub target_port: u16,
 }
 
 /// A connection that the proxy could not process: `inbound_tcp_errors_total`, `outbound_tcp_errors_total`.

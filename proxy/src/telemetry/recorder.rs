@@ -1,25 +1,26 @@
 //! What a worker records with. One per worker: made on any thread as a [`Seat`], taken by the worker's own thread,
 //! and then used only there. The pipeline calls it; it never waits but for the store's lock when a label set is new.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use indexmap::Equivalent;
-
-use super::cells::Counter;
+use super::count::Counts;
 use super::family::Family;
 use super::http::{HttpEntry, HttpSeries};
-use super::http2::{GrpcEntry, GrpcKey, GrpcSeries, Http2Entry, Http2Series};
+use super::http2::{GrpcEntry, GrpcSeries, Http2Entry, Http2Labels, Http2Series};
 use super::labels::{
-    Direction, GrpcLabels, HttpErrorLabels, HttpKey, HttpLabels, Peer, TcpErrorLabels,
-    TransportKey, TransportLabels,
+    Direction, GrpcLabels, HttpErrorLabels, HttpLabels, Peer, Server, TcpErrorLabels,
+    TransportLabels,
 };
-use super::render::{Render, Unparsed};
+use super::render::Unparsed;
+use super::resolve::resolve;
 use super::store::Store;
 use super::transport::{TransportEntry, TransportSeries};
-use super::worker::{Attached, Attachment, Hand, Table};
+use super::worker::{Hand, Table};
+
+/// The errors of answers that the proxy makes up itself.
+const HTTP_ERRORS: [&str; 5] = ["bad request", "too large", "connect", "timeout", "loadshed"];
 
 /// The right to be the only writer of one shard; move it to the worker's thread and [`take`](Seat::take) it there.
 pub struct Seat {
@@ -30,16 +31,19 @@ pub struct Seat {
 impl Seat {
     /// Becomes the worker's recorder, which stays on this thread.
     pub fn take(self) -> Recorder {
+        let hasher = || self.store.hasher.clone();
+        let tables = Tables {
+            http: Table::new(hasher()),
+            transport: Table::new(hasher()),
+            http2: Table::new(hasher()),
+            grpc: Table::new(hasher()),
+            counts: Counts::new(hasher()),
+        };
         let recorder = Recorder {
-            tables: Rc::default(),
+            tables: Rc::new(tables),
             hand: Rc::new(Hand::new(self.store, self.worker)),
         };
-        for direction in [Direction::Inbound, Direction::Outbound] {
-            recorder.count(Family::DetectTimeout, &direction, 0);
-            for peer in [Peer::Src, Peer::Dst] {
-                recorder.http2(direction, peer);
-            }
-        }
+        recorder.know_directions();
         recorder
     }
 }
@@ -51,68 +55,76 @@ pub struct Recorder {
     tables: Rc<Tables>,
 }
 
-#[derive(Default)]
 struct Tables {
-    http: Table<HttpKey, HttpEntry>,
-    transport: Table<TransportKey, TransportEntry>,
-    http2: Table<(Direction, Peer), Http2Entry>,
-    grpc: Table<GrpcKey, GrpcEntry>,
-    counts: Table<CountKey, CountEntry>,
-    /// Where the labels of a count are rendered to be looked up.
-    scratch: RefCell<String>,
-}
-
-/// Family and rendered labels.
-#[derive(PartialEq, Eq, Hash)]
-struct CountKey(Family, Box<str>);
-
-/// A borrowed [`CountKey`].
-#[derive(Hash)]
-struct CountLabels<'a>(Family, &'a str);
-
-impl Equivalent<CountKey> for CountLabels<'_> {
-    fn equivalent(&self, key: &CountKey) -> bool {
-        self.0 == key.0 && *self.1 == *key.1
-    }
-}
-
-/// The single counter of a label set that is not worth a handle.
-struct CountEntry {
-    attachment: Attachment,
-    family: Family,
-    count: Counter,
+    http: Table<HttpEntry>,
+    transport: Table<TransportEntry>,
+    http2: Table<Http2Entry>,
+    grpc: Table<GrpcEntry>,
+    counts: Counts,
 }
 
 impl Recorder {
-    /// Pins the HTTP series of these labels, registering them (at 0) if they are new.
+    /// Pins the HTTP series of these labels, registering them (at 0) if they are new. Past the budget they are those
+    /// of the overflow.
     pub fn http(&self, labels: &HttpLabels<'_>) -> HttpSeries {
-        let table = &self.tables.http;
-        HttpSeries::new(table.get(labels).unwrap_or_else(|| {
-            table.insert(HttpKey::new(labels), HttpEntry::new(&self.hand, labels))
-        }))
+        let rules = self.hand.rules();
+        HttpSeries::new(resolve(&self.hand, &self.tables.http, &rules, *labels))
     }
 
-    /// Pins the TCP series of these labels, registering them (at 0) if they are new.
+    /// Pins the TCP series of these labels, registering them (at 0) if they are new. Past the budget they are those
+    /// of the overflow.
     pub fn transport(&self, labels: &TransportLabels<'_>) -> TransportSeries {
-        let table = &self.tables.transport;
-        TransportSeries::new(table.get(labels).unwrap_or_else(|| {
-            let entry = TransportEntry::new(&self.hand, labels);
-            table.insert(TransportKey::new(labels), entry)
-        }))
+        let rules = self.hand.rules();
+        TransportSeries::new(resolve(&self.hand, &self.tables.transport, &rules, *labels))
+    }
+
+    /// Registers what is known of a direction before anything happens, at 0 and for good.
+    fn know_directions(&self) {
+        for direction in [Direction::Inbound, Direction::Outbound] {
+            self.tables
+                .counts
+                .know(&self.hand, Family::DetectTimeout, &direction);
+            for peer in [Peer::Src, Peer::Dst] {
+                self.http2(direction, peer);
+            }
+        }
+        for error in HTTP_ERRORS {
+            let labels = HttpErrorLabels {
+                direction: Direction::Outbound,
+                server: None,
+                error,
+            };
+            self.tables
+                .counts
+                .know(&self.hand, Family::OutboundHttpErrors, &labels);
+        }
+    }
+
+    /// Registers what is known of a server of this pod before anything happens, at 0 and for good.
+    pub fn know_server(&self, server: &Server) {
+        for error in HTTP_ERRORS {
+            let labels = HttpErrorLabels {
+                direction: Direction::Inbound,
+                server: Some(server),
+                error,
+            };
+            self.tables
+                .counts
+                .know(&self.hand, Family::InboundHttpErrors, &labels);
+        }
     }
 
     /// The gauges of HTTP/2 with these labels, which never retire.
     pub fn http2(&self, direction: Direction, peer: Peer) -> Http2Series {
-        let (table, key) = (&self.tables.http2, (direction, peer));
-        let make = || table.insert(key, Http2Entry::new(&self.hand, key));
-        Http2Series::new(table.get(&key).unwrap_or_else(make))
+        let rules = self.hand.rules();
+        let labels = Http2Labels(direction, peer);
+        Http2Series::new(resolve(&self.hand, &self.tables.http2, &rules, labels))
     }
 
     /// Pins the gRPC series of these labels, registering them (at 0) if they are new.
     pub fn grpc(&self, labels: &GrpcLabels<'_>) -> GrpcSeries {
-        let table = &self.tables.grpc;
-        let make = || table.insert(GrpcKey::new(labels), GrpcEntry::new(&self.hand, labels));
-        GrpcSeries::new(table.get(labels).unwrap_or_else(make))
+        let rules = self.hand.rules();
+        GrpcSeries::new(resolve(&self.hand, &self.tables.grpc, &rules, *labels))
     }
 
     /// Counts a connection that the proxy could not process.
@@ -121,7 +133,9 @@ impl Recorder {
             Direction::Inbound => Family::InboundTcpErrors,
             Direction::Outbound => Family::OutboundTcpErrors,
         };
-        self.count(family, labels, 1);
+        self.tables
+            .counts
+            .count(&self.hand, family, labels, &labels.without_ports());
     }
 
     /// Counts an answer that the proxy made up itself.
@@ -130,55 +144,101 @@ impl Recorder {
             Direction::Inbound => Family::InboundHttpErrors,
             Direction::Outbound => Family::OutboundHttpErrors,
         };
-        self.count(family, labels, 1);
+        self.tables
+            .counts
+            .count(&self.hand, family, labels, &labels.without_ports());
     }
 
     /// Counts a connection that began as HTTP and goes on unmeasured.
     pub fn unparsed(&self, direction: Direction, reason: &'static str) {
-        self.count(Family::Unparsed, &Unparsed(direction, reason), 1);
+        let labels = Unparsed(direction, reason);
+        let counts = &self.tables.counts;
+        counts.count(&self.hand, Family::Unparsed, &labels, &labels);
     }
 
     /// Counts a connection that was passed on unrecognised because neither side spoke.
     pub fn detect_timeout(&self, direction: Direction) {
-        self.count(Family::DetectTimeout, &direction, 1);
+        let counts = &self.tables.counts;
+        counts.count(&self.hand, Family::DetectTimeout, &direction, &direction);
     }
 
-    /// Call about once a second: tells the time, to which writes are dated, and lets go of what is idle.
+    /// Call about once a second: tells the time, to which writes are dated, takes over a changed policy, and lets go of
+    /// what is idle.
     pub fn tick(&self, now: Instant) {
+        let tables = &self.tables;
         self.hand.tick(self.hand.store.millis(now));
-        let mut gone = self.tables.http.let_go();
-        gone.append(&mut self.tables.transport.let_go());
-        gone.append(&mut self.tables.grpc.let_go());
-        gone.append(&mut self.tables.counts.let_go());
+        if self.hand.renew() {
+            tables.http.renew();
+            tables.transport.renew();
+            tables.http2.renew();
+            tables.grpc.renew();
+            tables.counts.renew(&self.hand);
+            self.know_directions();
+        }
+        let mut gone = Vec::new();
+        tables.http.let_go(&mut gone);
+        tables.transport.let_go(&mut gone);
+        tables.http2.let_go(&mut gone);
+        tables.grpc.let_go(&mut gone);
+        tables.counts.let_go(&mut gone);
         self.hand.store.detach(gone);
-    }
-
-    fn count(&self, family: Family, labels: &impl Render, n: u64) {
-        let text = &mut *self.tables.scratch.borrow_mut();
-        text.clear();
-        labels.render(text);
-        let table = &self.tables.counts;
-        let known = table.get(&CountLabels(family, text));
-        let entry = known.unwrap_or_else(|| {
-            let attachment = Attachment::new(&self.hand, family.kind(), labels);
-            let entry = CountEntry {
-                count: Counter(attachment.block(family, "")),
-                attachment,
-                family,
-            };
-            table.insert(CountKey(family, text.as_str().into()), entry)
-        });
-        entry.attachment.touch();
-        entry.count.add(n);
     }
 }
 
-impl Attached for CountEntry {
-    fn attachment(&self) -> &Attachment {
-        &self.attachment
-    }
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
 
-    fn at_rest(&self) -> bool {
-        !self.family.bounded()
+    use super::super::labels::{Authz, HttpSide, NoTlsReason, Route, Tls};
+    use super::super::{Config, new, policy};
+    use super::*;
+
+    /// Longer than any look-up takes, however busy the machine is.
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    /// Whoever waits for the store here waits for ever.
+    #[test]
+    fn a_flood_past_the_budget_does_not_wait_for_the_store() {
+        let (telemetry, mut seats) = new(Config::default(), 1);
+        let policy = policy("families: {request_total: {maxSeries: 100}}");
+        telemetry.set_policy(&policy.unwrap());
+        let seat = seats.remove(0);
+        let (filled, is_filled) = mpsc::channel();
+        let (hold, is_held) = mpsc::channel();
+        let (done, is_done) = mpsc::channel();
+        let worker = std::thread::spawn(move || {
+            let recorder = seat.take();
+            let request = |n: u32| {
+                let labels = HttpLabels {
+                    authority: &format!("{n}.example"),
+                    target_port: 80,
+                    tls: &Tls::NoIdentity(NoTlsReason::NoTlsFromRemote),
+                    side: HttpSide::Inbound {
+                        server: &Server::new("", "default", "all", 80),
+                        route: &Route::new("", "default", "default"),
+                        authz: &Authz::new("", "default", "all"),
+                    },
+                };
+                recorder.http(&labels).request();
+            };
+            (0..200).for_each(request);
+            filled.send(()).unwrap();
+            is_held.recv().unwrap();
+            // The filter is made for 10,000 label sets: that it takes a stranger for one of these 100 is out of the question.
+            (200..210).for_each(request);
+            done.send(()).unwrap();
+        });
+        is_filled.recv_timeout(DEADLINE).unwrap();
+        let held = telemetry.store.hold();
+        hold.send(()).unwrap();
+        let in_time = is_done.recv_timeout(DEADLINE);
+        drop(held);
+        in_time.expect("a look-up waits for the store");
+        worker.join().unwrap();
+        assert_eq!(
+            telemetry.store.budget.counts(Family::RequestTotal).refused,
+            110
+        );
     }
 }

@@ -3,9 +3,10 @@
 
 use std::fmt::Write;
 
+use super::http2::Http2Labels;
 use super::labels::{
-    Classification, Direction, GrpcLabels, HttpErrorLabels, HttpLabels, HttpSide, NoTlsReason,
-    Peer, ResponseEnd, TcpErrorLabels, Tls, TransportEnd, TransportLabels,
+    ANY_PORT, Classification, Direction, GrpcLabels, HttpErrorLabels, HttpLabels, HttpSide,
+    NoTlsReason, OVERFLOW, Peer, ResponseEnd, TcpErrorLabels, Tls, TransportEnd, TransportLabels,
 };
 
 /// Something whose labels identify a label set. The text is the identity: equal text, equal set.
@@ -21,6 +22,13 @@ pub(super) fn label(out: &mut String, key: &str, value: &str) {
     out.push_str("=\"");
     escape(out, value);
     out.push('"');
+}
+
+fn port(out: &mut String, key: &str, value: u16) {
+    match value {
+        ANY_PORT => label(out, key, OVERFLOW),
+        value => number(out, key, value),
+    }
 }
 
 fn number(out: &mut String, key: &str, value: u16) {
@@ -41,8 +49,10 @@ fn separate(out: &mut String) {
     }
 }
 
+/// Escapes as both formats do. A NUL, which is valid in them, becomes U+FFFD: there Prometheus' reader takes the body
+/// for ended and fails the whole scrape.
 fn escape(out: &mut String, value: &str) {
-    if !value.contains(['\\', '"', '\n']) {
+    if !value.contains(['\\', '"', '\n', '\0']) {
         return out.push_str(value);
     }
     for c in value.chars() {
@@ -50,9 +60,38 @@ fn escape(out: &mut String, value: &str) {
             '\\' => out.push_str("\\\\"),
             '"' => out.push_str("\\\""),
             '\n' => out.push_str("\\n"),
+            '\0' => out.push(char::REPLACEMENT_CHARACTER),
             c => out.push(c),
         }
     }
+}
+
+/// The pairs of rendered labels: each key, and the pair as it is rendered.
+pub(super) fn pairs(labels: &str) -> impl Iterator<Item = (&str, &str)> {
+    let mut rest = labels;
+    std::iter::from_fn(move || {
+        let (key, value) = rest.split_once("=\"")?;
+        let mut escaped = false;
+        let end = value.find(|c| {
+            let ends = c == '"' && !escaped;
+            escaped = c == '\\' && !escaped;
+            ends
+        })?;
+        let (pair, after) = rest.split_at(key.len() + 2 + end + 1);
+        rest = after.strip_prefix(',').unwrap_or(after);
+        Some((key, pair))
+    })
+}
+
+/// Rendered labels without those for which `is_dropped`.
+pub(super) fn without(labels: &str, is_dropped: impl Fn(&str) -> bool) -> String {
+    let mut out = String::with_capacity(labels.len());
+    for (key, pair) in pairs(labels) {
+        if !is_dropped(key) {
+            text(&mut out, pair);
+        }
+    }
+    out
 }
 
 /// `prefix` and `key` with every character that a label name cannot hold made an underscore.
@@ -132,7 +171,7 @@ impl Render for HttpLabels<'_> {
         };
         label(out, "direction", direction.name());
         label(out, "authority", self.authority);
-        number(out, "target_port", self.target_port);
+        port(out, "target_port", self.target_port);
         self.tls.render(direction, out);
         match self.side {
             HttpSide::Inbound {
@@ -163,7 +202,7 @@ impl Render for TransportLabels<'_> {
                 text(out, dst.0.text());
             }
         }
-        number(out, "target_port", self.target_port);
+        port(out, "target_port", self.target_port);
     }
 }
 
@@ -172,7 +211,7 @@ impl Render for TcpErrorLabels {
         label(out, "direction", self.direction.name());
         label(out, "peer", self.peer.name());
         label(out, "error", self.error);
-        number(out, "target_port", self.target_port);
+        port(out, "target_port", self.target_port);
     }
 }
 
@@ -193,7 +232,7 @@ impl Render for HttpErrorLabels<'_> {
 }
 
 /// `direction`, `peer` of `http2_active_*`.
-impl Render for (Direction, Peer) {
+impl Render for Http2Labels {
     fn render(&self, out: &mut String) {
         label(out, "direction", self.0.name());
         label(out, "peer", self.1.name());
@@ -271,4 +310,22 @@ pub(super) fn close_suffix(classification: Classification, errno: &str) -> Strin
     label(&mut out, "classification", classification.name());
     label(&mut out, "errno", errno);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rendered_labels_can_be_taken_apart() {
+        let mut labels = String::new();
+        for (key, value) in [("a", "1,b=\"2\""), ("c", "\\"), ("d", ""), ("e", "\\\"\n")] {
+            label(&mut labels, key, value);
+        }
+        let keys: Vec<_> = pairs(&labels).map(|(key, _)| key).collect();
+        assert_eq!(keys, ["a", "c", "d", "e"]);
+        assert_eq!(without(&labels, |_| false), labels);
+        assert_eq!(without(&labels, |key| key != "e"), "e=\"\\\\\\\"\\n\"");
+        assert_eq!(without("", |_| true), "");
+    }
 }

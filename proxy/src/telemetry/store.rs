@@ -2,21 +2,29 @@
 //! here when they meet a label set for the first time; the exposition takes snapshots; `sweep` retires. Its lock is
 //! held for a bounded number of sets at a time. Knows neither label types nor text formats.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::hash::RandomState;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use indexmap::IndexMap;
+use weir_crds::metrics_policy::MetricsPolicy;
 
+use super::bounds::Bounds;
+use super::budget::{Budget, Claim};
 use super::cells::Block;
 use super::family::{Family, Kind};
-use super::set::Set;
+use super::labels::Dst;
+use super::presence::Presence;
+use super::rules::{Grouping, Rules};
+use super::set::{Set, Wanted, bytes_of_base, bytes_of_labels};
 
+mod ended;
 mod snapshot;
 mod sweep;
 
-pub(super) use snapshot::Exposition;
+pub(super) use snapshot::{Exposition, Shown};
 
 /// How many label sets are looked at in one hold of the lock: some tens of microseconds.
 const CHUNK: usize = 512;
@@ -26,9 +34,35 @@ pub(super) struct Store {
     config: super::Config,
     workers: usize,
     epoch: Instant,
+    /// What all tables hash labels with, so that a hash means the same everywhere.
+    pub(super) hasher: RandomState,
+    pub(super) budget: Budget,
+    /// Which label sets there may be, for those who do not want to wait for the registry.
+    presence: Presence,
+    inputs: Mutex<Inputs>,
+    /// The generation of the rules in force.
+    generation: AtomicU64,
     registry: Mutex<Registry>,
-    held: [AtomicU64; Family::COUNT],
-    evicted: [AtomicU64; Family::COUNT],
+}
+
+/// What the rules in force were made from.
+struct Inputs {
+    policy: MetricsPolicy,
+    known: Arc<HashSet<Box<str>>>,
+    rules: Arc<Rules>,
+}
+
+/// A label set that a worker asks for, in parts that leave out different labels.
+pub(super) struct Ask<'a> {
+    pub(super) kind: Kind,
+    /// The rendered labels of each part.
+    pub(super) parts: &'a [(String, &'a Grouping)],
+    pub(super) claim: Claim,
+    /// The hash of the labels in the worker's table.
+    pub(super) hash: u64,
+    pub(super) dst: Option<&'a Dst>,
+    /// What the worker itself needs for it.
+    pub(super) bytes: usize,
 }
 
 #[derive(Default)]
@@ -80,18 +114,77 @@ struct Expositions {
 
 impl Store {
     pub(super) fn new(config: super::Config, workers: usize) -> Self {
-        Self {
-            config,
+        let policy = MetricsPolicy::default();
+        let known = Arc::default();
+        let rules = Rules::new(0, &policy, Arc::clone(&known), config.most_series);
+        let store = Self {
             workers,
             epoch: Instant::now(),
+            hasher: RandomState::new(),
+            budget: Budget::new(config.most_bytes, workers),
+            presence: Presence::new(config.most_series),
+            generation: AtomicU64::new(0),
             registry: Mutex::default(),
-            held: [const { AtomicU64::new(0) }; Family::COUNT],
-            evicted: [const { AtomicU64::new(0) }; Family::COUNT],
-        }
+            config,
+            inputs: Mutex::new(Inputs {
+                policy,
+                known,
+                rules: Arc::new(rules),
+            }),
+        };
+        store.allow(&store.rules());
+        store
     }
 
     pub(super) fn config(&self) -> &super::Config {
         &self.config
+    }
+
+    /// The rules in force.
+    pub(super) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.inputs().rules)
+    }
+
+    /// The generation of the rules in force.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Puts a policy in force.
+    pub(super) fn set_policy(&self, policy: &MetricsPolicy) {
+        let mut inputs = self.inputs();
+        if inputs.policy != *policy {
+            inputs.policy = policy.clone();
+            self.renew(&mut inputs);
+        }
+    }
+
+    /// Says which authorities are those of known Services.
+    pub(super) fn set_known(&self, known: HashSet<Box<str>>) {
+        let mut inputs = self.inputs();
+        if *inputs.known != known {
+            inputs.known = Arc::new(known);
+            self.renew(&mut inputs);
+        }
+    }
+
+    fn renew(&self, inputs: &mut Inputs) {
+        let generation = inputs.rules.generation + 1;
+        let known = Arc::clone(&inputs.known);
+        let rules = Rules::new(generation, &inputs.policy, known, self.config.most_series);
+        self.allow(&rules);
+        inputs.rules = Arc::new(rules);
+        self.generation.store(generation, Ordering::Release);
+    }
+
+    fn allow(&self, rules: &Rules) {
+        for family in Family::ALL {
+            self.budget.allow(*family, rules.most(*family));
+        }
+    }
+
+    fn inputs(&self) -> MutexGuard<'_, Inputs> {
+        self.inputs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Milliseconds since the store was made.
@@ -104,39 +197,90 @@ impl Store {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Attaches one worker to the label set, which is made if there is none, and shown again if it was hidden: then
-    /// it goes on from its totals.
-    pub(super) fn attach(&self, kind: Kind, labels: &str) -> Arc<Set> {
-        let registry = &mut *self.registry();
-        let known = registry.by_labels.entry(kind).or_default();
-        if let Some(id) = known.get(labels) {
-            let slot = registry.slots.get_mut(id).expect("ids name slots");
-            slot.attached += 1;
-            slot.hidden = None;
-            return Arc::clone(&slot.set);
-        }
-        let id = registry.next_id;
-        registry.next_id += 1;
-        let labels: Arc<str> = labels.into();
-        known.insert(Arc::clone(&labels), id);
-        let set = Arc::new(Set::new(id, kind, labels));
-        let slot = Slot {
-            set: Arc::clone(&set),
-            attached: 1,
-            queued: false,
-            hidden: None,
-        };
-        registry.slots.insert(id, slot);
-        set
+    /// Keeps everyone waiting who needs the registry.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> impl Drop {
+        self.registry()
     }
 
-    /// The worker's cells of a series of a set that it is attached to.
-    pub(super) fn block(&self, worker: usize, set: &Set, family: Family, suffix: &str) -> Block {
-        let (block, new) = set.block((worker, self.workers), family, suffix);
-        if new {
-            self.held[family as usize].fetch_add(1, Ordering::Relaxed);
+    /// Whether asking for a label set would be of any use, as far as it can be told without waiting: there is room for
+    /// one more, or perhaps there is one already.
+    pub(super) fn may_attach(&self, kind: Kind, claim: Claim, hash: u64) -> bool {
+        self.budget.has_room(kind, claim)
+            || (self.budget.has_bytes(claim) && self.presence.may_hold(hash))
+    }
+
+    /// Attaches one worker to every part of the label set. Those that there are not are made, if the budget has room;
+    /// else there is nothing. One that was hidden is shown again: then it goes on from its totals.
+    pub(super) fn attach(&self, ask: &Ask<'_>, rules: &Rules) -> Option<Vec<Arc<Set>>> {
+        let base = |grouping: &Grouping| {
+            let families = grouping.base();
+            let base = families.map(|f| (f, Arc::clone(rules.bounds(f))));
+            base.collect::<Vec<_>>()
+        };
+        let registry = &mut *self.registry();
+        let known = registry.by_labels.entry(ask.kind).or_default();
+        let new = ask
+            .parts
+            .iter()
+            .filter(|(labels, _)| !known.contains_key(labels.as_str()));
+        let bytes = new.map(|(labels, grouping)| {
+            bytes_of_labels(labels.len()) + bytes_of_base(grouping.base().count(), self.workers)
+        });
+        let estimate: usize = bytes.sum();
+        if estimate > 0 && !self.budget.has_room(ask.kind, ask.claim) {
+            return None;
         }
-        block
+        if !self.budget.take_bytes(ask.bytes + estimate, ask.claim) {
+            return None;
+        }
+        let mut made = 0;
+        let sets = ask.parts.iter().map(|(labels, grouping)| {
+            let found = registry.find(ask.kind, labels);
+            found.unwrap_or_else(|| {
+                let base = base(grouping);
+                for (family, _) in &base {
+                    self.budget.take_series(*family, Claim::Last);
+                }
+                let dst = ask.dst.filter(|_| grouping.keeps_destination()).cloned();
+                let set = (ask.kind, labels.as_str(), ask.hash, dst);
+                let set = registry.make(set, (&base, self.workers));
+                self.presence.add(ask.hash);
+                made += set.bytes();
+                set
+            })
+        });
+        let sets = sets.collect();
+        // Parts that turn out to be the same label set were counted more than once.
+        self.budget.give_bytes(estimate - made);
+        Some(sets)
+    }
+
+    /// The worker's cells of a series of a set that it is attached to; what there is not yet is made if the budget has
+    /// room.
+    pub(super) fn block(
+        &self,
+        set: &Set,
+        (worker, family, suffix): (usize, Family, &str),
+        (bounds, claim): (&Arc<Bounds>, Claim),
+    ) -> Option<Block> {
+        let wanted = Wanted {
+            worker,
+            workers: self.workers,
+            family,
+            suffix,
+            bounds,
+        };
+        set.block(&wanted, |growth| {
+            if growth.series && !self.budget.take_series(family, claim) {
+                return false;
+            }
+            let fits = self.budget.take_bytes(growth.bytes, claim);
+            if !fits && growth.series {
+                self.budget.give_series(family);
+            }
+            fits
+        })
     }
 
     /// Detaches one worker from each of the sets: it has dropped every handle to their cells, and its writes are
@@ -157,13 +301,38 @@ impl Store {
             }
         }
     }
+}
 
-    /// How many series of the family there are, and how many have been retired.
-    pub(super) fn counts(&self, family: Family) -> (u64, u64) {
-        let at = family as usize;
-        (
-            self.held[at].load(Ordering::Relaxed),
-            self.evicted[at].load(Ordering::Relaxed),
-        )
+impl Registry {
+    /// The label set, attached once more.
+    fn find(&mut self, kind: Kind, labels: &str) -> Option<Arc<Set>> {
+        let id = self.by_labels.get(&kind)?.get(labels)?;
+        let slot = self.slots.get_mut(id).expect("ids name slots");
+        slot.attached += 1;
+        slot.hidden = None;
+        slot.set.set_ended(false);
+        Some(Arc::clone(&slot.set))
+    }
+
+    /// A new label set, attached once.
+    fn make(
+        &mut self,
+        (kind, labels, hash, dst): (Kind, &str, u64, Option<Dst>),
+        base: (&[(Family, Arc<Bounds>)], usize),
+    ) -> Arc<Set> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let labels: Arc<str> = labels.into();
+        let known = self.by_labels.entry(kind).or_default();
+        known.insert(Arc::clone(&labels), id);
+        let set = Arc::new(Set::new((id, hash), kind, labels, dst, base));
+        let slot = Slot {
+            set: Arc::clone(&set),
+            attached: 1,
+            queued: false,
+            hidden: None,
+        };
+        self.slots.insert(id, slot);
+        set
     }
 }

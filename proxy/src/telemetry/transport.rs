@@ -2,14 +2,22 @@
 //! plain stores on cells of this worker.
 
 use std::cell::RefCell;
+use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 use std::time::Duration;
 
+use indexmap::Equivalent;
+
+use super::budget::Claim;
 use super::cells::{Counter, Gauge};
 use super::family::{Family, Kind};
-use super::labels::{Classification, Direction, Peer, Tls, TransportLabels, same_text};
+use super::labels::{
+    Classification, Dst, Stand, TransportEnd, TransportKey, TransportLabels, same_text,
+};
 use super::render;
-use super::worker::{Attached, Attachment, Hand};
+use super::resolve::{Lookup, wider};
+use super::rules::Rules;
+use super::worker::{Attached, Attachment};
 
 /// A pin on the TCP series of one label set: while any clone lives, they do not retire. Nor do they while a
 /// connection that was opened has not been closed.
@@ -17,9 +25,8 @@ use super::worker::{Attached, Attachment, Hand};
 pub struct TransportSeries(Rc<TransportEntry>);
 
 pub(super) struct TransportEntry {
+    key: TransportKey,
     attachment: Attachment,
-    end: (Direction, Peer),
-    tls: Tls,
     opened: Counter,
     open: Gauge,
     read: Counter,
@@ -36,6 +43,12 @@ struct Closed {
 impl TransportSeries {
     pub(super) fn new(entry: Rc<TransportEntry>) -> Self {
         Self(entry)
+    }
+
+    /// False once a new look-up could find something better: the rules have changed, or these stand for series that
+    /// were refused and there is room now.
+    pub fn is_current(&self) -> bool {
+        self.0.attachment.is_current()
     }
 
     /// Counts a connection as opened and open.
@@ -67,24 +80,25 @@ impl TransportSeries {
         }
         entry.attachment.touch();
         entry.count_close(classification, errno);
+        let labels = entry.key.view();
+        let end = (labels.end.direction(), labels.end.peer());
         let hand = &entry.attachment.hand;
-        hand.duration(entry.end, &entry.tls, classification)
-            .observe(lifetime);
+        hand.lived(end, labels.tls, classification, lifetime);
         entry.open.down();
     }
 }
 
 impl TransportEntry {
-    pub(super) fn new(hand: &Rc<Hand>, labels: &TransportLabels<'_>) -> Self {
-        let attachment = Attachment::new(hand, Kind::Transport, labels);
+    fn new(labels: &TransportLabels<'_>, attachment: Attachment) -> Self {
+        let wider = |claim| wider(*labels, attachment.standing(), claim);
+        let cells = |family| attachment.cells(family, "", &wider);
         Self {
-            end: (labels.end.direction(), labels.end.peer()),
-            tls: labels.tls.clone(),
-            opened: Counter(attachment.block(Family::TcpOpenTotal, "")),
-            open: Gauge(attachment.block(Family::TcpOpenConnections, "")),
-            read: Counter(attachment.block(Family::TcpReadBytes, "")),
-            written: Counter(attachment.block(Family::TcpWriteBytes, "")),
+            opened: Counter(cells(Family::TcpOpenTotal)),
+            open: Gauge(cells(Family::TcpOpenConnections)),
+            read: Counter(cells(Family::TcpReadBytes)),
+            written: Counter(cells(Family::TcpWriteBytes)),
             closed: RefCell::default(),
+            key: TransportKey::new(labels),
             attachment,
         }
     }
@@ -94,7 +108,11 @@ impl TransportEntry {
         let is = |c: &Closed| c.classification == classification && same_text(c.errno, errno);
         let at = known.iter().position(is).unwrap_or_else(|| {
             let suffix = render::close_suffix(classification, errno);
-            let block = self.attachment.block(Family::TcpCloseTotal, &suffix);
+            let wider = |claim| wider(self.key.view(), self.attachment.standing(), claim);
+            let block = self
+                .attachment
+                .cells(Family::TcpCloseTotal, &suffix, &wider);
+            self.attachment.grow(2 * size_of::<Closed>());
             known.push(Closed {
                 classification,
                 errno,
@@ -113,5 +131,65 @@ impl Attached for TransportEntry {
 
     fn at_rest(&self) -> bool {
         self.open.is_zero()
+    }
+}
+
+impl Hash for TransportEntry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key.view().hash(state);
+    }
+}
+
+impl PartialEq for TransportEntry {
+    fn eq(&self, other: &Self) -> bool {
+        self.key.view().is(&other.key.view())
+    }
+}
+
+impl Eq for TransportEntry {}
+
+impl Equivalent<Rc<TransportEntry>> for TransportLabels<'_> {
+    fn equivalent(&self, entry: &Rc<TransportEntry>) -> bool {
+        self.is(&entry.key.view())
+    }
+}
+
+impl<'a> Lookup<'a> for TransportLabels<'a> {
+    const KIND: Kind = Kind::Transport;
+    type Entry = TransportEntry;
+
+    fn project(self, rules: &'a Rules) -> Self {
+        rules.project_transport(self)
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        TransportLabels::is(self, other)
+    }
+
+    fn claim(&self, rules: &Rules) -> Claim {
+        rules.claim(self.is_open(), self.authority(), self.target_port)
+    }
+
+    fn overflowed(self, stand: &'a Stand, vouched: bool) -> Self {
+        TransportLabels::overflowed(self, stand, vouched)
+    }
+
+    fn without_ports(self) -> Self {
+        TransportLabels::without_ports(self)
+    }
+
+    fn dst(&self) -> Option<&'a Dst> {
+        match self.end {
+            TransportEnd::OutboundDst { dst, .. } => Some(dst),
+            _ => None,
+        }
+    }
+
+    fn own_text(&self) -> usize {
+        self.authority().len()
+    }
+
+    fn entry(self, attachment: Attachment) -> TransportEntry {
+        TransportEntry::new(&self, attachment)
     }
 }

@@ -1,25 +1,27 @@
-//! One worker's side of the store: its hand (which shard it writes, what time it is), its attachment to a label set,
-//! and the tables in which it finds the sets it knows. Single-threaded throughout: a pin is a strong reference that is
-//! not the table's, counted without atomics.
+//! One worker's side of the store: its hand (which shard it writes, what time it is, what the rules are), its
+//! attachment to a label set, and the tables in which it finds the sets it knows. Single-threaded throughout: a pin is
+//! a strong reference that is not the table's, counted without atomics.
 
-use std::cell::{Cell, OnceCell, RefCell};
-use std::hash::{Hash, RandomState};
-use std::rc::Rc;
+use std::cell::{Cell, Ref, RefCell};
 use std::sync::Arc;
+use std::time::Duration;
 
-use indexmap::{Equivalent, IndexMap};
-
-use super::cells::{Block, Histogram};
-use super::family::{Family, Kind};
+use super::bounds::Bounds;
+use super::budget::Claim;
+use super::cells::{Block, Histogram, block, cells};
+use super::family::{Family, Kind, Value};
 use super::labels::{Classification, Direction, Peer, Tls};
 use super::render::{self, Render};
-use super::set::Set;
-use super::store::Store;
+use super::rules::{Grouping, Rules};
+use super::set::{ALLOCATION, Set};
+use super::store::{Ask, Store};
 
-/// Every label set is looked at once in so many ticks.
-const TICKS_PER_ROUND: usize = 60;
-/// At least so many are looked at in one tick.
-const MIN_PER_TICK: usize = 64;
+mod attachment;
+mod table;
+
+pub(super) use attachment::{Attachment, Wish};
+pub(super) use table::{Attached, Table, entry_bytes};
+
 /// As much as goes by between two ticks, in milliseconds. A worker that ticks later was busy or stopped, and the rest
 /// of that time does not count as idleness: it may have written until just now.
 const MAX_STEP: u64 = 2_000;
@@ -35,17 +37,46 @@ pub(super) struct Hand {
     clock: Cell<u64>,
     /// When the last tick was, in milliseconds since the store's epoch.
     ticked: Cell<u64>,
-    durations: [OnceCell<Histogram>; DURATIONS],
+    /// The rules this worker goes by, those in force at its last tick, and their generation.
+    rules: RefCell<Arc<Rules>>,
+    generation: Cell<u64>,
+    durations: RefCell<[Option<Lifetimes>; DURATIONS]>,
+    /// Where everything is written that is not recorded.
+    void: Block,
+    no_bounds: Arc<Bounds>,
+}
+
+/// `tcp_connection_duration_ms` under one label set, which never retires.
+struct Lifetimes {
+    labels: String,
+    sets: Vec<Arc<Set>>,
+    histogram: Histogram,
+}
+
+impl Lifetimes {
+    fn bytes(&self) -> usize {
+        Self::bytes_with(&self.labels)
+    }
+
+    fn bytes_with(labels: &str) -> usize {
+        size_of::<Self>() + labels.len() + ALLOCATION
+    }
 }
 
 impl Hand {
     pub(super) fn new(store: Arc<Store>, worker: usize) -> Self {
+        let rules = store.rules();
+        let no_bounds = Bounds::new(&[]);
         Self {
             store,
             worker,
             clock: Cell::new(0),
             ticked: Cell::new(0),
-            durations: [const { OnceCell::new() }; DURATIONS],
+            generation: Cell::new(rules.generation),
+            rules: RefCell::new(rules),
+            durations: RefCell::default(),
+            void: block(cells(Value::Histogram, &no_bounds)),
+            no_bounds,
         }
     }
 
@@ -55,143 +86,123 @@ impl Hand {
         self.clock.set(self.clock.get() + step);
     }
 
-    /// The histogram of `tcp_connection_duration_ms` with these labels, which never retires.
-    pub(super) fn duration(
+    /// Takes over the rules in force; true if they are new.
+    pub(super) fn renew(&self) -> bool {
+        if self.generation.get() == self.store.generation() {
+            return false;
+        }
+        let rules = self.store.rules();
+        self.generation.set(rules.generation);
+        *self.rules.borrow_mut() = rules;
+        let labels: Vec<_> = {
+            let mut durations = self.durations.borrow_mut();
+            let known = durations.iter_mut().enumerate();
+            known.filter_map(|(at, d)| Some((at, d.take()?))).collect()
+        };
+        for (at, old) in labels {
+            self.store.budget.give_bytes(old.bytes());
+            self.durations.borrow_mut()[at] = Some(self.lifetimes(old.labels));
+            drop(old.histogram);
+            self.store.detach(old.sets);
+        }
+        true
+    }
+
+    /// The rules this worker goes by.
+    pub(super) fn rules(&self) -> Ref<'_, Arc<Rules>> {
+        self.rules.borrow()
+    }
+
+    /// Counts the families of a kind as refused, those that are recorded.
+    pub(super) fn refuse(&self, kind: Kind) {
+        let rules = self.rules();
+        for family in kind.families().iter().filter(|f| rules.records(**f)) {
+            self.store.budget.refuse(self.worker, *family);
+        }
+    }
+
+    /// Records a lifetime in `tcp_connection_duration_ms`.
+    pub(super) fn lived(
         &self,
         (direction, peer): (Direction, Peer),
         tls: &Tls,
         classification: Classification,
-    ) -> &Histogram {
+        lifetime: Duration,
+    ) {
         let tls_at = match tls {
             Tls::Mutual { .. } => 0,
             Tls::NoIdentity(_) => 1,
             Tls::Opaque { .. } => 2,
         };
         let at = ((direction as usize * 2 + peer as usize) * 3 + tls_at) * 2;
-        self.durations[at + classification as usize].get_or_init(|| {
+        let mut durations = self.durations.borrow_mut();
+        let known = durations[at + classification as usize].get_or_insert_with(|| {
             let mut labels = String::new();
             render::Duration(direction, peer, tls.name(), classification).render(&mut labels);
-            let family = Family::TcpDuration;
-            let set = self.store.attach(family.kind(), &labels);
-            Histogram(self.store.block(self.worker, &set, family, ""))
-        })
+            self.lifetimes(labels)
+        });
+        known.histogram.observe(lifetime);
     }
-}
 
-/// A worker's hold on a label set.
-pub(super) struct Attachment {
-    pub(super) hand: Rc<Hand>,
-    set: Arc<Set>,
-    last_write: Cell<u64>,
-}
-
-impl Attachment {
-    /// Attaches, making the set if there is none.
-    pub(super) fn new(hand: &Rc<Hand>, kind: Kind, labels: &impl Render) -> Self {
-        let mut text = String::with_capacity(512);
-        labels.render(&mut text);
-        Self {
-            hand: Rc::clone(hand),
-            set: hand.store.attach(kind, &text),
-            last_write: Cell::new(hand.clock.get()),
+    fn lifetimes(&self, labels: String) -> Lifetimes {
+        let family = Family::TcpDuration;
+        let rules = self.rules();
+        let parts = parts(&labels, rules.groupings(family.kind()));
+        let ask = Ask {
+            kind: family.kind(),
+            parts: &parts,
+            claim: Claim::Last,
+            hash: 0,
+            dst: None,
+            bytes: Lifetimes::bytes_with(&labels),
+        };
+        let sets = self.store.attach(&ask, &rules);
+        let sets = sets.expect("the last claim is never refused");
+        let cells = sets.first().and_then(|set| {
+            let bounds = rules.bounds(family);
+            let block = self
+                .store
+                .block(set, (self.worker, family, ""), (bounds, Claim::Last))?;
+            Some((block, Arc::clone(bounds)))
+        });
+        let histogram = match cells {
+            Some((block, bounds)) => Histogram { block, bounds },
+            None => self.unrecorded_histogram(),
+        };
+        drop(parts);
+        Lifetimes {
+            histogram,
+            sets,
+            labels,
         }
     }
 
-    /// This worker's cells of one of the set's series, made on first use.
-    pub(super) fn block(&self, family: Family, suffix: &str) -> Block {
-        let hand = &self.hand;
-        hand.store.block(hand.worker, &self.set, family, suffix)
+    /// Cells for a family that is left out. A gauge has its own, since it is asked whether it is at zero.
+    fn unrecorded(&self, family: Family) -> Block {
+        match family.value() {
+            Value::Gauge => block(cells(Value::Gauge, &self.no_bounds)),
+            Value::Counter | Value::Histogram => Arc::clone(&self.void),
+        }
     }
 
-    /// Notes that something is being written.
-    pub(super) fn touch(&self) {
-        self.last_write.set(self.hand.clock.get());
-    }
-
-    /// True if nothing was written for as long as a set is kept. A write is dated to the tick before it, so it may be
-    /// younger by one step.
-    fn is_idle(&self) -> bool {
-        let since = self.hand.clock.get() - self.last_write.get();
-        let kept = self.hand.store.config().retain_idle.as_millis();
-        u128::from(since) >= kept + u128::from(MAX_STEP)
-    }
-}
-
-/// What a table holds: the worker's handle on a label set.
-pub(super) trait Attached {
-    fn attachment(&self) -> &Attachment;
-
-    /// False while it must stay whatever its age, as with open connections.
-    fn at_rest(&self) -> bool;
-}
-
-/// The label sets of one kind that a worker knows.
-pub(super) struct Table<K, E> {
-    entries: RefCell<IndexMap<K, Rc<E>, RandomState>>,
-    /// Where the round over the entries is, and how many it takes in one tick.
-    cursor: Cell<usize>,
-    per_tick: Cell<usize>,
-}
-
-impl<K, E> Default for Table<K, E> {
-    fn default() -> Self {
-        Self {
-            entries: RefCell::default(),
-            cursor: Cell::new(0),
-            per_tick: Cell::new(MIN_PER_TICK),
+    fn unrecorded_histogram(&self) -> Histogram {
+        Histogram {
+            block: Arc::clone(&self.void),
+            bounds: Arc::clone(&self.no_bounds),
         }
     }
 }
 
-impl<K: Hash + Eq, E: Attached> Table<K, E> {
-    /// A known entry: one hash, no allocation.
-    pub(super) fn get<Q: Hash + Equivalent<K> + ?Sized>(&self, labels: &Q) -> Option<Rc<E>> {
-        self.entries.borrow().get(labels).cloned()
-    }
-
-    pub(super) fn insert(&self, key: K, entry: E) -> Rc<E> {
-        let entry = Rc::new(entry);
-        self.entries.borrow_mut().insert(key, Rc::clone(&entry));
-        entry
-    }
-
-    /// Looks at the next few entries and lets go of those that are idle, at rest and not pinned; returns their sets,
-    /// from which the caller detaches once nothing here refers to their cells.
-    pub(super) fn let_go(&self) -> Vec<Arc<Set>> {
-        let mut entries = self.entries.borrow_mut();
-        let mut gone = Vec::new();
-        // A table that has grown since the round began must not make it longer.
-        let looks = self.per_tick.get().max(share(entries.len()));
-        self.per_tick.set(looks);
-        for _ in 0..looks {
-            let at = self.cursor.get();
-            let Some((_, entry)) = entries.get_index(at) else {
-                break;
-            };
-            let pinned = Rc::strong_count(entry) > 1;
-            if pinned || !entry.at_rest() || !entry.attachment().is_idle() {
-                self.cursor.set(at + 1);
-                continue;
-            }
-            gone.push(Arc::clone(&entry.attachment().set));
-            entries.swap_remove_index(at);
-        }
-        if self.cursor.get() >= entries.len() {
-            self.begin_round(&mut entries);
-        }
-        gone
-    }
-
-    fn begin_round(&self, entries: &mut IndexMap<K, Rc<E>, RandomState>) {
-        self.cursor.set(0);
-        self.per_tick.set(share(entries.len()));
-        if entries.len() < entries.capacity() / 4 {
-            entries.shrink_to(entries.len() * 2);
-        }
-    }
+/// Rendered labels as each of the groupings has them.
+fn parts<'a>(labels: &str, groupings: &'a [Grouping]) -> Vec<(String, &'a Grouping)> {
+    let part = |grouping: &'a Grouping| (part(labels, grouping), grouping);
+    groupings.iter().map(part).collect()
 }
 
-/// How many of so many entries to look at in one tick.
-fn share(entries: usize) -> usize {
-    MIN_PER_TICK.max(entries / TICKS_PER_ROUND + 1)
+fn part(labels: &str, grouping: &Grouping) -> String {
+    if grouping.is_partial() {
+        render::without(labels, |label| grouping.drops(label))
+    } else {
+        labels.to_owned()
+    }
 }

@@ -53,6 +53,7 @@ fn everything_counted() -> String {
         let labels = GrpcLabels {
             direction,
             authority,
+            target_port: 80,
         };
         recorder.grpc(&labels).sent(1);
     }

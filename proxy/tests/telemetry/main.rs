@@ -4,9 +4,12 @@
 // All of this is test code, but clippy's `allow-unwrap-in-tests` sees only the functions that are tests.
 #![allow(clippy::unwrap_used)]
 
+mod budget;
+mod flood;
 mod lint;
 mod memory;
 mod model;
+mod policy;
 mod scrape;
 mod stress;
 mod text;

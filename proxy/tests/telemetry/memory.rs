@@ -20,7 +20,13 @@ struct Proxy {
 
 impl Proxy {
     fn new(workers: usize) -> Self {
-        let (telemetry, seats) = telemetry::new(Config::default(), workers);
+        // Retirement alone is what these tests are about.
+        let config = Config {
+            most_series: u64::MAX,
+            most_bytes: usize::MAX,
+            ..Config::default()
+        };
+        let (telemetry, seats) = telemetry::new(config, workers);
         Self {
             telemetry,
             recorders: seats.into_iter().map(|seat| seat.take()).collect(),

@@ -1,12 +1,15 @@
 //! A property: over any interleaving of requests, connections, ticks, sweeps, idle times and scrapes on one to three
 //! workers, a scraper that is never away for long gets every event exactly once and sees no counter go back; what is
-//! in use never retires; at rest the families agree with each other.
+//! in use never retires; at rest the families agree with each other. A second one does the same with a budget that is
+//! soon spent, with policies that change and destinations that end.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
 
 mod events;
+mod ledger;
 mod observer;
+mod spent;
 
 use events::Proxy;
 
@@ -102,5 +105,81 @@ proptest! {
         proxy.check_rest();
         proxy.pass(40, true);
         prop_assert_eq!(proxy.unbounded_sets(), 0, "everything at rest retires");
+    }
+}
+
+/// One step of an interleaving with a small budget. Time goes by only with a scrape at its end.
+#[derive(Clone, Debug)]
+enum Tight {
+    /// Worker, authority, and the destination if it is outbound.
+    Request(usize, usize, Option<usize>),
+    RequestAgain(Index),
+    Respond(Index, u16),
+    /// Worker, port, and the destination if it is outbound.
+    Open(usize, u16, Option<usize>),
+    Close(Index),
+    Error(usize, u16),
+    End(usize),
+    Policy(usize),
+    Tick(usize),
+    Scrape,
+    Seconds(u8),
+}
+
+fn tight_step(workers: usize) -> impl Strategy<Value = Tight> {
+    let at = any::<Index>;
+    let dst = || prop::option::of(0..3usize);
+    let status = prop_oneof![Just(200u16), Just(404), Just(503)];
+    prop_oneof![
+        6 => (0..workers, 0..6usize, dst()).prop_map(|(w, a, d)| Tight::Request(w, a, d)),
+        2 => at().prop_map(Tight::RequestAgain),
+        6 => (at(), status).prop_map(|(i, s)| Tight::Respond(i, s)),
+        3 => (0..workers, 1..4u16, dst()).prop_map(|(w, p, d)| Tight::Open(w, p, d)),
+        3 => at().prop_map(Tight::Close),
+        1 => (0..workers, 1..4u16).prop_map(|(w, p)| Tight::Error(w, p)),
+        1 => (0..3usize).prop_map(Tight::End),
+        2 => (0..spent::POLICIES.len()).prop_map(Tight::Policy),
+        2 => (0..workers).prop_map(Tight::Tick),
+        2 => Just(Tight::Scrape),
+        3 => prop_oneof![Just(1u8), Just(3), Just(14), Just(20)].prop_map(Tight::Seconds),
+    ]
+}
+
+/// Workers, series, bytes, steps. Some thousand bytes are spent by a few label sets.
+fn tight() -> impl Strategy<Value = (usize, u64, usize, Vec<Tight>)> {
+    let series = prop_oneof![Just(1u64), Just(2), Just(4), Just(100)];
+    let bytes = prop_oneof![Just(12_000usize), Just(24_000), Just(48_000), Just(1 << 20)];
+    (1..=3usize, series, bytes).prop_flat_map(|(workers, series, bytes)| {
+        let steps = prop::collection::vec(tight_step(workers), 1..100);
+        (Just(workers), Just(series), Just(bytes), steps)
+    })
+}
+
+fn apply_tight(proxy: &mut spent::Proxy, step: &Tight) {
+    match *step {
+        Tight::Request(worker, authority, dst) => proxy.request(worker, authority, dst),
+        Tight::RequestAgain(at) => proxy.request_again(at),
+        Tight::Respond(at, status) => proxy.respond(at, status),
+        Tight::Open(worker, port, dst) => proxy.open(worker, port, dst),
+        Tight::Close(at) => proxy.close(at),
+        Tight::Error(worker, port) => proxy.error(worker, port),
+        Tight::End(dst) => proxy.end_destination(dst),
+        Tight::Policy(at) => proxy.set_policy(at),
+        Tight::Tick(worker) => proxy.tick(worker),
+        Tight::Scrape => proxy.scrape(),
+        Tight::Seconds(seconds) => (0..seconds).for_each(|_| proxy.second()),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_budget_and_no_policy_loses_an_event((workers, series, bytes, steps) in tight()) {
+        let mut proxy = spent::Proxy::new(workers, series, bytes);
+        for step in &steps {
+            apply_tight(&mut proxy, step);
+        }
+        proxy.come_to_rest();
     }
 }

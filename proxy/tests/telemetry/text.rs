@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weir_proxy::telemetry::{
-    self, Classification, Config, Direction, Dst, GrpcLabels, HttpErrorLabels, HttpLabels,
+    self, Classification, Config, Direction, Dst, Format, GrpcLabels, HttpErrorLabels, HttpLabels,
     HttpSide, NoTlsReason, Peer, ResponseEnd, Selection, TcpErrorLabels, Tls, TransportEnd,
     TransportLabels,
 };
@@ -84,6 +84,7 @@ fn http2_families() {
     let grpc = recorder.grpc(&GrpcLabels {
         direction: Direction::Outbound,
         authority: "web:50051",
+        target_port: 50_051,
     });
     grpc.sent(2);
     grpc.sent(1);
@@ -165,6 +166,63 @@ tcp_close_total{{{labels},classification=\"failure\",errno=\"ECONNRESET\"}} 1
 }
 
 #[test]
+fn open_metrics_names_families_by_their_type_and_ends() {
+    let (telemetry, recorder) = one_worker();
+    let tls = Tls::NoIdentity(NoTlsReason::Loopback);
+    let series = recorder.transport(&TransportLabels {
+        target_port: 80,
+        tls: &tls,
+        end: TransportEnd::InboundDst,
+    });
+    series.opened();
+    series.read(3);
+    series.closed(SUCCESS, "", Duration::from_micros(1_500));
+    let selection = Selection {
+        format: Format::OpenMetrics,
+        ..traffic("^tcp_(open|read)|duration_ms$|build_info$")
+    };
+    let printed = text(&telemetry, &selection);
+    let labels = "direction=\"inbound\",peer=\"dst\",tls=\"no_identity\",no_tls_reason=\"loopback\",target_port=\"80\"";
+    let expected = format!(
+        "\
+# TYPE tcp_open counter
+# HELP tcp_open Connections opened.
+tcp_open_total{{{labels}}} 1
+# TYPE tcp_open_connections gauge
+# HELP tcp_open_connections Connections open now.
+tcp_open_connections{{{labels}}} 0
+# TYPE tcp_read_bytes counter
+# UNIT tcp_read_bytes bytes
+# HELP tcp_read_bytes Bytes of application data read from the peer.
+tcp_read_bytes_total{{{labels}}} 3
+# TYPE tcp_connection_duration_ms histogram
+# UNIT tcp_connection_duration_ms ms
+"
+    );
+    assert!(printed.starts_with(&expected), "{printed}");
+    let labels =
+        "direction=\"inbound\",peer=\"dst\",tls=\"no_identity\",classification=\"success\"";
+    for line in [
+        format!("tcp_connection_duration_ms_bucket{{{labels},le=\"1.0\"}} 0\n"),
+        format!("tcp_connection_duration_ms_bucket{{{labels},le=\"2.0\"}} 1\n"),
+        format!("tcp_connection_duration_ms_bucket{{{labels},le=\"50000.0\"}} 1\n"),
+        format!("tcp_connection_duration_ms_bucket{{{labels},le=\"+Inf\"}} 1\n"),
+        format!("tcp_connection_duration_ms_sum{{{labels}}} 1.5\n"),
+        format!("tcp_connection_duration_ms_count{{{labels}}} 1\n"),
+        "# TYPE proxy_build info\n".to_owned(),
+        "\nproxy_build_info{version=\"".to_owned(),
+    ] {
+        assert!(printed.contains(&line), "{line} in {printed}");
+    }
+    assert!(printed.ends_with("} 1\n# EOF\n"), "{printed}");
+    let nothing = Selection {
+        format: Format::OpenMetrics,
+        ..traffic("^nothing$")
+    };
+    assert_eq!(text(&telemetry, &nothing), "# EOF\n");
+}
+
+#[test]
 fn every_kind_of_end_has_its_labels() {
     let (telemetry, recorder) = one_worker();
     let groups = Groups::new();
@@ -242,6 +300,10 @@ srv_name=\"web\",srv_port=\"8080\"} 1
 inbound_http_errors_total{direction=\"inbound\",error=\"bad request\",srv_group=\"\",srv_kind=\"\",srv_name=\"\",\
 srv_port=\"\"} 1
 outbound_http_errors_total{direction=\"outbound\",error=\"bad request\"} 1
+outbound_http_errors_total{direction=\"outbound\",error=\"too large\"} 0
+outbound_http_errors_total{direction=\"outbound\",error=\"connect\"} 0
+outbound_http_errors_total{direction=\"outbound\",error=\"timeout\"} 0
+outbound_http_errors_total{direction=\"outbound\",error=\"loadshed\"} 0
 inbound_tcp_errors_total{direction=\"inbound\",peer=\"src\",error=\"i/o\",target_port=\"80\"} 1
 weir_http_detect_timeout_total{direction=\"inbound\"} 0
 weir_http_detect_timeout_total{direction=\"outbound\"} 1
@@ -301,14 +363,17 @@ fn label_values_are_escaped_and_names_made_valid() {
     let tls = Tls::NoIdentity(NoTlsReason::PortSkipped);
     let dst = Dst::new([("k8s.io/x", "\u{e9}")]);
     let labels = HttpLabels {
-        authority: "a\"b\\c\nd",
+        authority: "a\"b\\c\nd\0",
         target_port: 1,
         tls: &tls,
         side: HttpSide::Outbound { dst: &dst },
     };
     recorder.http(&labels).request();
     let printed = text(&telemetry, &traffic("^request_total$"));
-    assert!(printed.contains(r#"authority="a\"b\\c\nd","#), "{printed}");
+    assert!(
+        printed.contains("authority=\"a\\\"b\\\\c\\nd\u{fffd}\","),
+        "{printed}"
+    );
     assert!(
         printed.ends_with("dst_k8s_io_x=\"\u{e9}\"} 1\n"),
         "{printed}"
@@ -387,7 +452,10 @@ fn build_and_process_are_told() {
         !first.contains_key("weir_scrape_duration_seconds"),
         "there was none yet"
     );
+    assert!(!first.contains_key("weir_scrape_worker_delay_seconds"));
     let second = scrape(&telemetry, &Selection::default());
-    assert!(second["weir_scrape_duration_seconds"] > 0.0);
+    let took = second["weir_scrape_duration_seconds"];
+    let held = second["weir_scrape_worker_delay_seconds"];
+    assert!(took > held && held > 0.0, "{took} {held}");
     assert!(second["process_cpu_seconds_total"] >= first["process_cpu_seconds_total"]);
 }

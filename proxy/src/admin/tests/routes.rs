@@ -42,6 +42,9 @@ async fn a_bad_filter_is_refused_by_name() {
         ask(server.addr, "HEAD", "/metrics?filter=%28").await.status,
         400
     );
+    let refused = get(server.addr, "/metrics?format=json").await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.body.contains("query parameter `format`"));
 }
 
 #[tokio::test]
@@ -65,12 +68,98 @@ async fn head_has_the_headers_of_get_and_no_body() {
     assert!(!rest.contains("content-length: 0"), "{rest}");
 }
 
+/// Asks for the metrics with these headers.
+async fn metrics_with(addr: SocketAddr, method: &str, headers: &str) -> (String, Vec<u8>) {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let headers = format!("{headers}Connection: close\r\n");
+    send(&mut stream, method, "/metrics", &headers).await;
+    let mut raw = Vec::new();
+    let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut raw)).await;
+    read.unwrap().unwrap();
+    let end = raw.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8_lossy(&raw[..end]).to_ascii_lowercase();
+    (head, raw.split_off(end + 4))
+}
+
+/// The data of a chunked body.
+fn dechunked(mut rest: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    loop {
+        let end = rest.windows(2).position(|w| w == b"\r\n").unwrap();
+        let size = usize::from_str_radix(std::str::from_utf8(&rest[..end]).unwrap(), 16).unwrap();
+        if size == 0 {
+            return body;
+        }
+        body.extend_from_slice(&rest[end + 2..end + 2 + size]);
+        rest = &rest[end + 2 + size + 2..];
+    }
+}
+
+#[tokio::test]
+async fn the_headers_choose_format_and_coding_and_head_tells_the_same() {
+    let text = "content-type: text/plain; version=0.0.4; charset=utf-8";
+    let open_metrics = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let server = start_plain();
+    for (headers, content_type, gzip) in [
+        ("", text, false),
+        ("Accept-Encoding: deflate, gzip\r\n", text, true),
+        (
+            "Accept: application/openmetrics-text\r\n",
+            open_metrics,
+            false,
+        ),
+        (
+            "Accept: application/openmetrics-text\r\naccept-encoding: gzip\r\n",
+            open_metrics,
+            true,
+        ),
+    ] {
+        let (head, body) = metrics_with(server.addr, "GET", headers).await;
+        assert!(head.contains(content_type), "{head}");
+        assert!(head.contains("vary: accept, accept-encoding"), "{head}");
+        assert_eq!(head.contains("content-encoding: gzip"), gzip, "{head}");
+        let body = dechunked(&body);
+        let decoded = match gzip {
+            false => String::from_utf8(body).unwrap(),
+            true => std::io::read_to_string(flate2::read::GzDecoder::new(&body[..])).unwrap(),
+        };
+        assert_eq!(decoded, "filters=[] used_only=false\n");
+        let (of_head, body) = metrics_with(server.addr, "HEAD", headers).await;
+        assert!(body.is_empty());
+        let lines = |head: &str| -> Vec<String> {
+            let lines = head.lines().filter(|line| !line.starts_with("date:"));
+            lines.map(str::to_owned).collect()
+        };
+        let without_framing = lines(&head);
+        let without_framing = without_framing
+            .iter()
+            .filter(|l| !l.starts_with("transfer-encoding"));
+        for line in without_framing {
+            assert!(lines(&of_head).contains(line), "{line} in {of_head}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_compressed_exposition_that_breaks_has_no_end() {
+    let exposition = Fake(|_: &Selection, out: &mut dyn Write| {
+        out.write_all(&[b'x'; 100_000])?;
+        Err(io::Error::other("broken"))
+    });
+    let server = start(config(), Arc::new(exposition), settings_without_metrics());
+    let mut stream = TcpStream::connect(server.addr).await.unwrap();
+    send(&mut stream, "GET", "/metrics", "Accept-Encoding: gzip\r\n").await;
+    let mut raw = Vec::new();
+    let _ = stream.read_to_end(&mut raw).await;
+    assert!(!raw.ends_with(b"\r\n0\r\n\r\n"), "the last chunk has come");
+}
+
 #[tokio::test]
 async fn everything_else_is_not_found_and_other_methods_are_refused() {
     let server = start_plain();
     for path in [
-        "/",
         "/metrics/",
+        "/config/",
         "/Metrics",
         "/probe/",
         "/probe/0",

@@ -3,8 +3,6 @@
 
 use std::hash::{Hash, Hasher};
 
-use indexmap::Equivalent;
-
 use super::{
     Authz, Dst, HttpLabels, HttpSide, Route, Server, Tls, TransportEnd, TransportLabels, same_text,
 };
@@ -41,7 +39,7 @@ impl HttpKey {
         }
     }
 
-    fn view(&self) -> HttpLabels<'_> {
+    pub(in crate::telemetry) fn view(&self) -> HttpLabels<'_> {
         HttpLabels {
             authority: &self.authority,
             target_port: self.target_port,
@@ -90,7 +88,7 @@ impl TransportKey {
         }
     }
 
-    fn view(&self) -> TransportLabels<'_> {
+    pub(in crate::telemetry) fn view(&self) -> TransportLabels<'_> {
         TransportLabels {
             target_port: self.target_port,
             tls: &self.tls,
@@ -106,30 +104,9 @@ impl TransportKey {
     }
 }
 
-macro_rules! keyed_by_view {
-    ($key:ident) => {
-        impl Hash for $key {
-            fn hash<H: Hasher>(&self, state: &mut H) {
-                self.view().hash(state);
-            }
-        }
-
-        impl PartialEq for $key {
-            fn eq(&self, other: &Self) -> bool {
-                self.view() == other.view()
-            }
-        }
-
-        impl Eq for $key {}
-    };
-}
-
-keyed_by_view!(HttpKey);
-keyed_by_view!(TransportKey);
-
-impl Equivalent<HttpKey> for HttpLabels<'_> {
-    fn equivalent(&self, key: &HttpKey) -> bool {
-        let key = key.view();
+/// As the derived equality, but never compares empty texts.
+impl HttpLabels<'_> {
+    pub(in crate::telemetry) fn is(&self, key: &HttpLabels<'_>) -> bool {
         self.target_port == key.target_port
             && same_text(self.authority, key.authority)
             && self.tls == key.tls
@@ -137,9 +114,9 @@ impl Equivalent<HttpKey> for HttpLabels<'_> {
     }
 }
 
-impl Equivalent<TransportKey> for TransportLabels<'_> {
-    fn equivalent(&self, key: &TransportKey) -> bool {
-        let key = key.view();
+/// As above.
+impl TransportLabels<'_> {
+    pub(in crate::telemetry) fn is(&self, key: &TransportLabels<'_>) -> bool {
         let same_end = match (self.end, key.end) {
             (
                 TransportEnd::OutboundDst { authority, dst },

@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{CHUNK, Store};
 use crate::telemetry::family::Kind;
+use crate::telemetry::rules::Rules;
 use crate::telemetry::set::Set;
 
 /// An exposition under way. Dropping it unfinished means that nobody got it whole.
@@ -15,6 +16,10 @@ pub(in crate::telemetry) struct Exposition<'a> {
     number: u64,
     /// When it began.
     pub(in crate::telemetry) began: Instant,
+    /// What it goes by, from its first family to its last.
+    pub(in crate::telemetry) rules: Arc<Rules>,
+    /// The longest that a worker may have waited for one of its locks so far.
+    pub(in crate::telemetry) longest_hold: Duration,
     shown: HashMap<Kind, Vec<Shown>>,
 }
 
@@ -70,6 +75,8 @@ impl Store {
             store: self,
             number,
             began: Instant::now(),
+            rules: self.rules(),
+            longest_hold: Duration::ZERO,
             shown: HashMap::new(),
         };
         let mut from = 0;
@@ -82,6 +89,7 @@ impl Store {
     /// Adds the visible ones of the next sets; the id to go on from, or `None` after the last.
     fn collect(&self, from: u64, exposition: &mut Exposition<'_>) -> Option<u64> {
         let registry = self.registry();
+        let held_from = Instant::now();
         let mut seen = 0;
         let mut last = from;
         for (id, slot) in registry.slots.range(from..).take(CHUNK) {
@@ -93,6 +101,8 @@ impl Store {
                 shown.push(Shown { set, checksum: 0 });
             }
         }
+        drop(registry);
+        exposition.longest_hold = exposition.longest_hold.max(held_from.elapsed());
         (seen == CHUNK).then_some(last + 1)
     }
 }

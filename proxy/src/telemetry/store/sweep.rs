@@ -5,10 +5,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{CHUNK, Expositions, Hidden, Registry, Store};
+use crate::telemetry::rules::Rules;
 use crate::telemetry::set::Set;
 
 /// What a sweep may conclude from the expositions that there were.
@@ -29,13 +29,13 @@ impl Store {
         let patience = millis(self.config.retain_idle);
         let (scrapers, news) = self.registry().expositions.observe(now, patience);
         if news || scrapers.none_complete {
-            self.hide_idle(scrapers);
+            self.hide_idle(scrapers, &self.rules());
         }
         self.free_hidden(scrapers);
     }
 
     /// Hides the idle sets whose last values were shown, some in each hold of the lock.
-    fn hide_idle(&self, scrapers: Scrapers) {
+    fn hide_idle(&self, scrapers: Scrapers, rules: &Rules) {
         let mut left = std::mem::take(&mut self.registry().idle);
         let mut kept = Vec::new();
         while !left.is_empty() {
@@ -44,7 +44,7 @@ impl Store {
             kept.extend(
                 chunk
                     .into_iter()
-                    .filter(|id| registry.keep_idle(*id, scrapers)),
+                    .filter(|id| registry.keep_idle(*id, scrapers, rules)),
             );
         }
         self.registry().idle.append(&mut kept);
@@ -54,16 +54,23 @@ impl Store {
     fn free_hidden(&self, scrapers: Scrapers) {
         let hidden_for = millis(self.config.hidden_for);
         loop {
-            let freed = self.registry().free_some(scrapers, hidden_for);
+            let freed = self.free_some(scrapers, hidden_for);
             let Some(freed) = freed else { return };
             for set in freed {
+                self.budget.give_bytes(set.bytes());
                 for series in &*set.series() {
-                    let at = series.family as usize;
-                    self.held[at].fetch_sub(1, Ordering::Relaxed);
-                    self.evicted[at].fetch_add(1, Ordering::Relaxed);
+                    self.budget.evict(series.family);
                 }
             }
         }
+    }
+
+    fn free_some(&self, scrapers: Scrapers, hidden_for: u64) -> Option<Vec<Arc<Set>>> {
+        let mut registry = self.registry();
+        let freed = registry.free_some(scrapers, hidden_for)?;
+        // Still under the lock: the filter has one writer at a time.
+        freed.iter().for_each(|set| self.presence.remove(set.hash));
+        Some(freed)
     }
 
     /// How many label sets are held, hidden ones included.
@@ -74,11 +81,11 @@ impl Store {
 
 impl Registry {
     /// Looks at a set to which no worker was attached; false if it need not be looked at again.
-    fn keep_idle(&mut self, id: u64, scrapers: Scrapers) -> bool {
+    fn keep_idle(&mut self, id: u64, scrapers: Scrapers, rules: &Rules) -> bool {
         let slot = self.slots.get_mut(&id).expect("a queued set stays");
         let done = slot.attached > 0;
         // No worker is attached and none can attach while the lock is held: the cells are at rest.
-        if !done && !scrapers.none_complete && !slot.set.is_exposed(slot.set.checksum()) {
+        if !done && !scrapers.none_complete && !slot.set.is_exposed(slot.set.checksum(rules)) {
             return true;
         }
         slot.queued = false;

@@ -282,6 +282,7 @@ impl Proxy {
         let permanent = [
             "tcp_connection_duration_ms",
             "weir_http_detect_timeout_total",
+            "outbound_http_errors_total",
             // Of the label sets of HTTP/2; its streams are in the same ones.
             "http2_active_connections",
         ];

@@ -1,59 +1,26 @@
-//! Lines of the text format, gathered in a buffer that is sent when it is full. Knows the selection: a family that is
-//! filtered out is never begun, one without lines prints no head.
+//! Lines of either format, gathered in a buffer that is sent when it is full. Knows the selection: a family that is
+//! filtered out is never begun, one without lines prints no head. It reads no cell and holds no lock.
 
 use std::fmt::Display;
 use std::io::{self, Write};
 
-use crate::telemetry::Selection;
-use crate::telemetry::cells::{BUCKETS, Reading};
+use super::metadata::Metadata;
+use crate::telemetry::bounds::Bounds;
+use crate::telemetry::cells::Reading;
+use crate::telemetry::{Format, Selection};
 
-/// The buffer is sent when it holds so many bytes.
-const FULL: usize = 64 * 1024;
-
-/// The end of a bucket's labels; the bounds of `BOUNDS_MS`.
-const LE: [&str; BUCKETS] = [
-    "le=\"1\"} ",
-    "le=\"2\"} ",
-    "le=\"3\"} ",
-    "le=\"4\"} ",
-    "le=\"5\"} ",
-    "le=\"10\"} ",
-    "le=\"20\"} ",
-    "le=\"30\"} ",
-    "le=\"40\"} ",
-    "le=\"50\"} ",
-    "le=\"100\"} ",
-    "le=\"200\"} ",
-    "le=\"300\"} ",
-    "le=\"400\"} ",
-    "le=\"500\"} ",
-    "le=\"1000\"} ",
-    "le=\"2000\"} ",
-    "le=\"3000\"} ",
-    "le=\"4000\"} ",
-    "le=\"5000\"} ",
-    "le=\"10000\"} ",
-    "le=\"20000\"} ",
-    "le=\"30000\"} ",
-    "le=\"40000\"} ",
-    "le=\"50000\"} ",
-    "le=\"+Inf\"} ",
-];
+/// The buffer is sent when it holds so many bytes. This is also about what is formatted in one hold of the lock of a
+/// label set: some ten microseconds.
+const FULL: usize = 16 * 1024;
 
 /// A body being written.
 pub(super) struct Body<'a> {
     selection: &'a Selection,
     out: &'a mut dyn Write,
     buffer: Vec<u8>,
-    family: Head,
-}
-
-/// The family being written; its head is printed before its first line.
-struct Head {
-    name: &'static str,
-    word: &'static str,
-    help: &'static str,
-    printed: bool,
+    family: Metadata,
+    /// Whether the family's metadata is written, which comes before its first line.
+    told: bool,
 }
 
 impl<'a> Body<'a> {
@@ -61,13 +28,13 @@ impl<'a> Body<'a> {
         Self {
             selection,
             out,
-            buffer: Vec::with_capacity(FULL + FULL / 4),
-            family: Head {
+            buffer: Vec::with_capacity(FULL * 2),
+            family: Metadata {
                 name: "",
                 word: "",
                 help: "",
-                printed: false,
             },
+            told: false,
         }
     }
 
@@ -78,19 +45,15 @@ impl<'a> Body<'a> {
         word: &'static str,
         help: &'static str,
     ) -> bool {
-        self.family = Head {
-            name,
-            word,
-            help,
-            printed: false,
-        };
+        self.family = Metadata { name, word, help };
+        self.told = false;
         let mut filters = self.selection.filters.iter();
         filters.all(|filter| filter.is_match(name))
     }
 
     /// The lines of one series, unless it never changed and those are left out. `labels` are the two parts of its
     /// labels, of which the second may be empty.
-    pub(super) fn series(&mut self, labels: [&str; 2], reading: &Reading) {
+    pub(super) fn series(&mut self, labels: [&str; 2], reading: &Reading, bounds: &Bounds) {
         if self.selection.used_only && !reading.changed() {
             return;
         }
@@ -98,7 +61,9 @@ impl<'a> Body<'a> {
         match reading {
             Reading::Counter(n) => self.integer("", labels, *n),
             Reading::Gauge { ups, downs } => self.integer("", labels, ups.saturating_sub(*downs)),
-            Reading::Histogram { buckets, sum } => self.histogram(labels, buckets, *sum),
+            Reading::Histogram { buckets, sum } => {
+                self.histogram(labels, bounds.les(self.selection.format), (buckets, *sum));
+            }
         }
     }
 
@@ -121,40 +86,33 @@ impl<'a> Body<'a> {
         }
     }
 
+    /// Whether the buffer is to be sent before anything else is added.
+    pub(super) fn is_full(&self) -> bool {
+        self.buffer.len() >= FULL
+    }
+
     /// Sends the buffer if it is full.
     pub(super) fn flush_full(&mut self) -> io::Result<()> {
-        if self.buffer.len() >= FULL {
+        if self.is_full() {
             self.out.write_all(&self.buffer)?;
             self.buffer.clear();
         }
         Ok(())
     }
 
-    /// Sends the rest.
-    pub(super) fn finish(self) -> io::Result<()> {
+    /// Sends the rest, and the end where the format has one.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        if self.selection.format == Format::OpenMetrics {
+            self.push("# EOF\n");
+        }
         self.out.write_all(&self.buffer)?;
         self.out.flush()
     }
 
     fn head(&mut self) {
-        if !self.family.printed {
-            self.family.printed = true;
-            let Head {
-                name, word, help, ..
-            } = self.family;
-            for part in [
-                "# HELP ",
-                name,
-                " ",
-                help,
-                "\n# TYPE ",
-                name,
-                " ",
-                word,
-                "\n",
-            ] {
-                self.push(part);
-            }
+        if !self.told {
+            self.told = true;
+            self.family.write(self.selection.format, &mut self.buffer);
         }
     }
 
@@ -188,14 +146,14 @@ impl<'a> Body<'a> {
     }
 
     /// The buckets, cumulative; `_count` is the last of them, so that both agree in every exposition.
-    fn histogram(&mut self, labels: [&str; 2], buckets: &[u64; BUCKETS], sum: u64) {
+    fn histogram(&mut self, labels: [&str; 2], les: &[Box<str>], (buckets, sum): (&[u64], u64)) {
         let start = self.buffer.len();
         if self.open("_bucket", labels) {
             self.push(",");
         }
         let common = start..self.buffer.len();
         let mut total = 0;
-        for (at, (le, n)) in LE.iter().zip(buckets).enumerate() {
+        for (at, (le, n)) in les.iter().zip(buckets).enumerate() {
             if at > 0 {
                 self.buffer.extend_from_within(common.clone());
             }
@@ -225,14 +183,6 @@ impl<'a> Body<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::cells::BOUNDS_MS;
-
-    #[test]
-    fn bounds_are_printed_as_they_are_compared() {
-        for (ms, le) in BOUNDS_MS.iter().zip(LE) {
-            assert_eq!(le, format!("le=\"{ms}\"}} "));
-        }
-    }
 
     #[test]
     fn sums_keep_their_microseconds() {

@@ -1,0 +1,118 @@
+//! What of the flags and variables is in force and who gave it, for `/config`. Used by `config` once everything has its
+//! type. It tells where a document came from, never what is in it.
+
+use super::{Config, RunArgs};
+use crate::admin::{Entry, Source};
+use serde_json::{Value, json};
+use weir_crds::env;
+
+/// One entry for every flag of `weir-proxy run` and every variable of a pod.
+pub(super) fn entries(
+    args: &RunArgs,
+    config: &Config,
+    variable: &impl Fn(&str) -> Option<String>,
+) -> Vec<Entry> {
+    let mut entries = vec![
+        args.entry(
+            "--dataplane-file",
+            &args.dataplane_file,
+            json!(args.dataplane_file),
+        ),
+        args.entry("--dataplane", &args.dataplane, hidden(&args.dataplane)),
+        args.entry("--mesh-file", &args.mesh_file, json!(args.mesh_file)),
+        args.entry("--name", &args.name, json!(args.name)),
+        args.entry("--mesh", &args.mesh, json!(args.mesh)),
+    ];
+    entries.extend(listeners(args, config));
+    entries.extend(behaviour(args, config));
+    entries.extend(pod(config, variable));
+    entries
+}
+
+fn listeners(args: &RunArgs, config: &Config) -> [Entry; 4] {
+    let redirected = &config.redirected;
+    let outbound: Vec<_> = redirected
+        .outbound
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let metrics_ip = args.entry(
+        "--metrics-ip",
+        &args.metrics_ip,
+        json!(config.admin.metrics_ip),
+    );
+    let of_dataplane = config.sources.universal.is_some() && metrics_ip.source == Source::Default;
+    [
+        args.entry(
+            "--inbound-addr",
+            &args.inbound_addr,
+            json!(redirected.inbound),
+        ),
+        args.entry("--outbound-addr", &args.outbound_addr, json!(outbound)),
+        args.entry("--admin-addr", &args.admin_addr, json!(config.admin.addr)),
+        match of_dataplane {
+            true => Entry {
+                source: Source::Dataplane,
+                ..metrics_ip
+            },
+            false => metrics_ip,
+        },
+    ]
+}
+
+fn behaviour(args: &RunArgs, config: &Config) -> [Entry; 9] {
+    let duration = |duration: std::time::Duration| json!(format!("{duration:?}"));
+    let detect = duration(config.worker.detect.timeout);
+    let connect = duration(config.worker.forward.connect_timeout);
+    let drain = duration(config.drain.longest);
+    let retain = duration(config.telemetry.retain_idle);
+    [
+        args.entry("--concurrency", &args.concurrency, json!(config.workers)),
+        args.entry("--detect-timeout", &args.detect_timeout, detect),
+        args.entry("--connect-timeout", &args.connect_timeout, connect),
+        args.entry("--drain-time", &args.drain_time, drain),
+        args.entry("--retain-idle", &args.retain_idle, retain),
+        args.entry(
+            "--metrics-policy-file",
+            &args.metrics_policy_file,
+            json!(args.metrics_policy_file),
+        ),
+        args.entry(
+            "--metrics-max-series",
+            &args.metrics_max_series,
+            json!(config.telemetry.most_series),
+        ),
+        args.entry(
+            "--metrics-max-bytes",
+            &args.metrics_max_bytes,
+            json!(config.telemetry.most_bytes),
+        ),
+        args.entry("--log-level", &args.log_level, json!(config.log)),
+    ]
+}
+
+/// What the webhook gives a pod: there are no flags for it.
+fn pod(config: &Config, variable: &impl Fn(&str) -> Option<String>) -> [Entry; 3] {
+    let given = |name: &'static str| variable(name).filter(|value| !value.is_empty());
+    let entry = |name: &'static str, value: Value| Entry {
+        name,
+        value,
+        source: match given(name) {
+            Some(_) => Source::Variable(name.to_owned()),
+            None => Source::Default,
+        },
+    };
+    [
+        entry(env::POD_IPS, json!(config.worker.guard.pod_ips)),
+        entry(env::PROBES, json!(config.admin.probes.len())),
+        entry(env::SETTINGS, hidden(&given(env::SETTINGS))),
+    ]
+}
+
+/// Says of a document that there is one.
+fn hidden(document: &Option<String>) -> Value {
+    match document.as_deref().filter(|text| !text.is_empty()) {
+        Some(text) => json!(format!("({} bytes)", text.len())),
+        None => Value::Null,
+    }
+}

@@ -1,0 +1,174 @@
+//! Single counters: label sets with one family that are not worth a handle, found by their rendered labels. Called by
+//! the recorder, once an event.
+
+use std::cell::RefCell;
+use std::hash::{Hash, Hasher, RandomState};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use indexmap::Equivalent;
+
+use super::budget::Claim;
+use super::cells::Counter;
+use super::family::Family;
+use super::render::Render;
+use super::set::{ALLOCATION, Set};
+use super::worker::{Attached, Attachment, Hand, Table, Wish, entry_bytes};
+
+/// A worker's single counters.
+pub(super) struct Counts {
+    table: Table<CountEntry>,
+    /// Where labels are rendered to be looked up.
+    scratch: RefCell<String>,
+}
+
+/// A single counter, identified by family and rendered labels.
+struct CountEntry {
+    family: Family,
+    labels: Box<str>,
+    /// Whether it stays though nothing is counted.
+    is_known: bool,
+    attachment: Attachment,
+    count: Counter,
+}
+
+/// The borrowed identity.
+struct CountLabels<'a>(Family, &'a str);
+
+impl Counts {
+    pub(super) fn new(hasher: RandomState) -> Self {
+        Self {
+            table: Table::new(hasher),
+            scratch: RefCell::default(),
+        }
+    }
+
+    /// Counts one, under `wider` labels where the budget has no room for more.
+    pub(super) fn count(
+        &self,
+        hand: &Rc<Hand>,
+        family: Family,
+        labels: &impl Render,
+        wider: &impl Render,
+    ) {
+        let text = &mut *self.scratch.borrow_mut();
+        let known = self.find(family, render(labels, text));
+        let known = known.or_else(|| self.add(hand, family, text, (Claim::Overflow, false)));
+        let entry = known.unwrap_or_else(|| {
+            hand.refuse(family.kind());
+            let known = self.find(family, render(wider, text));
+            let known = known.or_else(|| self.add(hand, family, text, (Claim::Last, false)));
+            known.expect("the last claim is never refused")
+        });
+        entry.attachment.touch();
+        entry.count.add(1);
+    }
+
+    /// Has a counter printed from now on, whether anything is counted or not.
+    pub(super) fn know(&self, hand: &Rc<Hand>, family: Family, labels: &impl Render) {
+        let text = &mut *self.scratch.borrow_mut();
+        if self.find(family, render(labels, text)).is_none() {
+            self.add(hand, family, text, (Claim::Last, true));
+        }
+    }
+
+    /// Takes over changed rules: there are few single counters, and some have to be printed before they count again.
+    pub(super) fn renew(&self, hand: &Rc<Hand>) {
+        for former in self.table.renew() {
+            let how = (Claim::Last, former.is_known);
+            self.add(hand, former.family, &former.labels, how);
+        }
+    }
+
+    pub(super) fn let_go(&self, gone: &mut Vec<Arc<Set>>) {
+        self.table.let_go(gone);
+    }
+
+    fn find(&self, family: Family, text: &str) -> Option<Rc<CountEntry>> {
+        let labels = CountLabels(family, text);
+        self.table.get(self.table.hash(&labels), &labels)
+    }
+
+    fn add(
+        &self,
+        hand: &Rc<Hand>,
+        family: Family,
+        text: &str,
+        (claim, is_known): (Claim, bool),
+    ) -> Option<Rc<CountEntry>> {
+        let wish = Wish {
+            kind: family.kind(),
+            labels: text,
+            claim,
+            stands_in: false,
+            hash: self.table.hash(&CountLabels(family, text)),
+            dst: None,
+            bytes: entry_bytes::<CountEntry>() + text.len() + ALLOCATION,
+        };
+        if !hand.store.may_attach(wish.kind, claim, wish.hash) {
+            return None;
+        }
+        let attachment = Attachment::new(hand, &wish)?;
+        let cells = attachment.cells(family, "", &|_| text.to_owned());
+        Some(self.table.insert(CountEntry {
+            family,
+            labels: text.into(),
+            is_known,
+            attachment,
+            count: Counter(cells),
+        }))
+    }
+}
+
+fn render<'a>(labels: &impl Render, text: &'a mut String) -> &'a str {
+    text.clear();
+    labels.render(text);
+    text
+}
+
+impl Attached for CountEntry {
+    fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+
+    fn at_rest(&self) -> bool {
+        true
+    }
+
+    fn is_permanent(&self) -> bool {
+        self.is_known || self.family.bounded()
+    }
+}
+
+impl CountEntry {
+    fn identity(&self) -> CountLabels<'_> {
+        CountLabels(self.family, &self.labels)
+    }
+}
+
+impl Hash for CountLabels<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+        self.1.hash(state);
+    }
+}
+
+impl Hash for CountEntry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.identity().hash(state);
+    }
+}
+
+impl PartialEq for CountEntry {
+    fn eq(&self, other: &Self) -> bool {
+        self.family == other.family && self.labels == other.labels
+    }
+}
+
+impl Eq for CountEntry {}
+
+impl Equivalent<Rc<CountEntry>> for CountLabels<'_> {
+    fn equivalent(&self, entry: &Rc<CountEntry>) -> bool {
+        self.0 == entry.family && *self.1 == *entry.labels
+    }
+}

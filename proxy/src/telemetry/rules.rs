@@ -1,0 +1,347 @@
+//! What is recorded, ready for use: a policy resolved against the table of families, and the known Services. Made by
+//! the store whenever either changes; workers and expositions hold the one they work by. Knows no series.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use weir_crds::metrics_policy::{MetricsPolicy, Vocabulary};
+
+use super::bounds::{Bounds, PAGE};
+use super::budget::Claim;
+use super::family::{Family, Kind, Value};
+use super::labels::{ANY_PORT, GrpcLabels, HttpLabels, Stand, TransportLabels};
+
+/// Labels that a policy may leave out: all but `le`.
+const LABELS: [&str; 28] = [
+    "direction",
+    "authority",
+    "target_port",
+    "peer",
+    "tls",
+    "no_tls_reason",
+    "client_id",
+    "server_id",
+    "sni",
+    "srv_group",
+    "srv_kind",
+    "srv_name",
+    "srv_port",
+    "route_group",
+    "route_kind",
+    "route_name",
+    "authz_group",
+    "authz_kind",
+    "authz_name",
+    "dst_*",
+    "status_code",
+    "classification",
+    "grpc_status_code",
+    "error",
+    "errno",
+    "reason",
+    "kind",
+    "rt_route",
+];
+
+/// The families that a policy may name, and whether they are histograms.
+pub(super) fn families() -> Vec<(&'static str, bool)> {
+    let entry = |f: &Family| (f.name(), f.value() == Value::Histogram);
+    Family::ALL.iter().map(entry).collect()
+}
+
+/// The vocabulary of a policy over these families.
+pub(super) fn vocabulary<'a>(families: &'a [(&'static str, bool)]) -> Vocabulary<'a> {
+    Vocabulary {
+        families,
+        labels: &LABELS,
+    }
+}
+
+/// Everything a worker and an exposition go by.
+pub(super) struct Rules {
+    /// Counts up with every change.
+    pub(super) generation: u64,
+    families: Vec<Rule>,
+    groupings: HashMap<Kind, Vec<Grouping>>,
+    http: Blanks,
+    transport: Blanks,
+    grpc: Blanks,
+    stand: Stand,
+    known: Arc<HashSet<Box<str>>>,
+}
+
+struct Rule {
+    /// Which of its kind's groupings it is in; `None` if it is left out.
+    grouping: Option<usize>,
+    bounds: Arc<Bounds>,
+    /// Whether the policy says what they are.
+    own_bounds: bool,
+    most: u64,
+}
+
+/// Families of a kind that leave out the same labels: they share label sets.
+pub(super) struct Grouping {
+    dropped: BTreeSet<String>,
+    families: Vec<Family>,
+}
+
+/// Labels that no recorded family of a kind has: to tell their values apart would only fill tables.
+#[derive(Clone, Copy)]
+struct Blanks {
+    authority: bool,
+    name: bool,
+}
+
+impl Rules {
+    /// `most` is the number of series for each family of which the policy says nothing.
+    pub(super) fn new(
+        generation: u64,
+        policy: &MetricsPolicy,
+        known: Arc<HashSet<Box<str>>>,
+        most: u64,
+    ) -> Self {
+        let page = Bounds::new(&PAGE);
+        let mut groupings: HashMap<Kind, Vec<Grouping>> = HashMap::new();
+        let families = Family::ALL.iter().map(|family| {
+            let own = policy.families.get(family.name());
+            let bounds = own.and_then(|own| own.buckets.as_deref());
+            let series = own.and_then(|own| own.max_series);
+            let grouping = (!own.is_some_and(|own| own.drop)).then(|| {
+                let dropped = own.map(|own| own.drop_labels.clone()).unwrap_or_default();
+                let dropped = &dropped | &policy.drop_labels;
+                add(
+                    groupings.entry(family.kind()).or_default(),
+                    *family,
+                    dropped,
+                )
+            });
+            Rule {
+                own_bounds: bounds.is_some(),
+                bounds: bounds.map_or_else(|| Arc::clone(&page), Bounds::new),
+                most: match grouping {
+                    Some(_) => series.map_or(most, u64::from),
+                    None => u64::MAX,
+                },
+                grouping,
+            }
+        });
+        let families = families.collect();
+        Self {
+            generation,
+            families,
+            http: Blanks::of(groupings.get(&Kind::Http)),
+            transport: Blanks::of(groupings.get(&Kind::Transport)),
+            grpc: Blanks::of(groupings.get(&Kind::Grpc)),
+            stand: Stand::default(),
+            groupings,
+            known,
+        }
+    }
+
+    /// Whether the family is recorded.
+    pub(super) fn records(&self, family: Family) -> bool {
+        self.grouping(family).is_some()
+    }
+
+    /// Which of its kind's groupings a family is in; `None` if it is left out.
+    pub(super) fn grouping(&self, family: Family) -> Option<usize> {
+        self.families[family as usize].grouping
+    }
+
+    /// The label sets that a kind has, as groups of families; empty if all of them are left out.
+    pub(super) fn groupings(&self, kind: Kind) -> &[Grouping] {
+        self.groupings.get(&kind).map_or(&[], Vec::as_slice)
+    }
+
+    /// The bounds of a family's buckets; of no meaning where it is no histogram.
+    pub(super) fn bounds(&self, family: Family) -> &Arc<Bounds> {
+        &self.families[family as usize].bounds
+    }
+
+    /// Whether the policy changes the bounds of a family.
+    pub(super) fn changes_bounds(&self, family: Family) -> bool {
+        self.families[family as usize].own_bounds
+    }
+
+    /// The most series of a family.
+    pub(super) fn most(&self, family: Family) -> u64 {
+        self.families[family as usize].most
+    }
+
+    /// Whether an authority is that of a known Service: its name alone, or with the port that the traffic is for.
+    pub(super) fn knows(&self, authority: &str, port: u16) -> bool {
+        if authority.is_empty() || self.known.is_empty() {
+            return false;
+        }
+        let with_port = || {
+            let (name, digits) = authority.rsplit_once(':')?;
+            (digits.parse() == Ok(port) && port != ANY_PORT).then_some(name)
+        };
+        self.known.contains(authority) || with_port().is_some_and(|name| self.known.contains(name))
+    }
+
+    /// The claim of labels with this authority and port, of which `is_open` says whether anybody can make them up.
+    pub(super) fn claim(&self, is_open: bool, authority: &str, port: u16) -> Claim {
+        if !is_open {
+            Claim::Overflow
+        } else if self.knows(authority, port) {
+            Claim::Known
+        } else {
+            Claim::Open
+        }
+    }
+
+    /// What stands for names that are not told apart.
+    pub(super) fn stand(&self) -> &Stand {
+        &self.stand
+    }
+
+    /// The labels without values that nothing is recorded under.
+    pub(super) fn project_http<'a>(&'a self, mut labels: HttpLabels<'a>) -> HttpLabels<'a> {
+        if self.http.authority {
+            labels.authority = "";
+        }
+        if self.http.name {
+            labels.tls = self.stand.for_tls(labels.tls);
+        }
+        labels
+    }
+
+    /// As [`project_http`](Self::project_http).
+    pub(super) fn project_grpc<'a>(&'a self, mut labels: GrpcLabels<'a>) -> GrpcLabels<'a> {
+        if self.grpc.authority {
+            labels.authority = "";
+        }
+        labels
+    }
+
+    /// As [`project_http`](Self::project_http).
+    pub(super) fn project_transport<'a>(
+        &'a self,
+        mut labels: TransportLabels<'a>,
+    ) -> TransportLabels<'a> {
+        if self.transport.authority {
+            labels = labels.without_authority();
+        }
+        if self.transport.name {
+            labels.tls = self.stand.for_tls(labels.tls);
+        }
+        labels
+    }
+}
+
+/// The place of the grouping that leaves out exactly these labels, with the family in it.
+fn add(groupings: &mut Vec<Grouping>, family: Family, dropped: BTreeSet<String>) -> usize {
+    let at = groupings.iter().position(|g| g.dropped == dropped);
+    let at = at.unwrap_or_else(|| {
+        groupings.push(Grouping {
+            dropped,
+            families: Vec::new(),
+        });
+        groupings.len() - 1
+    });
+    groupings[at].families.push(family);
+    at
+}
+
+impl Grouping {
+    /// Families that have a series in such a label set from its beginning.
+    pub(super) fn base(&self) -> impl Iterator<Item = Family> {
+        self.families.iter().copied().filter(|f| f.is_base())
+    }
+
+    /// Whether a label is left out.
+    pub(super) fn drops(&self, label: &str) -> bool {
+        self.dropped.contains(label)
+    }
+
+    /// Whether any label is left out.
+    pub(super) fn is_partial(&self) -> bool {
+        !self.dropped.is_empty()
+    }
+
+    /// Whether such a label set is still about one destination.
+    pub(super) fn keeps_destination(&self) -> bool {
+        !self.dropped.iter().any(|label| label.starts_with("dst_"))
+    }
+}
+
+impl Blanks {
+    fn of(groupings: Option<&Vec<Grouping>>) -> Self {
+        let groupings = groupings.map_or(&[][..], Vec::as_slice);
+        let nowhere = |label| groupings.iter().all(|grouping| grouping.drops(label));
+        Self {
+            authority: nowhere("authority"),
+            name: ["client_id", "server_id", "sni"].into_iter().all(nowhere),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(policy: &str, known: &[&str]) -> Rules {
+        let families = families();
+        let policy = weir_crds::metrics_policy::parse(policy, vocabulary(&families)).unwrap();
+        let known = known.iter().map(|name| (*name).into()).collect();
+        Rules::new(1, &policy, Arc::new(known), 100)
+    }
+
+    #[test]
+    fn families_that_leave_out_the_same_labels_share_label_sets() {
+        let whole = rules("", &[]);
+        assert_eq!(whole.groupings(Kind::Http).len(), 1);
+        let split = rules(
+            "families: {response_latency_ms: {dropLabels: [authority], maxSeries: 5}}",
+            &[],
+        );
+        assert_eq!(split.groupings(Kind::Http).len(), 2);
+        assert_eq!(
+            split.grouping(Family::RequestTotal),
+            split.grouping(Family::ResponseTotal)
+        );
+        assert_ne!(
+            split.grouping(Family::RequestTotal),
+            split.grouping(Family::ResponseLatency)
+        );
+        assert_eq!(
+            (
+                split.most(Family::ResponseLatency),
+                split.most(Family::RequestTotal)
+            ),
+            (5, 100)
+        );
+        let none = rules("families: {inbound_tcp_errors_total: {drop: true}}", &[]);
+        assert!(
+            none.groupings(Kind::Single(Family::InboundTcpErrors))
+                .is_empty()
+        );
+        assert!(!none.records(Family::InboundTcpErrors) && none.records(Family::OutboundTcpErrors));
+    }
+
+    #[test]
+    fn a_service_is_known_by_its_name_and_by_its_port() {
+        let rules = rules("", &["web", "db:5432"]);
+        for (authority, port, known) in [
+            ("web", 80, true),
+            ("web:8080", 8080, true),
+            ("web:8081", 8080, false),
+            ("db:5432", 1, true),
+            ("db", 5432, false),
+            ("", 80, false),
+            ("web:0", 0, false),
+        ] {
+            assert_eq!(rules.knows(authority, port), known, "{authority} {port}");
+        }
+    }
+
+    #[test]
+    fn every_label_of_the_page_can_be_left_out() {
+        let all: Vec<_> = LABELS.iter().map(|l| l.replace('*', "pod")).collect();
+        let rules = rules(&format!("dropLabels: [{}]", all.join(",")), &[]);
+        let grouping = &rules.groupings(Kind::Transport)[0];
+        assert!(all.iter().all(|label| grouping.drops(label)));
+        assert!(!grouping.keeps_destination());
+    }
+}
