@@ -129,12 +129,9 @@ impl Bench {
             terminate,
             _settings: keep,
         };
-        // What a worker publishes from its start on.
-        while !bench
-            .before
-            .iter()
-            .any(|s| s.name == "weir_http_detect_timeout_total")
-        {
+        // What a worker publishes from its start on, of both directions.
+        let known = |s: &&Series| s.name == "weir_http_detect_timeout_total";
+        while bench.before.iter().filter(known).count() < Way::BOTH.len() {
             bench.before = bench.traffic().await;
         }
         bench

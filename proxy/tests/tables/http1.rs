@@ -23,6 +23,10 @@ const TRAILERS_ONLY: &str = "HTTP/1.1 503 No\r\ngrpc-status: 0\r\nContent-Length
 const RESET: &str = "HTTP/1.1 502 Bad Gateway\r\nproxy-status: weir; error=connection_terminated\r\n\
                      content-length: 0\r\nconnection: close\r\n\r\n";
 
+const REFUSED: &str = "HTTP/1.1 400 Bad Request\r\nproxy-status: weir; error=http_request_error\r\n\
+                       content-length: 0\r\nconnection: close\r\n\r\n";
+const AMBIGUOUS: &str = "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n";
+
 const REQUEST: &str = "request_total{{HTTP}} 1";
 
 /// The series of one request whose answer has this status and end.
@@ -185,6 +189,42 @@ const SERVERS: &[Row] = &[
     },
 ];
 
+/// The first request of a connection went well, and the client keeps it.
+const KEPT: &[Row] = &[
+    Row {
+        what: "server gone before the head of a later answer",
+        client: &[Act::Send(GET), Act::Read("ok"), Act::Send(GET), Act::End],
+        application: &[Act::Read(HEAD_END), Act::Send(OK), Act::Read(HEAD_END)],
+        series: &[
+            "request_total{{HTTP}} 2",
+            "response_latency_ms_count{{HTTP},status_code=\"200\"} 1",
+            "response_latency_ms_count{{HTTP},status_code=\"502\"} 1",
+            "response_total{{HTTP},status_code=\"200\",classification=\"success\",grpc_status_code=\"\",error=\"\"} 1",
+            "response_total{{HTTP},status_code=\"502\",classification=\"failure\",grpc_status_code=\"\",error=\"reset\"} 1",
+        ],
+        src: well(2 * GET.len(), OK.len()),
+        dst: Some(well(OK.len(), 2 * GET.len())),
+    },
+    Row {
+        what: "malformed, after a good request",
+        client: &[
+            Act::Send(GET),
+            Act::Read("ok"),
+            Act::Send(AMBIGUOUS),
+            Act::End,
+        ],
+        application: &[Act::Read(HEAD_END), Act::Send(OK), Act::End],
+        series: &[
+            REQUEST,
+            "response_latency_ms_count{{HTTP},status_code=\"200\"} 1",
+            "response_total{{HTTP},status_code=\"200\",classification=\"success\",grpc_status_code=\"\",error=\"\"} 1",
+            "{DIR}_http_errors_total{direction=\"{DIR}\",error=\"bad request\"{SRV}} 1",
+        ],
+        src: well(GET.len() + AMBIGUOUS.len(), OK.len() + REFUSED.len()),
+        dst: Some(well(OK.len(), GET.len())),
+    },
+];
+
 const TUNNELS: &[Row] = &[
     Row {
         what: "upgrade accepted, ended well",
@@ -265,6 +305,11 @@ async fn clients_that_leave_are_counted_as_canceled() {
 #[tokio::test]
 async fn servers_that_leave_are_counted_as_resets() {
     play(SERVERS).await;
+}
+
+#[tokio::test]
+async fn kept_connections_are_counted_request_by_request() {
+    play(KEPT).await;
 }
 
 #[tokio::test]

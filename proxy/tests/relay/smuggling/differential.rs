@@ -116,7 +116,7 @@ fn the_corpus_of_responses_is_split_as_the_client_splits_it() {
             "{}",
             entry.name
         );
-        let theirs = on_one_thread(theirs::responses(&entry.bytes));
+        let theirs = on_one_thread(theirs::responses(&entry.bytes, &mine.starts()));
         let why = disagreement(&mine, &theirs, false);
         assert_eq!(why, None, "{}: {mine:#?} {theirs:#?}", entry.name);
     }
@@ -152,7 +152,7 @@ fn mutated_answers_are_split_as_the_client_splits_them() {
     });
     let judged = runner.run(&generate::responses(), |bytes| {
         let mine = ours::responses(&bytes);
-        let theirs = on_one_thread(theirs::responses(&bytes));
+        let theirs = on_one_thread(theirs::responses(&bytes, &mine.starts()));
         match disagreement(&mine, &theirs, false) {
             None => Ok(()),
             Some(why) => Err(proptest::test_runner::TestCaseError::fail(format!(

@@ -20,6 +20,8 @@ const DECLINED: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) head: Vec<u8>,
+    /// Where it begins, interim answers included.
+    start: usize,
     /// Its body as it passed.
     body: Vec<u8>,
     framing: Framing,
@@ -40,12 +42,35 @@ pub(crate) enum Rest {
 pub(crate) struct Seen {
     pub(crate) messages: Vec<Message>,
     pub(crate) rest: Rest,
+    /// Where what follows the last message begins.
+    next: usize,
+}
+
+impl Seen {
+    fn new() -> Self {
+        Self {
+            messages: Vec::new(),
+            rest: Rest::None,
+            next: 0,
+        }
+    }
+
+    /// Where each message begins, and where one could that we have not seen.
+    pub(crate) fn starts(&self) -> Vec<usize> {
+        let mut starts: Vec<usize> = self.messages.iter().map(|m| m.start).collect();
+        let is_over = self.messages.last().is_none_or(Message::is_whole);
+        if self.rest == Rest::None && is_over {
+            starts.push(self.next);
+        }
+        starts
+    }
 }
 
 impl Message {
-    fn new(head: &[u8], framing: Framing) -> Self {
+    fn new(head: &[u8], start: usize, framing: Framing) -> Self {
         Self {
             head: head.to_vec(),
+            start,
             body: Vec::new(),
             framing,
             chunks: ChunkReader::default(),
@@ -115,10 +140,7 @@ fn session() -> Session {
 pub(crate) fn requests(bytes: &[u8]) -> Seen {
     let now = Instant::now();
     let mut session = session();
-    let mut seen = Seen {
-        messages: Vec::new(),
-        rest: Rest::None,
-    };
+    let mut seen = Seen::new();
     let (mut passed, mut answered) = (0, 0);
     for shown in 1..=bytes.len() {
         let window = &bytes[passed..shown.min(passed + MAX_HEAD)];
@@ -138,7 +160,8 @@ pub(crate) fn requests(bytes: &[u8]) -> Seen {
         }
         match request::parse(went) {
             ParsedRequest::Head(head) if n > 1 => {
-                seen.messages.push(Message::new(went, head.framing));
+                let start = seen.next;
+                seen.messages.push(Message::new(went, start, head.framing));
                 if head.is_connect || head.upgrade {
                     for _ in answered..seen.messages.len() {
                         session.response_bytes(DECLINED, now);
@@ -175,10 +198,7 @@ pub(crate) fn responses(bytes: &[u8]) -> Seen {
             request.len()
         );
     }
-    let mut seen = Seen {
-        messages: Vec::new(),
-        rest: Rest::None,
-    };
+    let mut seen = Seen::new();
     let mut passed = 0;
     for shown in 1..=bytes.len() {
         let n = session.response_bytes(&bytes[passed..shown], now);
@@ -190,10 +210,14 @@ pub(crate) fn responses(bytes: &[u8]) -> Seen {
         }
         match response::parse(went, seen.messages.len() == 1) {
             ParsedResponse::Head(head) if n > 1 && head.status >= 200 => {
-                seen.messages.push(Message::new(went, head.framing));
+                let start = seen.next;
+                seen.messages.push(Message::new(went, start, head.framing));
             }
             ParsedResponse::Head(_) if n > 1 => {}
             _ => append(&mut seen, went),
+        }
+        if n > 0 && seen.messages.last().is_some_and(Message::is_whole) {
+            seen.next = passed;
         }
     }
     session.finish(now, End::Reset);

@@ -103,45 +103,58 @@ pub(crate) async fn requests(bytes: &[u8]) -> Seen {
     Seen { messages, refused }
 }
 
-/// The answers that a client sees to three requests: GET, HEAD, GET.
-pub(crate) async fn responses(bytes: &[u8]) -> Seen {
-    let io = TokioIo::new(wire(bytes));
-    let mut client = hyper::client::conn::http1::Builder::new();
-    client.max_buf_size(1 << 17);
-    let (mut sender, connection) = client
-        .handshake::<_, Empty<Bytes>>(io)
-        .await
-        .expect("no I/O yet");
-    tokio::task::spawn_local(connection);
+/// A connection whose other side answers the first request with these bytes, and then ends it.
+fn answer(bytes: &[u8]) -> DuplexStream {
+    let (near, mut far) = tokio::io::duplex(1 << 20);
+    let bytes = bytes.to_vec();
+    tokio::task::spawn_local(async move {
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            if far.read_buf(&mut request).await.is_ok_and(|n| n == 0) {
+                return;
+            }
+        }
+        let _gone = far.write_all(&bytes).await;
+        let _gone = far.shutdown().await;
+    });
+    near
+}
+
+/// The answers that a client sees to three requests: GET, HEAD, GET. It takes nothing for an answer that was there
+/// before its request, so each is shown to it alone, with all that follows.
+pub(crate) async fn responses(bytes: &[u8], starts: &[usize]) -> Seen {
     let mut seen = Seen {
         messages: Vec::new(),
         refused: false,
     };
-    for method in ["GET", "HEAD", "GET"] {
-        let request = Request::builder()
-            .method(method)
-            .uri("/")
-            .header("host", "a");
-        let request = request.body(Empty::new()).expect("a request");
-        if sender.ready().await.is_err() {
-            seen.refused = true;
-            break;
-        }
-        match sender.send_request(request).await {
+    for (method, start) in ["GET", "HEAD", "GET"].into_iter().zip(starts) {
+        match response(method, &bytes[*start..]).await {
+            Ok(message) => seen.messages.push(message),
             Err(error) => {
                 seen.refused = !is_cut(&error);
                 break;
             }
-            Ok(response) => {
-                let kind = response.status().as_str().to_owned();
-                let content = content(response.into_body().collect().await);
-                seen.messages.push(Message {
-                    kind,
-                    target: String::new(),
-                    content,
-                });
-            }
         }
     }
     seen
+}
+
+async fn response(method: &str, bytes: &[u8]) -> Result<Message, hyper::Error> {
+    let mut client = hyper::client::conn::http1::Builder::new();
+    client.max_buf_size(1 << 17).max_headers(1000);
+    let io = TokioIo::new(answer(bytes));
+    let (mut sender, connection) = client.handshake::<_, Empty<Bytes>>(io).await?;
+    tokio::task::spawn_local(connection);
+    let request = Request::builder()
+        .method(method)
+        .uri("/")
+        .header("host", "a");
+    let request = request.body(Empty::new()).expect("a request");
+    let response = sender.send_request(request).await?;
+    let kind = response.status().as_str().to_owned();
+    Ok(Message {
+        kind,
+        target: String::new(),
+        content: content(response.into_body().collect().await),
+    })
 }
