@@ -129,9 +129,13 @@ impl Bench {
             terminate,
             _settings: keep,
         };
-        // What a worker publishes from its start on, of both directions.
-        let known = |s: &&Series| s.name == "weir_http_detect_timeout_total";
-        while bench.before.iter().filter(known).count() < Way::BOTH.len() {
+        // What a worker publishes from its start on; the last of it are the connections of what is described.
+        let known = |s: &&Series| s.name == "tcp_open_total";
+        let described = match way {
+            Way::Inbound => 2,
+            Way::Outbound => 1,
+        };
+        while bench.before.iter().filter(known).count() < described {
             bench.before = bench.traffic().await;
         }
         bench
