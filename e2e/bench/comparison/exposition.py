@@ -7,6 +7,9 @@ import re
 import threading
 import urllib.request
 
+from .load import STREAMS
+from .proxies import Lane
+
 SCRAPE_LIMIT = 10
 """Seconds that a scrape may take."""
 
@@ -46,15 +49,17 @@ class Midway:
             self._timer.join()
 
 
-def fault(kind: str, path: str, requests: int, connections: int, before: Exposition, after: Exposition) -> str | None:
+def fault(lane: Lane, requests: int, connections: int, before: Exposition, after: Exposition) -> str | None:
     """What is wrong with the proxy's own account of a stretch of load, if anything."""
+    kind, path = lane.kind, lane.path
+    under_way = connections * (STREAMS if kind == "h2" else 1)
 
     def grown(family: str) -> int:
         return after.total(family, direction=path) - before.total(family, direction=path)
 
     counted, opened = grown("request_total"), grown("tcp_open_total")
     # A request under way at the end is counted by the proxy, but not by the load.
-    if kind == "http" and not requests <= counted <= requests + connections:
+    if kind != "tcp" and not requests <= counted <= requests + under_way:
         return f"request_total grew by {counted} in {requests} requests"
     if kind.endswith("tcp") and counted:
         return f"{counted} requests were seen in opaque bytes"

@@ -1,16 +1,20 @@
-"""One stretch of load by wrk, on loopback.
+"""One stretch of load, on loopback: by wrk, for HTTP/2 by h2load.
 
-Used by `__main__`. Knows wrk and its scripts, and no proxy.
+Used by `__main__`. Knows those programs and the scripts for wrk, and no proxy.
 """
 
 import json
+import re
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "load"
 GRACE = 30
-"""Seconds that wrk may take beyond the duration it was asked for."""
+"""Seconds that a load may take beyond the duration it was asked for."""
+STREAMS = 10
+"""Requests under way on each HTTP/2 connection."""
 
 
 class LoadError(Exception):
@@ -19,7 +23,7 @@ class LoadError(Exception):
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk saw in one stretch."""
+    """What was seen in one stretch."""
 
     requests: int
     seconds: float
@@ -28,16 +32,44 @@ class Load:
 
 
 def run(kind: str, port: int, seconds: int, connections: int) -> Load:
-    """Loads the port with `kind` ("http" or "tcp") requests, each sent when the one before is answered."""
+    """Loads the port with `kind` ("http", "h2" or "tcp") requests, each sent when one before is answered."""
+    if kind == "h2":
+        return run_h2load(port, seconds, connections)
     command = ["wrk", "--threads=1", f"--connections={connections}", f"--duration={seconds}s", "--timeout=10s"]
     command += [f"--script={SCRIPTS / kind}.lua", f"http://127.0.0.1:{port}/"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + GRACE, check=True)
-    except subprocess.TimeoutExpired as error:
-        raise LoadError(f"wrk did not end {GRACE} s after its {seconds} s") from error
-    except subprocess.CalledProcessError as error:
-        raise LoadError(f"wrk failed: {error.stderr.strip() or error.stdout.strip()}") from error
-    result = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    output = output_of(command, seconds)
+    result = json.loads(next(line for line in output.splitlines() if line.startswith("{")))
     if result["errors"] or not result["requests"]:
         raise LoadError(f"{result['errors']} of {result['requests']} requests failed on port {port}")
     return Load(result["requests"], result["duration_us"] / 1e6, result["p50_us"], result["p99_us"])
+
+
+def run_h2load(port: int, seconds: int, connections: int) -> Load:
+    """HTTP/2 with prior knowledge, several requests under way on each connection."""
+    with tempfile.NamedTemporaryFile("r", prefix="weir-bench-h2load-") as log:
+        command = ["h2load", "--threads=1", f"--clients={connections}", f"--max-concurrent-streams={STREAMS}"]
+        command += [f"--duration={seconds}", f"--log-file={log.name}", f"http://127.0.0.1:{port}/"]
+        output = output_of(command, seconds)
+        # Start, status and microseconds of each request.
+        answers = [line.split("\t") for line in log]
+    ended = re.search(r"finished in ([\d.]+)(m?s)", output)
+    if not ended or not answers:
+        raise LoadError(f"h2load measured nothing on port {port}: {output.strip()}")
+    failed = sum(status != "200" for _start, status, _took in answers)
+    if failed:
+        raise LoadError(f"{failed} of {len(answers)} requests failed on port {port}")
+    took = sorted(int(took) for _start, _status, took in answers)
+    duration = float(ended[1]) / (1000 if ended[2] == "ms" else 1)
+    return Load(len(answers), duration, took[len(took) // 2], took[len(took) * 99 // 100])
+
+
+def output_of(command: list[str], seconds: int) -> str:
+    """What the program prints that makes the load, once it has ended well and in time."""
+    program = command[0]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + GRACE, check=True)
+    except subprocess.TimeoutExpired as error:
+        raise LoadError(f"{program} did not end {GRACE} s after its {seconds} s") from error
+    except subprocess.CalledProcessError as error:
+        raise LoadError(f"{program} failed: {error.stderr.strip() or error.stdout.strip()}") from error
+    return done.stdout

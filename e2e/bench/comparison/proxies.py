@@ -33,7 +33,7 @@ class Lane:
 
     proxy: str
     kind: str
-    """"http" or "tcp"; after "bulk " where it takes that."""
+    """"http", "h2" or "tcp"; after "bulk " where it takes that."""
     path: str
     """"inbound" or "outbound" where the proxy tells them apart, else empty."""
     port: int
@@ -67,6 +67,7 @@ class Stage:
         self.work = work
         self.programs = programs
         self.backend = free_port()
+        self.backend_h2 = free_port()
         self.proxies: list[Proxy] = []
         self._processes: list[Process] = []
 
@@ -83,47 +84,60 @@ class Stage:
         file.write_bytes(os.urandom(1 << 20) * bulk.FILE_MIB)
         file.chmod(0o644)
         config = self._write("backend.conf", body="x" * BODY_BYTES, bulk=bulk.PATH)
-        self._spawn("backend", [self.programs["nginx"], "-c", config], [self.backend])
+        self._spawn("backend", [self.programs["nginx"], "-c", config], [self.backend, self.backend_h2])
 
     def start(self, name: str) -> None:
         """Starts a proxy by its name."""
-        starters = {"haproxy": self._haproxy, "weir": self._weir, "nginx": self._nginx, "envoy": self._envoy}
+        starters = {
+            "haproxy": self._haproxy,
+            "weir": self._weir,
+            "nginx": self._nginx,
+            "nghttpx": self._nghttpx,
+            "envoy": self._envoy,
+        }
         proxy = starters[name]()
         proxy.idle_kib = proxy.process.settled_kib()
         self.proxies.append(proxy)
 
     def _haproxy(self) -> Proxy:
-        return self._plain("haproxy", "haproxy.cfg", ["-db", "-f"], "-v")
+        return self._plain("haproxy", ("http", "h2", "tcp"), "haproxy.cfg", ["-db", "-f"], "-v")
 
     def _nginx(self) -> Proxy:
-        return self._plain("nginx", "nginx.conf", ["-c"], "-v")
+        return self._plain("nginx", ("http", "tcp"), "nginx.conf", ["-c"], "-v")
+
+    def _nghttpx(self) -> Proxy:
+        return self._plain("nghttpx", ("h2",), "nghttpx.conf", ["--conf"], "--version")
 
     def _envoy(self) -> Proxy:
         options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c"]
-        return self._plain("envoy", "envoy.yaml", options, "--version")
+        return self._plain("envoy", ("http", "h2", "tcp"), "envoy.yaml", options, "--version")
 
-    def _plain(self, name: str, template: str, options: list[str], version: str) -> Proxy:
+    def _plain(self, name: str, kinds: tuple[str, ...], template: str, options: list[str], version: str) -> Proxy:
+        """A proxy with one listener for each kind of load."""
         program = self.programs[name]
-        http, tcp, splice = free_port(), free_port(), free_port()
-        config = self._write(template, http=http, tcp=tcp, splice=splice)
-        process = self._spawn(name, [program, *options, config], [http, tcp])
-        lanes = [Lane(name, of + kind, "", port) for of in ("", "bulk ") for kind, port in (("http", http), ("tcp", tcp))]
+        ports = {kind: free_port() for kind in kinds}
+        splice = free_port()
+        config = self._write(template, splice=splice, **ports)
+        process = self._spawn(name, [program, *options, config], list(ports.values()))
+        lanes = [Lane(name, kind, "", port) for kind, port in ports.items()]
+        lanes += [Lane(name, f"bulk {kind}", "", port) for kind, port in ports.items() if kind != "h2"]
         if name == "haproxy":
             lanes.append(Lane(name, "bulk tcp", "splice", splice))
         return Proxy(name, version_of([program, version]), process, lanes)
 
     def _weir(self) -> Proxy:
         proxy = self.programs["weir"]
-        inbound, outbound, admin, metrics = free_port(), free_port(), free_port(), free_port()
-        dataplane = self._write("weir.yaml", inbound=inbound, outbound=outbound)
+        admin, metrics = free_port(), free_port()
+        ports = {name: free_port() for name in ("inbound", "outbound", "inbound_h2", "outbound_h2")}
+        dataplane = self._write("weir.yaml", **ports)
         mesh = self._write("mesh.yaml", metrics=metrics)
         command = [proxy, "run", "--concurrency", "1", "--admin-addr", f"127.0.0.1:{admin}"]
         command += ["--dataplane-file", dataplane, "--mesh-file", mesh]
-        process = self._spawn("weir", command, [inbound, outbound, admin, metrics])
+        process = self._spawn("weir", command, [*ports.values(), admin, metrics])
         lanes = [
-            Lane("weir", kind, path, port)
-            for kind in ("http", "tcp", "bulk http", "bulk tcp")
-            for path, port in (("inbound", inbound), ("outbound", outbound))
+            Lane("weir", kind, path, ports[path + suffix])
+            for kind, suffix in (("http", ""), ("h2", "_h2"), ("tcp", ""), ("bulk http", ""), ("bulk tcp", ""))
+            for path in ("inbound", "outbound")
         ]
         return Proxy("weir", version_of([proxy, "--version"]), process, lanes, metrics_port=admin)
 
@@ -134,7 +148,9 @@ class Stage:
         return process
 
     def _write(self, template: str, **values: object) -> str:
-        text = Template((CONFIG / template).read_text()).substitute(work=self.work, backend=self.backend, **values)
+        text = Template((CONFIG / template).read_text()).substitute(
+            work=self.work, backend=self.backend, backend_h2=self.backend_h2, **values
+        )
         path = self.work / template
         path.write_text(text)
         return str(path)
@@ -154,7 +170,7 @@ def prepare() -> dict[str, str]:
     if done.returncode:
         raise ProcessError("cannot compare without what is missing")
     found = dict(line.split("=", 1) for line in done.stdout.splitlines())
-    return {name: found[name] for name in ("haproxy", "weir", "nginx", "envoy") if found[name]}
+    return {name: found[name] for name in ("haproxy", "weir", "nginx", "nghttpx", "envoy") if found[name]}
 
 
 def version_of(command: list[str]) -> str:

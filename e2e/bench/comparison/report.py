@@ -34,7 +34,8 @@ class Target:
     at_most: float
 
 
-TARGETS = [Target("http", BASE, 0.9), Target("http", "envoy", 0.35), Target("tcp", BASE, 0.95)]
+TARGETS = [Target("http", BASE, 0.85), Target("http", "envoy", 0.3), Target("tcp", BASE, 0.95)]
+TARGETS += [Target("h2", "nghttpx", 0.6), Target("h2", "envoy", 0.2)]
 TARGETS += [Target("bulk tcp", BASE, 0.6), Target("bulk http", BASE, 0.6)]
 IDLE_KIB = 5 * 1024
 """Most resident memory of the idle proxy, in KiB."""
