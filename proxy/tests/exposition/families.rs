@@ -33,8 +33,13 @@ const OWN: [&str; 3] = [
     "weir_series",
 ];
 /// Printed at 0 before anything of the kind has happened.
-const UNUSED: [&str; 2] = [
+const UNUSED: [&str; 7] = [
+    "http2_active_connections",
+    "http2_active_streams",
+    "inbound_http_errors_total",
+    "outbound_http_errors_total",
     "weir_http_detect_timeout_total",
+    "weir_series_dropped_total",
     "weir_series_evicted_total",
 ];
 
