@@ -195,11 +195,17 @@ impl Bench {
             .expect("the row is written as it is printed")
             .0;
         sort(&mut expected);
+        // What is known from the start and is 0 again has not changed: it is only still there.
+        let (known, expected): (Vec<_>, Vec<_>) = expected
+            .into_iter()
+            .partition(|series| self.before.contains(series));
         let start = Instant::now();
         loop {
             let mut changed = self.changed().await;
             sort(&mut changed);
             if changed == expected {
+                let now = self.traffic().await;
+                assert!(known.iter().all(|series| now.contains(series)), "{row}");
                 return;
             }
             assert!(
