@@ -50,7 +50,8 @@ stage_tools() {
     need_packages gcc=/usr/bin/cc libc6-dev=/usr/include/stdio.h make=/usr/bin/make \
         prometheus=/usr/bin/promtool shellcheck=/usr/bin/shellcheck \
         nftables=/usr/sbin/nft iproute2=/usr/sbin/ip chromium=/usr/bin/chromium \
-        python3-venv=/usr/share/doc/python3-venv
+        python3=/usr/bin/python3
+    need_packages python3-venv="$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')/ensurepip"
     command -v rustup >/dev/null || die "rustup is not on PATH: install Rust with it, rust-toolchain.toml says which"
     command -v go >/dev/null || die "Go is not on PATH: $(awk '$1 == "go" { print $2 }' e2e/cluster/binaries/go.mod) or later builds the test cluster"
     for tool in rustfmt clippy; do
