@@ -5,9 +5,11 @@ use std::hint::black_box;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use weir_crds::settings::Settings;
@@ -165,5 +167,59 @@ fn over_loopback(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, formats, over_loopback);
+/// How late a worker is that shares its CPU with the scrapes: it sleeps for a millisecond at a time. The scraper is
+/// elsewhere. Prints; criterion measures means, and this is about the worst.
+fn lateness(_: &mut Criterion) {
+    // On a thread of its own, which is pinned, and with it all that it starts.
+    std::thread::scope(|scope| scope.spawn(lateness_on_one_cpu).join()).expect("no panic");
+}
+
+fn lateness_on_one_cpu() {
+    let everywhere = sched_getaffinity(None).expect("the CPUs of this thread");
+    let mut here = CpuSet::new();
+    here.set(0);
+    sched_setaffinity(None, &here).expect("there is a first CPU");
+    let (telemetry, recorder) = filled();
+    let (addr, _guard) = served(telemetry);
+    let over = &AtomicBool::new(false);
+    let told = |what: &str| {
+        let mut late: Vec<_> = (0..4_000).map(|n| late_by(&recorder, n)).collect();
+        late.sort_unstable();
+        let [half, most] = [late.len() / 2, late.len() * 99 / 100].map(|at| late[at]);
+        println!("a worker is late by {half:?} in the middle, {most:?} in 1 of 100: {what}");
+    };
+    told("no scrape");
+    for (what, headers) in [
+        ("10 scrapes a second", ""),
+        (
+            "10 compressed scrapes a second",
+            "Accept-Encoding: gzip\r\n",
+        ),
+    ] {
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                sched_setaffinity(None, &everywhere).expect("as before");
+                while !over.load(Ordering::Relaxed) {
+                    scrape(addr, headers);
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            });
+            told(what);
+            over.store(true, Ordering::Relaxed);
+        });
+        over.store(false, Ordering::Relaxed);
+    }
+    told("no scrape");
+}
+
+/// Sleeps for a millisecond, then meets a new label set; answers how much longer that took.
+fn late_by(recorder: &Recorder, n: usize) -> Duration {
+    let sleep = Duration::from_millis(1);
+    let began = Instant::now();
+    std::thread::sleep(sleep);
+    recorder.unparsed(telemetry::Direction::Inbound, ["a", "b", "c", "d"][n % 4]);
+    began.elapsed().saturating_sub(sleep)
+}
+
+criterion_group!(benches, lateness, formats, over_loopback);
 criterion_main!(benches);

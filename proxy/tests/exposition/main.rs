@@ -8,6 +8,7 @@
 mod browser;
 mod families;
 mod http;
+mod labels;
 mod memory;
 mod pace;
 mod page;
