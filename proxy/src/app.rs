@@ -172,11 +172,7 @@ impl App {
             ended: CancellationToken::new(),
         };
         let seats = seats.into_iter().zip(pulses).zip(gauges.iter().cloned());
-        let workers: Vec<_> = plans
-            .into_iter()
-            .zip(seats)
-            .map(|(plans, ((seat, pulse), gauge))| template.start(plans, seat, pulse, gauge))
-            .collect();
+        let workers = template.start_all(plans.into_iter().zip(seats));
         let (draining, is_draining) = watch::channel(false);
         let drain = CancellationToken::new();
         let deps = admin::Deps {
@@ -224,6 +220,15 @@ struct Template {
 }
 
 impl Template {
+    fn start_all(
+        &self,
+        workers: impl Iterator<Item = (Vec<Plan>, ((Seat, Pulse), Gauge))>,
+    ) -> Vec<JoinHandle<io::Result<()>>> {
+        workers
+            .map(|(plans, ((seat, pulse), gauge))| self.start(plans, seat, pulse, gauge))
+            .collect()
+    }
+
     fn start(
         &self,
         plans: Vec<Plan>,

@@ -310,7 +310,9 @@ impl Relay<'_> {
             session.server_eof(Instant::now());
         }
         let is_cut = self.session.as_ref().is_some_and(Session::is_cut);
-        if self.up.is_empty() && (self.client.has_ended() || self.replied || is_cut) {
+        // A client that was reset has not closed: what it sent is not whole.
+        let has_closed = self.client.has_ended() && self.client.error.is_none();
+        if self.up.is_empty() && (has_closed || self.replied || is_cut) {
             moved |= self.server.shut(cx);
         }
         let answered = self.replied || (self.server.has_ended() && !self.server.broken);

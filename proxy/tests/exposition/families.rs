@@ -32,12 +32,14 @@ const OWN: [&str; 3] = [
     "weir_scrape_worker_delay_seconds",
     "weir_series",
 ];
-/// Printed at 0 before anything of the kind has happened.
-const UNUSED: [&str; 7] = [
+/// Printed at 0 before anything of the kind has happened, of traffic and of the proxy itself.
+const UNUSED: [&str; 4] = [
     "http2_active_connections",
     "http2_active_streams",
     "inbound_http_errors_total",
     "outbound_http_errors_total",
+];
+const IDLE: [&str; 3] = [
     "weir_http_detect_timeout_total",
     "weir_series_dropped_total",
     "weir_series_evicted_total",
@@ -103,7 +105,7 @@ fn filter_and_usedonly_alone_and_together_on_both_endpoints() {
     let proxy = used("");
     for (addr, path) in [(proxy.admin, "/metrics"), (proxy.metrics, "/mesh")] {
         for (query, expected) in [
-            ("", set(&[&TCP, &HTTP, &PROCESS, &OWN, &UNUSED])),
+            ("", set(&[&TCP, &HTTP, &PROCESS, &OWN, &UNUSED, &IDLE])),
             ("?filter=^tcp_", set(&[&TCP])),
             (
                 "?filter=tcp_.+total",
@@ -117,7 +119,7 @@ fn filter_and_usedonly_alone_and_together_on_both_endpoints() {
             ("?usedonly", set(&[&TCP, &HTTP, &PROCESS, &OWN])),
             ("?usedonly=1", set(&[&TCP, &HTTP, &PROCESS, &OWN])),
             ("?filter=^tcp_&usedonly", set(&[&TCP])),
-            ("?filter=%5Eweir_", set(&[&OWN, &UNUSED])),
+            ("?filter=%5Eweir_", set(&[&OWN, &IDLE])),
             ("?usedonly&filter=^weir_", set(&[&OWN])),
             ("?usedonly&filter=^weir_http_", set(&[])),
             // OpenMetrics calls this family `request`; the filter sees one name whatever the format.
@@ -147,7 +149,7 @@ fn the_mesh_selects_first_and_the_query_after_it() {
     assert_families(
         proxy.admin,
         "/metrics",
-        &set(&[&TCP, &HTTP, &PROCESS, &OWN, &UNUSED]),
+        &set(&[&TCP, &HTTP, &PROCESS, &OWN, &UNUSED, &IDLE]),
     );
     for (addr, path) in [(proxy.admin, "/metrics"), (proxy.metrics, "/mesh")] {
         for (query, named) in [("?filter=(", "`filter`"), ("?format=json", "`format`")] {

@@ -173,6 +173,30 @@ async fn a_kept_connection_that_closes_is_closed_as_clients_expect() {
 }
 
 #[tokio::test]
+async fn a_client_that_resets_in_the_middle_resets_the_server() {
+    let (ended, mut ends) = tokio::sync::mpsc::unbounded_channel();
+    let serve = move |mut stream: TcpStream| {
+        let ended = ended.clone();
+        async move {
+            read_until(&mut stream, b"half").await;
+            stream.write_all(b"more").await.expect("written");
+            ended.send(stream.read(&mut [0]).await).expect("received");
+        }
+    };
+    let proxy = Proxy::inbound(application(serve).await);
+    let mut client = proxy.connect().await;
+    client.write_all(b"\x01half").await.expect("written");
+    read_until(&mut client, b"more").await;
+    set_reset(&client);
+    drop(client);
+    let end = ends.recv().await.expect("an end");
+    assert_eq!(
+        end.expect_err("a reset, not an end").kind(),
+        ErrorKind::ConnectionReset
+    );
+}
+
+#[tokio::test]
 async fn a_server_that_resets_in_the_middle_resets_the_client() {
     let serve = |mut stream: TcpStream| async move {
         read_until(&mut stream, b"\r\n\r\n").await;
