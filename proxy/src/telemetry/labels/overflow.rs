@@ -36,6 +36,14 @@ impl Stand {
     }
 }
 
+/// An authority without a port.
+pub(in crate::telemetry) fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => authority,
+    }
+}
+
 impl Tls {
     fn is_open(&self) -> bool {
         !matches!(self, Self::NoIdentity(_))
@@ -78,9 +86,10 @@ impl<'a> HttpLabels<'a> {
         self
     }
 
-    /// With the overflow in place of ports.
+    /// With the overflow in place of ports, and an authority that is still there without its own.
     pub(in crate::telemetry) fn without_ports(mut self) -> Self {
         self.target_port = ANY_PORT;
+        self.authority = without_port(self.authority);
         if let HttpSide::Inbound { server, .. } = &mut self.side {
             *server = server.without_port();
         }
