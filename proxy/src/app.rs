@@ -158,8 +158,7 @@ impl App {
         } = self;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let (telemetry, seats) = telemetry::new(config.telemetry.clone(), plans.len());
-        record(&config, &telemetry, &tasks, &stop);
+        let (telemetry, seats) = record(&config, plans.len(), &tasks, &stop);
         let (handoff, handoffs) = mpsc::channel(HANDOFFS);
         let (heart, pulses, state) = heartbeat::new(heartbeat_config(&config, &bound, plans.len()));
         let gauges: Vec<Gauge> = plans.iter().map(|_| Gauge::default()).collect();
@@ -311,13 +310,20 @@ async fn sweep(telemetry: Telemetry, stop: CancellationToken) {
     }
 }
 
-/// Has telemetry record what the configuration says, now and whenever that changes.
-fn record(config: &Config, telemetry: &Telemetry, tasks: &TaskTracker, stop: &CancellationToken) {
+/// Telemetry that records what the configuration says, now and whenever that changes.
+fn record(
+    config: &Config,
+    workers: usize,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> (Telemetry, Vec<Seat>) {
+    let (telemetry, seats) = telemetry::new(config.telemetry.clone(), workers);
     telemetry.set_known(config.known_authorities.iter().cloned());
     if let Some(policy) = config.metrics_policy.clone() {
         telemetry.set_policy(&policy.borrow());
         tasks.spawn(follow_policy(telemetry.clone(), policy, stop.child_token()));
     }
+    (telemetry, seats)
 }
 
 /// Puts every policy in force that comes.

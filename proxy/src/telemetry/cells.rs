@@ -8,6 +8,9 @@ use std::time::Duration;
 use super::bounds::Bounds;
 use super::family::Value;
 
+/// How often a gauge is read anew that changes while it is read.
+const GAUGE_ATTEMPTS: usize = 16;
+
 /// The cells of one series in one worker's shard.
 pub(super) type Block = Arc<[AtomicU64]>;
 
@@ -110,8 +113,17 @@ impl Reading {
             cells.fold(0, u64::wrapping_add)
         };
         if value == Value::Gauge {
-            // The downs first: each was stored after its up, by the same worker.
-            let downs = sum(1, Ordering::Acquire);
+            // The downs first: each was stored after its up, by the same worker. A reader that was stopped between the
+            // two would take ups that came meanwhile for open ones, so it looks again.
+            let mut downs = sum(1, Ordering::Acquire);
+            for _ in 0..GAUGE_ATTEMPTS {
+                let ups = sum(0, Ordering::Acquire);
+                let now = sum(1, Ordering::Acquire);
+                if now == downs {
+                    return Self::Gauge { ups, downs };
+                }
+                downs = now;
+            }
             return Self::Gauge {
                 ups: sum(0, Ordering::Relaxed),
                 downs,

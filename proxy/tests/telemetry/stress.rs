@@ -94,7 +94,17 @@ fn check_forward(before: &Scrape, after: &Scrape) {
     }
 }
 
+/// Ends the workers however the scraper ends: a failed assertion must not leave them running.
+struct Done<'a>(&'a Clock);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.done.store(true, Ordering::Release);
+    }
+}
+
 fn scrape_and_sweep(telemetry: &Telemetry, clock: &Clock) {
+    let _done = Done(clock);
     let mut before = Scrape::new();
     for _ in 0..SCRAPES {
         let after = scrape(telemetry, &Selection::default());
@@ -104,7 +114,6 @@ fn scrape_and_sweep(telemetry: &Telemetry, clock: &Clock) {
         clock.millis.fetch_add(STEP, Ordering::Relaxed);
         telemetry.sweep(clock.now());
     }
-    clock.done.store(true, Ordering::Release);
 }
 
 #[test]
