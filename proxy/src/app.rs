@@ -25,6 +25,7 @@ use crate::telemetry::{self, Seat, Telemetry};
 use crate::{admin, drain, worker};
 
 mod compose;
+mod record;
 mod run;
 
 pub use run::run;
@@ -158,7 +159,7 @@ impl App {
         } = self;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let (telemetry, seats) = record(&config, plans.len(), &tasks, &stop);
+        let (telemetry, seats) = record::start(&config, plans.len(), &tasks, &stop);
         let (handoff, handoffs) = mpsc::channel(HANDOFFS);
         let (heart, pulses, state) = heartbeat::new(heartbeat_config(&config, &bound, plans.len()));
         let gauges: Vec<Gauge> = plans.iter().map(|_| Gauge::default()).collect();
@@ -306,38 +307,6 @@ async fn sweep(telemetry: Telemetry, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             now = ticks.tick() => telemetry.sweep(now.into()),
-        }
-    }
-}
-
-/// Telemetry that records what the configuration says, now and whenever that changes.
-fn record(
-    config: &Config,
-    workers: usize,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
-) -> (Telemetry, Vec<Seat>) {
-    let (telemetry, seats) = telemetry::new(config.telemetry.clone(), workers);
-    telemetry.set_known(config.known_authorities.iter().cloned());
-    if let Some(policy) = config.metrics_policy.clone() {
-        telemetry.set_policy(&policy.borrow());
-        tasks.spawn(follow_policy(telemetry.clone(), policy, stop.child_token()));
-    }
-    (telemetry, seats)
-}
-
-/// Puts every policy in force that comes.
-async fn follow_policy(
-    telemetry: Telemetry,
-    mut policy: watch::Receiver<Arc<MetricsPolicy>>,
-    stop: CancellationToken,
-) {
-    loop {
-        let policy_now = Arc::clone(&policy.borrow_and_update());
-        telemetry.set_policy(&policy_now);
-        tokio::select! {
-            () = stop.cancelled() => return,
-            changed = policy.changed() => if changed.is_err() { return },
         }
     }
 }
