@@ -115,6 +115,12 @@ impl Bench {
         config.admin.addr = LOOPBACK;
         config.admin.metrics_ip = LOOPBACK.ip();
         change(&mut config);
+        let described = config.listeners.iter().map(|(_, aim)| match aim {
+            Aim::Application { .. } => 2,
+            Aim::Service { .. } => 1,
+            Aim::Inbound | Aim::Outbound => 0,
+        });
+        let (described, start): (usize, _) = (described.sum(), Instant::now());
         let settings = Settings::parse(r#"{"version":1,"mesh":"default"}"#).expect("settings");
         let (keep, settings) = watch::channel(Arc::new(settings));
         let app = app::bind(config, settings).expect("free ports");
@@ -130,12 +136,11 @@ impl Bench {
             _settings: keep,
         };
         // What a worker publishes from its start on; the last of it are the connections of what is described.
-        let known = |s: &&Series| s.name == "tcp_open_total";
-        let described = match way {
-            Way::Inbound => 2,
-            Way::Outbound => 1,
-        };
-        while bench.before.iter().filter(known).count() < described {
+        let known = |all: &[Series], name| all.iter().filter(|s| s.name == name).count();
+        while known(&bench.before, "http2_active_streams") < 4
+            || known(&bench.before, "tcp_open_total") < described
+        {
+            assert!(start.elapsed() < DEADLINE, "{:?}", bench.before);
             bench.before = bench.traffic().await;
         }
         bench
