@@ -37,7 +37,7 @@ const ONCE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "demo",
-    bin_name = "cargo demo --",
+    bin_name = "cargo demo",
     about = "Two services and a bot, each behind its own Weir proxy, and a live table of what the \
              proxies publish on /metrics. Needs no root and no cluster; Ctrl-C ends all of it"
 )]

@@ -334,6 +334,13 @@ fn a_proxy_that_is_lost_ends_the_demo_with_its_name() {
 }
 
 #[test]
+fn the_usage_is_what_the_alias_takes() {
+    let output = command(&["--help"]).output().expect("the demo starts");
+    let help = String::from_utf8_lossy(&output.stdout);
+    assert!(help.contains("Usage: cargo demo [OPTIONS]"), "{help}");
+}
+
+#[test]
 fn a_port_that_is_taken_is_named_and_nothing_starts() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = taken.local_addr().expect("an address").port();

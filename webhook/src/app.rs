@@ -119,14 +119,20 @@ impl Bound {
 
 /// Reads a pod, injects it as if it were asked for, and returns it as YAML.
 pub fn inject_offline(offline: &Offline) -> anyhow::Result<String> {
-    let pod = Pod::parse(read(&offline.file)?)?;
+    let document = read(&offline.file)?;
+    if let Some(kind) = document["kind"].as_str().filter(|kind| *kind != "Pod") {
+        bail!(
+            "kind: {kind:?} is not a Pod: give a document of kind Pod, with the metadata and spec of its pod template"
+        );
+    }
+    let pod = Pod::parse(document)?;
     let mesh = match &offline.mesh_file {
         None => Mesh::initial(),
         Some(path) => serde_json::from_value(read(path)?)
             .with_context(|| format!("{}: not a Mesh", path.display()))?,
     };
     let namespace = Namespace {
-        name: offline.namespace.clone(),
+        name: namespace_of(&pod, offline.namespace.as_deref()).to_owned(),
         ..Namespace::default()
     };
     let name = mesh.metadata.name.as_deref().unwrap_or(names::DEFAULT_MESH);
@@ -148,6 +154,12 @@ pub fn inject_offline(offline: &Offline) -> anyhow::Result<String> {
         tracing::warn!("{warning}");
     }
     Ok(serde_yaml::to_string(injected.pod.value())?)
+}
+
+/// The namespace that was asked for, else the one the pod names, else the one kubectl would take.
+fn namespace_of<'a>(pod: &'a Pod, asked: Option<&'a str>) -> &'a str {
+    let own = pod.value()["metadata"]["namespace"].as_str();
+    asked.or(own).unwrap_or("default")
 }
 
 fn read(path: &Path) -> anyhow::Result<Value> {

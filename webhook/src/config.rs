@@ -98,9 +98,9 @@ pub struct Offline {
     /// The pod, as YAML or JSON; - is the standard input
     #[arg(short = 'f', long)]
     pub file: PathBuf,
-    /// The pod's namespace
-    #[arg(long, default_value = "default")]
-    pub namespace: String,
+    /// The pod's namespace [default: its metadata.namespace, else default]
+    #[arg(long)]
+    pub namespace: Option<String>,
     /// A file with the Mesh; by default the one that the operator creates
     #[arg(long)]
     pub mesh_file: Option<PathBuf>,

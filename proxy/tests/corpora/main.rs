@@ -68,7 +68,10 @@ fn every_target_survives_its_corpus() {
 fn every_corpus_has_its_target() {
     for corpus in fs::read_dir(fuzz().join("corpus")).expect("corpora") {
         let name = corpus.expect("an entry").file_name();
+        let name = name.to_str().expect("a name");
         let is_run = TARGETS.iter().any(|(target, _)| *target == name);
-        assert!(is_run, "{name:?} is run by nothing");
+        // The bodies of some need what only the fuzzer's workspace has.
+        let is_fuzzed = fuzz().join(format!("fuzz_targets/{name}.rs")).exists();
+        assert!(is_run || is_fuzzed, "{name:?} is run by nothing");
     }
 }

@@ -3,6 +3,7 @@
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use weir_crds::{
     duration, env, names, ports,
     probe::{self, Probe},
@@ -37,7 +38,7 @@ pub struct Config {
     #[arg(long, env = "WEIR_PROXY_MEMORY_LIMIT", default_value = "256Mi", value_parser = quantity)]
     pub proxy_memory_limit: String,
     /// Log filter of the proxy, in the syntax of tracing: info, or weir_proxy=debug,warn
-    #[arg(long, env = "WEIR_PROXY_LOG", default_value = "info")]
+    #[arg(long, env = "WEIR_PROXY_LOG", default_value = "info", value_parser = log_filter)]
     pub proxy_log: String,
     /// How long the containers after it wait for a starting proxy, as in 30s; then they start without it,
     /// in a STRICT Mesh the proxy is started again
@@ -250,6 +251,20 @@ fn duration_text(text: &str) -> Result<String, duration::NotADuration> {
     duration::parse(text).map(|_| text.to_owned())
 }
 
+/// A log filter as the proxy reads it: one that it refuses would end every proxy at its start.
+fn log_filter(text: &str) -> Result<String, String> {
+    let is_level = |directive: &str| {
+        let level = directive.rsplit('=').next().unwrap_or_default().trim();
+        !level.is_empty() && level.parse::<LevelFilter>().is_ok()
+    };
+    match text.split(',').all(is_level) && text.parse::<Targets>().is_ok() {
+        true => Ok(text.to_owned()),
+        false => Err(format!(
+            "{text:?} is no log filter: use for example info, or info,weir_proxy::admin=debug"
+        )),
+    }
+}
+
 /// A Kubernetes quantity, checked so far that a typing mistake ends the webhook and not every pod.
 fn quantity(text: &str) -> Result<String, String> {
     const SUFFIXES: [&str; 11] = ["Ki", "Mi", "Gi", "Ti", "m", "k", "M", "G", "T", "u", "n"];
@@ -278,6 +293,16 @@ mod tests {
         for bad in ["m", "ten", "1.2.3", "5 Mi", "-1", "1e3Q"] {
             assert!(quantity(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_log_filter_that_would_end_every_proxy_is_refused() {
+        for good in ["info", "info,weir_proxy::admin=debug"] {
+            assert_eq!(log_filter(good).unwrap(), good);
+        }
+        assert!(log_filter("a=b=c").is_err());
+        assert!(log_filter("weir_proxy=debugg").is_err());
+        assert!(log_filter("info,weir_proxy").is_err());
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(super) fn read(pod: &Pod, namespace: &Namespace) -> Result<Exclusions, Vec<V
                     true => items.push(item.to_owned()),
                     false => violations.push(Violation::new(
                         key,
-                        format!("{item:?} is no port: use numbers from 1 to 65535 and ranges such as 8000-8010"),
+                        format!("{item:?} is no port: use numbers from 1 to 65535 and ranges such as 8000-8010, separated by commas"),
                     )),
                 }
             }
@@ -103,7 +103,7 @@ mod tests {
             .iter()
             .map(ToString::to_string)
             .collect();
-        let rule = "is no port: use numbers from 1 to 65535 and ranges such as 8000-8010";
+        let rule = "is no port: use numbers from 1 to 65535 and ranges such as 8000-8010, separated by commas";
         assert_eq!(
             texts,
             [

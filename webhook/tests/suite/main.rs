@@ -10,6 +10,7 @@ mod fixture;
 mod golden;
 mod health;
 mod layers;
+mod offline;
 mod pods;
 mod resources;
 mod tls;

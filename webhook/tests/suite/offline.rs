@@ -1,0 +1,41 @@
+//! `weir-webhook inject` as its users start it.
+
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+fn inject(document: &str, flags: &[&str]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_weir-webhook"))
+        .args(["inject", "--file", "-"])
+        .args(flags)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(document.as_bytes()).unwrap();
+    drop(input);
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_pod_is_in_the_namespace_that_it_names_unless_a_flag_says_otherwise() {
+    let pod = "{kind: Pod, metadata: {namespace: shop}, spec: {containers: [{name: web}]}}";
+    for (flags, namespace) in [(&[][..], "shop"), (&["--namespace=other"], "other")] {
+        let output = inject(pod, flags);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let label = format!("linkerd.io/workload-ns: {namespace}\n");
+        assert!(text.contains(&label), "{text}");
+    }
+}
+
+#[test]
+fn what_is_no_pod_is_refused_by_its_kind() {
+    let output = inject("{kind: Deployment, spec: {template: {}}}", &[]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(
+        errors.contains("kind: \"Deployment\" is not a Pod"),
+        "{errors}"
+    );
+}
