@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,14 +54,18 @@ def run_h2load(port: int, seconds: int, connections: int) -> Load:
         # Start, status and microseconds of each request.
         answers = [line.split("\t") for line in log]
     ended = re.search(r"finished in ([\d.]+)(m?s)", output)
-    if not ended or not answers:
+    # What is under way at the end has the status -1.
+    done = [answer for answer in answers if answer[1] != "-1"]
+    if not ended or not done:
         raise LoadError(f"h2load measured nothing on port {port}: {output.strip()}")
-    failed = sum(status != "200" for _start, status, _took in answers)
-    if failed:
-        raise LoadError(f"{failed} of {len(answers)} requests failed on port {port}")
-    took = sorted(int(took) for _start, _status, took in answers)
+    failed = sum(status != "200" for _start, status, _took in done)
+    cut = len(answers) - len(done)
+    if failed or cut > connections * STREAMS:
+        statuses = Counter(status for _start, status, _took in answers)
+        raise LoadError(f"{failed + cut} of {len(answers)} requests failed on port {port}, by status: {dict(statuses)}")
+    took = sorted(int(took) for _start, _status, took in done)
     duration = float(ended[1]) / (1000 if ended[2] == "ms" else 1)
-    return Load(len(answers), duration, took[len(took) // 2], took[len(took) * 99 // 100])
+    return Load(len(done), duration, took[len(took) // 2], took[len(took) * 99 // 100])
 
 
 def output_of(command: list[str], seconds: int) -> str:
