@@ -36,6 +36,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("detect", &["buffer", "forward", "http2"]),
     (
+        "terminate",
+        &[
+            "activity",
+            "endpoints",
+            "exchange",
+            "forward",
+            "http1",
+            "http2",
+            "record",
+            "telemetry",
+        ],
+    ),
+    (
         "connection",
         &[
             "accept",
@@ -49,6 +62,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "record",
             "session",
             "telemetry",
+            "terminate",
             "worker",
         ],
     ),
@@ -68,6 +82,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "heartbeat",
             "record",
             "telemetry",
+            "terminate",
         ],
     ),
     ("control", &["telemetry"]),
