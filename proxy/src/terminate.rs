@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 mod client;
+mod guard;
 mod lane;
 mod link;
 mod message;

@@ -6,6 +6,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -47,16 +48,28 @@ pub async fn serve(service: Rc<Service>, incoming: Incoming) {
         account: incoming.book.http2(Peer::Src),
         service,
     });
-    let socket = Socket::new(incoming.stream, incoming.first, incoming.accepted);
+    let socket = Socket::accepted(incoming.stream, incoming.first, incoming.accepted);
     let handshake = builder(&setup.config).handshake(socket.clone());
     if let Ok(Ok(connection)) = timeout(setup.config.handshake_timeout, handshake).await {
-        accept(&client, connection, incoming.busy).await;
+        let serving = Serving {
+            connection,
+            socket: socket.clone(),
+            busy: incoming.busy,
+        };
+        accept(&client, serving).await;
     }
     socket.drain(setup.config.linger).await;
 }
 
+/// A connection whose first frames were exchanged.
+struct Serving {
+    connection: Connection<Socket, Bytes>,
+    socket: Socket,
+    busy: Busy,
+}
+
 /// Runs the connection until it is over.
-async fn accept(client: &Rc<Client>, mut connection: Connection<Socket, Bytes>, mut busy: Busy) {
+async fn accept(client: &Rc<Client>, mut serving: Serving) {
     let setup = &client.service.setup;
     // Who comes while the proxy drains is not sent away: there is nowhere else to go.
     let mut is_told = setup.draining.is_cancelled();
@@ -65,18 +78,31 @@ async fn accept(client: &Rc<Client>, mut connection: Connection<Socket, Bytes>, 
         let next = poll_fn(|cx| {
             if !is_told && draining.as_mut().poll(cx).is_ready() {
                 is_told = true;
-                connection.graceful_shutdown();
+                serving.connection.graceful_shutdown();
             }
-            let next = connection.poll_accept(cx);
-            // A stream is there until the last of it is written.
-            busy.set(connection.has_streams());
-            next
+            serving.poll(cx)
         });
         match next.await {
             Some(Ok(begun)) => begin(client, begun),
             Some(Err(error)) => return tracing::debug!(%error, "a client's connection has failed"),
             None => return,
         }
+    }
+}
+
+impl Serving {
+    /// The next stream of the client; none at the end.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Begun, h2::Error>>> {
+        let mut next = self.connection.poll_accept(cx);
+        if next.is_pending()
+            && let Some(reason) = self.socket.broken()
+        {
+            self.connection.abrupt_shutdown(reason);
+            next = self.connection.poll_accept(cx);
+        }
+        // A stream is there until the last of it is written.
+        self.busy.set(self.connection.has_streams());
+        next
     }
 }
 

@@ -200,3 +200,6 @@ impl Service {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -167,7 +167,7 @@ impl Slot {
     ) -> Result<(SendRequest<Bytes>, Connection<Socket, Bytes>), DialError> {
         let config = &self.setup.config;
         let side = self.book.dialed(std::time::Instant::now());
-        let socket = Socket::new(stream, Bytes::new(), side);
+        let socket = Socket::dialed(stream, side);
         let greeting = async {
             let (sender, mut connection) = self.builder().handshake(socket).await?;
             poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {

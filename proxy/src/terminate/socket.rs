@@ -1,8 +1,8 @@
 //! A socket as the `h2` crate sees it: bytes that were read before come first, every byte is
 //! counted, and what ended it is remembered for its account.
 //!
-//! `client` and `slot` wrap theirs; both keep a hold of it beside the `h2` connection that reads
-//! and writes. It must not know frames.
+//! `client` and `slot` wrap theirs; `client` keeps a hold of it beside the `h2` connection that
+//! reads and writes. What it must know of frames its guard does.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
@@ -12,9 +12,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::guard::Guard;
 use crate::record::Side;
 
 /// One socket. Its account closes with the last hold of it.
@@ -27,20 +29,40 @@ struct Shared {
     first: RefCell<Bytes>,
     /// Taken when it is closed.
     side: Option<Side>,
+    /// Judges what a client sends.
+    guard: Option<RefCell<Guard>>,
     /// The peer has closed its sending half, or has failed.
     has_ended: Cell<bool>,
     error: RefCell<Option<io::Error>>,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, first: Bytes, side: Side) -> Self {
+    /// Of a client; `first` was read of it, and counted, before.
+    pub(super) fn accepted(stream: TcpStream, first: Bytes, side: Side) -> Self {
+        let guard = Some(RefCell::new(Guard::new()));
+        Self::new(stream, first, side, guard)
+    }
+
+    /// Of an endpoint.
+    pub(super) fn dialed(stream: TcpStream, side: Side) -> Self {
+        Self::new(stream, Bytes::new(), side, None)
+    }
+
+    fn new(stream: TcpStream, first: Bytes, side: Side, guard: Option<RefCell<Guard>>) -> Self {
         Self(Rc::new(Shared {
             stream: RefCell::new(stream),
             first: RefCell::new(first),
             side: Some(side),
+            guard,
             has_ended: Cell::new(false),
             error: RefCell::default(),
         }))
+    }
+
+    /// The error that must end the connection: its client has sent what is not to be taken, and
+    /// nothing from there on is read.
+    pub(super) fn broken(&self) -> Option<Reason> {
+        self.0.guard.as_ref()?.borrow().broken()
     }
 
     /// Reads and forgets what the peer still sends, for at most this long. A socket that is
@@ -115,14 +137,27 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.broken().is_some() {
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
         let mut first = self.0.first.borrow_mut();
         if first.is_empty() {
-            drop(first);
-            return self.0.poll_read(cx, buf);
+            ready!(self.0.poll_read(cx, buf))?;
+        } else {
+            let n = first.len().min(buf.remaining());
+            buf.put_slice(&first[..n]);
+            first.advance(n);
         }
-        let n = first.len().min(buf.remaining());
-        buf.put_slice(&first[..n]);
-        first.advance(n);
+        let Some(guard) = &self.0.guard else {
+            return Poll::Ready(Ok(()));
+        };
+        let taken = guard.borrow_mut().pass(&buf.filled()[before..]);
+        let is_end = buf.filled().len() == before;
+        buf.set_filled(before + taken);
+        if taken == 0 && !is_end {
+            return Poll::Pending;
+        }
         Poll::Ready(Ok(()))
     }
 }

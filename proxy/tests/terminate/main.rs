@@ -14,4 +14,5 @@ mod wire;
 mod balance;
 mod bodies;
 mod ends;
+mod rfc9113;
 mod service;
