@@ -8,7 +8,7 @@ import threading
 import urllib.request
 
 from .load import STREAMS
-from .proxies import Lane
+from .proxies import BALANCING, Lane
 
 SCRAPE_LIMIT = 10
 """Seconds that a scrape may take."""
@@ -51,11 +51,11 @@ class Midway:
 
 def fault(lane: Lane, requests: int, connections: int, before: Exposition, after: Exposition) -> str | None:
     """What is wrong with the proxy's own account of a stretch of load, if anything."""
-    kind, path = lane.kind, lane.path
+    kind, direction = lane.kind, lane.direction
     under_way = connections * (STREAMS if kind == "h2" else 1)
 
     def grown(family: str) -> int:
-        return after.total(family, direction=path) - before.total(family, direction=path)
+        return after.total(family, direction=direction) - before.total(family, direction=direction)
 
     counted, opened = grown("request_total"), grown("tcp_open_total")
     # A request under way at the end is counted by the proxy, but not by the load.
@@ -64,11 +64,13 @@ def fault(lane: Lane, requests: int, connections: int, before: Exposition, after
     if kind.endswith("tcp") and counted:
         return f"{counted} requests were seen in opaque bytes"
     if kind.startswith("bulk"):
-        written = after.total("tcp_write_bytes_total", direction=path, peer="src")
-        written -= before.total("tcp_write_bytes_total", direction=path, peer="src")
+        written = after.total("tcp_write_bytes_total", direction=direction, peer="src")
+        written -= before.total("tcp_write_bytes_total", direction=direction, peer="src")
         # Beside the answers' bodies there are only their heads.
         if not requests << 20 <= written <= (requests << 20) * 1.001:
             return f"{written} bytes were counted in {requests} MiB"
-    if opened < 2 * connections:
-        return f"tcp_open_total grew by {opened} in {connections} connections, each of which has two ends"
+    # Where requests are balanced, clients share the connections to the servers.
+    ends = 1 if lane.path == BALANCING else 2
+    if opened < ends * connections:
+        return f"tcp_open_total grew by {opened} in {connections} connections, of {ends} ends each"
     return None

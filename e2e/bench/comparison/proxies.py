@@ -19,6 +19,8 @@ BENCH = Path(__file__).resolve().parent.parent
 CONFIG = BENCH / "config"
 PREPARE = BENCH / "prepare"
 BODY_BYTES = 1024
+BALANCING = "balancing"
+"""The path through the proxy to a service of two endpoints: outbound, each request by itself."""
 
 
 class Template(string.Template):
@@ -35,12 +37,17 @@ class Lane:
     kind: str
     """"http", "h2" or "tcp"; after "bulk " where it takes that."""
     path: str
-    """"inbound" or "outbound" where the proxy tells them apart, else empty."""
+    """"inbound", "outbound" or "balancing" where the proxy tells them apart, else empty."""
     port: int
 
     @property
     def name(self) -> str:
         return f"{self.proxy} {self.path}".strip()
+
+    @property
+    def direction(self) -> str:
+        """Where the proxy counts it."""
+        return "outbound" if self.path == BALANCING else self.path
 
     @property
     def is_bulk(self) -> bool:
@@ -68,6 +75,7 @@ class Stage:
         self.programs = programs
         self.backend = free_port()
         self.backend_h2 = free_port()
+        self.backend_pair = free_port()
         self.proxies: list[Proxy] = []
         self._processes: list[Process] = []
 
@@ -84,7 +92,7 @@ class Stage:
         file.write_bytes(os.urandom(1 << 20) * bulk.FILE_MIB)
         file.chmod(0o644)
         config = self._write("backend.conf", body="x" * BODY_BYTES, bulk=bulk.PATH)
-        self._spawn("backend", [self.programs["nginx"], "-c", config], [self.backend, self.backend_h2])
+        self._spawn("backend", [self.programs["nginx"], "-c", config], [self.backend, self.backend_h2, self.backend_pair])
 
     def start(self, name: str) -> None:
         """Starts a proxy by its name."""
@@ -128,7 +136,7 @@ class Stage:
     def _weir(self) -> Proxy:
         proxy = self.programs["weir"]
         admin, metrics = free_port(), free_port()
-        ports = {name: free_port() for name in ("inbound", "outbound", "inbound_h2", "outbound_h2")}
+        ports = {name: free_port() for name in ("inbound", "outbound", "inbound_h2", "outbound_h2", "balancing_h2")}
         dataplane = self._write("weir.yaml", **ports)
         mesh = self._write("mesh.yaml", metrics=metrics)
         command = [proxy, "run", "--concurrency", "1", "--admin-addr", f"127.0.0.1:{admin}"]
@@ -139,6 +147,7 @@ class Stage:
             for kind, suffix in (("http", ""), ("h2", "_h2"), ("tcp", ""), ("bulk http", ""), ("bulk tcp", ""))
             for path in ("inbound", "outbound")
         ]
+        lanes.append(Lane("weir", "h2", BALANCING, ports["balancing_h2"]))
         return Proxy("weir", version_of([proxy, "--version"]), process, lanes, metrics_port=admin)
 
     def _spawn(self, name: str, command: list[str], ports: list[int]) -> Process:
@@ -149,7 +158,7 @@ class Stage:
 
     def _write(self, template: str, **values: object) -> str:
         text = Template((CONFIG / template).read_text()).substitute(
-            work=self.work, backend=self.backend, backend_h2=self.backend_h2, **values
+            work=self.work, backend=self.backend, backend_h2=self.backend_h2, backend_pair=self.backend_pair, **values
         )
         path = self.work / template
         path.write_text(text)
