@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::Config;
 use super::pool::Service;
 use super::socket::Socket;
-use super::stream;
+use super::stream::Stream;
 use crate::activity::Busy;
 use crate::record::{Book, Http2Side, Side};
 use crate::telemetry::Peer;
@@ -107,8 +107,8 @@ impl Serving {
 }
 
 fn begin(client: &Rc<Client>, (request, respond): Begun) {
-    let running = stream::run(Rc::clone(client), request, respond);
-    client.service.setup.tasks.spawn_local(running);
+    let stream = Stream::begin(Rc::clone(client), request, respond);
+    client.service.setup.tasks.spawn_local(stream);
 }
 
 fn builder(config: &Config) -> Builder {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Config;
-use super::link::Lease;
+use super::link::{Lease, Link};
 use super::slot::{Refused, Slot};
 use crate::endpoints::{Claim, EndpointSet, Search};
 use crate::forward::{self, Connected, DialError};
@@ -111,6 +111,16 @@ impl Service {
         if let Some(claim) = &connected.claim {
             self.slot(claim.addr, &claim.dst).adopt(connected.stream);
         }
+    }
+
+    /// The place for one stream at the better of two endpoints, where that has a connection with
+    /// room: nothing has to be waited for, which is so for nearly all.
+    pub(super) fn find_now(&self, now: std::time::Instant) -> Option<Found> {
+        let claim = self.set.choose(now)?;
+        let slot = self.slot(claim.addr, &claim.dst);
+        let lease = slot.find(Link::has_room)?;
+        claim.accepted();
+        Some(Found { claim, slot, lease })
     }
 
     /// Finds a place for one stream within `connect_timeout`: at the better of two endpoints,

@@ -92,7 +92,7 @@ impl Slot {
     }
 
     /// The link with the fewest streams among those that are `fit`.
-    fn find(&self, fit: impl Fn(&Link) -> bool) -> Option<Lease> {
+    pub(super) fn find(&self, fit: impl Fn(&Link) -> bool) -> Option<Lease> {
         let links = self.links.borrow();
         let fitting = links.iter().filter(|link| fit(link));
         let best = fitting.min_by_key(|link| link.streams())?;

@@ -5,9 +5,9 @@
 //! sockets.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -26,7 +26,7 @@ use crate::telemetry::Peer;
 
 mod pump;
 
-use pump::{Ended, Pump, Unseen};
+use pump::{Pump, Step, Unseen};
 
 /// A request as far as it is there, and the way back.
 struct Asked {
@@ -34,79 +34,146 @@ struct Asked {
     body: RecvStream,
     respond: SendResponse<Bytes>,
     started: Instant,
-    may_retry: bool,
 }
 
-/// One stream of a client, open as long as this lives.
-struct Open<'a>(&'a Client);
-
-impl<'a> Open<'a> {
-    fn new(client: &'a Client) -> Self {
-        client.account.stream_opened();
-        Self(client)
-    }
-}
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        self.0.account.stream_closed();
-    }
-}
-
-/// Serves one stream to its end.
-pub(super) async fn run(
+/// One stream of a client, to its end. Most have one small state: what is rare is boxed.
+pub(super) struct Stream {
     client: Rc<Client>,
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-) {
-    let started = Instant::now();
-    let _open = Open::new(&client);
-    let (head, body) = request.into_parts();
-    let mut head = Request::from_parts(head, ());
-    if message::is_malformed(&head) {
-        return respond.send_reset(Reason::PROTOCOL_ERROR);
-    }
-    if head.uri().authority().is_none() {
-        // What `h2` asks for where a request names its host in a field, or not at all.
-        *head.version_mut() = Version::HTTP_11;
-    }
-    let asked = Asked {
-        head,
-        body,
-        respond,
-        started,
-        may_retry: true,
-    };
-    serve(&client.service, asked).await;
+    state: State,
 }
 
-async fn serve(service: &Service, mut asked: Asked) {
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every stream is of the large one to its end"
+)]
+enum State {
+    /// Its endpoint takes it. Also what can be sent once more.
+    Passing(Pump, Request<()>),
+    /// It waits for an endpoint, or has been sent back.
+    Seeking(Pin<Box<dyn Future<Output = ()>>>),
+    Over,
+}
+
+impl Stream {
+    /// Of a request whose head has just come.
+    pub(super) fn begin(
+        client: Rc<Client>,
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+    ) -> Self {
+        client.account.stream_opened();
+        let started = Instant::now();
+        let (head, body) = request.into_parts();
+        let mut head = Request::from_parts(head, ());
+        if message::is_malformed(&head) {
+            respond.send_reset(Reason::PROTOCOL_ERROR);
+            let state = State::Over;
+            return Self { client, state };
+        }
+        if head.uri().authority().is_none() {
+            // What `h2` asks for where a request names its host in a field, or not at all.
+            *head.version_mut() = Version::HTTP_11;
+        }
+        let asked = Asked {
+            head,
+            body,
+            respond,
+            started,
+        };
+        let state = State::begin(&client.service, asked);
+        Self { client, state }
+    }
+}
+
+impl State {
+    fn begin(service: &Rc<Service>, mut asked: Asked) -> Self {
+        // Who has taken back what was just asked costs no endpoint anything.
+        let mut cx = Context::from_waker(Waker::noop());
+        if asked.respond.poll_reset(&mut cx).is_ready() {
+            leave(&service.book, &asked);
+            return Self::Over;
+        }
+        match service.find_now(asked.started) {
+            Some(found) => {
+                let head = asked.head.clone();
+                match send(found, asked) {
+                    Ok(pump) => Self::Passing(pump, head),
+                    Err(unseen) => Self::send_again(service, head, *unseen),
+                }
+            }
+            None => Self::Seeking(Box::pin(seek(Rc::clone(service), asked))),
+        }
+    }
+
+    fn send_again(service: &Rc<Service>, head: Request<()>, unseen: Unseen) -> Self {
+        tracing::debug!("a request that its endpoint has not looked at is sent once more");
+        Self::Seeking(Box::pin(again(Rc::clone(service), head, unseen)))
+    }
+}
+
+impl Future for Stream {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let step = match &mut this.state {
+            State::Passing(pump, _) => ready!(pump.poll(cx)),
+            State::Seeking(future) => return future.as_mut().poll(cx),
+            State::Over => return Poll::Ready(()),
+        };
+        let unseen = match (step, std::mem::replace(&mut this.state, State::Over)) {
+            (Step::Unseen, State::Passing(pump, head)) => pump.give_back().map(|u| (head, u)),
+            _ => None,
+        };
+        let Some((head, unseen)) = unseen else {
+            return Poll::Ready(());
+        };
+        this.state = State::send_again(&this.client.service, head, unseen);
+        Pin::new(this).poll(cx)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // What is under way closes its accounts first.
+        self.state = State::Over;
+        self.client.account.stream_closed();
+    }
+}
+
+/// Waits for an endpoint, and serves the stream to its end.
+async fn seek(service: Rc<Service>, mut asked: Asked) {
     let found = match unless_gone(service.find(), &mut asked.respond).await {
         Some(Ok(found)) => found,
         Some(Err(unreached)) => return refuse(&service.book, asked, unreached),
         None => return leave(&service.book, &asked),
     };
-    let call = open(&found, &asked);
-    let (head, started) = (asked.head.clone(), asked.started);
-    found.claim.start(started);
-    let unseen = match Pump::begin(found, asked, call) {
+    let head = asked.head.clone();
+    let unseen = match send(found, asked) {
         Ok(pump) => match pump.run().await {
-            Ended::Over => return,
-            Ended::Unseen(unseen) => unseen,
+            Some(unseen) => unseen,
+            None => return,
         },
-        Err(unseen) => unseen,
+        Err(unseen) => *unseen,
     };
-    tracing::debug!("a request that its endpoint has not looked at is sent once more");
-    again(service, (head, started), *unseen).await;
+    again(service, head, unseen).await;
+}
+
+/// Opens the account, since an endpoint takes the request, and sends its head.
+fn send(found: Found, asked: Asked) -> Result<Pump, Box<Unseen>> {
+    let call = open(&found, &asked);
+    found.claim.start(asked.started);
+    Pump::begin(found, asked, call)
 }
 
 /// Tries once more, on another connection.
-async fn again(service: &Service, (head, started): (Request<()>, Instant), unseen: Unseen) {
+async fn again(service: Rc<Service>, head: Request<()>, unseen: Unseen) {
     let Unseen {
         found,
         mut call,
         body,
         mut respond,
+        started,
     } = unseen;
     match unless_gone(service.find_again(found), &mut respond).await {
         Some(Ok(found)) => {
@@ -116,10 +183,9 @@ async fn again(service: &Service, (head, started): (Request<()>, Instant), unsee
                 body,
                 respond,
                 started,
-                may_retry: false,
             };
             match Pump::begin(found, asked, call) {
-                Ok(pump) => drop(pump.run().await),
+                Ok(pump) => drop(pump.once().run().await),
                 Err(unseen) => give_up(unseen.respond, unseen.call),
             }
         }

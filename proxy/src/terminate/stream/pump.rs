@@ -50,29 +50,26 @@ impl Down {
     }
 }
 
-/// What became of a stream.
-pub(super) enum Ended {
-    Over,
-    /// The endpoint has not looked at it, and never will.
-    Unseen(Box<Unseen>),
-}
-
 /// A stream that could begin anew: nothing of its body was taken.
 pub(super) struct Unseen {
     pub(super) found: Found,
     pub(super) call: Call,
     pub(super) body: RecvStream,
     pub(super) respond: SendResponse<Bytes>,
+    pub(super) started: Instant,
 }
 
-enum Step {
+/// What became of a stream.
+pub(super) enum Step {
     Over,
+    /// The endpoint has not looked at it, and never will.
     Unseen,
 }
 
 pub(super) struct Pump {
     found: Found,
     call: Call,
+    started: Instant,
     up: Lane,
     down: Down,
     /// The server takes nothing more of the request.
@@ -97,8 +94,7 @@ impl Pump {
             head,
             body,
             respond,
-            may_retry,
-            ..
+            started,
         } = asked;
         let ends = body.is_end_stream();
         match found.lease.send(head, ends) {
@@ -109,10 +105,11 @@ impl Pump {
                 Ok(Self {
                     found,
                     call,
+                    started,
                     up: Lane::new(body, to, ends),
                     down: Down::Head { response, respond },
                     is_cut: false,
-                    may_retry,
+                    may_retry: true,
                     resetting: None,
                 })
             }
@@ -123,26 +120,44 @@ impl Pump {
                     call,
                     body,
                     respond,
+                    started,
                 }))
             }
         }
     }
 
-    /// Runs the stream to its end.
-    pub(super) async fn run(mut self) -> Ended {
-        let step = poll_fn(|cx| self.poll(cx)).await;
-        match (step, self.down) {
-            (Step::Unseen, Down::Head { respond, .. }) => Ended::Unseen(Box::new(Unseen {
-                found: self.found,
-                call: self.call,
-                body: self.up.from,
-                respond,
-            })),
-            _ => Ended::Over,
+    /// The same, not to be tried once more.
+    pub(super) fn once(self) -> Self {
+        Self {
+            may_retry: false,
+            ..self
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+    /// Runs the stream to its end, unless it could begin anew.
+    pub(super) async fn run(mut self) -> Option<Unseen> {
+        match poll_fn(|cx| self.poll(cx)).await {
+            Step::Over => None,
+            Step::Unseen => self.give_back(),
+        }
+    }
+
+    /// What is needed to begin anew.
+    pub(super) fn give_back(self) -> Option<Unseen> {
+        let Down::Head { respond, .. } = self.down else {
+            return None;
+        };
+        Some(Unseen {
+            found: self.found,
+            call: self.call,
+            body: self.up.from,
+            respond,
+            started: self.started,
+        })
+    }
+
+    /// Moves what can be moved; ready at the end.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         if let Some(code) = self.resetting {
             self.down.reset(code);
             return Poll::Ready(Step::Over);
