@@ -13,6 +13,7 @@ mod guard;
 mod lane;
 mod link;
 mod message;
+mod outbox;
 mod pool;
 mod slot;
 mod socket;

@@ -100,9 +100,17 @@ impl Serving {
             self.connection.abrupt_shutdown(reason);
             next = self.connection.poll_accept(cx);
         }
+        if next.is_ready() {
+            return next;
+        }
+        let out = self.socket.poll_out(cx);
         // A stream is there until the last of it is written.
-        self.busy.set(self.connection.has_streams());
-        next
+        let is_busy = out.is_pending() || self.connection.has_streams();
+        self.busy.set(is_busy);
+        match out {
+            Poll::Ready(Err(_)) => Poll::Ready(None),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        }
     }
 }
 

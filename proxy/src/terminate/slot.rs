@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
@@ -141,7 +141,7 @@ impl Slot {
             Err(error) => Err(error),
         };
         self.dialing.borrow_mut().take();
-        let (sender, connection) = match greeted {
+        let (sender, driver) = match greeted {
             Ok(greeted) => greeted,
             Err(error) => {
                 done.send_replace(Some(Err(Rc::new(error))));
@@ -153,7 +153,7 @@ impl Slot {
         self.links.borrow_mut().push(Rc::clone(&link));
         done.send_replace(Some(Ok(())));
         drop(done);
-        let ended = connection.await;
+        let ended = driver.await;
         tracing::debug!(addr = %self.addr, ?ended, "a connection to an endpoint is over");
         let left = ended.err().filter(|e| e.is_go_away() && e.is_remote());
         link.end(left.and_then(|error| error.reason()));
@@ -161,16 +161,15 @@ impl Slot {
     }
 
     /// Exchanges the first frames: an endpoint that does not speak HTTP/2 takes no connections.
-    async fn greet(
-        &self,
-        stream: TcpStream,
-    ) -> Result<(SendRequest<Bytes>, Connection<Socket, Bytes>), DialError> {
+    async fn greet(&self, stream: TcpStream) -> Result<(SendRequest<Bytes>, Driver), DialError> {
         let config = &self.setup.config;
         let side = self.book.dialed(std::time::Instant::now());
         let socket = Socket::dialed(stream, side);
         let greeting = async {
-            let (sender, mut connection) = self.builder().handshake(socket).await?;
-            poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+            let handshake = self.builder().handshake(socket.clone());
+            let (sender, connection) = handshake.await?;
+            let mut driver = Driver { connection, socket };
+            poll_fn(|cx| match Pin::new(&mut driver).poll(cx) {
                 Poll::Ready(Ok(())) => Poll::Ready(Err(h2::Reason::NO_ERROR.into())),
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
                 // Its SETTINGS are there: before them nothing may be sent.
@@ -178,7 +177,7 @@ impl Slot {
                 Poll::Pending => Poll::Pending,
             })
             .await?;
-            Ok::<_, h2::Error>((sender, connection))
+            Ok::<_, h2::Error>((sender, driver))
         };
         match timeout(config.handshake_timeout, greeting).await {
             Ok(Ok(greeted)) => Ok(greeted),
@@ -220,6 +219,27 @@ impl Slot {
     /// Whether there is no connection, nor one being made.
     pub(super) fn is_unused(&self) -> bool {
         self.links.borrow().is_empty() && self.dialing.borrow().is_none()
+    }
+}
+
+/// A connection whose every turn ends with what it has written on its way.
+struct Driver {
+    connection: Connection<Socket, Bytes>,
+    socket: Socket,
+}
+
+impl Future for Driver {
+    type Output = Result<(), h2::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let ended = Pin::new(&mut self.connection).poll(cx);
+        if ended.is_pending()
+            && let Poll::Ready(Err(_)) = self.socket.poll_out(cx)
+        {
+            // Its streams learn it when the connection is dropped; its account knows why.
+            return Poll::Ready(Ok(()));
+        }
+        ended
     }
 }
 

@@ -1,8 +1,8 @@
 //! A socket as the `h2` crate sees it: bytes that were read before come first, every byte is
-//! counted, and what ended it is remembered for its account.
+//! counted, what is written is gathered, and what ended it is remembered for its account.
 //!
-//! `client` and `slot` wrap theirs; `client` keeps a hold of it beside the `h2` connection that
-//! reads and writes. What it must know of frames its guard does.
+//! `client` and `slot` wrap theirs, and keep a hold of it beside the `h2` connection that reads
+//! and writes: after each turn of that they flush it. What it must know of frames its guard does.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::guard::Guard;
+use super::outbox::Outbox;
 use crate::record::Side;
 
 /// Bytes that are read of a socket before the others of its worker have their turn: what makes
@@ -35,6 +36,7 @@ struct Shared {
     side: Option<Side>,
     /// Judges what a client sends.
     guard: Option<RefCell<Guard>>,
+    outbox: RefCell<Outbox>,
     /// Bytes read since the others had their turn.
     turn: Cell<usize>,
     /// The peer has closed its sending half, or has failed.
@@ -60,6 +62,7 @@ impl Socket {
             first: RefCell::new(first),
             side: Some(side),
             guard,
+            outbox: RefCell::default(),
             turn: Cell::new(0),
             has_ended: Cell::new(false),
             error: RefCell::default(),
@@ -70,6 +73,19 @@ impl Socket {
     /// nothing from there on is read.
     pub(super) fn broken(&self) -> Option<Reason> {
         self.0.guard.as_ref()?.borrow().broken()
+    }
+
+    /// Writes what was gathered; ready once all of it is.
+    pub(super) fn poll_out(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut outbox = self.0.outbox.borrow_mut();
+        if outbox.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let written = outbox.poll_empty(cx, &mut *self.0.stream.borrow_mut(), |n| self.0.wrote(n));
+        if let Poll::Ready(Err(error)) = &written {
+            self.0.fail(error);
+        }
+        written
     }
 
     /// Reads and forgets what the peer still sends, for at most this long. A socket that is
@@ -117,17 +133,10 @@ impl Shared {
         Poll::Ready(read)
     }
 
-    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        match &written {
-            Poll::Ready(Ok(n)) => {
-                if let Some(side) = &self.side {
-                    side.written(*n);
-                }
-            }
-            Poll::Ready(Err(error)) => self.fail(error),
-            Poll::Pending => {}
+    fn wrote(&self, n: usize) {
+        if let Some(side) = &self.side {
+            side.written(n);
         }
-        written
     }
 
     /// The first error is what ended it.
@@ -185,8 +194,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut *self.0.stream.borrow_mut()).poll_write(cx, bytes);
-        self.0.wrote(written)
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -194,19 +202,27 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut *self.0.stream.borrow_mut()).poll_write_vectored(cx, slices);
-        self.0.wrote(written)
+        let shared = &*self.0;
+        let mut outbox = shared.outbox.borrow_mut();
+        let mut stream = shared.stream.borrow_mut();
+        let taken = outbox.poll_take(cx, &mut *stream, slices, |n| shared.wrote(n));
+        if let Poll::Ready(Err(error)) = &taken {
+            shared.fail(error);
+        }
+        taken
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
+    /// What is gathered is written at the end of the connection's turn, by [`Self::poll_out`].
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_out(cx))?;
         Pin::new(&mut *self.0.stream.borrow_mut()).poll_shutdown(cx)
     }
 }
