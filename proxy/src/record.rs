@@ -20,7 +20,7 @@ mod errno;
 mod http2;
 mod known;
 
-pub use http2::{GrpcAccount, Http2Account};
+pub use http2::{GrpcAccount, Http2Account, Http2Side};
 pub use known::Known;
 
 /// Longest authority that becomes a label, in bytes: a DNS name and a port.
@@ -85,6 +85,14 @@ impl Subject {
         match self {
             Self::Inbound { .. } => Direction::Inbound,
             Self::Outbound { .. } => Direction::Outbound,
+        }
+    }
+
+    /// The endpoint, where the connection goes out.
+    pub fn dst(&self) -> Option<&Dst> {
+        match self {
+            Self::Inbound { .. } => None,
+            Self::Outbound { dst, .. } => Some(dst),
         }
     }
 }
