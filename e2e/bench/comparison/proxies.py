@@ -19,6 +19,8 @@ BENCH = Path(__file__).resolve().parent.parent
 CONFIG = BENCH / "config"
 PREPARE = BENCH / "prepare"
 BODY_BYTES = 1024
+KINDS = ("http", "h2", "tcp", "paced http", "paced tcp", "bulk http", "bulk tcp")
+"""Kinds of load."""
 
 
 class Template(string.Template):
@@ -33,7 +35,7 @@ class Lane:
 
     proxy: str
     kind: str
-    """"http", "h2" or "tcp"; after "bulk " where it takes that."""
+    """"http", "h2" or "tcp"; after "bulk " or "paced " where it takes that."""
     path: str
     """"inbound" or "outbound" where the proxy tells them apart, else empty."""
     port: int
@@ -120,7 +122,9 @@ class Stage:
         config = self._write(template, splice=splice, **ports)
         process = self._spawn(name, [program, *options, config], list(ports.values()))
         lanes = [Lane(name, kind, "", port) for kind, port in ports.items()]
-        lanes += [Lane(name, f"bulk {kind}", "", port) for kind, port in ports.items() if kind != "h2"]
+        lanes += [
+            Lane(name, f"{how} {kind}", "", port) for how in ("bulk", "paced") for kind, port in ports.items() if kind != "h2"
+        ]
         if name == "haproxy":
             lanes.append(Lane(name, "bulk tcp", "splice", splice))
         return Proxy(name, version_of([program, version]), process, lanes)
@@ -136,7 +140,7 @@ class Stage:
         process = self._spawn("weir", command, [*ports.values(), admin, metrics])
         lanes = [
             Lane("weir", kind, path, ports[path + suffix])
-            for kind, suffix in (("http", ""), ("h2", "_h2"), ("tcp", ""), ("bulk http", ""), ("bulk tcp", ""))
+            for kind, suffix in {**dict.fromkeys(KINDS, ""), "h2": "_h2"}.items()
             for path in ("inbound", "outbound")
         ]
         return Proxy("weir", version_of([proxy, "--version"]), process, lanes, metrics_port=admin)
