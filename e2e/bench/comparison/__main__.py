@@ -24,8 +24,8 @@ loopback, and loads one after the other: HTTP/1 with keep-alive and the same byt
 wrk, HTTP/2 with ten requests under way on each connection with h2load. Then HTTP/1 and TCP again, paced: with
 pauses, so that all are under the same load, for its latencies. Then bulk: answers of 64 MiB,
 as HTTP/1 and as opaque TCP; haproxy with its defaults, which the others are measured against, and also
-with "option splice-auto". weir-proxy is measured inbound and outbound, with protocol detection and
-every metric family on, and is scraped once in every stretch; its own counters must agree with the load.
+with "option splice-auto". weir-proxy is measured inbound and outbound, in HTTP/2 also to a
+service of two endpoints ("balancing"), with protocol detection and every metric family on, and is scraped once in every stretch; its own counters must agree with the load.
 
 CPU is user plus system time of the proxy's processes by the requests that were answered, or the GiB. Every
 ratio is taken within a round, and its median over the rounds is shown, so that what else the

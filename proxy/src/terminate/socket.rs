@@ -19,6 +19,10 @@ use tokio::net::TcpStream;
 use super::guard::Guard;
 use crate::record::Side;
 
+/// Bytes that are read of a socket before the others of its worker have their turn: what makes
+/// some thousand of the smallest frames.
+const TURN: usize = 64 * 1024;
+
 /// One socket. Its account closes with the last hold of it.
 #[derive(Clone)]
 pub(super) struct Socket(Rc<Shared>);
@@ -31,6 +35,8 @@ struct Shared {
     side: Option<Side>,
     /// Judges what a client sends.
     guard: Option<RefCell<Guard>>,
+    /// Bytes read since the others had their turn.
+    turn: Cell<usize>,
     /// The peer has closed its sending half, or has failed.
     has_ended: Cell<bool>,
     error: RefCell<Option<io::Error>>,
@@ -54,6 +60,7 @@ impl Socket {
             first: RefCell::new(first),
             side: Some(side),
             guard,
+            turn: Cell::new(0),
             has_ended: Cell::new(false),
             error: RefCell::default(),
         }))
@@ -82,12 +89,22 @@ impl Socket {
 
 impl Shared {
     fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.turn.get() >= TURN {
+            self.turn.set(0);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
-        let read = ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, buf));
+        let read = Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, buf);
+        if read.is_pending() {
+            self.turn.set(0);
+        }
+        let read = ready!(read);
         let n = buf.filled().len() - before;
         match &read {
             Ok(()) if n == 0 => self.has_ended.set(true),
             Ok(()) => {
+                self.turn.set(self.turn.get() + n);
                 if let Some(side) = &self.side {
                     side.read(n);
                 }
