@@ -38,8 +38,13 @@ class Exposition:
 
 def scrape(port: int) -> Exposition:
     """Reads all families, as a Prometheus does."""
+    return Exposition(fetch(port).decode())
+
+
+def fetch(port: int) -> bytes:
+    """What a scrape is, before anything is made of it."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=SCRAPE_LIMIT) as answer:
-        return Exposition(answer.read().decode())
+        return answer.read()
 
 
 class Scraping:
@@ -64,7 +69,7 @@ class Scraping:
 
     def _run(self) -> None:
         while not self._end.wait(self._pause):
-            scrape(self._port)
+            fetch(self._port)
             if self._is_once:
                 return
 
