@@ -10,10 +10,10 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     set -e; \
     target="$(rustc -vV | sed -n 's/^host: //p')"; \
-    cargo build --release --locked --target "$target" \
-        --package weir-proxy --package weir-webhook --package weir-operator --bins; \
+    cargo build --profile published --locked --target "$target" --package weir-proxy --bin weir-proxy; \
+    cargo build --release --locked --target "$target" --package weir-webhook --package weir-operator --bins; \
     mkdir /out; \
-    cp "target/$target/release/weir-proxy" "target/$target/release/weir-webhook" \
+    cp "target/$target/published/weir-proxy" "target/$target/release/weir-webhook" \
         "target/$target/release/weir-operator" /out/
 
 FROM scratch AS proxy

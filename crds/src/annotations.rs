@@ -23,7 +23,7 @@ pub fn metrics_override(
     let mut violations = Vec::new();
     for (key, value) in annotations {
         let read = match key.as_str() {
-            METRICS_PORT => read_port(key, value).map(|port| conf.port = Some(port)),
+            METRICS_PORT => read_metrics_port(key, value).map(|port| conf.port = Some(port)),
             METRICS_PATH => read_path(key, value).map(|path| conf.path = Some(path)),
             _ => match aggregate_key(key) {
                 Some((name, field)) => {
@@ -98,6 +98,14 @@ fn read_port(key: &str, value: &str) -> Result<u32, Violation> {
         .ok()
         .filter(|number| ports::checked(*number).is_some());
     number.ok_or_else(|| wrong(key, value, ports::RANGE_MESSAGE))
+}
+
+fn read_metrics_port(key: &str, value: &str) -> Result<u32, Violation> {
+    let port = read_port(key, value)?;
+    match ports::OWN.map(u32::from).contains(&port) {
+        true => Err(wrong(key, value, ports::OWN_MESSAGE)),
+        false => Ok(port),
+    }
 }
 
 fn read_path(key: &str, value: &str) -> Result<String, Violation> {
@@ -181,6 +189,7 @@ mod tests {
             ("port", "0"),
             ("port", "65536"),
             ("port", ""),
+            ("port", "4191"),
             ("path", "metrics"),
             ("aggregate-a-port", "-1"),
             ("aggregate-a-path", ""),

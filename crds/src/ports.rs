@@ -35,6 +35,9 @@ pub const OWN: [u16; 3] = [OUTBOUND, INBOUND, ADMIN];
 /// The rule every port of a resource or an annotation obeys, in Kuma's words.
 pub const RANGE_MESSAGE: &str = "port must be in the range [1, 65535]";
 
+/// What a metrics endpoint is told that was given one of [`OWN`].
+pub const OWN_MESSAGE: &str = "must not be 4140, 4143 or 4191, which the proxy itself uses";
+
 /// A number from a resource as a port: `None` where it is 0 or above 65535.
 pub fn checked(number: u32) -> Option<u16> {
     u16::try_from(number).ok().filter(|port| *port != 0)

@@ -123,6 +123,7 @@ stage_fuzz() {
 
 stage_images() {
     e2e/build-images "$images"
+    e2e/lib/idle-memory
     e2e/cluster/prometheus-image "$images/weir-prometheus.tar"
 }
 

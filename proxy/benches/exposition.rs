@@ -130,7 +130,7 @@ fn served(telemetry: Telemetry) -> (SocketAddr, impl Drop) {
                 exposition: Arc::new(telemetry),
                 settings: watch::channel(Arc::new(settings)).1,
                 handoffs: mpsc::channel(1).1,
-                bound: watch::channel(true).1,
+                service: watch::channel(admin::Service::Running).1,
                 draining: watch::channel(false).1,
                 drain: CancellationToken::new(),
                 levels: None,

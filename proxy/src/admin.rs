@@ -134,13 +134,24 @@ impl Default for RetryPolicy {
     }
 }
 
+/// Whether the workers serve traffic, as `/live` tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// The traffic listeners are not bound yet.
+    Starting,
+    /// Every worker moves.
+    Running,
+    /// A worker does not move: what it serves stands still, and a new start is the remedy.
+    Stuck,
+}
+
 /// What the admin server reads of the rest of the proxy.
 pub struct Deps {
     pub exposition: Arc<dyn Exposition>,
     pub settings: watch::Receiver<Arc<Settings>>,
     pub handoffs: mpsc::Receiver<Handoff>,
-    /// True once the traffic listeners are bound.
-    pub bound: watch::Receiver<bool>,
+    /// Whether traffic is served.
+    pub service: watch::Receiver<Service>,
     /// True from SIGTERM on.
     pub draining: watch::Receiver<bool>,
     /// Cancelled by `/shutdown`: the proxy is to drain and end.
@@ -212,7 +223,7 @@ pub async fn serve(bound: Bound, deps: Deps, shutdown: CancellationToken) {
         exposer: exposer.clone(),
         prober: Arc::new(Prober::new(config.probes, config.pod_ip)),
         controls,
-        bound: deps.bound,
+        service: deps.service,
         draining: deps.draining,
     };
     let inputs = Inputs {

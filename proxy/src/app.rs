@@ -18,6 +18,7 @@ use weir_crds::settings::Settings;
 
 use crate::accept::{Aim, Handoff, Plan};
 use crate::activity::Gauge;
+use crate::admin::Service;
 use crate::endpoints::Roster;
 use crate::heartbeat::{self, Heart, Pulse};
 use crate::log::Levels;
@@ -28,7 +29,7 @@ mod compose;
 mod record;
 mod run;
 
-pub use run::run;
+pub use run::{RETRY, RunError, run};
 
 /// Connections that may wait for the metrics endpoint to take them.
 pub const HANDOFFS: usize = 64;
@@ -180,7 +181,7 @@ impl App {
             exposition: Arc::new(telemetry.clone()),
             settings,
             handoffs,
-            bound: started(config.beats, state, &tasks),
+            service: service(config.beats, state, &tasks),
             draining: is_draining.clone(),
             drain: drain.clone(),
             levels: config.levels,
@@ -280,24 +281,26 @@ fn heartbeat_config(config: &Config, bound: &Bound, workers: usize) -> heartbeat
     }
 }
 
-/// Becomes true once traffic is really served: with a heartbeat, from its first beat.
-fn started(
+/// Whether traffic is really served: with a heartbeat, from its first beat.
+fn service(
     beats: bool,
     mut state: watch::Receiver<heartbeat::State>,
     tasks: &TaskTracker,
-) -> watch::Receiver<bool> {
-    let (is_bound, bound) = watch::channel(!beats);
-    if beats {
-        tasks.spawn(async move {
-            let beating = state
-                .wait_for(|s| !matches!(s, heartbeat::State::Starting))
-                .await;
-            if beating.is_ok() {
-                is_bound.send_replace(true);
-            }
-        });
+) -> watch::Receiver<Service> {
+    if !beats {
+        return watch::channel(Service::Running).1;
     }
-    bound
+    let (tell, service) = watch::channel(Service::Starting);
+    tasks.spawn(async move {
+        while state.changed().await.is_ok() {
+            tell.send_replace(match *state.borrow_and_update() {
+                heartbeat::State::Starting => Service::Starting,
+                heartbeat::State::Stalled { .. } => Service::Stuck,
+                _ => Service::Running,
+            });
+        }
+    });
+    service
 }
 
 /// Beats until the proxy drains: connections made from then on go direct.

@@ -36,6 +36,10 @@ pub struct Config {
     pub drain: drain::Config,
     /// Settings, and the Universal Dataplane outside Kubernetes.
     pub sources: Sources,
+    /// Whether what fails at the start is tried again.
+    pub best_effort: bool,
+    /// What was wrong, and its default taken; nothing unless `best_effort`.
+    pub ignored: Vec<Problem>,
 }
 
 /// Where redirected connections arrive; bound only in a pod.
@@ -51,9 +55,21 @@ pub struct Redirected {
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     #[error("{name}: {reason}")]
-    Value { name: &'static str, reason: String },
+    Value { name: String, reason: String },
     #[error(transparent)]
     Control(#[from] ControlError),
+}
+
+impl Problem {
+    /// Names what is wrong as its user does: a pod has variables, and no flags.
+    fn name_as_given(&mut self, args: &RunArgs) {
+        if let Self::Value { name, .. } = self
+            && name.starts_with("--")
+            && !args.flags.contains(name)
+        {
+            *name = args::variable_of(name);
+        }
+    }
 }
 
 /// Everything that is wrong; printed one to a line.
@@ -74,7 +90,7 @@ impl fmt::Display for Problems {
 /// pod) and the files that these name. Resolves DNS names in a Dataplane; blocks.
 ///
 /// # Errors
-/// All problems of all of them.
+/// All problems of all of them; with `--best-effort` only those that leave nothing to run from.
 pub fn load(args: RunArgs, variable: impl Fn(&str) -> Option<String>) -> Result<Config, Problems> {
     let ipv6 = has_ipv6();
     let mut values = Values::default();
@@ -94,17 +110,13 @@ pub fn load(args: RunArgs, variable: impl Fn(&str) -> Option<String>) -> Result<
     let log = values.log(args.log_level.as_deref());
     let metrics_ip = values.parsed("--metrics-ip", args.metrics_ip.as_deref(), "an IP address");
     let mut problems = values.problems;
-    let control = match control_config(args.clone(), &variable) {
-        Ok(config) => control::load(config).map_err(|errors| {
-            problems.extend(errors.into_iter().map(Problem::from));
-        }),
-        Err(problem) => {
-            problems.push(problem);
-            Err(())
-        }
-    };
-    let (Ok(sources), true) = (control, problems.is_empty()) else {
-        return Err(Problems(problems));
+    problems
+        .iter_mut()
+        .for_each(|problem| problem.name_as_given(&args));
+    let sources = sources(&args, &variable, &mut problems);
+    let sources = match sources {
+        Some(sources) if problems.is_empty() || args.best_effort => sources,
+        _ => return Err(Problems(problems)),
     };
     let own = sources
         .universal
@@ -120,9 +132,31 @@ pub fn load(args: RunArgs, variable: impl Fn(&str) -> Option<String>) -> Result<
         telemetry,
         drain,
         sources,
+        best_effort: args.best_effort,
+        ignored: problems,
     };
     config.admin.report = report::entries(&args, &config, &variable);
     Ok(config)
+}
+
+/// What the documents make; with `--best-effort`, in a pod, what is left without them.
+fn sources(
+    args: &RunArgs,
+    variable: &impl Fn(&str) -> Option<String>,
+    problems: &mut Vec<Problem>,
+) -> Option<Sources> {
+    let config = control_config(args.clone(), variable)
+        .map_err(|problem| problems.push(problem))
+        .ok()?;
+    let unread = args.best_effort && config.dataplane.is_none();
+    let mesh = config.mesh.clone().unwrap_or_default();
+    match control::load(config) {
+        Ok(sources) => Some(sources),
+        Err(errors) => {
+            problems.extend(errors.into_iter().map(Problem::from));
+            unread.then(|| Sources::unread(&mesh))
+        }
+    }
 }
 
 fn control_config(
@@ -132,7 +166,7 @@ fn control_config(
     let dataplane = match (given(args.dataplane_file), given(args.dataplane)) {
         (Some(_), Some(_)) => {
             return Err(Problem::Value {
-                name: "--dataplane",
+                name: "--dataplane".into(),
                 reason: "cannot be given together with --dataplane-file: keep one of them".into(),
             });
         }

@@ -160,6 +160,17 @@ fn settings(config: Config) -> Result<Described, Vec<ControlError>> {
 }
 
 impl Sources {
+    /// Those of a pod whose documents cannot be read: traffic is measured, and no metrics endpoint is open.
+    pub fn unread(mesh: &str) -> Self {
+        Self {
+            settings: watch::Sender::new(Arc::new(Settings::without_metrics(mesh))),
+            outbounds: watch::Sender::default(),
+            universal: None,
+            files: None,
+            policy: policy::PolicyFile::default(),
+        }
+    }
+
     /// The settings in force, now and whenever they change.
     pub fn settings(&self) -> watch::Receiver<Arc<Settings>> {
         self.settings.subscribe()

@@ -84,6 +84,10 @@ pub struct Args {
     #[arg(long)]
     pub strict: bool,
 
+    /// Succeed where this machine refuses the rules, too: the pod goes on, unmeasured
+    #[arg(long, conflicts_with = "strict")]
+    pub best_effort: bool,
+
     /// Print the rules in nft syntax and change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -173,12 +177,26 @@ pub fn run(args: &Args) -> Result<(), InitError> {
             .map_err(|source| InitError::Print { source });
     }
     check(args)?;
-    let wanted = full_plan(args);
-    let plan = install(args, wanted, transaction::commit)?;
+    judge(args, install(args, full_plan(args), transaction::commit))
+}
+
+/// Tells what was installed, or why nothing was.
+fn judge(args: &Args, installed: Result<Plan, InitError>) -> Result<(), InitError> {
+    match installed {
+        Ok(plan) => report(args, plan),
+        Err(error) if args.best_effort => {
+            tracing::error!(%error, "traffic is not redirected: this pod goes on unmeasured");
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+fn report(args: &Args, plan: Plan) {
     if !plan.local_only {
         tracing::warn!("this kernel has no nft_fib: traffic that the pod routes is redirected too");
     }
-    if plan.family != wanted.family {
+    if plan.family != full_plan(args).family {
         tracing::warn!("this kernel has no IPv6 NAT: IPv6 connections go direct, unmeasured");
     }
     tracing::info!(
@@ -193,7 +211,6 @@ pub fn run(args: &Args) -> Result<(), InitError> {
             " while the proxy beats"
         },
     );
-    Ok(())
 }
 
 /// The table that [`run`] installs where the kernel supports all of it, in nft syntax.

@@ -7,6 +7,7 @@ pub mod accept;
 pub mod activity;
 pub mod admin;
 pub mod app;
+mod ask;
 pub mod buffer;
 pub mod config;
 pub mod connection;

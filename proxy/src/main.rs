@@ -4,8 +4,8 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
-use weir_proxy::config::{self, EXIT_USAGE, RunArgs};
+use clap::{CommandFactory, FromArgMatches, Parser};
+use weir_proxy::config::{EXIT_USAGE, RunArgs};
 use weir_proxy::{app, init, log, plan, shutdown, wait};
 
 /// A proxy that forwards a pod's traffic untouched and publishes what it saw.
@@ -27,17 +27,17 @@ enum Cli {
 fn main() -> ExitCode {
     let matches = Cli::command().try_get_matches();
     match matches.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches))) {
-        Ok((Cli::Run(args), matches)) => run(*args, matches.subcommand_matches("run")),
+        Ok((Cli::Run(mut args), matches)) => {
+            args.note_flags(matches.subcommand_matches("run"));
+            end(app::run(*args), app::RunError::is_config)
+        }
         Ok((Cli::Init(args), _)) => {
             log::start("info");
-            end(init::run(&args), |e| usage(e.is_config()))
+            end(init::run(&args), init::InitError::is_config)
         }
-        Ok((Cli::Plan(args), _)) => {
-            let table = plan::run(&args).map(|table| print!("{table}"));
-            end(table, |e| usage(e.is_config()))
-        }
-        Ok((Cli::Wait(args), _)) => end(wait::run(&args), |_| 1),
-        Ok((Cli::Shutdown(args), _)) => end(shutdown::run(&args), |_| 1),
+        Ok((Cli::Plan(args), _)) => end(plan::run(&args), plan::Error::is_config),
+        Ok((Cli::Wait(args), _)) => end(wait::run(&args), |_| false),
+        Ok((Cli::Shutdown(args), _)) => end(shutdown::run(&args), |_| false),
         // Help and version are errors of clap's too, but not the user's.
         Err(error) => {
             let status = if error.use_stderr() { EXIT_USAGE } else { 0 };
@@ -47,25 +47,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(mut args: RunArgs, matches: Option<&ArgMatches>) -> ExitCode {
-    args.note_flags(matches);
-    let config = match config::load(args, |name| std::env::var(name).ok()) {
-        Ok(config) => config,
-        Err(problems) => return end(Err(problems), |_| EXIT_USAGE),
-    };
-    let levels = log::start(&config.log);
-    end(app::run(config, levels), |_| 1)
-}
-
-fn usage(is_wrong: bool) -> u8 {
-    if is_wrong { EXIT_USAGE } else { 1 }
-}
-
-/// Says what went wrong, if anything did; `status` is what the process then ends with.
-fn end<E: Display>(result: Result<(), E>, status: impl Fn(&E) -> u8) -> ExitCode {
+/// Says what went wrong, if anything did, and whether it was the user who was.
+fn end<E: Display>(result: Result<(), E>, is_usage: impl Fn(&E) -> bool) -> ExitCode {
     let Err(error) = result else {
         return ExitCode::SUCCESS;
     };
     eprintln!("weir-proxy: {error:#}");
-    ExitCode::from(status(&error))
+    ExitCode::from(if is_usage(&error) { EXIT_USAGE } else { 1 })
 }

@@ -54,11 +54,17 @@ fn lines(name: &str, errors: &[UniversalError]) -> String {
     lines.join("\n")
 }
 
-/// The plan, as a table.
+/// Prints the plan.
 ///
 /// # Errors
 /// What cannot be read, or not be understood.
-pub fn run(args: &Args) -> Result<String, Error> {
+pub fn run(args: &Args) -> Result<(), Error> {
+    print!("{}", told(args)?);
+    Ok(())
+}
+
+/// The plan, as a table.
+fn told(args: &Args) -> Result<String, Error> {
     let name = args.policy_file.clone();
     let policy = telemetry::policy(&read(&args.policy_file)?);
     let policy = policy.map_err(|errors| Error::Policy { name, errors })?;

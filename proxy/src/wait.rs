@@ -2,12 +2,13 @@
 //! proxy's postStart hook, so that the kubelet starts what comes after the proxy only then. Asks over
 //! loopback as any client would, and knows nothing of the proxy's insides.
 
-use std::io::{self, BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use weir_crds::{duration, ports};
+
+use crate::ask::ask;
 
 /// How often the proxy is asked; it binds its listeners within some tens of milliseconds.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -18,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The flags of `weir-proxy wait`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The proxy's admin server
+    /// The proxy's admin server; loopback stands for `[::]` and `0.0.0.0`
     #[arg(long, value_name = "IP:PORT", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::ADMIN)))]
     pub admin_addr: SocketAddr,
 
@@ -39,15 +40,17 @@ pub struct Args {
 pub struct NotLive {
     addr: SocketAddr,
     timeout: Duration,
-    last: io::Error,
+    last: String,
 }
 
 /// Waits until `/live` answers 200: every listener is bound.
 pub fn run(args: &Args) -> Result<(), NotLive> {
     let deadline = Instant::now() + args.timeout;
     loop {
-        let Err(last) = ask(args.admin_addr) else {
-            return Ok(());
+        let last = match ask(args.admin_addr, "GET /live", PATIENCE) {
+            Ok(answer) if answer.is_ok() => return Ok(()),
+            Ok(answer) => format!("{}: {}", answer.status, answer.body),
+            Err(error) => error.to_string(),
         };
         if Instant::now() + INTERVAL < deadline {
             sleep(INTERVAL);
@@ -66,27 +69,13 @@ pub fn run(args: &Args) -> Result<(), NotLive> {
     }
 }
 
-fn ask(addr: SocketAddr) -> io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.write_all(b"GET /live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut status = String::new();
-    BufReader::new(stream).read_line(&mut status)?;
-    match status.split(' ').nth(1) {
-        Some("200") => Ok(()),
-        _ => Err(io::Error::other(format!("it says {:?}", status.trim_end()))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
-    use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-    use std::thread::JoinHandle;
+    use std::net::SocketAddr;
     use std::time::Duration;
 
     use super::{Args, run};
+    use crate::ask::tests::{answering, nobody};
 
     fn args(admin_addr: SocketAddr, timeout: Duration) -> Args {
         Args {
@@ -96,34 +85,19 @@ mod tests {
         }
     }
 
-    fn answers(listener: TcpListener, statuses: &'static [&'static str]) -> JoinHandle<()> {
-        std::thread::spawn(move || {
-            for status in statuses {
-                let (mut stream, _) = listener.accept().unwrap();
-                let _request = stream.read(&mut [0; 256]).unwrap();
-                write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").unwrap();
-            }
-        })
-    }
-
-    fn listener() -> (TcpListener, SocketAddr) {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let addr = listener.local_addr().unwrap();
-        (listener, addr)
-    }
-
     #[test]
     fn a_proxy_that_becomes_live_is_waited_for() {
-        let (listener, addr) = listener();
-        let server = answers(listener, &["503 Service Unavailable", "200 OK"]);
+        let (addr, asked) = answering(&[
+            "HTTP/1.0 503 Service Unavailable\r\n\r\n",
+            "HTTP/1.0 200 OK\r\n\r\n",
+        ]);
         run(&args(addr, Duration::from_secs(30))).unwrap();
-        server.join().unwrap();
+        asked.join().unwrap();
     }
 
     #[test]
     fn a_proxy_that_is_not_there_fails_and_best_effort_does_not() {
-        let (listener, addr) = listener();
-        drop(listener);
+        let addr = nobody();
         let mut args = args(addr, Duration::from_millis(40));
         let error = run(&args).unwrap_err().to_string();
         assert!(error.contains(&format!("http://{addr}/live")), "{error}");

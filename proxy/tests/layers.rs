@@ -12,7 +12,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("init", &[]),
     ("log", &[]),
-    ("shutdown", &[]),
+    ("ask", &[]),
+    ("shutdown", &["ask"]),
+    ("wait", &["ask"]),
     ("heartbeat", &[]),
     ("drain", &["activity"]),
     ("endpoints", &["telemetry"]),
@@ -100,7 +102,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "worker",
         ],
     ),
-    ("wait", &[]),
     (
         "app",
         &[

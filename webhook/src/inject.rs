@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 use weir_crds::{
-    Settings, annotations, merge, mesh::MeshSpec, names, probe::Probe, settings::MtlsMode,
+    Settings, annotations, merge, mesh::MeshSpec, names, ports, probe::Probe, settings::MtlsMode,
 };
 
 use crate::{
@@ -87,9 +87,12 @@ pub fn mesh_of(pod: &Pod, namespace: &Namespace) -> (String, String) {
 pub fn inject(mut pod: Pod, context: &Context<'_>) -> Result<Injected, Refusal> {
     let mut warnings: Vec<String> = ignored_annotations(&pod);
     annotate(&mut pod, context);
-    let (settings, exclusions) = read(&pod, context)?;
+    let (mut settings, exclusions) = read(&pod, context)?;
     warnings.extend(unknown_annotations(&pod));
-    warnings.extend(port_clash(&pod, &settings));
+    if let Some(clash) = port_clash(&pod, &settings) {
+        warnings.push(clash);
+        settings.metrics = None;
+    }
     warnings.extend(labels::set(&mut pod, &context.namespace.name));
 
     let carried = pod.find_container(names::SIDECAR).filter(|c| is_ours(c));
@@ -167,16 +170,24 @@ fn ignored_annotations(pod: &Pod) -> Vec<String> {
     ignored.into_iter().collect()
 }
 
-/// Annotations of the metrics prefix with a name that means nothing, most often a slip of the pen.
+/// Annotations of the metrics prefix with a name that means nothing, most often a slip of the pen, and those by which
+/// Linkerd's proxy is configured.
 fn unknown_annotations(pod: &Pod) -> Vec<String> {
     let annotations = pod.annotations();
     let unknown = annotations::unknown(&annotations).into_iter();
-    unknown
-        .map(|key| format!("the annotation {key} is not known and does nothing"))
-        .collect()
+    let unknown = unknown.map(|key| format!("the annotation {key} is not known and does nothing"));
+    let linkerds = annotations.keys().map(String::as_str).filter(|key| {
+        key.starts_with(names::LINKERD_CONFIG_PREFIX)
+            && ![names::SKIP_INBOUND_PORTS, names::SKIP_OUTBOUND_PORTS].contains(key)
+    });
+    let linkerds = linkerds.map(|key| {
+        format!("the annotation {key} configures Linkerd's proxy and does nothing here")
+    });
+    unknown.chain(linkerds).collect()
 }
 
-/// A container that declares the metrics port in force: one of the two will not get it.
+/// A container that declares the metrics port in force. It has the port: a proxy that took it, being there first,
+/// would keep the application from starting.
 fn port_clash(pod: &Pod, settings: &Settings) -> Option<String> {
     let port = settings.metrics.as_ref()?.port;
     let clash = pod.containers().iter().find(|container| {
@@ -187,8 +198,10 @@ fn port_clash(pod: &Pod, settings: &Settings) -> Option<String> {
                 .any(|p| p["containerPort"] == port && p["protocol"] != "UDP")
     })?;
     Some(format!(
-        "container {} declares port {port}, the metrics port of its Mesh: set {} to another port",
+        "container {} declares port {port}, the metrics port of its Mesh, and keeps it: this pod's metrics are at port {} \
+         alone, unless {} is set to another port",
         clash["name"],
+        ports::ADMIN,
         names::METRICS_PORT
     ))
 }

@@ -8,6 +8,7 @@ use crate::address;
 use crate::conf::{PROMETHEUS, PrometheusConf};
 use crate::dataplane::unparsed;
 use crate::node::Node;
+use crate::ports;
 use crate::settings::MetricsTls;
 
 /// Kuma's words for a backend of another type.
@@ -50,7 +51,10 @@ fn conf(report: &mut Report, node: &Node<'_>) {
         return;
     }
     duplicates(report, node, &conf);
-    report.optional_port(&node.get("port"));
+    let port = report.optional_port(&node.get("port"));
+    if port.is_some_and(|port| ports::OWN.contains(&port)) {
+        report.add(&node.get("port"), ports::OWN_MESSAGE);
+    }
     path(report, &node.get("path"));
     tags::tags(report, &node.get("tags"));
     for entry in node.get("aggregate").items().unwrap_or_default() {

@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use clap::Parser;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use weir_e2e::demo::{self, Options};
-use weir_proxy::config::{self, RunArgs};
-use weir_proxy::{app, log};
+use weir_proxy::app;
+use weir_proxy::config::RunArgs;
 
 #[derive(Parser)]
 enum Proxy {
@@ -37,9 +37,7 @@ fn main() -> ExitCode {
 fn proxy(Proxy::Run(args): Proxy) -> anyhow::Result<()> {
     set_parent_process_death_signal(Some(Signal::TERM))
         .context("cannot ask to end with the demo")?;
-    let config = config::load(*args, |name| std::env::var(name).ok())?;
-    let levels = log::start(&config.log);
-    app::run(config, levels)
+    Ok(app::run(*args)?)
 }
 
 fn demonstrate(options: Options) -> anyhow::Result<()> {

@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use k8s_openapi::api::core::v1::Pod;
+use serde_json::json;
 use weir_crds::names;
 use weir_e2e::app::Report;
-use weir_e2e::cluster::pod::{ip, name};
+use weir_e2e::cluster::pod::{container_status, ip, name};
 use weir_e2e::cluster::{Story, Workload, eventually};
 
+use crate::altered::injected_with;
 use crate::beside_others;
 
 /// What a lost proxy may cost: from the first connection that fails to the last one.
@@ -48,23 +50,35 @@ async fn a_killed_proxy_of_the_client_is_passed_by() -> anyhow::Result<()> {
 
 async fn lose_the_proxy(title: &str, signal: &str, side: Side) -> anyhow::Result<()> {
     beside_others(title, async |story| {
-        let web = story.start(&Workload::web("web").pod()).await?;
-        let bot = start_bot(story, &web).await?;
+        let web = start_web(story).await?;
+        // A container that ended takes its pod out of a Service until it runs again, whatever it is for.
+        let to = match signal {
+            "SIGKILL" => format!("{}:8080", ip(&web)),
+            _ => "web".to_owned(),
+        };
+        let bot = start_bot(story, &to).await?;
         let loses = if side == Side::Server { &web } else { &bot };
         load_flows(story, name(&bot)).await?;
         story.signal_proxy(name(loses), signal).await?;
         let report = story.report(name(&bot), Duration::from_secs(60)).await?;
         println!("{title}: {report:?}");
-        judge(&report)
+        judge(&report)?;
+        is_back(story, name(loses)).await
     })
     .await
 }
 
-/// By the pod's address: a proxy that is stopped fails the pod's readiness, rightly, and would take
-/// the pod out of its Service before the story has ended.
-async fn start_bot(story: &Story, web: &Pod) -> anyhow::Result<Pod> {
+/// With a probe as most have it: every 10 s, and three times before it counts.
+async fn start_web(story: &Story) -> anyhow::Result<Pod> {
+    let probe = json!({"httpGet": {"path": "/ok", "port": 8080}});
+    let web = Workload::new("web", &["web"]).probe("readinessProbe", probe);
+    story.create(&web.service(8080)).await?;
+    story.start(&web.pod()).await
+}
+
+async fn start_bot(story: &Story, to: &str) -> anyhow::Result<Pod> {
     let (url, requests, rate) = (
-        format!("http://{}:8080/ok", ip(web)),
+        format!("http://{to}/ok"),
         REQUESTS.to_string(),
         RATE.to_string(),
     );
@@ -86,6 +100,23 @@ async fn load_flows(story: &Story, bot: &str) -> anyhow::Result<()> {
     eventually("load", Duration::from_secs(20), async || {
         let requests = story.scrape(bot).await?.sum("request_total", &[]);
         ensure!(requests >= f64::from(RATE), "{requests} requests so far");
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until the kubelet has started the proxy again, and it answers.
+async fn is_back(story: &Story, pod: &str) -> anyhow::Result<()> {
+    eventually("the proxy again", Duration::from_secs(60), async || {
+        let restarts = story.api::<Pod>().get(pod).await?;
+        let restarts = container_status(&restarts, names::SIDECAR).map(|s| s.restart_count);
+        ensure!(
+            restarts == Some(1),
+            "it was started again {restarts:?} times"
+        );
+        let scrape = story.scrape(pod).await?;
+        let found = scrape.select("proxy_build_info", &[]).count();
+        ensure!(found == 1, "it tells nothing of itself");
         Ok(())
     })
     .await
@@ -155,27 +186,11 @@ async fn an_init_container_reaches_the_network_before_the_proxy_starts() -> anyh
 
 /// The pod as the webhook makes it, with the proxy moved behind the init containers.
 async fn without_native_sidecar(story: &Story, pod: &Pod) -> anyhow::Result<Pod> {
-    let dry_run = kube::api::PostParams {
-        dry_run: true,
-        ..kube::api::PostParams::default()
-    };
-    let injected = story.api::<Pod>().create(&dry_run, pod).await?;
-    let mut spec = injected.spec.context("the API server gave no spec")?;
-    let init = spec
-        .init_containers
-        .as_mut()
-        .context("the pod was not injected")?;
-    let position = init
-        .iter()
-        .position(|container| container.name == names::SIDECAR);
-    let mut sidecar = init.remove(position.context("the pod was not injected")?);
-    sidecar.restart_policy = None;
-    spec.containers.push(sidecar);
-    let mut pod = pod.clone();
-    pod.spec = Some(spec);
-    let labels = pod.metadata.labels.get_or_insert_default();
-    labels.insert(names::INJECTION.to_owned(), "disabled".to_owned());
-    Ok(pod)
+    injected_with(story, pod, |spec, mut sidecar| {
+        sidecar.restart_policy = None;
+        spec.containers.push(sidecar);
+    })
+    .await
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! controls, which are not; everything else is 404. Served by `server`. `/metrics` here takes nothing from the Mesh's
 //! settings; that endpoint is `endpoint`'s.
 
+use super::Service;
 use super::body::Body;
 use super::controls::{Control, Controls};
 use super::exposition::Exposer;
@@ -32,8 +33,8 @@ pub(super) struct Admin {
     pub(super) exposer: Exposer,
     pub(super) prober: Arc<Prober>,
     pub(super) controls: Controls,
-    /// The traffic listeners are bound.
-    pub(super) bound: watch::Receiver<bool>,
+    /// Whether traffic is served.
+    pub(super) service: watch::Receiver<Service>,
     /// The proxy is on its way out.
     pub(super) draining: watch::Receiver<bool>,
 }
@@ -65,11 +66,11 @@ impl Site for Admin {
 
 impl Admin {
     fn lacks_life(&self) -> Vec<&'static str> {
-        let mut reasons = Vec::new();
-        if !*self.bound.borrow() {
-            reasons.push("the traffic listeners are not bound yet");
+        match *self.service.borrow() {
+            Service::Running => Vec::new(),
+            Service::Starting => vec!["the traffic listeners are not bound yet"],
+            Service::Stuck => vec!["a worker does not move"],
         }
-        reasons
     }
 
     fn lacks_readiness(&self) -> Vec<&'static str> {
@@ -155,7 +156,11 @@ pub(super) fn refuse_method(method: &Method, served: &[Method]) -> Option<Respon
 }
 
 pub(super) fn not_found() -> Response<Body> {
-    text(StatusCode::NOT_FOUND, "not found\n")
+    text(
+        StatusCode::NOT_FOUND,
+        "not found; here are /metrics, /live, /ready and /probe/<n>, and over loopback /, /config, /log-level and \
+         /shutdown\n",
+    )
 }
 
 fn state(lacking: Vec<&'static str>) -> Response<Body> {

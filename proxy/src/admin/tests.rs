@@ -78,7 +78,7 @@ struct Running {
     endpoint: watch::Receiver<EndpointStatus>,
     settings: watch::Sender<Arc<Settings>>,
     handoffs: mpsc::Sender<Handoff>,
-    bound: watch::Sender<bool>,
+    service: watch::Sender<Service>,
     draining: watch::Sender<bool>,
     drain: CancellationToken,
     shutdown: CancellationToken,
@@ -100,14 +100,14 @@ fn start_logging(
     let server = bind(config).unwrap();
     let (settings, settings_of) = watch::channel(Arc::new(first));
     let (handoffs, handoffs_of) = mpsc::channel(8);
-    let (bound, bound_of) = watch::channel(true);
+    let (service, service_of) = watch::channel(Service::Running);
     let (draining, draining_of) = watch::channel(false);
     let drain = CancellationToken::new();
     let deps = Deps {
         exposition,
         settings: settings_of,
         handoffs: handoffs_of,
-        bound: bound_of,
+        service: service_of,
         draining: draining_of,
         drain: drain.clone(),
         levels,
@@ -120,7 +120,7 @@ fn start_logging(
         endpoint,
         settings,
         handoffs,
-        bound,
+        service,
         draining,
         drain,
         shutdown,

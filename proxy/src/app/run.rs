@@ -2,40 +2,91 @@
 //!
 //! Called by `main` for `weir-proxy run`; tests use `app::bind` instead.
 
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use weir_crds::settings::Settings;
 
 use super::compose::{compose, follow};
-use super::{App, Config, bind};
-use crate::config;
+use super::{App, Config, StartError, bind};
+use crate::config::{self, Problems, RunArgs};
 use crate::control::Sources;
-use crate::log::Levels;
+use crate::log;
 
-/// Runs a proxy until SIGTERM, SIGINT or `/shutdown`, then drains; a further signal ends it at once. `levels` are those
-/// that the process logs by.
-pub fn run(config: config::Config, levels: Levels) -> anyhow::Result<()> {
+/// Time between two tries of a proxy to listen that was told to do its best.
+pub const RETRY: Duration = Duration::from_secs(1);
+
+/// Why a proxy ended that was not told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Config(#[from] Problems),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("no runtime: {0}")]
+    Runtime(#[from] io::Error),
+}
+
+impl RunError {
+    /// Whether it was told something wrong.
+    pub fn is_config(&self) -> bool {
+        matches!(self, Self::Config(_))
+    }
+}
+
+/// Runs a proxy until SIGTERM, SIGINT or `/shutdown`, then drains; a further signal ends it at once.
+///
+/// # Errors
+/// When it cannot start, unless it is to do its best, or cannot go on.
+pub fn run(args: RunArgs) -> Result<(), RunError> {
+    let config = config::load(args, |name| std::env::var(name).ok())?;
+    let levels = log::start(&config.log);
+    for problem in &config.ignored {
+        tracing::error!(%problem, "ignored, as --best-effort says: the default is in force");
+    }
+    let best_effort = config.best_effort;
+    let (mut config, sources) = compose(config);
+    config.levels = Some(levels);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let (mut config, sources) = compose(config);
-    config.levels = Some(levels);
-    runtime.block_on(serve(config, sources))
+    runtime.block_on(serve(config, sources, best_effort))
 }
 
-async fn serve(mut config: Config, sources: Sources) -> anyhow::Result<()> {
+async fn serve(mut config: Config, sources: Sources, best_effort: bool) -> Result<(), RunError> {
     let (roster, changes) = watch::channel(Arc::default());
     config.roster = Some(changes);
-    let app = bind(config, sources.settings())?;
-    announce(&app);
-    let (signals, terminate) = mpsc::channel(2);
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
-    tasks.spawn(follow(sources.outbounds(), roster, stop.child_token()));
-    tasks.spawn(sources.follow(stop.child_token()));
+    let mut terminate = signals(&tasks, &stop)?;
+    let bound = tokio::select! {
+        bound = bind_at_last(config, sources.settings(), best_effort) => Some(bound),
+        _ = terminate.recv() => None,
+    };
+    let served = match bound {
+        None => Ok(()),
+        Some(Err(error)) => Err(error),
+        Some(Ok(app)) => {
+            announce(&app);
+            tasks.spawn(follow(sources.outbounds(), roster, stop.child_token()));
+            tasks.spawn(sources.follow(stop.child_token()));
+            app.serve(terminate).await
+        }
+    };
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    Ok(served?)
+}
+
+/// Tells of every signal that asks for the end.
+fn signals(tasks: &TaskTracker, stop: &CancellationToken) -> io::Result<mpsc::Receiver<()>> {
+    let (signals, terminate) = mpsc::channel(2);
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
     let stopped = stop.clone();
@@ -51,11 +102,28 @@ async fn serve(mut config: Config, sources: Sources) -> anyhow::Result<()> {
             }
         }
     });
-    let served = app.serve(terminate).await;
-    stop.cancel();
-    tasks.close();
-    tasks.wait().await;
-    Ok(served?)
+    Ok(terminate)
+}
+
+/// Binds every listener. Where that fails and the proxy is to do its best it is tried again: traffic goes direct
+/// meanwhile, because nothing beats.
+async fn bind_at_last(
+    config: Config,
+    settings: watch::Receiver<Arc<Settings>>,
+    best_effort: bool,
+) -> Result<App, StartError> {
+    let mut is_told = false;
+    loop {
+        match bind(config.clone(), settings.clone()) {
+            Err(error) if best_effort => {
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::error!(%error, "traffic goes direct and unmeasured; tried again every {RETRY:?}");
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+            bound => return bound,
+        }
+    }
 }
 
 fn announce(app: &App) {
@@ -64,4 +132,58 @@ fn announce(app: &App) {
         tracing::info!(%addr, %aim, "listens");
     }
     tracing::info!(addr = %bound.admin, workers = app.plans.len(), "serves /metrics");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+    use std::sync::Arc;
+
+    use tokio::sync::watch;
+    use weir_crds::settings::Settings;
+
+    use super::{RETRY, bind_at_last};
+    use crate::app::{Config, StartError};
+
+    fn config() -> (Config, TcpListener) {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut config = Config::default();
+        config.admin.addr = taken.local_addr().unwrap();
+        config.admin.metrics_ip = config.admin.addr.ip();
+        (config, taken)
+    }
+
+    fn settings() -> watch::Receiver<Arc<Settings>> {
+        watch::channel(Arc::new(Settings::without_metrics("default"))).1
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_port_that_is_taken_is_an_error() {
+        let (config, taken) = config();
+        let addr: SocketAddr = taken.local_addr().unwrap();
+        let Err(StartError::Admin(error)) = bind_at_last(config, settings(), false).await else {
+            panic!("it was free");
+        };
+        assert!(error.to_string().contains(&addr.to_string()), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proxy_that_does_its_best_waits_until_the_port_is_free() {
+        let (config, taken) = config();
+        let addr = taken.local_addr().unwrap();
+        let freed = async {
+            tokio::time::sleep(RETRY * 5 / 2).await;
+            drop(taken);
+        };
+        let start = tokio::time::Instant::now();
+        let (app, ()) = tokio::join!(bind_at_last(config, settings(), true), freed);
+        assert_eq!(
+            app.map_err(|error| error.to_string())
+                .unwrap()
+                .bound()
+                .admin,
+            addr
+        );
+        assert_eq!(start.elapsed(), RETRY * 3);
+    }
 }

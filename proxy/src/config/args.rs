@@ -30,7 +30,7 @@ Examples:
           tags: {kuma.io/service: web}
 
 In a pod no flag is needed: the webhook sets WEIR_SETTINGS, WEIR_PROBES, WEIR_POD_IPS and INSTANCE_IP.
-Ends with status 64 where anything here or in the files is wrong.";
+Ends with status 64 where anything here or in the files is wrong, unless --best-effort.";
 
 /// The flags of `weir-proxy run`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -165,13 +165,18 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILTER", env = env::LOG, help_heading = "Behaviour")]
     pub log_level: Option<String>,
 
+    /// Use the default of what is wrong here, and try again to listen where that fails: for a pod, whose application
+    /// must not wait for it
+    #[arg(long, help_heading = "Behaviour")]
+    pub best_effort: bool,
+
     /// Those of the above that were flags; what else is given was a variable. See [`note_flags`](Self::note_flags).
     #[arg(skip)]
     pub flags: BTreeSet<String>,
 }
 
 /// The variable that stands for a flag.
-fn variable_of(flag: &str) -> String {
+pub(super) fn variable_of(flag: &str) -> String {
     let command = RunArgs::augment_args(Command::new("run"));
     let mut args = command.get_arguments();
     let arg = args.find(|arg| arg.get_long() == flag.strip_prefix("--"));

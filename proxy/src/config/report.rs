@@ -60,7 +60,7 @@ fn listeners(args: &RunArgs, config: &Config) -> [Entry; 4] {
     ]
 }
 
-fn behaviour(args: &RunArgs, config: &Config) -> [Entry; 9] {
+fn behaviour(args: &RunArgs, config: &Config) -> [Entry; 10] {
     let duration = |duration: std::time::Duration| json!(format!("{duration:?}"));
     let detect = duration(config.worker.detect.timeout);
     let connect = duration(config.worker.forward.connect_timeout);
@@ -88,6 +88,11 @@ fn behaviour(args: &RunArgs, config: &Config) -> [Entry; 9] {
             json!(config.telemetry.most_bytes),
         ),
         args.entry("--log-level", &args.log_level, json!(config.log)),
+        args.entry(
+            "--best-effort",
+            &args.best_effort.then(|| "true".to_owned()),
+            json!(config.best_effort),
+        ),
     ]
 }
 

@@ -5,6 +5,7 @@ use super::*;
 use clap::Parser;
 use std::net::IpAddr;
 use std::time::Duration;
+use weir_crds::settings::Settings;
 
 #[derive(Debug, Parser)]
 #[command(name = "weir-proxy run")]
@@ -41,7 +42,7 @@ fn none(_: &str) -> Option<String> {
 }
 
 fn problems(flags: &[&str], variable: impl Fn(&str) -> Option<String>) -> String {
-    load(parse(flags), variable)
+    load(noted(flags), variable)
         .map(|config| config.log)
         .unwrap_err()
         .to_string()
@@ -291,4 +292,43 @@ fn what_is_given_and_no_flag_was_a_variable() {
         let found = entries.iter().find(|(n, _)| n == name).unwrap();
         assert_eq!(found.1, expected, "{name}");
     }
+}
+
+#[test]
+fn what_is_wrong_in_a_pod_is_ignored_where_the_pod_must_not_wait() {
+    let wrong = |name: &str| match name {
+        "WEIR_SETTINGS" => Some("{}".to_owned()),
+        "WEIR_PROBES" => Some("[".to_owned()),
+        name => pod(name),
+    };
+    let flags = ["--log-level", "loud", "--drain-time", "soon", "--mesh", "m"];
+    let told = problems(&flags, wrong);
+    let config = load(noted(&[&flags[..], &["--best-effort"]].concat()), wrong).unwrap();
+    assert_eq!(Problems(config.ignored).to_string(), told);
+    assert_eq!(told.lines().count(), 4, "{told}");
+    assert_eq!(config.log, "info");
+    assert_eq!(config.drain.longest, Duration::from_secs(30));
+    assert!(config.admin.probes.is_empty());
+    let settings = config.sources.settings();
+    assert_eq!(**settings.borrow(), Settings::without_metrics("m"));
+}
+
+#[test]
+fn a_best_effort_ignores_nothing_where_all_is_well_and_needs_a_dataplane_outside_a_pod() {
+    let flags = ["--best-effort", "--dataplane", DATAPLANE];
+    assert!(load(parse(&flags), none).unwrap().ignored.is_empty());
+    let flags = ["--best-effort", "--dataplane", "type: Dataplane"];
+    assert!(load(parse(&flags), none).is_err());
+}
+
+#[test]
+fn what_is_wrong_is_named_as_it_was_given() {
+    let mut args = noted(&["--drain-time", "soon"]);
+    args.log_level = Some("loud".into());
+    let told = load(args, pod)
+        .map(|config| config.log)
+        .unwrap_err()
+        .to_string();
+    assert!(told.starts_with("--drain-time: "), "{told}");
+    assert!(told.contains("\nWEIR_LOG: "), "{told}");
 }

@@ -12,6 +12,8 @@ use weir_crds::{duration, env, ports, probe};
 /// Less memory for series than this would hold hardly more than what is printed at 0.
 const LEAST_METRICS_BYTES: usize = 1024 * 1024;
 
+const DEFAULT_LOG: &str = "info";
+
 /// Gives texts their types and keeps what is wrong with them; a wrong value counts as absent meanwhile.
 #[derive(Default)]
 pub(super) struct Values {
@@ -21,7 +23,7 @@ pub(super) struct Values {
 impl Values {
     fn wrong(&mut self, name: &'static str, reason: impl Into<String>) {
         self.problems.push(Problem::Value {
-            name,
+            name: name.to_owned(),
             reason: reason.into(),
         });
     }
@@ -192,11 +194,14 @@ impl Values {
 
     pub(super) fn log(&mut self, text: Option<&str>) -> String {
         let text = text.map(str::trim).filter(|text| !text.is_empty());
-        let text = text.unwrap_or("info");
-        if let Err(error) = log::filter(text) {
-            self.wrong("--log-level", error.to_string());
+        let text = text.unwrap_or(DEFAULT_LOG);
+        match log::filter(text) {
+            Ok(_) => text.to_owned(),
+            Err(error) => {
+                self.wrong("--log-level", error.to_string());
+                DEFAULT_LOG.to_owned()
+            }
         }
-        text.to_owned()
     }
 }
 

@@ -13,7 +13,7 @@ use super::files::read_file;
 use crate::telemetry;
 
 /// The policy in force and where it comes from.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct PolicyFile {
     /// `None`: everything is recorded.
     path: Option<PathBuf>,

@@ -164,3 +164,11 @@ fn other_refusals_are_not_retried() {
     let none = refused(Failure::Socket(Errno::PROTONOSUPPORT.into()));
     assert_eq!(none.class(), "socket");
 }
+
+#[test]
+fn a_machine_that_refuses_is_an_error_unless_the_pod_is_to_go_on() {
+    let refused = || Err(InitError::NotPermitted);
+    assert!(judge(&args(""), refused()).is_err());
+    assert!(judge(&args("--strict"), refused()).is_err());
+    assert!(judge(&args("--best-effort"), refused()).is_ok());
+}

@@ -40,7 +40,7 @@ impl Served {
                     exposition: Arc::new(telemetry),
                     settings: watch::channel(Arc::new(settings)).1,
                     handoffs: mpsc::channel(1).1,
-                    bound: watch::channel(true).1,
+                    service: watch::channel(weir_proxy::admin::Service::Running).1,
                     draining: watch::channel(false).1,
                     drain: CancellationToken::new(),
                     levels: None,

@@ -13,8 +13,17 @@ use super::exclusions::Exclusions;
 
 /// Where the image of the proxy has its program.
 const PROGRAM: &str = "/weir-proxy";
-/// Seconds between two readiness probes: a pod is not held up by its proxy for longer.
+/// The flag of its commands by which nothing of the pod waits for what fails.
+const BEST_EFFORT: &str = "--best-effort";
+/// Seconds between two readiness probes of a proxy that traffic depends on: a pod is not held up by it for longer.
 const READINESS_PERIOD_SECONDS: u32 = 2;
+/// Seconds between two liveness probes. With the failures and the patience below a proxy that is stuck is started
+/// again after some 15 s: before the application's own probes, which go through it, fail by Kubernetes' defaults.
+const LIVENESS_PERIOD_SECONDS: u32 = 5;
+const LIVENESS_FAILURES: u32 = 3;
+const LIVENESS_TIMEOUT_SECONDS: u32 = 2;
+/// Seconds that a stuck proxy is given to end: it drains nothing.
+const STUCK_GRACE_SECONDS: u32 = 1;
 
 /// How the injected containers look; flags of the webhook.
 #[derive(Debug, Clone, Args)]
@@ -92,10 +101,8 @@ pub(super) fn init(config: &Config, exclusions: &Exclusions, strict: bool) -> Va
     let mut args = vec![
         "init".to_owned(),
         format!("--proxy-uid={}", names::PROXY_UID),
+        if strict { "--strict" } else { BEST_EFFORT }.to_owned(),
     ];
-    if strict {
-        args.push("--strict".to_owned());
-    }
     for (flag, list) in [
         ("--exclude-inbound-ports", &exclusions.inbound),
         ("--exclude-outbound-ports", &exclusions.outbound),
@@ -130,16 +137,19 @@ pub(super) fn sidecar(config: &Config, documents: &Documents<'_>, native: bool) 
         "name": names::SIDECAR,
         "image": config.proxy_image,
         "imagePullPolicy": config.proxy_pull_policy.as_str(),
-        "args": ["run"],
+        "args": run(documents.strict),
         "env": environment(config, documents),
         "ports": [
             {"name": ports::LINKERD_ADMIN, "containerPort": ports::ADMIN, "protocol": "TCP"},
             {"name": ports::LINKERD_PROXY, "containerPort": ports::INBOUND, "protocol": "TCP"},
         ],
         "lifecycle": {"postStart": {"exec": {"command": wait(config, documents.strict)}}},
-        "readinessProbe": {
-            "httpGet": {"path": "/ready", "port": ports::ADMIN, "scheme": "HTTP"},
-            "periodSeconds": READINESS_PERIOD_SECONDS,
+        "livenessProbe": {
+            "httpGet": asks("/live"),
+            "periodSeconds": LIVENESS_PERIOD_SECONDS,
+            "failureThreshold": LIVENESS_FAILURES,
+            "timeoutSeconds": LIVENESS_TIMEOUT_SECONDS,
+            "terminationGracePeriodSeconds": STUCK_GRACE_SECONDS,
         },
         "resources": resources(config),
         "securityContext": {
@@ -153,10 +163,29 @@ pub(super) fn sidecar(config: &Config, documents: &Documents<'_>, native: bool) 
         },
         "terminationMessagePolicy": "FallbackToLogsOnError",
     });
+    if documents.strict {
+        // Else traffic passes a proxy that is not there, and the pod is as ready as its application.
+        container["readinessProbe"] = json!({
+            "httpGet": asks("/ready"),
+            "periodSeconds": READINESS_PERIOD_SECONDS,
+        });
+    }
     if native {
         container["restartPolicy"] = json!("Always");
     }
     container
+}
+
+fn asks(path: &str) -> Value {
+    json!({"path": path, "port": ports::ADMIN, "scheme": "HTTP"})
+}
+
+/// A proxy that nothing may pass has to be right; any other does its best.
+fn run(strict: bool) -> Vec<&'static str> {
+    match strict {
+        true => vec!["run"],
+        false => vec!["run", BEST_EFFORT],
+    }
 }
 
 /// What the kubelet runs in the proxy's container before it starts the next one. A startup probe would say
@@ -168,7 +197,7 @@ fn wait(config: &Config, strict: bool) -> Vec<String> {
         format!("--timeout={}", config.proxy_start_timeout),
     ];
     if !strict {
-        command.push("--best-effort".to_owned());
+        command.push(BEST_EFFORT.to_owned());
     }
     command
 }

@@ -204,6 +204,11 @@ fn metrics_confs_that_kuma_admits() {
         "port must be in the range [1, 65535]",
     );
     one_conf(
+        json!({"port": 4191}),
+        ".port",
+        "must not be 4140, 4143 or 4191, which the proxy itself uses",
+    );
+    one_conf(
         json!({"path": "metrics"}),
         ".path",
         "path has to start with '/'",

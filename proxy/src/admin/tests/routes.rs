@@ -179,14 +179,19 @@ async fn live_and_ready_follow_their_reasons() {
     assert_eq!(get(server.addr, "/live").await.status, 200);
     assert_eq!(get(server.addr, "/ready").await.status, 200);
 
-    server.bound.send_replace(false);
-    for path in ["/live", "/ready"] {
-        let answer = get(server.addr, path).await;
-        assert_eq!(answer.status, 503);
-        assert!(answer.body.contains("not bound"), "{}", answer.body);
+    for (service, reason) in [
+        (Service::Starting, "not bound"),
+        (Service::Stuck, "does not move"),
+    ] {
+        server.service.send_replace(service);
+        for path in ["/live", "/ready"] {
+            let answer = get(server.addr, path).await;
+            assert_eq!(answer.status, 503);
+            assert!(answer.body.contains(reason), "{}", answer.body);
+        }
     }
 
-    server.bound.send_replace(true);
+    server.service.send_replace(Service::Running);
     server.draining.send_replace(true);
     assert_eq!(get(server.addr, "/live").await.status, 200);
     let answer = get(server.addr, "/ready").await;
