@@ -171,12 +171,16 @@ fn leave(mut routed: Routed, detected: Detected, error: Option<io::Error>) {
 
 /// Several endpoints: each request of the connection goes to the best of them.
 async fn balance(worker: &Worker, service: Rc<Service>, routed: Routed, mut detected: Detected) {
+    let take = |flow: &mut Flow| {
+        let bytes = Bytes::copy_from_slice(flow.pending());
+        flow.clear();
+        flow.release(&worker.pool);
+        bytes
+    };
+    let (first, greeting) = (take(&mut detected.up), take(&mut detected.down));
     if let Some(Ok(connected)) = detected.server {
-        service.adopt(connected);
+        service.adopt(connected, greeting);
     }
-    let first = Bytes::copy_from_slice(detected.up.pending());
-    detected.up.clear();
-    detected.up.release(&worker.pool);
     let incoming = Incoming {
         stream: routed.stream,
         first,
@@ -255,6 +259,9 @@ async fn open_http(
     match reached {
         Ok(server) => {
             session.dialed();
+            // The greeting of a server that did not wait for its client.
+            let n = session.response_bytes(detected.down.pending(), Instant::now());
+            detected.down.approve(n);
             forward(worker, routed, server, detected, Some(session)).await;
         }
         Err(Failed { error, .. }) => {

@@ -102,6 +102,8 @@ pub struct EndpointSet {
     /// Whether its servers speak before their clients, as detection has learned.
     pub server_first: Cell<bool>,
     endpoints: RefCell<Vec<Rc<Endpoint>>>,
+    /// How often they were replaced.
+    replaced: Cell<u64>,
     shared: Rc<Shared>,
 }
 
@@ -112,6 +114,7 @@ impl EndpointSet {
             name: service.name.as_str().into(),
             server_first: Cell::new(false),
             endpoints: RefCell::default(),
+            replaced: Cell::new(0),
             shared: Rc::new(Shared {
                 config,
                 random: RefCell::new(random),
@@ -125,6 +128,7 @@ impl EndpointSet {
     /// Takes these endpoints instead. Of addresses that stay, everything that is known is
     /// kept: latency, open connections, rests; of one that is given twice, the first counts.
     pub fn replace(&self, endpoints: Vec<(SocketAddr, Dst)>, now: Instant) {
+        self.replaced.set(self.replaced.get() + 1);
         let mut current = self.endpoints.borrow_mut();
         let known: HashMap<_, _> = current.drain(..).map(|e| (e.addr, e)).collect();
         let mut seen = HashSet::with_capacity(endpoints.len());
@@ -157,6 +161,11 @@ impl EndpointSet {
 
     pub fn is_empty(&self) -> bool {
         self.endpoints.borrow().is_empty()
+    }
+
+    /// How often the endpoints were replaced: who asks again learns whether they may be others.
+    pub fn replaced(&self) -> u64 {
+        self.replaced.get()
     }
 
     /// Whether this address is among them, counted under these labels.

@@ -168,7 +168,8 @@ async fn first_bytes(client: &mut TcpStream, d: &mut Detected, pool: &Pool) -> i
 }
 
 /// Judges what was read, and waits for the rest of a request line. The time for it runs from
-/// its first byte: a client may be silent for as long as it likes.
+/// its first byte: a client may be silent for as long as it likes, also where its server has
+/// greeted it in HTTP/2.
 async fn rest(
     client: &mut TcpStream,
     mut detected: Detected,
@@ -176,17 +177,24 @@ async fn rest(
     config: &Config,
     pool: &Pool,
 ) -> io::Result<Detected> {
-    let deadline = Instant::now() + config.timeout;
+    let mut deadline = None;
     loop {
         detected.verdict = match first {
             First::Client => detect(detected.up.pending()),
+            First::Server if has_greeted(&detected.down) => detect(detected.up.pending()),
             First::ClientEnd | First::Server | First::Silence => Verdict::Opaque,
         };
-        detected.server_first |= first == First::Server && detected.up.is_empty();
         if detected.verdict != Verdict::NeedMore {
+            detected.server_first |= first == First::Server && detected.up.is_empty();
             return Ok(detected);
         }
+        let is_silent = detected.up.is_empty();
         let more = first_bytes(client, &mut detected, pool);
+        if is_silent {
+            first = more.await?;
+            continue;
+        }
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + config.timeout);
         match timeout_at(deadline, more).await {
             Ok(read) => first = read?,
             Err(_) => {
@@ -196,6 +204,17 @@ async fn rest(
             }
         }
     }
+}
+
+/// Whether a server's first bytes are SETTINGS of HTTP/2, which many send as soon as they are
+/// connected (RFC 9113 section 3.4): the client is still the one that decides.
+fn has_greeted(down: &Flow) -> bool {
+    const SETTINGS: u8 = 0x4;
+    let head = down.pending().first_chunk::<9>();
+    let is_settings = head.is_some_and(|[a, b, len, kind, rest @ ..]| {
+        (*a, *b, *kind) == (0, 0, SETTINGS) && len.is_multiple_of(6) && *rest == [0; 5]
+    });
+    is_settings && !down.is_full()
 }
 
 #[cfg(test)]

@@ -5,11 +5,12 @@
 //! it. Everything here is one worker's. It must not know streams or their accounts, and pins no
 //! series: connections and requests do that for themselves.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -68,6 +69,7 @@ impl Links {
             set: Rc::clone(set),
             book: book.clone(),
             slots: RefCell::default(),
+            compared: Cell::new(set.replaced()),
         });
         services.push(Rc::clone(&service));
         service
@@ -89,6 +91,8 @@ pub struct Service {
     /// It knows no endpoint.
     pub(super) book: Book,
     slots: RefCell<HashMap<SocketAddr, Rc<Slot>>>,
+    /// Which endpoints of the set the slots were last compared with.
+    compared: Cell<u64>,
 }
 
 /// An endpoint that was found for a stream.
@@ -106,10 +110,11 @@ pub(super) struct Unreached {
 }
 
 impl Service {
-    /// Takes over a connection that detection has opened.
-    pub fn adopt(&self, connected: Connected) {
+    /// Takes over a connection that detection has opened, and read these bytes of.
+    pub fn adopt(&self, connected: Connected, greeting: Bytes) {
         if let Some(claim) = &connected.claim {
-            self.slot(claim.addr, &claim.dst).adopt(connected.stream);
+            let slot = self.slot(claim.addr, &claim.dst);
+            slot.adopt(connected.stream, greeting);
         }
     }
 
@@ -198,13 +203,21 @@ impl Service {
     }
 
     fn sweep(&self, now: std::time::Instant) {
-        let idle_since = now.checked_sub(self.setup.config.idle);
+        if self.compared.replace(self.set.replaced()) != self.set.replaced() {
+            self.retire_gone();
+        }
+        if let Some(idle_since) = now.checked_sub(self.setup.config.idle) {
+            let slots = self.slots.borrow();
+            slots.values().for_each(|slot| slot.sweep(idle_since));
+        }
+    }
+
+    /// Closes what goes to endpoints that are no longer in the set.
+    fn retire_gone(&self) {
         self.slots.borrow_mut().retain(|addr, slot| {
             let stays = slot.dst().is_some_and(|dst| self.set.holds(*addr, dst));
-            match (stays, idle_since) {
-                (true, Some(then)) => slot.sweep(then),
-                (true, None) => {}
-                (false, _) => slot.retire(),
+            if !stays {
+                slot.retire();
             }
             stays
         });

@@ -31,6 +31,9 @@ const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 /// Why no connection could be made; all that waited for it are told.
 pub(super) type Refused = Rc<DialError>;
 
+/// An open connection, with what was read of it.
+type Opened = (TcpStream, Bytes);
+
 type Outcome = Option<Result<(), Refused>>;
 
 pub(super) struct Slot {
@@ -100,18 +103,19 @@ impl Slot {
     }
 
     /// Takes over a connection that is open already, unless there are others.
-    pub(super) fn adopt(self: &Rc<Self>, stream: TcpStream) {
+    pub(super) fn adopt(self: &Rc<Self>, stream: TcpStream, greeting: Bytes) {
         if self.is_unused() {
-            drop(self.connect(Some(stream)));
+            drop(self.connect(Some((stream, greeting))));
         } else {
-            drop(self.book.dialed(std::time::Instant::now()));
+            let unused = self.book.dialed(std::time::Instant::now());
+            unused.read(greeting.len());
         }
     }
 
     /// Waits for the connection that is being made, or begins one.
     fn connect(
         self: &Rc<Self>,
-        open: Option<TcpStream>,
+        open: Option<Opened>,
     ) -> impl Future<Output = Result<(), Refused>> + use<> {
         let begin = || {
             let (done, outcome) = watch::channel(None);
@@ -130,14 +134,16 @@ impl Slot {
     }
 
     /// Makes one connection, tells those that wait for it, and serves it to its end.
-    async fn open(self: Rc<Self>, open: Option<TcpStream>, done: watch::Sender<Outcome>) {
+    async fn open(self: Rc<Self>, open: Option<Opened>, done: watch::Sender<Outcome>) {
         let forward = &self.setup.forward;
         let dialed = match open {
-            Some(stream) => Ok(stream),
-            None => dial(self.addr, forward.connect_timeout, forward).await,
+            Some(opened) => Ok(opened),
+            None => dial(self.addr, forward.connect_timeout, forward)
+                .await
+                .map(|stream| (stream, Bytes::new())),
         };
         let greeted = match dialed {
-            Ok(stream) => self.greet(stream).await,
+            Ok(opened) => self.greet(opened).await,
             Err(error) => Err(error),
         };
         self.dialing.borrow_mut().take();
@@ -161,10 +167,14 @@ impl Slot {
     }
 
     /// Exchanges the first frames: an endpoint that does not speak HTTP/2 takes no connections.
-    async fn greet(&self, stream: TcpStream) -> Result<(SendRequest<Bytes>, Driver), DialError> {
+    async fn greet(
+        &self,
+        (stream, greeting): Opened,
+    ) -> Result<(SendRequest<Bytes>, Driver), DialError> {
         let config = &self.setup.config;
         let side = self.book.dialed(std::time::Instant::now());
-        let socket = Socket::dialed(stream, side);
+        side.read(greeting.len());
+        let socket = Socket::dialed(stream, greeting, side);
         let greeting = async {
             let handshake = self.builder().handshake(socket.clone());
             let (sender, connection) = handshake.await?;

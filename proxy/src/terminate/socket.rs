@@ -22,7 +22,7 @@ use crate::record::Side;
 
 /// Bytes that are read of a socket before the others of its worker have their turn: what makes
 /// some thousand of the smallest frames.
-const TURN: usize = 64 * 1024;
+pub(super) const TURN: usize = 64 * 1024;
 
 /// One socket. Its account closes with the last hold of it.
 #[derive(Clone)]
@@ -51,9 +51,9 @@ impl Socket {
         Self::new(stream, first, side, guard)
     }
 
-    /// Of an endpoint.
-    pub(super) fn dialed(stream: TcpStream, side: Side) -> Self {
-        Self::new(stream, Bytes::new(), side, None)
+    /// Of an endpoint; `first` was read of it, and counted, before.
+    pub(super) fn dialed(stream: TcpStream, first: Bytes, side: Side) -> Self {
+        Self::new(stream, first, side, None)
     }
 
     fn new(stream: TcpStream, first: Bytes, side: Side, guard: Option<RefCell<Guard>>) -> Self {

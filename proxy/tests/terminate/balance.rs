@@ -287,3 +287,30 @@ async fn an_endpoint_that_leaves_keeps_its_streams_and_gets_no_more() {
         )
         .await;
 }
+
+#[tokio::test]
+async fn a_client_that_hesitates_is_balanced_although_its_server_greets() {
+    let proxy = two(by_streams()).await;
+    for round in 1..=3 {
+        let stream = proxy.connect().await;
+        // The server is dialed meanwhile, and says its SETTINGS.
+        proxy
+            .counts("tcp_open_total", &["peer=\"src\""], f64::from(round))
+            .await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let (sender, connection) = h2::client::handshake(stream).await.expect("a handshake");
+        let connection = tokio::spawn(connection);
+        let mut client = Client { sender, connection };
+        for _ in 0..2 {
+            let answer = client.call("/plain", Bytes::new()).await;
+            assert_eq!(answer.expect("an answer").status, 200);
+        }
+        let count = f64::from(2 * round);
+        proxy.counts("response_total", &["error=\"\""], count).await;
+        client.connection.abort();
+    }
+    proxy.counts("request_total", &["dst_pod"], 6.0).await;
+    proxy
+        .counts("http2_active_connections", &["peer=\"src\""], 0.0)
+        .await;
+}

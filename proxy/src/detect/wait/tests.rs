@@ -61,6 +61,55 @@ async fn a_server_that_speaks_first_is_heard_at_once_and_learned() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_greets_in_http2_leaves_the_word_to_its_client() {
+    let settings = b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64";
+    for (says, verdict) in [
+        (&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], Verdict::Http2),
+        (b"GET / HTTP/1.1\r\n", Verdict::Http1),
+        (b"\x16\x03\x01\x02", Verdict::Opaque),
+        // Closes without a word.
+        (b"", Verdict::Opaque),
+    ] {
+        let (mut client, mut accepted) = pair().await;
+        let server = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let target = server.local_addr().expect("an address");
+        let speak = async {
+            let (mut dialed, _) = server.accept().await.expect("accept");
+            dialed.write_all(settings).await.expect("write");
+            tokio::time::sleep(Config::default().timeout * 3).await;
+            client.write_all(says).await.expect("write");
+            if says.is_empty() {
+                client.shutdown().await.expect("shutdown");
+            }
+            dialed
+        };
+        let config = Config::default();
+        let (detected, _dialed) = tokio::join!(run(&mut accepted, target, &config), speak);
+        assert_eq!(detected.verdict, verdict, "{says:?}");
+        assert!(!detected.server_first && !detected.timed_out, "{says:?}");
+        assert_eq!(detected.up.pending(), says);
+        assert_eq!(detected.down.pending(), settings);
+        assert!(matches!(detected.server, Some(Ok(_))));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_closes_after_its_greeting_is_not_waited_for() {
+    let (_client, mut accepted) = pair().await;
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let target = server.local_addr().expect("an address");
+    let greet = async {
+        let (mut dialed, _) = server.accept().await.expect("accept");
+        let settings = b"\0\0\0\x04\0\0\0\0\0";
+        dialed.write_all(settings).await.expect("write");
+    };
+    let config = Config::default();
+    let both = async { tokio::join!(run(&mut accepted, target, &config), greet).0 };
+    let detected = tokio::time::timeout(Duration::from_secs(10), both).await;
+    assert_eq!(detected.expect("in time").verdict, Verdict::Opaque);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_line_that_never_ends_passes_after_the_timeout() {
     let (mut client, mut accepted) = pair().await;
     client.write_all(b"GET / HT").await.expect("write");

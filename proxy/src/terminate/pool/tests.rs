@@ -223,3 +223,64 @@ async fn a_pool_pins_no_series_of_requests() {
     };
     LocalSet::new().run_until(test).await;
 }
+
+#[tokio::test]
+async fn who_sends_without_an_end_leaves_the_others_their_turn() {
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake};
+
+    use bytes::Bytes;
+    use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+
+    use crate::terminate::socket::{Socket, TURN};
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    let bench = bench(Vec::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let addr = listener.local_addr().expect("an address");
+    let sending = tokio::net::TcpStream::connect(addr);
+    let (sender, accepted) = tokio::join!(sending, listener.accept());
+    let mut sender = sender.expect("connected");
+    tokio::spawn(async move {
+        let bytes = vec![0; 16 * TURN];
+        sender.write_all(&bytes).await
+    });
+    let (stream, _) = accepted.expect("accepted");
+    let side = bench.book.dialed(Instant::now());
+    let mut socket = Socket::dialed(stream, Bytes::new(), side);
+    let count = Arc::<Count>::default();
+    let waker = Arc::clone(&count).into();
+    let mut read = 0;
+    let start = Instant::now();
+    while read < 16 * TURN {
+        assert!(start.elapsed() < DEADLINE, "{read} bytes are read");
+        // One turn: until nothing more is to be had.
+        let (mut turn, woken) = (0, count.0.load(Ordering::Relaxed));
+        let mut space = vec![0; 16 * 1024];
+        loop {
+            let mut buf = ReadBuf::new(&mut space);
+            let mut cx = Context::from_waker(&waker);
+            match Pin::new(&mut socket).poll_read(&mut cx, &mut buf) {
+                Poll::Ready(Ok(())) => turn += buf.filled().len(),
+                Poll::Ready(Err(error)) => panic!("{error}"),
+                Poll::Pending => break,
+            }
+        }
+        assert!(turn < TURN + 16 * 1024, "{turn} bytes in a turn");
+        if turn >= TURN {
+            assert!(count.0.load(Ordering::Relaxed) > woken, "it goes on");
+        }
+        read += turn;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}

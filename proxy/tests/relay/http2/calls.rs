@@ -222,3 +222,28 @@ async fn only_open_streams_keep_the_proxy() {
         .expect("an answer");
     busy(0).await;
 }
+
+#[tokio::test]
+async fn a_client_that_hesitates_is_measured_although_its_server_greets() {
+    let proxy = Proxy::inbound(serving(Setup::default()).await);
+    for round in 1..=2 {
+        let stream = proxy.connect().await;
+        // The application is dialed meanwhile, and says its SETTINGS.
+        let dialed = ["peer=\"dst\""];
+        proxy
+            .counts("tcp_open_total", &["peer=\"src\""], f64::from(round))
+            .await;
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        let (sender, connection) = h2::client::handshake(stream).await.expect("a handshake");
+        let connection = tokio::spawn(connection);
+        let mut client = Client { sender, connection };
+        let answer = client.call("/trailers", Bytes::from_static(b"body")).await;
+        assert_eq!(answer.expect("an answer").body, b"body");
+        let row = ["grpc_status_code=\"0\"", "error=\"\""];
+        proxy.counts("response_total", &row, f64::from(round)).await;
+        proxy
+            .counts("tcp_open_total", &dialed, f64::from(round))
+            .await;
+    }
+    assert_eq!(proxy.sum("weir_http_unparsed_total", &[]), 0.0);
+}
