@@ -314,3 +314,29 @@ async fn a_client_that_hesitates_is_balanced_although_its_server_greets() {
         .counts("http2_active_connections", &["peer=\"src\""], 0.0)
         .await;
 }
+
+#[tokio::test]
+async fn a_slow_endpoint_is_left_to_a_few_streams() {
+    let answer = |wait: Duration| {
+        super::service::answering(move |(_request, mut respond)| async move {
+            tokio::time::sleep(wait).await;
+            let _gone = respond.send_response(hyper::http::Response::new(()), true);
+        })
+    };
+    let endpoints = [
+        ("slow", answer(Duration::from_millis(400)).await),
+        ("fast", answer(Duration::ZERO).await),
+        ("quick", answer(Duration::ZERO).await),
+    ];
+    let proxy = serve(&endpoints, worker::Config::default());
+    let mut client = Client::connect(&proxy, Setup::default()).await;
+    for _ in 0..60 {
+        let answer = client.call("/", Bytes::new()).await;
+        assert_eq!(answer.expect("an answer").status, 200);
+    }
+    proxy.counts("response_total", &[], 60.0).await;
+    // The first choice may fall on it; after that only answers of others that took as long
+    // could bring it back.
+    let slow = proxy.sum("response_total", &[&pod("slow")]);
+    assert!(slow <= 6.0, "{slow} of 60");
+}

@@ -11,6 +11,7 @@ mod proxy;
 #[path = "../http2/wire.rs"]
 mod wire;
 
+mod anything;
 mod balance;
 mod bodies;
 mod ends;
