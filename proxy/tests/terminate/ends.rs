@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use h2::Reason;
-use hyper::http::{Method, Request, Response};
+use hyper::http::Response;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -335,39 +335,6 @@ async fn a_server_that_leaves_in_peace_answers_what_it_has_and_gets_no_more() {
     proxy
         .counts("tcp_open_connections", &["peer=\"dst\""], 1.0)
         .await;
-}
-
-#[tokio::test]
-async fn a_tunnel_that_is_reset_ends_as_it_was() {
-    let proxy = two().await;
-    let mut client = Client::connect(&proxy, Setup::default()).await;
-    client
-        .call("/plain", Bytes::new())
-        .await
-        .expect("an answer");
-    for (code, error, classification) in [
-        (Reason::CANCEL, "", "success"),
-        (Reason::INTERNAL_ERROR, "reset", "failure"),
-    ] {
-        let request = Request::builder()
-            .method(Method::CONNECT)
-            .uri("http://web.example/tunnel")
-            .extension(h2::ext::Protocol::from_static("websocket"));
-        let request = request.body(()).expect("a request");
-        let (response, mut send) = client.sender.send_request(request, false).expect("sent");
-        send.send_data(Bytes::from_static(b"hello"), false)
-            .expect("sent");
-        let mut back = soon(response).await.expect("an answer").into_body();
-        soon(back.data()).await.expect("data").expect("no error");
-        send.send_reset(code);
-        let row = [
-            "status_code=\"200\"",
-            &format!("error=\"{error}\""),
-            &format!("classification=\"{classification}\""),
-        ];
-        let before = if error.is_empty() { 1.0 } else { 0.0 };
-        proxy.counts("response_total", &row, before + 1.0).await;
-    }
 }
 
 #[tokio::test]

@@ -17,3 +17,4 @@ mod bodies;
 mod ends;
 mod rfc9113;
 mod service;
+mod tunnels;
