@@ -109,7 +109,7 @@ impl Counts {
             return None;
         }
         let attachment = Attachment::new(hand, &wish)?;
-        let cells = attachment.cells(family, "", &|_| text.to_owned());
+        let cells = attachment.base(family, "");
         Some(self.table.insert(CountEntry {
             family,
             labels: text.into(),

@@ -1,6 +1,11 @@
 //! The table of the families that traffic is counted in: names, types and help texts, in the order in which they
 //! are printed. A further family is one more row here, and a writer that resolves its cells.
 
+/// What follows the labels of the set where messages were sent by the pod's application.
+pub(super) const SENT: &str = "kind=\"sent\"";
+/// As [`SENT`], where they were sent to it.
+pub(super) const RECEIVED: &str = "kind=\"received\"";
+
 /// How the cells of a series become lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value {
@@ -146,12 +151,24 @@ impl Family {
         )
     }
 
-    /// True where a label set has one series, without further labels, from its beginning.
-    pub(super) fn is_base(self) -> bool {
-        !matches!(
-            self,
-            Self::ResponseTotal | Self::ResponseLatency | Self::GrpcMessages | Self::TcpCloseTotal
-        )
+    /// The series that a label set has from its beginning: of each, the labels that follow those of the set.
+    pub(super) fn base(self) -> &'static [&'static str] {
+        match self {
+            Self::ResponseTotal | Self::ResponseLatency | Self::TcpCloseTotal => &[],
+            Self::GrpcMessages => &[SENT, RECEIVED],
+            _ => &[""],
+        }
+    }
+
+    /// The labels that follow those of the set.
+    pub(super) fn trailing(self) -> &'static [&'static str] {
+        match self {
+            Self::ResponseTotal => &["status_code", "classification", "grpc_status_code", "error"],
+            Self::ResponseLatency => &["status_code"],
+            Self::GrpcMessages => &["kind"],
+            Self::TcpCloseTotal => &["classification", "errno"],
+            _ => &[],
+        }
     }
 }
 

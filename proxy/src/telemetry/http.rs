@@ -108,10 +108,8 @@ impl HttpRef {
 
 impl HttpEntry {
     fn new(labels: &HttpLabels<'_>, attachment: Attachment) -> Self {
-        let wider = |claim| wider(*labels, attachment.standing(), claim);
-        let requests = attachment.cells(Family::RequestTotal, "", &wider);
         Self {
-            requests: Counter(requests),
+            requests: Counter(attachment.base(Family::RequestTotal, "")),
             latencies: RefCell::default(),
             responses: RefCell::default(),
             last_response: Cell::new(0),

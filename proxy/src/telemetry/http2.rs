@@ -9,10 +9,9 @@ use indexmap::Equivalent;
 
 use super::budget::Claim;
 use super::cells::{Counter, Gauge};
-use super::family::{Family, Kind};
+use super::family::{Family, Kind, RECEIVED, SENT};
 use super::labels::{Direction, Dst, GrpcLabels, OVERFLOW, Peer, Stand, same_text, without_port};
-use super::render;
-use super::resolve::{Lookup, wider};
+use super::resolve::Lookup;
 use super::rules::Rules;
 use super::worker::{Attached, Attachment};
 
@@ -125,8 +124,7 @@ impl<'a> Lookup<'a> for Http2Labels {
     }
 
     fn entry(self, attachment: Attachment) -> Http2Entry {
-        let wider = |claim| wider(self, attachment.standing(), claim);
-        let gauge = |family| Gauge(attachment.cells(family, "", &wider));
+        let gauge = |family| Gauge(attachment.base(family, ""));
         Http2Entry {
             labels: self,
             connections: gauge(Family::Http2Connections),
@@ -259,16 +257,12 @@ impl<'a> Lookup<'a> for GrpcLabels<'a> {
     }
 
     fn entry(self, attachment: Attachment) -> GrpcEntry {
-        let wider = |claim| wider(self, attachment.standing(), claim);
-        let counter = |kind| {
-            let suffix = render::kind_suffix(kind);
-            Counter(attachment.cells(Family::GrpcMessages, &suffix, &wider))
-        };
+        let counter = |kind| Counter(attachment.base(Family::GrpcMessages, kind));
         GrpcEntry {
             direction: self.direction,
             authority: self.authority.into(),
-            sent: counter("sent"),
-            received: counter("received"),
+            sent: counter(SENT),
+            received: counter(RECEIVED),
             attachment,
         }
     }

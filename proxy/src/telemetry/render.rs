@@ -297,13 +297,6 @@ pub(super) fn response_suffix(end: &ResponseEnd<'_>) -> String {
     out
 }
 
-/// What `grpc_messages_total` adds to direction and authority.
-pub(super) fn kind_suffix(kind: &str) -> String {
-    let mut out = String::new();
-    label(&mut out, "kind", kind);
-    out
-}
-
 /// What `tcp_close_total` adds to the connection's labels.
 pub(super) fn close_suffix(classification: Classification, errno: &str) -> String {
     let mut out = String::new();

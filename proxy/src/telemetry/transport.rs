@@ -90,8 +90,7 @@ impl TransportSeries {
 
 impl TransportEntry {
     fn new(labels: &TransportLabels<'_>, attachment: Attachment) -> Self {
-        let wider = |claim| wider(*labels, attachment.standing(), claim);
-        let cells = |family| attachment.cells(family, "", &wider);
+        let cells = |family| attachment.base(family, "");
         Self {
             opened: Counter(cells(Family::TcpOpenTotal)),
             open: Gauge(cells(Family::TcpOpenConnections)),

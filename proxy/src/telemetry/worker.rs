@@ -162,7 +162,7 @@ impl Hand {
             let bounds = rules.bounds(family);
             let block = self
                 .store
-                .block(set, (self.worker, family, ""), (bounds, Claim::Last))?;
+                .block(set, (self.worker, family, ""), (&rules, Claim::Last))?;
             Some((block, Arc::clone(bounds)))
         });
         let histogram = match cells {
@@ -195,14 +195,6 @@ impl Hand {
 
 /// Rendered labels as each of the groupings has them.
 fn parts<'a>(labels: &str, groupings: &'a [Grouping]) -> Vec<(String, &'a Grouping)> {
-    let part = |grouping: &'a Grouping| (part(labels, grouping), grouping);
+    let part = |grouping: &'a Grouping| (grouping.part(labels), grouping);
     groupings.iter().map(part).collect()
-}
-
-fn part(labels: &str, grouping: &Grouping) -> String {
-    if grouping.is_partial() {
-        render::without(labels, |label| grouping.drops(label))
-    } else {
-        labels.to_owned()
-    }
 }

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{Hand, MAX_STEP, part, parts};
+use super::{Hand, MAX_STEP, parts};
 use crate::telemetry::budget::Claim;
 use crate::telemetry::cells::{Block, Histogram};
 use crate::telemetry::family::{Family, Kind};
@@ -82,6 +82,22 @@ impl Attachment {
         })
     }
 
+    /// This worker's cells of a series that the label set has from its beginning. The budget has granted it with the
+    /// set, and so does not refuse it: or what belongs together would be counted under different labels.
+    pub(in crate::telemetry) fn base(&self, family: Family, suffix: &str) -> Block {
+        let recorded = self.rules.grouping(family).map(|at| {
+            let suffix = self.rules.groupings(self.kind)[at].part(suffix);
+            let set = Arc::clone(&self.held.borrow()[at].set);
+            let series = (self.hand.worker, family, suffix.as_str());
+            let cells = self
+                .hand
+                .store
+                .block(&set, series, (&self.rules, Claim::Last));
+            cells.expect("the last claim is never refused")
+        });
+        recorded.unwrap_or_else(|| self.hand.unrecorded(family))
+    }
+
     /// This worker's cells of a series, made on first use. Where the budget refuses them they are those of the label
     /// set that `wider` gives for a stronger claim, whatever the claim of the last may be.
     pub(in crate::telemetry) fn cells(
@@ -120,18 +136,16 @@ impl Attachment {
         let rules = &*self.rules;
         let at = rules.grouping(family)?;
         let grouping = &rules.groupings(self.kind)[at];
-        let suffix = part(suffix, grouping);
+        let suffix = grouping.part(suffix);
         let mut refused = false;
         for claim in [Claim::Open, Claim::Known, Claim::Overflow, Claim::Last] {
             if claim < self.claim || (claim > self.claim && claim < Claim::Overflow) {
                 continue;
             }
-            let set = self.set(at, claim, || part(&wider(claim), grouping));
+            let set = self.set(at, claim, || grouping.part(&wider(claim)));
             let cells = set.and_then(|set| {
                 let series = (self.hand.worker, family, suffix.as_str());
-                self.hand
-                    .store
-                    .block(&set, series, (rules.bounds(family), claim))
+                self.hand.store.block(&set, series, (rules, claim))
             });
             if cells.is_some() {
                 return cells;
