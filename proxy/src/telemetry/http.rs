@@ -120,7 +120,8 @@ impl HttpEntry {
 
     /// The labels of the label set that takes what is refused to this one.
     fn wider(&self, claim: Claim) -> String {
-        wider(self.key.view(), self.attachment.standing(), claim)
+        let (rules, own) = self.attachment.standing();
+        wider(self.key.view(), (&rules, own), claim)
     }
 
     fn add_latency(&self, status: Option<u16>) -> Histogram {
@@ -194,6 +195,10 @@ impl Attached for HttpEntry {
 
     fn at_rest(&self) -> bool {
         true
+    }
+
+    fn claim(&self, rules: &Rules) -> Claim {
+        self.key.view().claim(rules)
     }
 }
 

@@ -65,6 +65,10 @@ impl Attached for Http2Entry {
         self.connections.is_zero() && self.streams.is_zero()
     }
 
+    fn claim(&self, _rules: &Rules) -> Claim {
+        Claim::Last
+    }
+
     /// There are four, all known beforehand.
     fn is_permanent(&self) -> bool {
         true
@@ -144,6 +148,8 @@ pub struct GrpcRef(Weak<GrpcEntry>);
 
 pub(super) struct GrpcEntry {
     direction: Direction,
+    /// Of the traffic that it was made for.
+    target_port: u16,
     authority: Box<str>,
     attachment: Attachment,
     sent: Counter,
@@ -188,6 +194,15 @@ impl Attached for GrpcEntry {
 
     fn at_rest(&self) -> bool {
         true
+    }
+
+    fn claim(&self, rules: &Rules) -> Claim {
+        let labels = GrpcLabels {
+            direction: self.direction,
+            authority: &self.authority,
+            target_port: self.target_port,
+        };
+        labels.claim(rules)
     }
 }
 
@@ -260,6 +275,7 @@ impl<'a> Lookup<'a> for GrpcLabels<'a> {
         let counter = |kind| Counter(attachment.base(Family::GrpcMessages, kind));
         GrpcEntry {
             direction: self.direction,
+            target_port: self.target_port,
             authority: self.authority.into(),
             sent: counter(SENT),
             received: counter(RECEIVED),

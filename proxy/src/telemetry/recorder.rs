@@ -17,7 +17,7 @@ use super::render::Unparsed;
 use super::resolve::resolve;
 use super::store::Store;
 use super::transport::{TransportEntry, TransportSeries};
-use super::worker::{Hand, Table};
+use super::worker::{Hand, Renewal, Table};
 
 /// The errors of answers that the proxy makes up itself.
 const HTTP_ERRORS: [&str; 5] = ["bad request", "too large", "connect", "timeout", "loadshed"];
@@ -167,13 +167,23 @@ impl Recorder {
     pub fn tick(&self, now: Instant) {
         let tables = &self.tables;
         self.hand.tick(self.hand.store.millis(now));
-        if self.hand.renew() {
-            tables.http.renew();
-            tables.transport.renew();
-            tables.http2.renew();
-            tables.grpc.renew();
-            tables.counts.renew(&self.hand);
-            self.know_directions();
+        match self.hand.renew() {
+            Renewal::Nothing => {}
+            Renewal::Claims(rules) => {
+                tables.http.restate(&rules);
+                tables.transport.restate(&rules);
+                tables.http2.restate(&rules);
+                tables.grpc.restate(&rules);
+                tables.counts.restate(&rules);
+            }
+            Renewal::Layout => {
+                tables.http.renew();
+                tables.transport.renew();
+                tables.http2.renew();
+                tables.grpc.renew();
+                tables.counts.renew(&self.hand);
+                self.know_directions();
+            }
         }
         let mut gone = Vec::new();
         tables.http.let_go(&mut gone);

@@ -67,6 +67,8 @@ pub(super) fn vocabulary<'a>(families: &'a [(&'static str, bool)]) -> Vocabulary
 pub(super) struct Rules {
     /// Counts up with every change.
     pub(super) generation: u64,
+    /// The generation since when everything is laid out like this: in these label sets, with these buckets.
+    pub(super) layout: u64,
     families: Vec<Rule>,
     groupings: HashMap<Kind, Vec<Grouping>>,
     http: Blanks,
@@ -124,6 +126,7 @@ impl Rules {
         let families = families.collect();
         Self {
             generation,
+            layout: generation,
             families,
             http: Blanks::of(groupings.get(&Kind::Http)),
             transport: Blanks::of(groupings.get(&Kind::Transport)),
@@ -145,7 +148,18 @@ impl Rules {
                 rule.since = was.since;
             }
         }
+        if self.is_laid_out_as(former) {
+            self.layout = former.layout;
+        }
         self
+    }
+
+    fn is_laid_out_as(&self, other: &Self) -> bool {
+        let same = |(one, other): (&Rule, &Rule)| {
+            one.grouping == other.grouping && one.bounds == other.bounds
+        };
+        let mut rules = self.families.iter().zip(&other.families);
+        rules.all(same) && self.groupings == other.groupings
     }
 
     /// Whether series of the family have other labels by now than under the rules of that generation: those that follow

@@ -42,6 +42,8 @@ pub(super) struct Store {
     inputs: Mutex<Inputs>,
     /// The generation of the rules in force.
     generation: AtomicU64,
+    /// The layout of the rules in force.
+    layout: AtomicU64,
     /// Whether there may be series whose labels no rule gives any more, in label sets that are in use.
     has_former: AtomicBool,
     registry: Mutex<Registry>,
@@ -117,6 +119,7 @@ impl Store {
             budget: Budget::new(config.most_bytes, workers),
             presence: Presence::new(config.most_series),
             generation: AtomicU64::new(0),
+            layout: AtomicU64::new(0),
             has_former: AtomicBool::new(false),
             registry: Mutex::default(),
             config,
@@ -168,6 +171,7 @@ impl Store {
         let rules = Rules::new(generation, &inputs.policy, known, self.config.most_series);
         let rules = rules.after(&inputs.rules);
         self.allow(&rules);
+        self.layout.store(rules.layout, Ordering::Release);
         inputs.rules = Arc::new(rules);
         self.generation.store(generation, Ordering::Release);
         self.has_former.store(true, Ordering::Release);
@@ -262,7 +266,7 @@ impl Store {
             suffix,
             rules,
         };
-        if rules.generation != self.generation() {
+        if rules.layout != self.layout.load(Ordering::Acquire) {
             // What began under former rules may make a series of theirs.
             self.has_former.store(true, Ordering::Release);
         }

@@ -107,7 +107,8 @@ impl TransportEntry {
         let is = |c: &Closed| c.classification == classification && same_text(c.errno, errno);
         let at = known.iter().position(is).unwrap_or_else(|| {
             let suffix = render::close_suffix(classification, errno);
-            let wider = |claim| wider(self.key.view(), self.attachment.standing(), claim);
+            let (rules, own) = self.attachment.standing();
+            let wider = |claim| wider(self.key.view(), (&rules, own), claim);
             let block = self
                 .attachment
                 .cells(Family::TcpCloseTotal, &suffix, &wider);
@@ -130,6 +131,10 @@ impl Attached for TransportEntry {
 
     fn at_rest(&self) -> bool {
         self.open.is_zero()
+    }
+
+    fn claim(&self, rules: &Rules) -> Claim {
+        self.key.view().claim(rules)
     }
 }
 

@@ -7,6 +7,7 @@ use crate::telemetry::family::Family;
 use crate::telemetry::render;
 
 /// Families of a kind that leave out the same labels: they share label sets.
+#[derive(PartialEq, Eq)]
 pub(in crate::telemetry) struct Grouping {
     dropped: BTreeSet<String>,
     /// What such a label set has from its beginning, with the labels that follow those of the set.
