@@ -81,15 +81,26 @@ pub struct Detected {
     pub timed_out: bool,
 }
 
-/// Waits for the first bytes of `client`, whose connection is meant for `target`.
+/// What is dialed while a client is silent.
+pub struct Dialing<'a> {
+    pub target: &'a Destination,
+    pub config: &'a forward::Config,
+    /// Its servers are known to speak first: it is dialed at once.
+    pub at_once: bool,
+    /// Told of the connection as soon as it is open, long before anybody may say anything.
+    pub opened: &'a mut dyn FnMut(&Connected),
+}
+
+/// Waits for the first bytes of `client`.
+///
+/// # Errors
+/// How the client ended; a connection to the server was then reset.
 pub async fn wait(
     client: &mut TcpStream,
-    target: &Destination,
-    dial_now: bool,
-    limits: (&Config, &forward::Config),
+    dialing: Dialing<'_>,
+    config: &Config,
     pool: &Pool,
 ) -> io::Result<Detected> {
-    let (config, dialing) = limits;
     let mut detected = Detected {
         verdict: Verdict::NeedMore,
         server: None,
@@ -98,20 +109,33 @@ pub async fn wait(
         server_first: false,
         timed_out: false,
     };
-    if !dial_now {
-        let first = first_bytes(client, &mut detected, pool);
+    let waited = listen(client, dialing, &mut detected, (config, pool)).await;
+    if let (Err(_), Some(Ok(connected))) = (&waited, &detected.server) {
+        forward::reset(&connected.stream);
+    }
+    waited.map(|()| detected)
+}
+
+async fn listen(
+    client: &mut TcpStream,
+    dialing: Dialing<'_>,
+    detected: &mut Detected,
+    (config, pool): (&Config, &Pool),
+) -> io::Result<()> {
+    if !dialing.at_once {
+        let first = first_bytes(client, detected, pool);
         match timeout(config.silence, first).await {
-            Ok(read) => return rest(client, detected, read?, config, pool).await,
+            Ok(read) => return rest(client, detected, read?, (config, pool)).await,
             Err(_silence) => {}
         }
     }
-    detected.server = Some(forward::connect(target, dialing).await);
-    let grace = if matches!(detected.server, Some(Err(_))) {
-        Some(config.refused_grace)
-    } else {
-        None
-    };
-    let first = first_bytes(client, &mut detected, pool);
+    let dialed = forward::connect(dialing.target, dialing.config).await;
+    let grace = dialed.is_err().then_some(config.refused_grace);
+    if let Ok(connected) = &dialed {
+        (dialing.opened)(connected);
+    }
+    detected.server = Some(dialed);
+    let first = first_bytes(client, detected, pool);
     let read = match grace {
         None => first.await?,
         Some(grace) => match timeout(grace, first).await {
@@ -119,7 +143,7 @@ pub async fn wait(
             Err(_) => First::Silence,
         },
     };
-    rest(client, detected, read, config, pool).await
+    rest(client, detected, read, (config, pool)).await
 }
 
 /// Who spoke first.
@@ -171,11 +195,10 @@ async fn first_bytes(client: &mut TcpStream, d: &mut Detected, pool: &Pool) -> i
 /// its first byte: a client may be silent for as long as it likes.
 async fn rest(
     client: &mut TcpStream,
-    mut detected: Detected,
+    detected: &mut Detected,
     mut first: First,
-    config: &Config,
-    pool: &Pool,
-) -> io::Result<Detected> {
+    (config, pool): (&Config, &Pool),
+) -> io::Result<()> {
     let deadline = Instant::now() + config.timeout;
     loop {
         detected.verdict = match first {
@@ -184,15 +207,15 @@ async fn rest(
         };
         detected.server_first |= first == First::Server && detected.up.is_empty();
         if detected.verdict != Verdict::NeedMore {
-            return Ok(detected);
+            return Ok(());
         }
-        let more = first_bytes(client, &mut detected, pool);
+        let more = first_bytes(client, detected, pool);
         match timeout_at(deadline, more).await {
             Ok(read) => first = read?,
             Err(_) => {
                 detected.timed_out = true;
                 detected.verdict = Verdict::Opaque;
-                return Ok(detected);
+                return Ok(());
             }
         }
     }

@@ -178,6 +178,23 @@ async fn a_service_without_endpoints_is_502() {
     proxy
         .counts("outbound_tcp_errors_total", &["error=\"connect\""], 1.0)
         .await;
+    // It was answered, and both ends have closed.
+    let closed = |classification| ["peer=\"src\"", "errno=\"\"", classification];
+    let well = closed("classification=\"success\"");
+    drop(client);
+    proxy.counts("tcp_close_total", &well, 1.0).await;
+    // Whoever cannot be answered is reset, whether it speaks or not: that is no end of its own.
+    for bytes in [&b"\x16\x03\x01"[..], b""] {
+        let mut client = proxy.connect().await;
+        client.write_all(bytes).await.expect("written");
+        let read = client.read(&mut [0]).await;
+        let kind = read.expect_err("a reset").kind();
+        assert_eq!(kind, std::io::ErrorKind::ConnectionReset);
+    }
+    let broken = closed("classification=\"failure\"");
+    proxy.counts("tcp_close_total", &broken, 2.0).await;
+    assert_eq!(proxy.sum("tcp_close_total", &well), 1.0);
+    assert_eq!(proxy.sum("tcp_open_total", &["peer=\"dst\""]), 0.0);
 }
 
 #[tokio::test]
