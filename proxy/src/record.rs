@@ -17,11 +17,13 @@ use crate::telemetry::{
 };
 
 mod authority;
+mod census;
 mod errno;
 mod http2;
 mod known;
 
 pub use authority::{Authority, MAX_AUTHORITY, Scheme};
+pub use census::Census;
 pub use http2::{GrpcAccount, Http2Account};
 pub use known::Known;
 

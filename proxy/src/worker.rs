@@ -25,7 +25,7 @@ use crate::buffer::Pool;
 use crate::detect::wait::ServerFirst;
 use crate::endpoints::{EndpointSet, Roster};
 use crate::heartbeat::Pulse;
-use crate::record::{Book, Known, Labels, Subject};
+use crate::record::{Book, Census, Known, Labels, Subject};
 use crate::telemetry::{Recorder, Seat};
 use crate::{detect, endpoints, forward};
 
@@ -134,6 +134,9 @@ async fn serve(start: Start) -> io::Result<()> {
         worker.spawn(listen(Rc::clone(&worker), listener, purpose, stop.clone()));
     }
     let mut known = Known::new(books);
+    let services = sets.iter();
+    let services = services.map(|(at, set)| (Rc::clone(&set.name), at.port()));
+    let mut census = Census::new(Rc::clone(&worker.recorder), services.collect());
     let mut ticks = tokio::time::interval(crate::heartbeat::TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -150,6 +153,7 @@ async fn serve(start: Start) -> io::Result<()> {
                 worker.recorder.tick(Instant::from(now));
                 worker.pool.tick();
                 known.renew();
+                census.publish(sets.iter().map(|(_, set)| set.census()));
             }
             Ok(()) = settings.changed() => {}
             Ok(()) = roster.changed() => regroup(&sets, &roster.borrow_and_update()),

@@ -5,6 +5,10 @@
 pub(super) const SENT: &str = "kind=\"sent\"";
 /// As [`SENT`], where they were sent to it.
 pub(super) const RECEIVED: &str = "kind=\"received\"";
+/// What follows the labels of a service's endpoints that may be chosen.
+pub(super) const AVAILABLE: &str = "state=\"available\"";
+/// As [`AVAILABLE`], of those that have failed and not taken a connection since.
+pub(super) const SET_ASIDE: &str = "state=\"set_aside\"";
 
 /// How the cells of a series become lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +139,8 @@ families! {
         "Outbound connections that the proxy could not process.";
     DetectTimeout Kind::Single(Self::DetectTimeout), Counter "weir_http_detect_timeout_total"
         "Connections passed on unrecognised because neither side spoke in time.";
+    Endpoints Kind::Single(Self::Endpoints), Gauge "weir_endpoints"
+        "Endpoints of a service, as each worker sees them for itself.";
     Unparsed Kind::Single(Self::Unparsed), Counter "weir_http_unparsed_total"
         "Connections that began as HTTP and go on unmeasured.";
 }
@@ -156,6 +162,7 @@ impl Family {
         match self {
             Self::ResponseTotal | Self::ResponseLatency | Self::TcpCloseTotal => &[],
             Self::GrpcMessages => &[SENT, RECEIVED],
+            Self::Endpoints => &[AVAILABLE, SET_ASIDE],
             _ => &[""],
         }
     }
@@ -166,6 +173,7 @@ impl Family {
             Self::ResponseTotal => &["status_code", "classification", "grpc_status_code", "error"],
             Self::ResponseLatency => &["status_code"],
             Self::GrpcMessages => &["kind"],
+            Self::Endpoints => &["state"],
             Self::TcpCloseTotal => &["classification", "errno"],
             _ => &[],
         }

@@ -10,7 +10,7 @@ use indexmap::Equivalent;
 use super::budget::Claim;
 use super::cells::{Counter, Gauge};
 use super::family::{Family, Kind, RECEIVED, SENT};
-use super::labels::{Direction, Dst, GrpcLabels, OVERFLOW, Peer, Stand, same_text, without_port};
+use super::labels::{Direction, GrpcLabels, OVERFLOW, Peer, Stand, same_text, without_port};
 use super::resolve::Lookup;
 use super::rules::Rules;
 use super::worker::{Attached, Attachment};
@@ -99,32 +99,12 @@ impl<'a> Lookup<'a> for Http2Labels {
     const KIND: Kind = Kind::Http2;
     type Entry = Http2Entry;
 
-    fn project(self, _rules: &'a Rules) -> Self {
-        self
-    }
-
     fn is(&self, other: &Self) -> bool {
         self == other
     }
 
     fn claim(&self, _rules: &Rules) -> Claim {
         Claim::Last
-    }
-
-    fn overflowed(self, _stand: &'a Stand, _vouched: bool) -> Self {
-        self
-    }
-
-    fn without_ports(self) -> Self {
-        self
-    }
-
-    fn dst(&self) -> Option<&'a Dst> {
-        None
-    }
-
-    fn own_text(&self) -> usize {
-        0
     }
 
     fn entry(self, attachment: Attachment) -> Http2Entry {
@@ -261,10 +241,6 @@ impl<'a> Lookup<'a> for GrpcLabels<'a> {
     fn without_ports(mut self) -> Self {
         self.authority = without_port(self.authority);
         self
-    }
-
-    fn dst(&self) -> Option<&'a Dst> {
-        None
     }
 
     fn own_text(&self) -> usize {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::count::Counts;
+use super::endpoints::{EndpointEntry, EndpointSeries};
 use super::family::Family;
 use super::http::{HttpEntry, HttpSeries};
 use super::http2::{GrpcEntry, GrpcSeries, Http2Entry, Http2Labels, Http2Series};
 use super::labels::{
-    Direction, GrpcLabels, HttpErrorLabels, HttpLabels, Peer, Server, TcpErrorLabels,
-    TransportLabels,
+    Direction, EndpointLabels, GrpcLabels, HttpErrorLabels, HttpLabels, Peer, Server,
+    TcpErrorLabels, TransportLabels,
 };
 use super::render::Unparsed;
 use super::resolve::resolve;
@@ -37,6 +38,7 @@ impl Seat {
             transport: Table::new(hasher()),
             http2: Table::new(hasher()),
             grpc: Table::new(hasher()),
+            endpoints: Table::new(hasher()),
             counts: Counts::new(hasher()),
         };
         let recorder = Recorder {
@@ -60,6 +62,7 @@ struct Tables {
     transport: Table<TransportEntry>,
     http2: Table<Http2Entry>,
     grpc: Table<GrpcEntry>,
+    endpoints: Table<EndpointEntry>,
     counts: Counts,
 }
 
@@ -127,6 +130,12 @@ impl Recorder {
         GrpcSeries::new(resolve(&self.hand, &self.tables.grpc, &rules, *labels))
     }
 
+    /// The gauges of a service's endpoints, which never retire.
+    pub fn endpoints(&self, labels: &EndpointLabels<'_>) -> EndpointSeries {
+        let rules = self.hand.rules();
+        EndpointSeries::new(resolve(&self.hand, &self.tables.endpoints, &rules, *labels))
+    }
+
     /// Counts a connection that the proxy could not process.
     pub fn tcp_error(&self, labels: &TcpErrorLabels) {
         let family = match labels.direction {
@@ -174,6 +183,7 @@ impl Recorder {
                 tables.transport.restate(&rules);
                 tables.http2.restate(&rules);
                 tables.grpc.restate(&rules);
+                tables.endpoints.restate(&rules);
                 tables.counts.restate(&rules);
             }
             Renewal::Layout => {
@@ -181,6 +191,7 @@ impl Recorder {
                 tables.transport.renew();
                 tables.http2.renew();
                 tables.grpc.renew();
+                tables.endpoints.renew();
                 tables.counts.renew(&self.hand);
                 self.know_directions();
             }
@@ -190,6 +201,7 @@ impl Recorder {
         tables.transport.let_go(&mut gone);
         tables.http2.let_go(&mut gone);
         tables.grpc.let_go(&mut gone);
+        tables.endpoints.let_go(&mut gone);
         tables.counts.let_go(&mut gone);
         self.hand.store.detach(gone);
     }

@@ -5,8 +5,9 @@ use std::fmt::Write;
 
 use super::http2::Http2Labels;
 use super::labels::{
-    ANY_PORT, Classification, Direction, GrpcLabels, HttpErrorLabels, HttpLabels, HttpSide,
-    NoTlsReason, OVERFLOW, Peer, ResponseEnd, TcpErrorLabels, Tls, TransportEnd, TransportLabels,
+    ANY_PORT, Classification, Direction, EndpointLabels, GrpcLabels, HttpErrorLabels, HttpLabels,
+    HttpSide, NoTlsReason, OVERFLOW, Peer, ResponseEnd, TcpErrorLabels, Tls, TransportEnd,
+    TransportLabels,
 };
 
 /// Something whose labels identify a label set. The text is the identity: equal text, equal set.
@@ -243,6 +244,13 @@ impl Render for GrpcLabels<'_> {
     fn render(&self, out: &mut String) {
         label(out, "direction", self.direction.name());
         label(out, "authority", self.authority);
+    }
+}
+
+impl Render for EndpointLabels<'_> {
+    fn render(&self, out: &mut String) {
+        label(out, "authority", self.authority);
+        port(out, "target_port", self.target_port);
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) use grouping::Grouping;
 use grouping::{Blanks, add};
 
 /// Labels that a policy may leave out: all but `le`.
-const LABELS: [&str; 28] = [
+const LABELS: [&str; 29] = [
     "direction",
     "authority",
     "target_port",
@@ -46,6 +46,7 @@ const LABELS: [&str; 28] = [
     "errno",
     "reason",
     "kind",
+    "state",
     "rt_route",
 ];
 

@@ -16,3 +16,4 @@ mod scrape;
 mod stress;
 mod text;
 mod trailing;
+mod values;
