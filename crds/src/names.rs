@@ -61,6 +61,8 @@ pub const DECISION: &str = "weir.io/injection";
 pub const EXCLUDE_INBOUND_PORTS: &str = "traffic.kuma.io/exclude-inbound-ports";
 /// Annotation: outbound ports that are not redirected.
 pub const EXCLUDE_OUTBOUND_PORTS: &str = "traffic.kuma.io/exclude-outbound-ports";
+/// Prefix of the annotations that configure Linkerd's proxy; two of them mean something to Weir's.
+pub const LINKERD_CONFIG_PREFIX: &str = "config.linkerd.io/";
 /// Annotation: inbound ports that are not redirected, Linkerd's spelling.
 pub const SKIP_INBOUND_PORTS: &str = "config.linkerd.io/skip-inbound-ports";
 /// Annotation: outbound ports that are not redirected, Linkerd's spelling.

@@ -169,6 +169,7 @@ impl App {
             settings: settings.clone(),
             roster: (config.roster).unwrap_or_else(|| watch::channel(Arc::default()).1),
             handoff,
+            draining: CancellationToken::new(),
             stop: stop.clone(),
             ended: CancellationToken::new(),
         };
@@ -196,6 +197,7 @@ impl App {
             () = template.ended.cancelled() => {}
         }
         draining.send_replace(true);
+        template.draining.cancel();
         tokio::select! {
             left = drain::drain(&gauges, config.drain) => tracing::info!(left, "drained"),
             Some(()) = terminate.recv() => tracing::info!("ends without draining"),
@@ -215,6 +217,7 @@ struct Template {
     settings: watch::Receiver<Arc<Settings>>,
     roster: watch::Receiver<Arc<Roster>>,
     handoff: mpsc::Sender<Handoff>,
+    draining: CancellationToken,
     stop: CancellationToken,
     /// Cancelled by the first worker that ends, however it does.
     ended: CancellationToken,
@@ -246,6 +249,7 @@ impl Template {
             handoff: self.handoff.clone(),
             gauge,
             pulse,
+            draining: self.draining.clone(),
             stop: self.stop.clone(),
         };
         let ended = self.ended.clone();

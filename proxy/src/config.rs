@@ -55,9 +55,21 @@ pub struct Redirected {
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     #[error("{name}: {reason}")]
-    Value { name: &'static str, reason: String },
+    Value { name: String, reason: String },
     #[error(transparent)]
     Control(#[from] ControlError),
+}
+
+impl Problem {
+    /// Names what is wrong as its user does: a pod has variables, and no flags.
+    fn name_as_given(&mut self, args: &RunArgs) {
+        if let Self::Value { name, .. } = self
+            && name.starts_with("--")
+            && !args.flags.contains(name)
+        {
+            *name = args::variable_of(name);
+        }
+    }
 }
 
 /// Everything that is wrong; printed one to a line.
@@ -98,6 +110,9 @@ pub fn load(args: RunArgs, variable: impl Fn(&str) -> Option<String>) -> Result<
     let log = values.log(args.log_level.as_deref());
     let metrics_ip = values.parsed("--metrics-ip", args.metrics_ip.as_deref(), "an IP address");
     let mut problems = values.problems;
+    problems
+        .iter_mut()
+        .for_each(|problem| problem.name_as_given(&args));
     let sources = sources(&args, &variable, &mut problems);
     let sources = match sources {
         Some(sources) if problems.is_empty() || args.best_effort => sources,
@@ -151,7 +166,7 @@ fn control_config(
     let dataplane = match (given(args.dataplane_file), given(args.dataplane)) {
         (Some(_), Some(_)) => {
             return Err(Problem::Value {
-                name: "--dataplane",
+                name: "--dataplane".into(),
                 reason: "cannot be given together with --dataplane-file: keep one of them".into(),
             });
         }

@@ -8,6 +8,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -23,6 +24,7 @@ use crate::http1::reply::Reply;
 use crate::record::{Book, HttpLedger, Side, Subject};
 use crate::session::Session;
 use crate::telemetry::{Direction, Peer};
+use crate::terminate::{self, Incoming, Service};
 use crate::worker::Worker;
 
 /// A connection as `accept` hands it over: accepted, allowed, its target known.
@@ -56,6 +58,12 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     routed.busy.set(true);
     routed.accepted.read(detected.up.pending().len());
     learn(&worker, &routed, &detected, dial_now);
+    if let (Verdict::Http2, Destination::Service(set)) = (detected.verdict, &routed.to)
+        && set.len() > 1
+    {
+        let service = worker.links.service(set, &routed.book);
+        return balance(&worker, service, routed, detected).await;
+    }
     let ledger = || HttpLedger::new(routed.book.clone());
     let session = match detected.verdict {
         Verdict::Http1 => Some(Session::http1(ledger())),
@@ -134,14 +142,15 @@ impl Routed {
 /// Detect: waits for the first bytes. A connection that is opened meanwhile is counted from
 /// then on, however long nobody says anything on it.
 async fn detect(worker: &Worker, routed: &mut Routed, at_once: bool) -> io::Result<Detected> {
-    let (book, dialed) = (&mut routed.book, &mut routed.dialed);
+    let (book, dialed) = (&routed.book, &mut routed.dialed);
     let dialing = Dialing {
         target: &routed.to,
         config: &worker.config.forward,
         at_once,
         opened: &mut |connected| {
-            book.settle(connected.claim.as_ref().map(|claim| claim.dst.clone()));
-            *dialed = Some(book.dialed(Instant::now()));
+            let mut settled = book.clone();
+            settled.settle(connected.claim.as_ref().map(|claim| claim.dst.clone()));
+            *dialed = Some(settled.dialed(Instant::now()));
         },
     };
     let client = &mut routed.stream;
@@ -178,6 +187,24 @@ fn leave(routed: Routed, detected: Detected, error: Option<io::Error>) {
         reset(&unused.stream);
     }
     routed.close(error.as_ref());
+}
+
+/// Several endpoints: each request of the connection goes to the best of them.
+async fn balance(worker: &Worker, service: Rc<Service>, routed: Routed, mut detected: Detected) {
+    if let (Some(Ok(connected)), Some(dialed)) = (detected.server, routed.dialed) {
+        service.adopt(connected, dialed);
+    }
+    let first = Bytes::copy_from_slice(detected.up.pending());
+    detected.up.clear();
+    detected.up.release(&worker.pool);
+    let incoming = Incoming {
+        stream: routed.stream,
+        first,
+        book: routed.book,
+        accepted: routed.accepted,
+        busy: routed.busy,
+    };
+    terminate::serve(service, incoming).await;
 }
 
 /// Reads until the first request may be forwarded. Answers when its head was complete; none

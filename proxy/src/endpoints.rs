@@ -172,6 +172,12 @@ impl EndpointSet {
         self.endpoints.borrow().is_empty()
     }
 
+    /// Whether this address is among them, counted under these labels.
+    pub fn holds(&self, addr: SocketAddr, dst: &Dst) -> bool {
+        let endpoints = self.endpoints.borrow();
+        endpoints.iter().any(|e| e.addr == addr && e.dst == *dst)
+    }
+
     fn choose_beside(&self, tried: &[SocketAddr], now: Instant) -> Option<Claim> {
         let endpoints = self.endpoints.borrow();
         if tried.is_empty() && self.shared.troubled.get() == 0 {

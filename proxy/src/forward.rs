@@ -69,6 +69,20 @@ impl DialError {
     pub fn is_timeout(&self) -> bool {
         self.class() == "connect timeout"
     }
+
+    /// Whether the endpoint is to blame, and not the want of ports or descriptors on our side.
+    pub fn is_of_endpoint(&self) -> bool {
+        match self {
+            Self::Connect(_, cause) => !matches!(
+                cause.kind(),
+                io::ErrorKind::AddrNotAvailable
+                    | io::ErrorKind::OutOfMemory
+                    | io::ErrorKind::PermissionDenied
+            ),
+            Self::Timeout(..) => true,
+            Self::NoEndpoint(_) | Self::Socket(_) => false,
+        }
+    }
 }
 
 impl From<DialError> for io::Error {
@@ -82,7 +96,11 @@ impl From<DialError> for io::Error {
 }
 
 /// Opens a connection to `to`, within this time.
-async fn dial(to: SocketAddr, limit: Duration, config: &Config) -> Result<TcpStream, DialError> {
+pub async fn dial(
+    to: SocketAddr,
+    limit: Duration,
+    config: &Config,
+) -> Result<TcpStream, DialError> {
     let socket = if to.is_ipv4() {
         TcpSocket::new_v4()
     } else {

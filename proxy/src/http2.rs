@@ -2,9 +2,10 @@
 //! header blocks are decoded only as far as measuring needs them.
 //!
 //! `frame` and `hpack` are parsers; `lane` reads one direction of a connection into events;
-//! `session` is the state machine of one connection pair. Nothing here dials, and nothing
-//! here rewrites.
+//! `session` is the state machine of one connection pair; `call` is the account of one stream.
+//! Nothing here dials, and nothing here rewrites.
 
+pub mod call;
 pub mod frame;
 pub mod grpc;
 pub mod hpack;

@@ -27,5 +27,6 @@ pub mod record;
 pub mod session;
 pub mod shutdown;
 pub mod telemetry;
+pub mod terminate;
 pub mod wait;
 pub mod worker;

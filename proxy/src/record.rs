@@ -24,7 +24,7 @@ mod known;
 
 pub use authority::{Authority, MAX_AUTHORITY, Scheme};
 pub use census::Census;
-pub use http2::{GrpcAccount, Http2Account};
+pub use http2::{GrpcAccount, Http2Account, Http2Side};
 pub use known::Known;
 
 use authority::canonical;
@@ -88,6 +88,14 @@ impl Subject {
         match self {
             Self::Inbound { .. } => Direction::Inbound,
             Self::Outbound { .. } => Direction::Outbound,
+        }
+    }
+
+    /// The endpoint, where the connection goes out.
+    pub fn dst(&self) -> Option<&Dst> {
+        match self {
+            Self::Inbound { .. } => None,
+            Self::Outbound { dst, .. } => Some(dst),
         }
     }
 }
@@ -239,8 +247,7 @@ impl HttpLedger {
     }
 
     /// The series of a request to this authority.
-    pub fn series<'a>(&mut self, authority: impl Into<Authority<'a>>) -> HttpSeries {
-        let authority = authority.into();
+    pub fn series(&mut self, authority: Authority<'_>) -> HttpSeries {
         if let Some((known, series)) = &self.last
             && known.is(authority)
             && let Some(series) = series.pin()

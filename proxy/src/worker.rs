@@ -27,7 +27,8 @@ use crate::endpoints::{EndpointSet, Roster};
 use crate::heartbeat::Pulse;
 use crate::record::{Book, Census, Known, Labels, Subject};
 use crate::telemetry::{Recorder, Seat};
-use crate::{detect, endpoints, forward};
+use crate::terminate::Links;
+use crate::{detect, endpoints, forward, terminate};
 
 /// What the connections of a worker are served with.
 #[derive(Clone, Debug)]
@@ -35,6 +36,7 @@ pub struct Config {
     pub detect: detect::wait::Config,
     pub forward: forward::Config,
     pub endpoints: endpoints::Config,
+    pub terminate: terminate::Config,
     pub guard: Guard,
     /// Name of the default policy, the `srv_name` and `authz_name` of traffic that no
     /// resource describes.
@@ -49,6 +51,7 @@ impl Default for Config {
             detect: detect::wait::Config::default(),
             forward: forward::Config::default(),
             endpoints: endpoints::Config::default(),
+            terminate: terminate::Config::default(),
             guard: Guard::default(),
             policy: "all-unauthenticated".to_owned(),
             refusal_drain: Duration::from_secs(1),
@@ -67,6 +70,8 @@ pub struct Start {
     pub handoff: mpsc::Sender<Handoff>,
     pub gauge: Gauge,
     pub pulse: Pulse,
+    /// Cancelled when the proxy is to end, and serves on what is under way.
+    pub draining: CancellationToken,
     pub stop: CancellationToken,
 }
 
@@ -78,6 +83,8 @@ pub struct Worker {
     pub pool: Pool,
     pub activity: Activity,
     pub server_first: RefCell<ServerFirst>,
+    /// The connections that requests to several endpoints share.
+    pub links: Links,
     /// The metrics port in force, where connections are handed over instead of dialed.
     pub metrics_port: Cell<Option<u16>>,
     pub handoff: mpsc::Sender<Handoff>,
@@ -88,6 +95,13 @@ impl Worker {
     /// Runs a connection on this worker.
     pub fn spawn(&self, connection: impl Future<Output = ()> + 'static) {
         self.tasks.spawn_local(connection);
+    }
+
+    /// Tells the time to what retires by it.
+    fn tick(&self, now: Instant) {
+        self.recorder.tick(now);
+        self.pool.tick();
+        self.links.sweep(now);
     }
 }
 
@@ -111,10 +125,13 @@ async fn serve(start: Start) -> io::Result<()> {
         handoff,
         gauge,
         pulse,
+        draining,
         stop,
     } = start;
+    let tasks = TaskTracker::new();
     let worker = Rc::new(Worker {
         labels: Rc::new(Labels::new(&config.policy)),
+        links: Links::new(config.terminate, config.forward, tasks.clone(), draining),
         config,
         recorder: Rc::new(seat.take()),
         pool: Pool::default(),
@@ -122,7 +139,7 @@ async fn serve(start: Start) -> io::Result<()> {
         server_first: RefCell::default(),
         metrics_port: Cell::default(),
         handoff,
-        tasks: TaskTracker::new(),
+        tasks,
     });
     let (mut sets, mut books) = (Vec::new(), Vec::new());
     for plan in plans {
@@ -134,9 +151,7 @@ async fn serve(start: Start) -> io::Result<()> {
         worker.spawn(listen(Rc::clone(&worker), listener, purpose, stop.clone()));
     }
     let mut known = Known::new(books);
-    let services = sets.iter();
-    let services = services.map(|(at, set)| (Rc::clone(&set.name), at.port()));
-    let mut census = Census::new(Rc::clone(&worker.recorder), services.collect());
+    let mut census = census(&worker, &sets);
     let mut ticks = tokio::time::interval(crate::heartbeat::TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -150,8 +165,7 @@ async fn serve(start: Start) -> io::Result<()> {
             () = stop.cancelled() => return Ok(()),
             now = ticks.tick() => {
                 pulse.bump();
-                worker.recorder.tick(Instant::from(now));
-                worker.pool.tick();
+                worker.tick(Instant::from(now));
                 known.renew();
                 census.publish(sets.iter().map(|(_, set)| set.census()));
             }
@@ -159,6 +173,13 @@ async fn serve(start: Start) -> io::Result<()> {
             Ok(()) = roster.changed() => regroup(&sets, &roster.borrow_and_update()),
         }
     }
+}
+
+/// Counts the endpoints of the services that are listened for.
+fn census(worker: &Worker, sets: &[(SocketAddr, Rc<EndpointSet>)]) -> Census {
+    let services = sets.iter();
+    let services = services.map(|(at, set)| (Rc::clone(&set.name), at.port()));
+    Census::new(Rc::clone(&worker.recorder), services.collect())
 }
 
 /// Gives the services that are listened for their new endpoints.

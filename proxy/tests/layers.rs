@@ -38,6 +38,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("detect", &["buffer", "forward", "http2"]),
     (
+        "terminate",
+        &[
+            "activity",
+            "endpoints",
+            "exchange",
+            "forward",
+            "http1",
+            "http2",
+            "record",
+            "telemetry",
+        ],
+    ),
+    (
         "connection",
         &[
             "accept",
@@ -51,6 +64,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "record",
             "session",
             "telemetry",
+            "terminate",
             "worker",
         ],
     ),
@@ -70,6 +84,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "heartbeat",
             "record",
             "telemetry",
+            "terminate",
         ],
     ),
     ("control", &["telemetry"]),

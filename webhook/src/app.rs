@@ -120,6 +120,12 @@ impl Bound {
 /// Reads a pod, injects it as if it were asked for, and returns it as YAML.
 pub fn inject_offline(offline: &Offline) -> anyhow::Result<String> {
     let document = read(&offline.file)?;
+    if document.is_null() {
+        bail!(
+            "{} is empty: give a document of kind Pod",
+            offline.file.display()
+        );
+    }
     if let Some(kind) = document["kind"].as_str().filter(|kind| *kind != "Pod") {
         bail!(
             "kind: {kind:?} is not a Pod: give a document of kind Pod, with the metadata and spec of its pod template"

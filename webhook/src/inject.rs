@@ -170,13 +170,20 @@ fn ignored_annotations(pod: &Pod) -> Vec<String> {
     ignored.into_iter().collect()
 }
 
-/// Annotations of the metrics prefix with a name that means nothing, most often a slip of the pen.
+/// Annotations of the metrics prefix with a name that means nothing, most often a slip of the pen, and those by which
+/// Linkerd's proxy is configured.
 fn unknown_annotations(pod: &Pod) -> Vec<String> {
     let annotations = pod.annotations();
     let unknown = annotations::unknown(&annotations).into_iter();
-    unknown
-        .map(|key| format!("the annotation {key} is not known and does nothing"))
-        .collect()
+    let unknown = unknown.map(|key| format!("the annotation {key} is not known and does nothing"));
+    let linkerds = annotations.keys().map(String::as_str).filter(|key| {
+        key.starts_with(names::LINKERD_CONFIG_PREFIX)
+            && ![names::SKIP_INBOUND_PORTS, names::SKIP_OUTBOUND_PORTS].contains(key)
+    });
+    let linkerds = linkerds.map(|key| {
+        format!("the annotation {key} configures Linkerd's proxy and does nothing here")
+    });
+    unknown.chain(linkerds).collect()
 }
 
 /// A container that declares the metrics port in force. It has the port: a proxy that took it, being there first,

@@ -12,8 +12,13 @@ use weir_webhook::{
     config::{Cli, Command, LogFormat},
 };
 
-/// The exit code of bad flags.
+/// The exit code of bad flags and files.
 const USAGE: i32 = 64;
+
+fn usage(error: &anyhow::Error) -> ! {
+    eprintln!("weir-webhook: {error:#}");
+    std::process::exit(USAGE)
+}
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::try_parse().unwrap_or_else(|error| {
@@ -22,8 +27,9 @@ fn main() -> anyhow::Result<()> {
         let _ = error.print();
         std::process::exit(code)
     });
-    let filter = EnvFilter::try_new(&cli.log)
-        .with_context(|| format!("--log: {:?} is no filter", cli.log))?;
+    let filter =
+        EnvFilter::try_new(&cli.log).with_context(|| format!("--log: {:?} is no filter", cli.log));
+    let filter = filter.unwrap_or_else(|error| usage(&error));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
@@ -33,10 +39,10 @@ fn main() -> anyhow::Result<()> {
         LogFormat::Json => subscriber.json().init(),
     }
     match cli.command {
-        Command::Inject(offline) => {
-            print!("{}", app::inject_offline(&offline)?);
-            Ok(())
-        }
+        Command::Inject(offline) => match app::inject_offline(&offline) {
+            Ok(pod) => print!("{pod}"),
+            Err(error) => usage(&error),
+        },
         Command::Serve(serve) => tokio::runtime::Runtime::new()?.block_on(async {
             let mut term = signal(SignalKind::terminate())?;
             let mut int = signal(SignalKind::interrupt())?;
@@ -48,7 +54,8 @@ fn main() -> anyhow::Result<()> {
                 tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
             };
             bound.run(ending).await;
-            Ok(())
-        }),
+            anyhow::Ok(())
+        })?,
     }
+    Ok(())
 }

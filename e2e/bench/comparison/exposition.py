@@ -8,7 +8,7 @@ import threading
 import urllib.request
 
 from .load import STREAMS
-from .proxies import Lane
+from .proxies import BALANCING, Lane
 
 SCRAPE_LIMIT = 10
 """Seconds that a scrape may take."""
@@ -27,48 +27,75 @@ class Exposition:
         found = (sample.fullmatch(line) for line in self._lines)
         return sum(int(m[2]) for m in found if m and all(label in (m[1] or "") for label in wanted))
 
+    def value(self, family: str) -> float:
+        """The one sample of a family without labels."""
+        [text] = [line.split(" ")[1] for line in self._lines if line.startswith(f"{family} ")]
+        return float(text)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
 
 def scrape(port: int) -> Exposition:
     """Reads all families, as a Prometheus does."""
+    return Exposition(fetch(port).decode())
+
+
+def fetch(port: int) -> bytes:
+    """What a scrape is, before anything is made of it."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=SCRAPE_LIMIT) as answer:
-        return Exposition(answer.read().decode())
+        return answer.read()
 
 
-class Midway:
-    """Scrapes once while load runs: being read is a part of what a measuring proxy costs."""
+class Scraping:
+    """Scrapes while load runs, for being read is a part of what a measuring proxy costs: so often a second, or once
+    after some seconds where that is 0."""
 
-    def __init__(self, port: int | None, after: float):
-        self._timer = threading.Timer(after, scrape, [port]) if port else None
+    def __init__(self, port: int | None, often: int, after: float):
+        self._port, self._pause = port, 1 / often if often else after
+        self._is_once = not often
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> None:
-        if self._timer:
-            self._timer.start()
+        if self._port:
+            self._thread.start()
 
     def __exit__(self, *_error: object) -> None:
-        if self._timer:
-            self._timer.join()
+        if self._port:
+            if not self._is_once:
+                self._end.set()
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._end.wait(self._pause):
+            fetch(self._port)
+            if self._is_once:
+                return
 
 
 def fault(lane: Lane, requests: int, connections: int, before: Exposition, after: Exposition) -> str | None:
     """What is wrong with the proxy's own account of a stretch of load, if anything."""
-    kind, path = lane.kind, lane.path
+    kind, direction = lane.kind, lane.direction
     under_way = connections * (STREAMS if kind == "h2" else 1)
 
     def grown(family: str) -> int:
-        return after.total(family, direction=path) - before.total(family, direction=path)
+        return after.total(family, direction=direction) - before.total(family, direction=direction)
 
     counted, opened = grown("request_total"), grown("tcp_open_total")
     # A request under way at the end is counted by the proxy, but not by the load.
-    if kind != "tcp" and not requests <= counted <= requests + under_way:
+    if not (lane.is_bulk or kind.endswith("tcp")) and not requests <= counted <= requests + under_way:
         return f"request_total grew by {counted} in {requests} requests"
     if kind.endswith("tcp") and counted:
         return f"{counted} requests were seen in opaque bytes"
     if kind.startswith("bulk"):
-        written = after.total("tcp_write_bytes_total", direction=path, peer="src")
-        written -= before.total("tcp_write_bytes_total", direction=path, peer="src")
+        written = after.total("tcp_write_bytes_total", direction=direction, peer="src")
+        written -= before.total("tcp_write_bytes_total", direction=direction, peer="src")
         # Beside the answers' bodies there are only their heads.
         if not requests << 20 <= written <= (requests << 20) * 1.001:
             return f"{written} bytes were counted in {requests} MiB"
-    if opened < 2 * connections:
-        return f"tcp_open_total grew by {opened} in {connections} connections, each of which has two ends"
+    # Where requests are balanced, clients share the connections to the servers.
+    ends = 1 if lane.path == BALANCING else 2
+    if opened < ends * connections:
+        return f"tcp_open_total grew by {opened} in {connections} connections, of {ends} ends each"
     return None

@@ -3,6 +3,7 @@
 Used by `__main__`. Knows those programs and the scripts for wrk, and no proxy.
 """
 
+import http.client
 import json
 import re
 import subprocess
@@ -33,7 +34,8 @@ class Load:
 
 
 def run(kind: str, port: int, seconds: int, connections: int) -> Load:
-    """Loads the port with `kind` ("http", "h2" or "tcp") requests, each sent when one before is answered."""
+    """Loads the port with `kind` requests: "http", "h2" or "tcp", each sent when one before is answered; after
+    "paced " with a pause."""
     if kind == "h2":
         return run_h2load(port, seconds, connections)
     command = ["wrk", "--threads=1", f"--connections={connections}", f"--duration={seconds}s", "--timeout=10s"]
@@ -43,6 +45,15 @@ def run(kind: str, port: int, seconds: int, connections: int) -> Load:
     if result["errors"] or not result["requests"]:
         raise LoadError(f"{result['errors']} of {result['requests']} requests failed on port {port}")
     return Load(result["requests"], result["duration_us"] / 1e6, result["p50_us"], result["p99_us"])
+
+
+def fill(port: int, authorities: int) -> None:
+    """Requests the port by so many names, one after the other: each has series of its own from then on."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=GRACE)
+    for number in range(authorities):
+        connection.request("GET", "/", headers={"Host": f"name-{number}.example"})
+        connection.getresponse().read()
+    connection.close()
 
 
 def run_h2load(port: int, seconds: int, connections: int) -> Load:

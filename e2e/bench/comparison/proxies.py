@@ -9,16 +9,24 @@ import re
 import socket
 import string
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from . import bulk
+from . import bulk, load
 from .process import Process, ProcessError
 
 BENCH = Path(__file__).resolve().parent.parent
 CONFIG = BENCH / "config"
 PREPARE = BENCH / "prepare"
 BODY_BYTES = 1024
+KINDS = ("http", "h2", "tcp", "paced http", "paced tcp", "bulk http", "bulk tcp")
+"""Kinds of load."""
+SCRAPED = "weir scraped"
+"""A second proxy of ours, with many series, that is scraped all the time."""
+SCRAPES = 10
+AUTHORITIES = 3000
+BALANCING = "balancing"
+"""The path through the proxy to a service of two endpoints: outbound, each request by itself."""
 
 
 class Template(string.Template):
@@ -33,14 +41,19 @@ class Lane:
 
     proxy: str
     kind: str
-    """"http", "h2" or "tcp"; after "bulk " where it takes that."""
+    """"http", "h2" or "tcp"; after "bulk " or "paced " where it takes that."""
     path: str
-    """"inbound" or "outbound" where the proxy tells them apart, else empty."""
+    """"inbound", "outbound" or "balancing" where the proxy tells them apart, else empty."""
     port: int
 
     @property
     def name(self) -> str:
         return f"{self.proxy} {self.path}".strip()
+
+    @property
+    def direction(self) -> str:
+        """Where the proxy counts it."""
+        return "outbound" if self.path == BALANCING else self.path
 
     @property
     def is_bulk(self) -> bool:
@@ -58,6 +71,8 @@ class Proxy:
     idle_kib: int = 0
     loaded_kib: int = 0
     metrics_port: int | None = field(default=None)
+    scrapes: int = 0
+    """Scrapes a second while it is under load, instead of one in each stretch."""
 
 
 class Stage:
@@ -68,6 +83,7 @@ class Stage:
         self.programs = programs
         self.backend = free_port()
         self.backend_h2 = free_port()
+        self.backend_pair = free_port()
         self.proxies: list[Proxy] = []
         self._processes: list[Process] = []
 
@@ -84,13 +100,14 @@ class Stage:
         file.write_bytes(os.urandom(1 << 20) * bulk.FILE_MIB)
         file.chmod(0o644)
         config = self._write("backend.conf", body="x" * BODY_BYTES, bulk=bulk.PATH)
-        self._spawn("backend", [self.programs["nginx"], "-c", config], [self.backend, self.backend_h2])
+        self._spawn("backend", [self.programs["nginx"], "-c", config], [self.backend, self.backend_h2, self.backend_pair])
 
     def start(self, name: str) -> None:
         """Starts a proxy by its name."""
         starters = {
             "haproxy": self._haproxy,
             "weir": self._weir,
+            SCRAPED: self._scraped,
             "nginx": self._nginx,
             "nghttpx": self._nghttpx,
             "envoy": self._envoy,
@@ -120,26 +137,39 @@ class Stage:
         config = self._write(template, splice=splice, **ports)
         process = self._spawn(name, [program, *options, config], list(ports.values()))
         lanes = [Lane(name, kind, "", port) for kind, port in ports.items()]
-        lanes += [Lane(name, f"bulk {kind}", "", port) for kind, port in ports.items() if kind != "h2"]
+        lanes += [
+            Lane(name, f"{how} {kind}", "", port) for how in ("bulk", "paced") for kind, port in ports.items() if kind != "h2"
+        ]
         if name == "haproxy":
             lanes.append(Lane(name, "bulk tcp", "splice", splice))
         return Proxy(name, version_of([program, version]), process, lanes)
 
     def _weir(self) -> Proxy:
+        return self._ours("weir")
+
+    def _scraped(self) -> Proxy:
+        """With series of as many authorities as its budgets let a stranger make up in a second, on one lane alone."""
+        ours = self._ours(SCRAPED)
+        [lane] = [lane for lane in ours.lanes if (lane.kind, lane.path) == ("paced http", "inbound")]
+        load.fill(lane.port, AUTHORITIES)
+        return replace(ours, lanes=[lane], scrapes=SCRAPES)
+
+    def _ours(self, name: str) -> Proxy:
         proxy = self.programs["weir"]
         admin, metrics = free_port(), free_port()
-        ports = {name: free_port() for name in ("inbound", "outbound", "inbound_h2", "outbound_h2")}
+        ports = {name: free_port() for name in ("inbound", "outbound", "inbound_h2", "outbound_h2", "balancing_h2")}
         dataplane = self._write("weir.yaml", **ports)
         mesh = self._write("mesh.yaml", metrics=metrics)
         command = [proxy, "run", "--concurrency", "1", "--admin-addr", f"127.0.0.1:{admin}"]
         command += ["--dataplane-file", dataplane, "--mesh-file", mesh]
-        process = self._spawn("weir", command, [*ports.values(), admin, metrics])
+        process = self._spawn(name, command, [*ports.values(), admin, metrics])
         lanes = [
-            Lane("weir", kind, path, ports[path + suffix])
-            for kind, suffix in (("http", ""), ("h2", "_h2"), ("tcp", ""), ("bulk http", ""), ("bulk tcp", ""))
+            Lane(name, kind, path, ports[path + suffix])
+            for kind, suffix in {**dict.fromkeys(KINDS, ""), "h2": "_h2"}.items()
             for path in ("inbound", "outbound")
         ]
-        return Proxy("weir", version_of([proxy, "--version"]), process, lanes, metrics_port=admin)
+        lanes.append(Lane(name, "h2", BALANCING, ports["balancing_h2"]))
+        return Proxy(name, version_of([proxy, "--version"]), process, lanes, metrics_port=admin)
 
     def _spawn(self, name: str, command: list[str], ports: list[int]) -> Process:
         process = Process(name, command, self.work)
@@ -149,7 +179,7 @@ class Stage:
 
     def _write(self, template: str, **values: object) -> str:
         text = Template((CONFIG / template).read_text()).substitute(
-            work=self.work, backend=self.backend, backend_h2=self.backend_h2, **values
+            work=self.work, backend=self.backend, backend_h2=self.backend_h2, backend_pair=self.backend_pair, **values
         )
         path = self.work / template
         path.write_text(text)

@@ -1,10 +1,12 @@
 """From samples to a table: medians, and ratios to haproxy taken within each round.
 
-Used by `__main__`. Pure: knows no process and no file.
+Used by `__main__`. Pure: knows no process and no file, and of the proxies a name.
 """
 
 from dataclasses import asdict, dataclass
-from statistics import median
+from statistics import median, quantiles
+
+from .proxies import BALANCING
 
 BASE = "haproxy"
 
@@ -32,11 +34,16 @@ class Target:
     kind: str
     against: str
     at_most: float
+    balancing: bool = False
+    """That of requests balanced one by one, or of all other lanes."""
 
 
 TARGETS = [Target("http", BASE, 0.85), Target("http", "envoy", 0.3), Target("tcp", BASE, 0.95)]
 TARGETS += [Target("h2", "nghttpx", 0.6), Target("h2", "envoy", 0.2)]
+TARGETS += [Target("h2", "nghttpx", 1.5, balancing=True)]
 TARGETS += [Target("bulk tcp", BASE, 0.6), Target("bulk http", BASE, 0.6)]
+PACED = ("paced http", "paced tcp")
+"""The kinds of load under which latencies are judged."""
 IDLE_KIB = 5 * 1024
 """Most resident memory of the idle proxy, in KiB."""
 
@@ -115,15 +122,30 @@ def verdicts(samples: Samples, proxies: list[dict]) -> list[tuple[bool, str]]:
     for target in TARGETS:
         for lane in samples.lanes(target.kind):
             ratios = samples.ratios(target.kind, lane, target.against, "cpu_us")
-            if lane.startswith("weir") and ratios:
+            if lane.startswith("weir") and ratios and target.balancing == lane.endswith(BALANCING):
                 unit = "GiB" if target.kind.startswith("bulk") else "request"
                 text = f"{target.kind} {lane}: CPU per {unit} {median(ratios):.2f} of {target.against}'s, at most {target.at_most}"
                 found.append((median(ratios) <= target.at_most, text))
+    for kind in PACED:
+        for lane in samples.lanes(kind):
+            if lane.startswith("weir"):
+                # By a scrape that never ends it is to be no worse than it is by itself.
+                beside = lane.replace(" scraped", "")
+                found.append(latency(samples, kind, lane, BASE if beside == lane else beside))
     for proxy in proxies:
         if proxy["name"] == "weir":
             text = f"idle: {proxy['idle_kib'] / 1024:.1f} MiB resident, at most {IDLE_KIB // 1024}"
             found.append((proxy["idle_kib"] <= IDLE_KIB, text))
     return found
+
+
+def latency(samples: Samples, kind: str, lane: str, beside: str) -> tuple[bool, str]:
+    """Under the same load, by the spread that another lane has over the rounds."""
+    theirs = list(samples.values(kind, beside, "p99_us").values())
+    first, _, third = quantiles(theirs, n=4, method="inclusive") if len(theirs) > 1 else theirs * 3
+    ours = samples.middle(kind, lane, "p99_us")
+    text = f"{kind} {lane}: p99 {ours:.0f} us, at most the third quartile of {beside}'s ({first:.0f}-{third:.0f} us)"
+    return ours <= third, text
 
 
 def record(samples: Samples, proxies: list[dict], run: dict) -> dict:

@@ -2,7 +2,9 @@
 //! `kubectl apply -k manifests`. `e2e/test --only weir,stories` runs them on the cluster that is up.
 //! Most run side by side; one that measures time, or takes a part of Weir away, runs alone.
 
+mod altered;
 mod bad_input;
+mod cannot_start;
 mod jobs;
 mod never_in_the_way;
 mod operator_down;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use weir_crds::names;
@@ -11,6 +11,7 @@ use weir_e2e::app::Report;
 use weir_e2e::cluster::pod::{container_status, ip, name};
 use weir_e2e::cluster::{Story, Workload, eventually};
 
+use crate::altered::injected_with;
 use crate::beside_others;
 
 /// What a lost proxy may cost: from the first connection that fails to the last one.
@@ -185,27 +186,11 @@ async fn an_init_container_reaches_the_network_before_the_proxy_starts() -> anyh
 
 /// The pod as the webhook makes it, with the proxy moved behind the init containers.
 async fn without_native_sidecar(story: &Story, pod: &Pod) -> anyhow::Result<Pod> {
-    let dry_run = kube::api::PostParams {
-        dry_run: true,
-        ..kube::api::PostParams::default()
-    };
-    let injected = story.api::<Pod>().create(&dry_run, pod).await?;
-    let mut spec = injected.spec.context("the API server gave no spec")?;
-    let init = spec
-        .init_containers
-        .as_mut()
-        .context("the pod was not injected")?;
-    let position = init
-        .iter()
-        .position(|container| container.name == names::SIDECAR);
-    let mut sidecar = init.remove(position.context("the pod was not injected")?);
-    sidecar.restart_policy = None;
-    spec.containers.push(sidecar);
-    let mut pod = pod.clone();
-    pod.spec = Some(spec);
-    let labels = pod.metadata.labels.get_or_insert_default();
-    labels.insert(names::INJECTION.to_owned(), "disabled".to_owned());
-    Ok(pod)
+    injected_with(story, pod, |spec, mut sidecar| {
+        sidecar.restart_policy = None;
+        spec.containers.push(sidecar);
+    })
+    .await
 }
 
 #[tokio::test]

@@ -7,14 +7,19 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::wait::await_condition;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use weir_e2e::app::started_at;
 use weir_e2e::cluster::pod::is_ready;
 use weir_e2e::cluster::{Story, Workload};
 
 use crate::alone;
 
-const PODS: usize = 9;
+const PODS: u32 = 9;
+
+/// How often the kubelet looks. A pod that is created when the one before became Ready is created at the same point
+/// of that second every time, and the medians would compare nothing but those points: each kind of pod is created
+/// at points that are spread over it.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How much longer a pod with the proxy may take than one with the two idle containers, the medians
 /// compared: pulling nothing, starting one process, waiting for its listeners.
@@ -33,9 +38,10 @@ async fn injection_adds_what_the_kubelet_needs_for_two_more_containers() -> anyh
         let (mut plain, mut idle, mut injected) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..PODS {
             let pod = |name: &str| Workload::web(&format!("{name}-{number}"));
-            plain.push(start(story, &pod("plain"), "disabled").await?);
-            idle.push(start(story, &pod("idle").idle_companions(), "disabled").await?);
-            injected.push(start(story, &pod("injected"), "enabled").await?);
+            let later = LOOK * number / PODS;
+            plain.push(start(story, &pod("plain"), "disabled", later).await?);
+            idle.push(start(story, &pod("idle").idle_companions(), "disabled", later).await?);
+            injected.push(start(story, &pod("injected"), "enabled", later).await?);
         }
         let [plain, idle, injected] = [plain, idle, injected].map(Start::median);
         println!("pod start, medians of {PODS}, until the application listens and until Ready:");
@@ -49,7 +55,13 @@ async fn injection_adds_what_the_kubelet_needs_for_two_more_containers() -> anyh
     .await
 }
 
-async fn start(story: &Story, pod: &Workload, injection: &str) -> anyhow::Result<Start> {
+async fn start(
+    story: &Story,
+    pod: &Workload,
+    injection: &str,
+    later: Duration,
+) -> anyhow::Result<Start> {
+    sleep(later).await;
     let pod = pod.clone().label("kuma.io/sidecar-injection", injection);
     let pods = story.api::<Pod>();
     let created = SystemTime::now();

@@ -156,7 +156,11 @@ pub(super) fn refuse_method(method: &Method, served: &[Method]) -> Option<Respon
 }
 
 pub(super) fn not_found() -> Response<Body> {
-    text(StatusCode::NOT_FOUND, "not found\n")
+    text(
+        StatusCode::NOT_FOUND,
+        "not found; here are /metrics, /live, /ready and /probe/<n>, and over loopback /, /config, /log-level and \
+         /shutdown\n",
+    )
 }
 
 fn state(lacking: Vec<&'static str>) -> Response<Body> {

@@ -224,7 +224,7 @@ pub struct RunArgs {
 }
 
 /// The variable that stands for a flag.
-fn variable_of(flag: &str) -> String {
+pub(super) fn variable_of(flag: &str) -> String {
     let command = RunArgs::augment_args(Command::new("run"));
     let mut args = command.get_arguments();
     let arg = args.find(|arg| arg.get_long() == flag.strip_prefix("--"));

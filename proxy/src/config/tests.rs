@@ -42,7 +42,7 @@ fn none(_: &str) -> Option<String> {
 }
 
 fn problems(flags: &[&str], variable: impl Fn(&str) -> Option<String>) -> String {
-    load(parse(flags), variable)
+    load(noted(flags), variable)
         .map(|config| config.log)
         .unwrap_err()
         .to_string()
@@ -319,7 +319,7 @@ fn what_is_wrong_in_a_pod_is_ignored_where_the_pod_must_not_wait() {
     };
     let flags = ["--log-level", "loud", "--drain-time", "soon", "--mesh", "m"];
     let told = problems(&flags, wrong);
-    let config = load(parse(&[&flags[..], &["--best-effort"]].concat()), wrong).unwrap();
+    let config = load(noted(&[&flags[..], &["--best-effort"]].concat()), wrong).unwrap();
     assert_eq!(Problems(config.ignored).to_string(), told);
     assert_eq!(told.lines().count(), 4, "{told}");
     assert_eq!(config.log, "info");
@@ -335,4 +335,16 @@ fn a_best_effort_ignores_nothing_where_all_is_well_and_needs_a_dataplane_outside
     assert!(load(parse(&flags), none).unwrap().ignored.is_empty());
     let flags = ["--best-effort", "--dataplane", "type: Dataplane"];
     assert!(load(parse(&flags), none).is_err());
+}
+
+#[test]
+fn what_is_wrong_is_named_as_it_was_given() {
+    let mut args = noted(&["--drain-time", "soon"]);
+    args.log_level = Some("loud".into());
+    let told = load(args, pod)
+        .map(|config| config.log)
+        .unwrap_err()
+        .to_string();
+    assert!(told.starts_with("--drain-time: "), "{told}");
+    assert!(told.contains("\nWEIR_LOG: "), "{told}");
 }

@@ -4,7 +4,6 @@
 //! `detect::wait` and `connection` call it. Nothing has been sent yet, so another endpoint
 //! may always be tried; whoever refuses is set aside for the connections to come.
 
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -85,7 +84,7 @@ pub async fn connect(to: &Destination, config: &Config) -> Result<Connected, Fai
             Err(error) => {
                 tracing::debug!(%error, service = %set.name, "an endpoint is left for another");
                 let is_over = matches!(error, DialError::Socket(_));
-                if is_its_fault(&error) {
+                if error.is_of_endpoint() {
                     claim.refused(Instant::now().into_std());
                 }
                 search.failed(claim.addr);
@@ -108,17 +107,5 @@ async fn connect_to(addr: SocketAddr, config: &Config) -> Result<Connected, Fail
             took: start.elapsed(),
         }),
         Err(error) => Err(Failed { error, dst: None }),
-    }
-}
-
-/// Whether the endpoint is to blame, and not the want of ports or descriptors on our side.
-fn is_its_fault(error: &DialError) -> bool {
-    match error {
-        DialError::Connect(_, cause) => !matches!(
-            cause.kind(),
-            ErrorKind::AddrNotAvailable | ErrorKind::OutOfMemory | ErrorKind::PermissionDenied
-        ),
-        DialError::Timeout(..) => true,
-        DialError::NoEndpoint(_) | DialError::Socket(_) => false,
     }
 }

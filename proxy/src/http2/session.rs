@@ -8,42 +8,18 @@
 
 use std::time::{Duration, Instant};
 
-use super::grpc::Messages;
+use super::call::{Call, Said};
 use super::lane::{Event, Lane, Unreadable};
 use super::streams::Streams;
 use super::{MAX_STREAMS, reason, reply};
 use crate::exchange::{End, Exchange};
-use crate::record::{GrpcAccount, Http2Account, HttpLedger};
-
-/// One stream that a client has opened.
-struct Stream {
-    /// The account; none once the response has ended.
-    exchange: Option<Exchange>,
-    /// The account of its messages, where it is a gRPC call.
-    grpc: Option<GrpcAccount>,
-    requests: Messages,
-    /// None before a head says that the response is gRPC's.
-    responses: Option<Messages>,
-    is_connect: bool,
-    /// A CONNECT that was accepted (RFC 9113 section 8.5, RFC 8441).
-    is_tunnel: bool,
-    client_ended: bool,
-    server_ended: bool,
-}
-
-impl Stream {
-    fn end(&mut self, now: Instant, end: End) {
-        if let Some(exchange) = self.exchange.take() {
-            exchange.end(now, end);
-        }
-    }
-}
+use crate::record::{Http2Account, HttpLedger};
 
 /// The state machine of one connection pair.
 pub struct Session {
     client: Lane,
     server: Lane,
-    streams: Streams<Stream>,
+    streams: Streams<Call>,
     /// The last stream that the client has opened.
     last: u32,
     /// What the server's GOAWAY has said: the last stream it will answer, and why.
@@ -184,11 +160,8 @@ impl Session {
                 }
             }
             Event::Payload { stream, bytes } => {
-                let known = self.streams.get_mut(stream);
-                if let Some(s) = known
-                    && let Some(grpc) = &s.grpc
-                {
-                    grpc.client_sent(s.requests.feed(bytes));
+                if let Some(call) = self.streams.get_mut(stream) {
+                    call.client_sent(bytes);
                 }
             }
             Event::DataEnd { stream, ends: true } => self.client_ended(stream, now),
@@ -209,19 +182,13 @@ impl Session {
             }
             Event::Data { stream } => {
                 let known = self.streams.get_mut(stream);
-                let exchange = known.and_then(|s| s.exchange.as_mut());
-                if let Some(exchange) = exchange.filter(|e| e.has_head())
-                    && let Some(latency) = exchange.first_data(now)
-                {
+                if let Some(latency) = known.and_then(|call| call.data_begins(now)) {
                     self.latency = Some(latency);
                 }
             }
             Event::Payload { stream, bytes } => {
-                let known = self.streams.get_mut(stream);
-                if let Some(s) = known
-                    && let (Some(grpc), Some(messages)) = (&s.grpc, &mut s.responses)
-                {
-                    grpc.server_sent(messages.feed(bytes));
+                if let Some(call) = self.streams.get_mut(stream) {
+                    call.server_sent(bytes);
                 }
             }
             Event::DataEnd { stream, ends: true } => self.server_ended(stream, now),
@@ -248,103 +215,70 @@ impl Session {
             }
             return exchange.end(now, End::Unfollowed);
         }
-        let opened = Stream {
-            exchange: Some(exchange),
-            grpc: head.is_grpc.then(|| self.ledger.grpc(authority)),
-            requests: Messages::default(),
-            responses: None,
-            is_connect: head.is_connect,
-            is_tunnel: false,
-            client_ended: false,
-            server_ended: false,
-        };
-        self.streams.push(stream, opened);
+        let grpc = head.is_grpc.then(|| self.ledger.grpc(authority));
+        let call = Call::new(exchange, grpc, head.is_connect);
+        self.streams.push(stream, call);
         self.account.stream_opened();
     }
 
     /// The head of a response, or its trailers.
     fn answered(&mut self, stream: u32, ends: bool, now: Instant) {
-        let Some(s) = self.streams.get_mut(stream) else {
-            return;
-        };
-        let Some(exchange) = &mut s.exchange else {
+        let Some(call) = self.streams.get_mut(stream) else {
             return;
         };
         let fields = self.server.fields();
-        if !exchange.has_head() {
-            let Some(status) = fields.status.filter(|status| *status >= 200) else {
-                return;
-            };
-            exchange.head(status);
-            s.responses = fields.is_grpc.then(Messages::default);
-            if s.is_connect && status < 300 {
-                s.is_tunnel = true;
-                exchange.first_data(now);
-            }
-        }
-        if ends {
-            exchange.grpc_status(fields.grpc_status);
-        }
+        let said = Said {
+            status: fields.status,
+            grpc_status: fields.grpc_status,
+            is_grpc: fields.is_grpc,
+        };
+        call.answered(said, ends, now);
     }
 
     fn client_ended(&mut self, stream: u32, now: Instant) {
-        let Some(s) = self.streams.get_mut(stream) else {
-            return;
-        };
-        s.client_ended = true;
-        if s.server_ended {
-            self.close(stream, now, End::Complete);
+        if let Some(call) = self.streams.get_mut(stream) {
+            call.client_ended(now);
+            if call.is_over() {
+                self.forget(stream);
+            }
         }
     }
 
     fn server_ended(&mut self, stream: u32, now: Instant) {
-        let Some(s) = self.streams.get_mut(stream) else {
-            return;
-        };
-        s.server_ended = true;
-        if let Some(exchange) = s.exchange.as_mut().filter(|e| e.has_head())
-            && let Some(latency) = exchange.first_data(now)
-        {
-            self.latency = Some(latency);
-        }
-        if s.client_ended {
-            self.close(stream, now, End::Complete);
-        } else if !s.is_tunnel {
-            s.end(now, End::Complete);
+        if let Some(call) = self.streams.get_mut(stream) {
+            self.latency = call.server_ended(now).or(self.latency);
+            if call.is_over() {
+                self.forget(stream);
+            }
         }
     }
 
     fn reset_by_client(&mut self, stream: u32, code: u32, now: Instant) {
-        let end = match self.streams.get_mut(stream) {
-            Some(s) if s.is_tunnel => tunnel_end(code),
-            Some(_) => End::Canceled,
-            None => return,
-        };
-        self.close(stream, now, end);
+        if let Some(call) = self.streams.get_mut(stream) {
+            call.reset_by_client(code, now);
+            self.forget(stream);
+        }
     }
 
     fn reset_by_server(&mut self, stream: u32, code: u32, now: Instant) {
-        let end = match self.streams.get_mut(stream) {
-            Some(s) if s.is_tunnel => tunnel_end(code),
-            Some(_) => End::Broken(reason::label(code)),
-            None => return,
-        };
-        self.close(stream, now, end);
+        if let Some(call) = self.streams.get_mut(stream) {
+            call.reset_by_server(code, now);
+            self.forget(stream);
+        }
     }
 
     /// GOAWAY: the streams above its last one are never answered (RFC 9113 section 6.8).
     fn server_leaves(&mut self, last: u32, code: u32, now: Instant) {
         let before = self.goaway.map_or(last, |(before, _)| before);
         self.goaway = Some((last.min(before), code));
-        while let Some(mut stream) = self.streams.pop_above(last) {
-            stream.end(now, End::Broken(reason::label(code)));
+        while let Some(mut call) = self.streams.pop_above(last) {
+            call.end(now, End::Broken(reason::label(code)));
             self.account.stream_closed();
         }
     }
 
-    fn close(&mut self, stream: u32, now: Instant, end: End) {
-        if let Some(mut stream) = self.streams.remove(stream) {
-            stream.end(now, end);
+    fn forget(&mut self, stream: u32) {
+        if self.streams.remove(stream).is_some() {
             self.account.stream_closed();
         }
     }
@@ -365,21 +299,9 @@ impl Session {
             }
             (end, _) => end,
         };
-        while let Some(mut stream) = self.streams.pop_above(0) {
-            let end = match end {
-                End::Canceled if stream.is_tunnel => End::Reset,
-                end => end,
-            };
-            stream.end(now, end);
+        while let Some(mut call) = self.streams.pop_above(0) {
+            call.cut(now, end);
             self.account.stream_closed();
         }
-    }
-}
-
-/// How a tunnel ended that was reset: RST_STREAM is how some close what they no longer need.
-fn tunnel_end(code: u32) -> End {
-    match code {
-        reason::NO_ERROR | reason::CANCEL => End::Complete,
-        _ => End::Reset,
     }
 }

@@ -40,6 +40,15 @@ pub(crate) fn raise_limit() {
     setrlimit(Resource::Nofile, raised).expect("the soft limit may be raised to the hard one");
 }
 
+/// The Dataplane of a service, which listens here and dials there.
+fn dataplane(service: &str, listens: SocketAddr, dials: SocketAddr) -> String {
+    let (port, to) = (listens.port(), dials.port());
+    format!(
+        "type: Dataplane\nmesh: default\nname: {service}-{port}\nnetworking:\n  address: 127.0.0.1\n  inbound:\n  \
+         - port: {port}\n    servicePort: {to}\n    tags:\n      kuma.io/service: {service}\n"
+    )
+}
+
 /// An application that answers each head, and counts its connections.
 async fn application(accepted: Arc<AtomicUsize>) -> SocketAddr {
     let listener = tokio::net::TcpSocket::new_v4().expect("a socket");
@@ -67,18 +76,36 @@ async fn application(accepted: Arc<AtomicUsize>) -> SocketAddr {
 
 impl Proxy {
     pub(crate) async fn start() -> Self {
-        raise_limit();
         let accepted = Arc::<AtomicUsize>::default();
         let application = application(Arc::clone(&accepted)).await;
-        let (inbound, admin, metrics) = (free(), free(), free());
+        let inbound = free();
+        let listens = dataplane("web", inbound, application);
+        Self::launch(listens, inbound, accepted).await
+    }
+
+    /// In front of a service with these endpoints.
+    pub(crate) async fn balancing(endpoints: &[SocketAddr]) -> Self {
+        let outbound = free();
+        let nobody = dataplane("shop", free(), free());
+        let mut documents = format!(
+            "{nobody}  outbound:\n  - port: {}\n    tags:\n      kuma.io/service: web\n",
+            outbound.port()
+        );
+        for endpoint in endpoints {
+            documents += "---\n";
+            documents += &dataplane("web", *endpoint, *endpoint);
+        }
+        Self::launch(documents, outbound, Arc::default()).await
+    }
+
+    /// Of these Dataplanes, the first of which is its own; it listens at `inbound`.
+    async fn launch(dataplanes: String, inbound: SocketAddr, accepted: Arc<AtomicUsize>) -> Self {
+        raise_limit();
+        let (admin, metrics) = (free(), free());
         let documents = format!(
-            "type: Mesh\nname: default\nmetrics:\n  enabledBackend: a\n  backends:\n  - name: a\n    \
-             type: prometheus\n    conf:\n      port: {}\n      path: /metrics\n---\n\
-             type: Dataplane\nmesh: default\nname: web\nnetworking:\n  address: 127.0.0.1\n  inbound:\n  \
-             - port: {}\n    servicePort: {}\n    tags:\n      kuma.io/service: web\n",
+            "{dataplanes}---\ntype: Mesh\nname: default\nmetrics:\n  enabledBackend: a\n  backends:\n  \
+             - name: a\n    type: prometheus\n    conf:\n      port: {}\n      path: /metrics\n",
             metrics.port(),
-            inbound.port(),
-            application.port()
         );
         let mut process = Command::new(env!("CARGO_BIN_EXE_weir-proxy"))
             .args([

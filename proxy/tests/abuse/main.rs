@@ -2,5 +2,9 @@
 //! of the proxy, a process of its own here, stays within its bound.
 
 mod child;
+mod http2;
 mod idle;
 mod slow;
+#[allow(dead_code, reason = "the tests of HTTP/2 use the rest")]
+#[path = "../http2/wire.rs"]
+mod wire;

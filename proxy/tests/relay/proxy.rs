@@ -25,6 +25,9 @@ pub(crate) struct Proxy {
     pub(crate) telemetry: Telemetry,
     pub(crate) gauge: Gauge,
     pub(crate) roster: watch::Sender<Arc<Roster>>,
+    /// Cancelled when the proxy is to end, and serves on what is under way.
+    #[allow(dead_code, reason = "only what is terminated is told")]
+    pub(crate) draining: CancellationToken,
     stop: CancellationToken,
     thread: Option<JoinHandle<std::io::Result<()>>>,
 }
@@ -81,6 +84,7 @@ impl Proxy {
         let settings = Settings::parse(r#"{"version":1,"mesh":"default"}"#).expect("settings");
         let (roster, changes) = watch::channel(Arc::default());
         let (stop, gauge) = (CancellationToken::new(), Gauge::default());
+        let draining = CancellationToken::new();
         let start = Start {
             config: served,
             seat: seats.remove(0),
@@ -90,6 +94,7 @@ impl Proxy {
             handoff: mpsc::channel(1).0,
             gauge: gauge.clone(),
             pulse: pulses.remove(0),
+            draining: draining.clone(),
             stop: stop.clone(),
         };
         let thread = Some(std::thread::spawn(move || worker::run(start)));
@@ -98,6 +103,7 @@ impl Proxy {
             telemetry,
             gauge,
             roster,
+            draining,
             stop,
             thread,
         }

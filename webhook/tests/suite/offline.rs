@@ -39,3 +39,30 @@ fn what_is_no_pod_is_refused_by_its_kind() {
         "{errors}"
     );
 }
+
+#[test]
+fn what_cannot_be_injected_is_the_users_to_mend() {
+    for (document, told) in [
+        ("", "- is empty: give a document of kind Pod"),
+        ("{kind: Service}", "kind: \"Service\" is not a Pod"),
+        ("{", "- is neither YAML nor JSON"),
+    ] {
+        let output = inject(document, &[]);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(64), "{errors}");
+        assert!(errors.contains(told), "{errors}");
+    }
+}
+
+#[test]
+fn annotations_that_do_nothing_are_warned_about() {
+    let pod = "{kind: Pod, metadata: {annotations: {config.linkerd.io/proxy-cpu-request: '1', \
+               config.linkerd.io/skip-inbound-ports: '1'}}, spec: {containers: [{name: web}]}}";
+    let output = inject(pod, &[]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        errors.contains("config.linkerd.io/proxy-cpu-request configures Linkerd's proxy"),
+        "{errors}"
+    );
+    assert!(!errors.contains("skip-inbound-ports"), "{errors}");
+}

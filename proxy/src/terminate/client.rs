@@ -1,0 +1,136 @@
+//! The accepting side: one client's connection, from its first frames to its end. Each of its
+//! streams runs as a task of its own.
+//!
+//! `connection` calls it with what detection has read. It must not know endpoints.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::{Builder, Connection, SendResponse};
+use hyper::http::Request;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::Config;
+use super::pool::Service;
+use super::socket::Socket;
+use super::stream;
+use crate::activity::Busy;
+use crate::record::{Book, Http2Side, Side};
+use crate::telemetry::Peer;
+
+/// A connection that speaks HTTP/2, as `connection` hands it over.
+pub struct Incoming {
+    pub stream: TcpStream,
+    /// What detection has read of it, and counted.
+    pub first: Bytes,
+    pub book: Book,
+    pub accepted: Side,
+    pub busy: Busy,
+}
+
+/// What the streams of one client share.
+pub(super) struct Client {
+    pub(super) service: Rc<Service>,
+    pub(super) account: Http2Side,
+}
+
+type Begun = (Request<RecvStream>, SendResponse<Bytes>);
+
+/// Serves one client to the end of its connection. Its streams end with it, each in its task.
+pub async fn serve(service: Rc<Service>, incoming: Incoming) {
+    let setup = Rc::clone(&service.setup);
+    let client = Rc::new(Client {
+        account: incoming.book.http2(Peer::Src),
+        service,
+    });
+    let socket = Socket::accepted(incoming.stream, incoming.first, incoming.accepted);
+    let handshake = builder(&setup.config).handshake(socket.clone());
+    if let Ok(Ok(connection)) = timeout(setup.config.handshake_timeout, handshake).await {
+        let serving = Serving {
+            connection,
+            socket: socket.clone(),
+            busy: incoming.busy,
+        };
+        accept(&client, serving).await;
+    }
+    socket.drain(setup.config.linger).await;
+}
+
+/// A connection whose first frames were exchanged.
+struct Serving {
+    connection: Connection<Socket, Bytes>,
+    socket: Socket,
+    busy: Busy,
+}
+
+/// Runs the connection until it is over.
+async fn accept(client: &Rc<Client>, mut serving: Serving) {
+    let setup = &client.service.setup;
+    // Who comes while the proxy drains is not sent away: there is nowhere else to go.
+    let mut is_told = setup.draining.is_cancelled();
+    let mut draining = pin!(setup.draining.cancelled());
+    loop {
+        let next = poll_fn(|cx| {
+            if !is_told && draining.as_mut().poll(cx).is_ready() {
+                is_told = true;
+                serving.connection.graceful_shutdown();
+            }
+            serving.poll(cx)
+        });
+        match next.await {
+            Some(Ok(begun)) => begin(client, begun),
+            Some(Err(error)) => return tracing::debug!(%error, "a client's connection has failed"),
+            None => return,
+        }
+    }
+}
+
+impl Serving {
+    /// The next stream of the client; none at the end.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Begun, h2::Error>>> {
+        let mut next = self.connection.poll_accept(cx);
+        if next.is_pending()
+            && let Some(reason) = self.socket.broken()
+        {
+            self.connection.abrupt_shutdown(reason);
+            next = self.connection.poll_accept(cx);
+        }
+        // A stream is there until the last of it is written.
+        self.busy.set(self.connection.has_streams());
+        next
+    }
+}
+
+fn begin(client: &Rc<Client>, (request, respond): Begun) {
+    let running = stream::run(Rc::clone(client), request, respond);
+    client.service.setup.tasks.spawn_local(running);
+}
+
+fn builder(config: &Config) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(config.max_streams)
+        .max_header_list_size(config.max_header_list)
+        .initial_window_size(config.window)
+        .initial_connection_window_size(all_windows(config))
+        .max_send_buffer_size(config.send_buffer)
+        .max_pending_accept_reset_streams(config.reset_burst)
+        .max_concurrent_reset_streams(config.reset_memory)
+        .max_local_error_reset_streams(Some(config.stream_errors))
+        .data_frame_budget(config.small_frames)
+        .enable_connect_protocol();
+    builder
+}
+
+/// The windows of all streams together, at least the size that a connection begins with.
+fn all_windows(config: &Config) -> u32 {
+    const LEAST: u32 = (1 << 16) - 1;
+    const MOST: u32 = (1 << 31) - 1;
+    let all = config.window.saturating_mul(config.max_streams);
+    all.clamp(LEAST, MOST)
+}

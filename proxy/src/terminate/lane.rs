@@ -1,0 +1,127 @@
+//! One direction of a stream: what one peer sends, and the window of the other that takes it.
+//!
+//! `stream` has one for the request and one for the response. A chunk is given out of the
+//! receiving side's window only once the sending side has room for it, so a lane holds one chunk
+//! at most, and a slow reader slows its writer. It must not know heads, nor what is counted.
+
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{RecvStream, SendStream};
+use hyper::http::HeaderMap;
+
+/// What passes, shown before it goes on.
+pub(super) enum Passing<'a> {
+    Data(&'a [u8]),
+    Trailers(&'a HeaderMap),
+}
+
+/// Why a lane has ended before its time.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// What should have come will not.
+    From(h2::Error),
+    /// What comes will not be taken: the peer there has reset its stream, or is gone.
+    To,
+}
+
+pub(super) struct Lane {
+    pub(super) from: RecvStream,
+    pub(super) to: SendStream<Bytes>,
+    /// A chunk, or what is left of one, that waits for room.
+    held: Bytes,
+    /// Nothing comes after it.
+    is_last: bool,
+    is_done: bool,
+    /// Some of the data was taken.
+    has_moved: bool,
+}
+
+impl Lane {
+    pub(super) fn new(from: RecvStream, to: SendStream<Bytes>, is_done: bool) -> Self {
+        Self {
+            from,
+            to,
+            held: Bytes::new(),
+            is_last: false,
+            is_done,
+            has_moved: false,
+        }
+    }
+
+    /// Whether everything has passed, the end included.
+    pub(super) fn is_done(&self) -> bool {
+        self.is_done
+    }
+
+    /// Whether anything was taken off the sender that could not be had again.
+    pub(super) fn has_moved(&self) -> bool {
+        self.has_moved
+    }
+
+    /// Moves what can be moved; ready at the end.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut show: impl FnMut(Passing<'_>),
+    ) -> Poll<Result<(), Broken>> {
+        while !self.is_done {
+            if !self.held.is_empty() {
+                ready!(self.poll_write(cx))?;
+                continue;
+            }
+            match ready!(self.from.poll_data(cx)) {
+                Some(Ok(chunk)) => {
+                    show(Passing::Data(&chunk));
+                    self.has_moved |= !chunk.is_empty();
+                    self.is_last = self.from.is_end_stream();
+                    self.held = chunk;
+                    if self.held.is_empty() && self.is_last {
+                        self.end(None)?;
+                    }
+                }
+                Some(Err(error)) => return Poll::Ready(Err(Broken::From(error))),
+                None => {
+                    let trailers = ready!(self.from.poll_trailers(cx));
+                    let trailers = trailers.map_err(Broken::From)?;
+                    if let Some(trailers) = &trailers {
+                        self.has_moved = true;
+                        show(Passing::Trailers(trailers));
+                    }
+                    self.end(trailers)?;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what is held as the window opens.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        self.to.reserve_capacity(self.held.len());
+        let mut room = self.to.capacity();
+        if room == 0 {
+            room = match ready!(self.to.poll_capacity(cx)) {
+                Some(Ok(room)) => room,
+                Some(Err(_)) | None => return Poll::Ready(Err(Broken::To)),
+            };
+        }
+        let n = room.min(self.held.len());
+        let piece = self.held.split_to(n);
+        let ends = self.is_last && self.held.is_empty();
+        let sent = self.to.send_data(piece, ends);
+        // A stream that has ended meanwhile has given its window back by itself.
+        let _released = self.from.flow_control().release_capacity(n);
+        sent.map_err(|_| Broken::To)?;
+        self.is_done = ends;
+        Poll::Ready(Ok(()))
+    }
+
+    fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), Broken> {
+        self.is_done = true;
+        let ended = match trailers {
+            Some(trailers) => self.to.send_trailers(trailers),
+            None => self.to.send_data(Bytes::new(), true),
+        };
+        ended.map_err(|_| Broken::To)
+    }
+}

@@ -1,0 +1,73 @@
+//! What is read of heads for the accounts, and the answers that the proxy makes up itself.
+//!
+//! `stream` calls it. It must not know sockets or connections.
+
+use h2::server::SendResponse;
+use hyper::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+
+use crate::exchange::grpc_code;
+use crate::http1::reply::Reply;
+use crate::http2::call::Said;
+use crate::http2::grpc::is_grpc;
+use crate::record::{Authority, Scheme};
+
+/// What a response's head says.
+pub(super) fn head(status: StatusCode, fields: &HeaderMap) -> Said {
+    Said {
+        status: Some(status.as_u16()),
+        grpc_status: grpc_status(fields),
+        is_grpc: has_grpc(fields),
+    }
+}
+
+/// What trailers say.
+pub(super) fn trailers(fields: &HeaderMap) -> Said {
+    Said {
+        grpc_status: grpc_status(fields),
+        ..Said::default()
+    }
+}
+
+fn grpc_status(fields: &HeaderMap) -> Option<u16> {
+    let value = fields.get("grpc-status")?;
+    Some(grpc_code(value.as_bytes()))
+}
+
+/// Whether the content type of a head is gRPC's.
+pub(super) fn has_grpc(fields: &HeaderMap) -> bool {
+    let value = fields.get(header::CONTENT_TYPE);
+    value.is_some_and(|value| is_grpc(value.as_bytes()))
+}
+
+/// `:authority`, else `host`, as the client wrote it; empty without either.
+pub(super) fn authority(head: &Request<()>) -> Authority<'_> {
+    let scheme = match head.uri().scheme() {
+        Some(scheme) => Scheme::of(scheme.as_str().as_bytes()),
+        None if head.method() == Method::CONNECT => Scheme::Other,
+        None => Scheme::Http,
+    };
+    let authority = head.uri().authority().map(|a| a.as_str().as_bytes());
+    let host = || head.headers().get(header::HOST).map(HeaderValue::as_bytes);
+    Authority {
+        scheme,
+        text: authority.or_else(host).unwrap_or_default(),
+    }
+}
+
+/// Whether a request asks for a tunnel without saying where to (RFC 9113 section 8.5): the `h2`
+/// crate lets it pass.
+pub(super) fn is_malformed(head: &Request<()>) -> bool {
+    head.method() == Method::CONNECT && head.uri().authority().is_none()
+}
+
+/// Answers in the server's place. A client that is gone already is not told.
+pub(super) fn answer(respond: &mut SendResponse<bytes::Bytes>, reply: Reply) {
+    let status = StatusCode::from_u16(reply.status()).unwrap_or(StatusCode::BAD_GATEWAY);
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    let error = format!("weir; error={}", reply.error_type());
+    if let Ok(error) = HeaderValue::from_str(&error) {
+        response.headers_mut().insert("proxy-status", error);
+    }
+    let _told = respond.send_response(response, true);
+}

@@ -1,0 +1,207 @@
+//! The connections of one worker to all endpoints, by service, and the search of a stream for one
+//! of them.
+//!
+//! `worker` owns it and calls `sweep` at its ticks; `client` and `stream` find their way through
+//! it. Everything here is one worker's. It must not know streams or their accounts, and pins no
+//! series: connections and requests do that for themselves.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Config;
+use super::link::Lease;
+use super::slot::{Refused, Slot};
+use super::socket::Socket;
+use crate::endpoints::{Claim, EndpointSet, Search};
+use crate::forward::{self, Connected, DialError};
+use crate::record::{Book, Side};
+use crate::telemetry::Dst;
+
+/// What all connections of a worker are made with.
+pub(super) struct Setup {
+    pub(super) config: Config,
+    pub(super) forward: forward::Config,
+    pub(super) tasks: TaskTracker,
+    /// Clients that are connected when it is cancelled are asked to leave.
+    pub(super) draining: CancellationToken,
+}
+
+/// The connections of one worker to the endpoints of its services.
+pub struct Links {
+    setup: Rc<Setup>,
+    services: RefCell<Vec<Rc<Service>>>,
+}
+
+impl Links {
+    /// None yet. Tasks are tracked by `tasks`; `draining` is cancelled when the proxy is to end.
+    pub fn new(
+        config: Config,
+        forward: forward::Config,
+        tasks: TaskTracker,
+        draining: CancellationToken,
+    ) -> Self {
+        let setup = Setup {
+            config,
+            forward,
+            tasks,
+            draining,
+        };
+        Self {
+            setup: Rc::new(setup),
+            services: RefCell::default(),
+        }
+    }
+
+    /// The connections to one service, counted as `book` says.
+    pub fn service(&self, set: &Rc<EndpointSet>, book: &Book) -> Rc<Service> {
+        let mut services = self.services.borrow_mut();
+        if let Some(known) = services.iter().find(|s| Rc::ptr_eq(&s.set, set)) {
+            return Rc::clone(known);
+        }
+        let service = Rc::new(Service {
+            setup: Rc::clone(&self.setup),
+            set: Rc::clone(set),
+            book: book.clone(),
+            slots: RefCell::default(),
+        });
+        services.push(Rc::clone(&service));
+        service
+    }
+
+    /// Closes what has been idle for as long as it may, and what goes to endpoints that have left
+    /// their service. To be called now and then.
+    pub fn sweep(&self, now: std::time::Instant) {
+        for service in self.services.borrow().iter() {
+            service.sweep(now);
+        }
+    }
+}
+
+/// The connections to one service.
+pub struct Service {
+    pub(super) setup: Rc<Setup>,
+    set: Rc<EndpointSet>,
+    /// It knows no endpoint.
+    pub(super) book: Book,
+    slots: RefCell<HashMap<SocketAddr, Rc<Slot>>>,
+}
+
+/// An endpoint that was found for a stream.
+pub(super) struct Found {
+    pub(super) claim: Claim,
+    pub(super) slot: Rc<Slot>,
+    pub(super) lease: Lease,
+}
+
+/// Why there is none.
+pub(super) struct Unreached {
+    pub(super) error: Refused,
+    /// The labels of the endpoint that was tried last, if any was.
+    pub(super) dst: Option<Dst>,
+}
+
+impl Service {
+    /// Takes over a connection that detection has opened, with its account.
+    pub fn adopt(&self, connected: Connected, dialed: Side) {
+        if let Some(claim) = &connected.claim {
+            let socket = Socket::dialed(connected.stream, dialed);
+            self.slot(claim.addr, &claim.dst).adopt(socket);
+        }
+    }
+
+    /// Finds a place for one stream within `connect_timeout`: at the better of two endpoints,
+    /// and where that one refuses, at another.
+    ///
+    /// # Errors
+    /// That of the endpoint tried last, as `forward::connect` answers it.
+    pub(super) async fn find(&self) -> Result<Found, Unreached> {
+        let forward = &self.setup.forward;
+        let mut search = Search::new(Rc::clone(&self.set));
+        let begun = Instant::now();
+        let deadline = begun + forward.connect_timeout;
+        let mut unreached = None;
+        let mut now = begun;
+        while now < deadline {
+            let Some(claim) = search.next(now.into_std()) else {
+                break;
+            };
+            let limit = if search.has_other(claim.addr, now.into_std()) {
+                deadline.min(now + forward.attempt_timeout)
+            } else {
+                deadline
+            };
+            let slot = self.slot(claim.addr, &claim.dst);
+            match slot.lease(limit).await {
+                Ok(lease) => {
+                    claim.accepted();
+                    return Ok(Found { claim, slot, lease });
+                }
+                Err(error) => {
+                    tracing::debug!(%error, service = %self.set.name, "an endpoint is left for another");
+                    now = Instant::now();
+                    if error.is_of_endpoint() {
+                        claim.refused(now.into_std());
+                    }
+                    search.failed(claim.addr);
+                    let is_over = matches!(*error, DialError::Socket(_));
+                    let dst = Some(claim.dst.clone());
+                    unreached = Some(Unreached { error, dst });
+                    if is_over {
+                        break;
+                    }
+                }
+            }
+        }
+        let none = || Unreached {
+            error: Rc::new(DialError::NoEndpoint(Rc::clone(&self.set.name))),
+            dst: None,
+        };
+        Err(unreached.unwrap_or_else(none))
+    }
+
+    /// Finds a place for a stream that its endpoint has not looked at: on another connection
+    /// there, else anywhere.
+    pub(super) async fn find_again(&self, found: Found) -> Result<Found, Unreached> {
+        let Found { claim, slot, lease } = found;
+        drop(lease);
+        let limit = Instant::now() + self.setup.forward.attempt_timeout;
+        match slot.lease(limit).await {
+            Ok(lease) => Ok(Found { claim, slot, lease }),
+            Err(_) => {
+                drop(claim);
+                self.find().await
+            }
+        }
+    }
+
+    fn slot(&self, addr: SocketAddr, dst: &Dst) -> Rc<Slot> {
+        let make = || {
+            let mut book = self.book.clone();
+            book.settle(Some(dst.clone()));
+            Slot::new(addr, book, Rc::clone(&self.setup))
+        };
+        Rc::clone(self.slots.borrow_mut().entry(addr).or_insert_with(make))
+    }
+
+    fn sweep(&self, now: std::time::Instant) {
+        let idle_since = now.checked_sub(self.setup.config.idle);
+        self.slots.borrow_mut().retain(|addr, slot| {
+            let stays = slot.dst().is_some_and(|dst| self.set.holds(*addr, dst));
+            match (stays, idle_since) {
+                (true, Some(then)) => slot.sweep(then),
+                (true, None) => {}
+                (false, _) => slot.retire(),
+            }
+            stays
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,212 @@
+//! A socket as the `h2` crate sees it: bytes that were read before come first, every byte is
+//! counted, and what ended it is remembered for its account.
+//!
+//! `client` and `slot` wrap theirs; `client` keeps a hold of it beside the `h2` connection that
+//! reads and writes. What it must know of frames its guard does.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use h2::Reason;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::guard::Guard;
+use crate::record::Side;
+
+/// Bytes that are read of a socket before the others of its worker have their turn: what makes
+/// some thousand of the smallest frames.
+const TURN: usize = 64 * 1024;
+
+/// One socket. Its account closes with the last hold of it.
+#[derive(Clone)]
+pub(super) struct Socket(Rc<Shared>);
+
+struct Shared {
+    stream: RefCell<TcpStream>,
+    /// What detection has read, and counted.
+    first: RefCell<Bytes>,
+    /// Taken when it is closed.
+    side: Option<Side>,
+    /// Judges what a client sends.
+    guard: Option<RefCell<Guard>>,
+    /// Bytes read since the others had their turn.
+    turn: Cell<usize>,
+    /// The peer has closed its sending half, or has failed.
+    has_ended: Cell<bool>,
+    error: RefCell<Option<io::Error>>,
+}
+
+impl Socket {
+    /// Of a client; `first` was read of it, and counted, before.
+    pub(super) fn accepted(stream: TcpStream, first: Bytes, side: Side) -> Self {
+        let guard = Some(RefCell::new(Guard::new()));
+        Self::new(stream, first, side, guard)
+    }
+
+    /// Of an endpoint.
+    pub(super) fn dialed(stream: TcpStream, side: Side) -> Self {
+        Self::new(stream, Bytes::new(), side, None)
+    }
+
+    fn new(stream: TcpStream, first: Bytes, side: Side, guard: Option<RefCell<Guard>>) -> Self {
+        Self(Rc::new(Shared {
+            stream: RefCell::new(stream),
+            first: RefCell::new(first),
+            side: Some(side),
+            guard,
+            turn: Cell::new(0),
+            has_ended: Cell::new(false),
+            error: RefCell::default(),
+        }))
+    }
+
+    /// The error that must end the connection: its client has sent what is not to be taken, and
+    /// nothing from there on is read.
+    pub(super) fn broken(&self) -> Option<Reason> {
+        self.0.guard.as_ref()?.borrow().broken()
+    }
+
+    /// Reads and forgets what the peer still sends, for at most this long. A socket that is
+    /// closed with unread bytes is reset, and the peer may lose what it was told last.
+    pub(super) async fn drain(&self, limit: Duration) {
+        let mut sink = [0; 4096];
+        let rest = std::future::poll_fn(|cx| {
+            while !self.0.has_ended.get() {
+                let mut buf = ReadBuf::new(&mut sink);
+                ready!(self.0.poll_read(cx, &mut buf)).ok();
+            }
+            Poll::Ready(())
+        });
+        let _late = tokio::time::timeout(limit, rest).await;
+    }
+}
+
+impl Shared {
+    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.turn.get() >= TURN {
+            self.turn.set(0);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, buf);
+        if read.is_pending() {
+            self.turn.set(0);
+        }
+        let read = ready!(read);
+        let n = buf.filled().len() - before;
+        match &read {
+            Ok(()) if n == 0 => self.has_ended.set(true),
+            Ok(()) => {
+                self.turn.set(self.turn.get() + n);
+                if let Some(side) = &self.side {
+                    side.read(n);
+                }
+            }
+            Err(error) => {
+                self.has_ended.set(true);
+                self.fail(error);
+            }
+        }
+        Poll::Ready(read)
+    }
+
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Ready(Ok(n)) => {
+                if let Some(side) = &self.side {
+                    side.written(*n);
+                }
+            }
+            Poll::Ready(Err(error)) => self.fail(error),
+            Poll::Pending => {}
+        }
+        written
+    }
+
+    /// The first error is what ended it.
+    fn fail(&self, error: &io::Error) {
+        let copy = || match error.raw_os_error() {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => error.kind().into(),
+        };
+        self.error.borrow_mut().get_or_insert_with(copy);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(side) = self.side.take() {
+            side.close(self.error.get_mut().as_ref());
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.broken().is_some() {
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        let mut first = self.0.first.borrow_mut();
+        if first.is_empty() {
+            ready!(self.0.poll_read(cx, buf))?;
+        } else {
+            let n = first.len().min(buf.remaining());
+            buf.put_slice(&first[..n]);
+            first.advance(n);
+        }
+        let Some(guard) = &self.0.guard else {
+            return Poll::Ready(Ok(()));
+        };
+        let taken = guard.borrow_mut().pass(&buf.filled()[before..]);
+        let is_end = buf.filled().len() == before;
+        buf.set_filled(before + taken);
+        if taken == 0 && !is_end {
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut *self.0.stream.borrow_mut()).poll_write(cx, bytes);
+        self.0.wrote(written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut *self.0.stream.borrow_mut()).poll_write_vectored(cx, slices);
+        self.0.wrote(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.stream.borrow_mut()).poll_shutdown(cx)
+    }
+}

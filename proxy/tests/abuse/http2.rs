@@ -1,0 +1,226 @@
+//! HTTP/2 to a service of several endpoints, whose every frame the proxy takes apart: clients that
+//! send what costs them little. Others are served meanwhile, and memory stays bounded.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hyper::http::{Request, Response};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::child::{DEADLINE, Proxy};
+use super::wire::{END_HEADERS, END_STREAM, PREFACE, block, data, frame, headers, reset, settings};
+
+/// Most resident memory that an attack may cost, in KiB.
+const BOUND: f64 = 24.0 * 1024.0;
+/// Clients of an attack at a time.
+const CLIENTS: usize = 8;
+/// How long an attack goes on, unless it is ended.
+const ATTACK: Duration = Duration::from_secs(2);
+
+/// An endpoint that answers each request once its body has ended, but for `/hang`.
+async fn endpoint() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let addr = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let Ok(mut connection) = h2::server::handshake(stream).await else {
+                    return;
+                };
+                let mut held = Vec::new();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    if request.uri().path() == "/hang" {
+                        held.push((request, respond));
+                    } else {
+                        let _gone = respond.send_response(Response::new(()), true);
+                    }
+                }
+            });
+        }
+    });
+    addr
+}
+
+async fn proxy() -> Proxy {
+    Proxy::balancing(&[endpoint().await, endpoint().await]).await
+}
+
+const METHOD: (&str, &str) = (":method", "POST");
+const SCHEME: (&str, &str) = (":scheme", "http");
+const HANG: (&str, &str) = (":path", "/hang");
+const AUTHORITY: (&str, &str) = (":authority", "web");
+
+fn open(stream: u32) -> Vec<u8> {
+    headers(stream, 0, &[METHOD, SCHEME, HANG, AUTHORITY])
+}
+
+/// One request on a connection of its own.
+async fn ask(proxy: &Proxy) {
+    let asking = async {
+        let stream = proxy.connect().await;
+        let (mut sender, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+        let running = tokio::spawn(connection);
+        let request = Request::get("http://web/").body(()).expect("a request");
+        let (response, _): (_, h2::SendStream<Bytes>) =
+            sender.send_request(request, true).expect("sent");
+        assert_eq!(response.await.expect("an answer").status(), 200);
+        running.abort();
+    };
+    tokio::time::timeout(DEADLINE, asking)
+        .await
+        .expect("in time");
+}
+
+/// One client: sends what `next` makes of a number, until it is cut off or has had its time.
+/// Answers how many rounds it had.
+async fn attack(mut stream: TcpStream, reads: bool, next: impl Fn(u32) -> Vec<u8>) -> u32 {
+    let hello = [PREFACE, &settings(&[])].concat();
+    stream.write_all(&hello).await.expect("written");
+    let (mut read, mut write) = stream.split();
+    let mut rounds = 0;
+    let writing = async {
+        loop {
+            let mut bytes = Vec::new();
+            while bytes.len() < 16 * 1024 {
+                bytes.extend(next(rounds));
+                rounds += 1;
+            }
+            if write.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    };
+    let reading = async {
+        let mut sink = vec![0; 64 * 1024];
+        while reads && read.read(&mut sink).await.is_ok_and(|n| n > 0) {}
+        if !reads {
+            std::future::pending::<()>().await;
+        }
+    };
+    let both = async {
+        tokio::select! {
+            () = writing => {}
+            () = reading => {}
+        }
+    };
+    let _had_its_time = tokio::time::timeout(ATTACK, both).await;
+    rounds
+}
+
+/// Runs an attack beside clients that mean well.
+async fn withstands(
+    name: &str,
+    reads: bool,
+    next: impl Fn(u32) -> Vec<u8> + Clone + Send + Sync + 'static,
+) {
+    let proxy = proxy().await;
+    for _ in 0..20 {
+        ask(&proxy).await;
+    }
+    let before = proxy.resident();
+    let mut attacks = Vec::new();
+    for _ in 0..CLIENTS {
+        let stream = proxy.connect().await;
+        attacks.push(tokio::spawn(attack(stream, reads, next.clone())));
+    }
+    let (mut most, mut slowest) = (before, Duration::ZERO);
+    while !attacks.iter().all(tokio::task::JoinHandle::is_finished) {
+        let start = Instant::now();
+        ask(&proxy).await;
+        slowest = slowest.max(start.elapsed());
+        most = most.max(proxy.resident());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut rounds = 0;
+    for attack in attacks {
+        rounds += attack.await.expect("it ends");
+    }
+    ask(&proxy).await;
+    let grown = most.max(proxy.resident()) - before;
+    println!("{name}: {rounds} rounds, {grown:.0} KiB; others wait at most {slowest:?}");
+    assert!(grown <= BOUND, "{name}: {grown} KiB");
+    assert!(slowest < Duration::from_secs(2), "{name}: {slowest:?}");
+}
+
+#[tokio::test]
+async fn rapid_reset() {
+    let next = |n: u32| [open(2 * n + 1), reset(2 * n + 1, 8)].concat();
+    withstands("rapid reset", true, next).await;
+    withstands("rapid reset, unread", false, next).await;
+}
+
+#[tokio::test]
+async fn continuations_without_an_end() {
+    let next = |n: u32| match n {
+        0 => frame(0x1, 0, 1, &block(&[METHOD, SCHEME, HANG, AUTHORITY])),
+        _ => frame(0x9, 0, 1, &block(&[("x", &"c".repeat(1000))])),
+    };
+    withstands("CONTINUATION", true, next).await;
+    let empty = move |n: u32| match n {
+        0 => next(0),
+        _ => frame(0x9, 0, 1, b""),
+    };
+    withstands("empty CONTINUATION", true, empty).await;
+}
+
+#[tokio::test]
+async fn control_frames_without_an_end() {
+    for (name, one) in [
+        ("SETTINGS", settings(&[(0x4, 65_535)])),
+        ("PING", frame(0x6, 0, 0, b"12345678")),
+        ("WINDOW_UPDATE", frame(0x8, 0, 0, &[0, 0, 0, 1])),
+        ("PRIORITY", frame(0x2, 0, 1, &[0, 0, 0, 0, 9])),
+    ] {
+        for reads in [true, false] {
+            let one = one.clone();
+            withstands(name, reads, move |_| one.clone()).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn lists_of_fields_that_are_larger_than_their_blocks() {
+    // One large entry, named 4,000 times: 16 MB of fields a block.
+    let mut bomb = vec![0x40];
+    bomb.extend(&block(&[("x", &"b".repeat(4000))])[1..]);
+    bomb.resize(bomb.len() + 4000, 0xbe);
+    let fields = block(&[METHOD, SCHEME, HANG, AUTHORITY]);
+    let bomb = [fields, bomb].concat();
+    let next = move |n: u32| frame(0x1, END_STREAM | END_HEADERS, 2 * n + 1, &bomb);
+    withstands("header lists", true, next).await;
+}
+
+#[tokio::test]
+async fn streams_that_are_opened_and_left() {
+    let next = |n: u32| match n {
+        0..256 => [open(2 * n + 1), data(2 * n + 1, 0, &[0; 16_000])].concat(),
+        _ => open(2 * n + 1),
+    };
+    withstands("open streams", true, next).await;
+}
+
+#[tokio::test]
+async fn data_in_the_smallest_pieces() {
+    let next = |n: u32| match n {
+        0..200 => open(2 * n + 1),
+        _ => data(2 * (n % 200) + 1, 0, b"x"),
+    };
+    withstands("small DATA", true, next).await;
+    let empty = |n: u32| match n {
+        0 => open(1),
+        _ => data(1, 0, b""),
+    };
+    withstands("empty DATA", true, empty).await;
+}
+
+#[tokio::test]
+async fn requests_that_make_the_proxy_reset_them() {
+    let next = |n: u32| {
+        let more = [METHOD, SCHEME, HANG, AUTHORITY, ("content-length", "1")];
+        let head = headers(2 * n + 1, 0, &more);
+        [head, data(2 * n + 1, END_STREAM, b"xx")].concat()
+    };
+    withstands("made to reset", true, next).await;
+}

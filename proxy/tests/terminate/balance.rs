@@ -1,0 +1,314 @@
+//! Which endpoint a request goes to, and what is counted where one refuses.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use weir_proxy::worker;
+
+use super::peer::{Client, Setup, finish, serving};
+use super::proxy::{Proxy, nobody};
+use super::service::{by_streams, pod, replace, serve};
+
+async fn two(config: worker::Config) -> Proxy {
+    let (a, b) = (
+        serving(Setup::default()).await,
+        serving(Setup::default()).await,
+    );
+    serve(&[("a", a), ("b", b)], config)
+}
+
+#[tokio::test]
+async fn a_connection_that_was_dialed_for_a_silent_client_is_taken_over_and_counts_once() {
+    let setup = Setup {
+        listens_first: true,
+        ..Setup::default()
+    };
+    let (a, b) = (serving(setup).await, serving(setup).await);
+    let proxy = serve(&[("a", a), ("b", b)], by_streams());
+    let stream = proxy.connect().await;
+    let dialed = ["peer=\"dst\"", "authority=\"web\"", "dst_pod="];
+    proxy.counts("tcp_open_total", &dialed, 1.0).await;
+    let mut client = Client::begin_on(stream, Setup::default()).await;
+    for _ in 0..10 {
+        let answer = client.call("/plain", Bytes::new()).await;
+        assert_eq!(answer.expect("an answer").status, 200);
+    }
+    for name in ["a", "b"] {
+        let opened = proxy.sum("tcp_open_total", &[dialed[0], &pod(name)]);
+        assert!(opened <= 1.0, "{opened} to {name}");
+    }
+    let open = proxy.sum("http2_active_connections", &["peer=\"dst\""]);
+    assert!(open >= 1.0);
+    proxy.counts("tcp_open_connections", &dialed, open).await;
+}
+
+#[tokio::test]
+async fn the_streams_of_one_connection_spread_over_the_endpoints() {
+    let proxy = two(by_streams()).await;
+    let mut client = Client::connect(&proxy, Setup::default()).await;
+    let mut open = Vec::new();
+    for _ in 0..30 {
+        let (response, send) = client.begin("/stream").await;
+        open.push((response.await.expect("a head"), send));
+    }
+    for name in ["a", "b"] {
+        let pod = pod(name);
+        let request = ["direction=\"outbound\"", "authority=\"web.example\"", &pod];
+        proxy.counts("request_total", &request, 15.0).await;
+        let dialed = ["peer=\"dst\"", "authority=\"web\"", &pod];
+        proxy.counts("tcp_open_connections", &dialed, 1.0).await;
+        proxy
+            .counts("response_latency_ms_count", &[&pod], 15.0)
+            .await;
+    }
+    for (peer, connections) in [("src", 1.0), ("dst", 2.0)] {
+        let peer = format!("peer=\"{peer}\"");
+        proxy.counts("http2_active_streams", &[&peer], 30.0).await;
+        proxy
+            .counts("http2_active_connections", &[&peer], connections)
+            .await;
+    }
+    drop(open);
+    drop(client);
+    let row = [
+        "status_code=\"200\"",
+        "classification=\"success\"",
+        "error=\"canceled\"",
+    ];
+    proxy.counts("response_total", &row, 30.0).await;
+    proxy.counts("http2_active_streams", &[], 0.0).await;
+    proxy
+        .counts("http2_active_connections", &["peer=\"src\""], 0.0)
+        .await;
+    // The connections to the endpoints are there for the next one.
+    assert_eq!(proxy.sum("tcp_open_connections", &["peer=\"dst\""]), 2.0);
+}
+
+#[tokio::test]
+async fn clients_share_the_connections_to_the_endpoints() {
+    let proxy = two(worker::Config::default()).await;
+    for _ in 0..10 {
+        let mut client = Client::connect(&proxy, Setup::default()).await;
+        for path in ["/plain", "/trailers"] {
+            let answer = client.call(path, Bytes::from_static(b"body")).await;
+            let answer = answer.expect("an answer");
+            assert_eq!((answer.status, &*answer.body), (200, &b"body"[..]));
+        }
+    }
+    proxy.counts("request_total", &[], 20.0).await;
+    proxy.counts("response_total", &["error=\"\""], 20.0).await;
+    proxy
+        .counts("tcp_open_total", &["peer=\"src\""], 10.0)
+        .await;
+    let dialed = proxy.sum("tcp_open_total", &["peer=\"dst\""]);
+    assert!((1.0..=2.0).contains(&dialed), "{dialed}");
+}
+
+#[tokio::test]
+async fn with_one_endpoint_frames_pass_as_they_are() {
+    let proxy = serve(&[("a", serving(Setup::default()).await)], by_streams());
+    for _ in 0..3 {
+        let mut client = Client::connect(&proxy, Setup::default()).await;
+        client
+            .call("/plain", Bytes::new())
+            .await
+            .expect("an answer");
+    }
+    // One connection out for every one in.
+    proxy.counts("tcp_open_total", &["peer=\"dst\""], 3.0).await;
+}
+
+#[tokio::test]
+async fn who_refuses_is_left_for_another_and_nobody_notices() {
+    let good = serving(Setup::default()).await;
+    let endpoints = [
+        ("dead-1", nobody().await),
+        ("good", good),
+        ("dead-2", nobody().await),
+    ];
+    let proxy = serve(&endpoints, worker::Config::default());
+    let mut client = Client::connect(&proxy, Setup::default()).await;
+    for _ in 0..40 {
+        let answer = client.call("/plain", Bytes::new()).await;
+        assert_eq!(answer.expect("an answer").status, 200);
+    }
+    let good = pod("good");
+    proxy.counts("request_total", &[&good], 40.0).await;
+    proxy
+        .counts("response_total", &[&good, "status_code=\"200\""], 40.0)
+        .await;
+    for family in ["request_total", "response_total"] {
+        assert_eq!(proxy.sum(family, &[]), 40.0, "{family} has no other");
+    }
+    assert_eq!(proxy.sum("tcp_open_total", &["peer=\"dst\""]), 1.0);
+    assert_eq!(proxy.sum("outbound_tcp_errors_total", &[]), 0.0);
+    assert_eq!(proxy.sum("outbound_http_errors_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn where_all_refuse_every_stream_is_told_and_counted() {
+    let endpoints = [("a", nobody().await), ("b", nobody().await)];
+    let proxy = serve(&endpoints, worker::Config::default());
+    let mut client = Client::connect(&proxy, Setup::default()).await;
+    for round in 1..=3 {
+        let answer = client.call("/plain", Bytes::new()).await;
+        assert_eq!(answer.expect("an answer").status, 502);
+        let count = f64::from(round);
+        let row = [
+            "status_code=\"502\"",
+            "classification=\"failure\"",
+            "error=\"connect\"",
+            "dst_pod",
+        ];
+        proxy.counts("response_total", &row, count).await;
+        proxy.counts("request_total", &["dst_pod"], count).await;
+        proxy
+            .counts("response_latency_ms_count", &["dst_pod"], count)
+            .await;
+        let errors = ["error=\"connect\"", "peer=\"dst\""];
+        proxy
+            .counts("outbound_tcp_errors_total", &errors, count)
+            .await;
+        proxy
+            .counts("outbound_http_errors_total", &["error=\"connect\""], count)
+            .await;
+    }
+    assert_eq!(proxy.sum("tcp_open_total", &["peer=\"dst\""]), 0.0);
+    proxy.counts("http2_active_streams", &[], 0.0).await;
+}
+
+#[tokio::test]
+async fn where_nobody_says_its_settings_in_time_it_is_504() {
+    let silent = || {
+        super::proxy::application(|stream| async move {
+            let _held = stream;
+            std::future::pending().await
+        })
+    };
+    let endpoints = [("a", silent().await), ("b", silent().await)];
+    let mut config = worker::Config::default();
+    config.forward.connect_timeout = Duration::from_millis(200);
+    config.forward.attempt_timeout = Duration::from_millis(50);
+    let proxy = serve(&endpoints, config);
+    let mut client = Client::connect(&proxy, Setup::default()).await;
+    let answer = client.call("/plain", Bytes::new()).await;
+    assert_eq!(answer.expect("an answer").status, 504);
+    let row = ["status_code=\"504\"", "error=\"timeout\""];
+    proxy.counts("response_total", &row, 1.0).await;
+    proxy
+        .counts(
+            "outbound_tcp_errors_total",
+            &["error=\"connect timeout\""],
+            1.0,
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn who_does_not_speak_http2_is_left_for_another() {
+    let other = super::proxy::application(|stream| async move {
+        super::proxy::answer_heads(stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    })
+    .await;
+    let good = serving(Setup::default()).await;
+    let proxy = serve(&[("other", other), ("good", good)], by_streams());
+    let mut client = Client::connect(&proxy, Setup::default()).await;
+    for _ in 0..10 {
+        let answer = client.call("/plain", Bytes::new()).await;
+        assert_eq!(answer.expect("an answer").status, 200);
+    }
+    proxy.counts("request_total", &[&pod("good")], 10.0).await;
+    assert_eq!(proxy.sum("request_total", &[]), 10.0);
+}
+
+#[tokio::test]
+async fn a_connection_is_added_when_the_streams_of_the_others_are_used_up() {
+    let few = Setup {
+        most_streams: 5,
+        ..Setup::default()
+    };
+    let endpoints = [("a", serving(few).await), ("b", serving(few).await)];
+    let proxy = serve(&endpoints, by_streams());
+    let mut client = Client::connect(&proxy, Setup::default()).await;
+    let mut open = Vec::new();
+    for _ in 0..30 {
+        let (response, send) = client.begin("/stream").await;
+        open.push((super::service::soon(response).await.expect("a head"), send));
+    }
+    for name in ["a", "b"] {
+        proxy
+            .counts("tcp_open_connections", &[&pod(name)], 3.0)
+            .await;
+        proxy.counts("request_total", &[&pod(name)], 15.0).await;
+    }
+    proxy
+        .counts("http2_active_connections", &["peer=\"dst\""], 6.0)
+        .await;
+}
+
+#[tokio::test]
+async fn streams_wait_where_all_connections_are_full() {
+    let few = Setup {
+        most_streams: 2,
+        ..Setup::default()
+    };
+    let mut config = by_streams();
+    config.terminate.connections = 1;
+    let endpoints = [("a", serving(few).await), ("b", serving(few).await)];
+    let proxy = serve(&endpoints, config);
+    let mut client = Client::connect(&proxy, Setup::default()).await;
+    let mut open = Vec::new();
+    for _ in 0..20 {
+        open.push(client.begin("/plain").await);
+    }
+    let answers = open
+        .into_iter()
+        .map(|(response, send)| finish(response, send, Bytes::from_static(b"body")));
+    for answer in join_all(answers).await {
+        assert_eq!(answer.expect("an answer").body, b"body");
+    }
+    proxy.counts("response_total", &["error=\"\""], 20.0).await;
+    assert_eq!(proxy.sum("tcp_open_total", &["peer=\"dst\""]), 2.0);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_leaves_keeps_its_streams_and_gets_no_more() {
+    let [a, b, c] = [
+        serving(Setup::default()).await,
+        serving(Setup::default()).await,
+        serving(Setup::default()).await,
+    ];
+    let proxy = serve(&[("a", a), ("b", b)], by_streams());
+    let mut client = Client::connect(&proxy, Setup::default()).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let (response, send) = client.begin("/stream").await;
+        held.push((response.await.expect("a head"), send));
+    }
+    proxy
+        .counts("tcp_open_connections", &[&pod("a")], 1.0)
+        .await;
+    replace(&proxy, &[("b", b), ("c", c)]);
+    let mut asked = 0;
+    while proxy.sum("request_total", &[&pod("c")]) < 5.0 {
+        client
+            .call("/plain", Bytes::new())
+            .await
+            .expect("an answer");
+        asked += 1;
+        assert!(asked < 1000, "the new endpoint is never used");
+    }
+    assert_eq!(proxy.sum("tcp_open_connections", &[&pod("a")]), 1.0);
+    drop(held);
+    proxy
+        .counts("tcp_open_connections", &[&pod("a")], 0.0)
+        .await;
+    proxy
+        .counts(
+            "tcp_close_total",
+            &[&pod("a"), "classification=\"success\""],
+            1.0,
+        )
+        .await;
+}

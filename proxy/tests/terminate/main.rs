@@ -1,0 +1,18 @@
+//! HTTP/2 to services with several endpoints, with real sockets on loopback: every request goes
+//! its own way, nothing of it is lost, and it is counted as on the relay.
+
+#[allow(dead_code, reason = "the tests of the relay use the rest")]
+#[path = "../relay/http2/peer.rs"]
+mod peer;
+#[allow(dead_code, reason = "the tests of the relay use the rest")]
+#[path = "../relay/proxy.rs"]
+mod proxy;
+#[allow(dead_code, reason = "the tests of the relay use the rest")]
+#[path = "../http2/wire.rs"]
+mod wire;
+
+mod balance;
+mod bodies;
+mod ends;
+mod rfc9113;
+mod service;
