@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::Reason;
+use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use weir_proxy::accept::Aim;
@@ -22,6 +22,14 @@ async fn pair() -> (Proxy, Client) {
     let proxy = Proxy::inbound(serving(Setup::default()).await);
     let client = Client::connect(&proxy, Setup::default()).await;
     (proxy, client)
+}
+
+/// A call whose answer has begun and does not end.
+async fn streaming(client: &mut Client) -> (RecvStream, SendStream<Bytes>) {
+    let (response, send) = client.begin("/stream").await;
+    let mut body = response.await.expect("a head").into_body();
+    body.data().await.expect("data").expect("no error");
+    (body, send)
 }
 
 #[tokio::test]
@@ -70,9 +78,7 @@ async fn a_client_resets_a_stream_before_and_after_its_head() {
         )
         .await;
     assert_eq!(proxy.sum("response_latency_ms_count", &[]), 0.0);
-    let (response, mut send) = client.begin("/stream").await;
-    let mut body = response.await.expect("a head").into_body();
-    body.data().await.expect("data").expect("no error");
+    let (_body, mut send) = streaming(&mut client).await;
     send.send_reset(Reason::CANCEL);
     let row = [
         CANCELED,
@@ -99,9 +105,7 @@ async fn a_server_that_leaves_in_peace_answers_what_it_has() {
 #[tokio::test]
 async fn a_server_that_fails_says_why_to_the_metrics_too() {
     let (proxy, mut client) = pair().await;
-    let (response, _send) = client.begin("/stream").await;
-    let mut body = response.await.expect("a head").into_body();
-    body.data().await.expect("data").expect("no error");
+    let (_body, _send) = streaming(&mut client).await;
     let failed = client.call("/fail", Bytes::new()).await;
     assert!(failed.is_err(), "the connection is gone");
     let row = [
@@ -122,9 +126,7 @@ async fn a_server_that_fails_says_why_to_the_metrics_too() {
 #[tokio::test]
 async fn a_client_that_goes_away_cancels_what_it_asked() {
     let (proxy, mut client) = pair().await;
-    let (response, _send) = client.begin("/stream").await;
-    let mut body = response.await.expect("a head").into_body();
-    body.data().await.expect("data").expect("no error");
+    let (_body, _send) = streaming(&mut client).await;
     let (_response, _send) = client.begin("/hang").await;
     proxy.counts("request_total", &[], 2.0).await;
     client.connection.abort();
