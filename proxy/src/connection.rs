@@ -16,7 +16,7 @@ use crate::accept::Target;
 use crate::activity::Busy;
 use crate::buffer::Flow;
 use crate::detect::Verdict;
-use crate::detect::wait::{Detected, wait};
+use crate::detect::wait::{Detected, Dialing, wait};
 use crate::exchange::End;
 use crate::forward::relay::{Pair, relay};
 use crate::forward::{Connected, Destination, Failed, connect, reset, tune};
@@ -40,6 +40,8 @@ struct Routed {
     to: Destination,
     book: Book,
     accepted: Side,
+    /// Of the connection that detection has opened.
+    dialed: Option<Side>,
     busy: Busy,
 }
 
@@ -47,18 +49,10 @@ struct Routed {
 pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let mut routed = route(&worker, accepted);
     let dial_now = speaks_first(&worker, &routed.to);
-    let limits = (&worker.config.detect, &worker.config.forward);
-    let waited = wait(
-        &mut routed.stream,
-        &routed.to,
-        dial_now,
-        limits,
-        &worker.pool,
-    )
-    .await;
+    let waited = detect(&worker, &mut routed, dial_now).await;
     let mut detected = match waited {
         Ok(detected) => detected,
-        Err(error) => return routed.accepted.close(Some(&error)),
+        Err(error) => return routed.close(Some(&error)),
     };
     // Until here nobody has said anything that its end could break.
     routed.busy.set(true);
@@ -130,8 +124,37 @@ fn route(worker: &Worker, accepted: Accepted) -> Routed {
         to,
         accepted: book.accepted(now),
         book,
+        dialed: None,
         busy: worker.activity.begin(),
     }
+}
+
+impl Routed {
+    /// Closes its accounts; the error is how the client ended.
+    fn close(self, error: Option<&io::Error>) {
+        if let Some(dialed) = self.dialed {
+            dialed.close(error);
+        }
+        self.accepted.close(error);
+    }
+}
+
+/// Detect: waits for the first bytes. A connection that is opened meanwhile is counted from
+/// then on, however long nobody says anything on it.
+async fn detect(worker: &Worker, routed: &mut Routed, at_once: bool) -> io::Result<Detected> {
+    let (book, dialed) = (&routed.book, &mut routed.dialed);
+    let dialing = Dialing {
+        target: &routed.to,
+        config: &worker.config.forward,
+        at_once,
+        opened: &mut |connected| {
+            let mut settled = book.clone();
+            settled.settle(connected.claim.as_ref().map(|claim| claim.dst.clone()));
+            *dialed = Some(settled.dialed(Instant::now()));
+        },
+    };
+    let client = &mut routed.stream;
+    wait(client, dialing, &worker.config.detect, &worker.pool).await
 }
 
 /// Whether the servers of this destination are known to speak before their clients.
@@ -157,16 +180,13 @@ fn learn(worker: &Worker, routed: &Routed, detected: &Detected, dialed_at_once: 
     }
 }
 
-/// Ends a connection whose client will never be forwarded.
-fn leave(mut routed: Routed, detected: Detected, error: Option<io::Error>) {
-    if let Some(Ok(unused)) = detected.server {
-        // It was dialed while the client was silent: closed as it should be.
-        routed
-            .book
-            .settle(unused.claim.map(|claim| claim.dst.clone()));
-        drop(routed.book.dialed(Instant::now()));
+/// Ends a connection whose client will never be forwarded, and that which was dialed for it
+/// while it was silent.
+fn leave(routed: Routed, detected: Detected, error: Option<io::Error>) {
+    if let (Some(Ok(unused)), Some(_)) = (&detected.server, &error) {
+        reset(&unused.stream);
     }
-    routed.accepted.close(error.as_ref());
+    routed.close(error.as_ref());
 }
 
 /// Several endpoints: each request of the connection goes to the best of them.
@@ -178,8 +198,9 @@ async fn balance(worker: &Worker, service: Rc<Service>, routed: Routed, mut dete
         bytes
     };
     let (first, greeting) = (take(&mut detected.up), take(&mut detected.down));
-    if let Some(Ok(connected)) = detected.server {
-        service.adopt(connected, greeting);
+    if let (Some(Ok(connected)), Some(dialed)) = (detected.server, routed.dialed) {
+        dialed.read(greeting.len());
+        service.adopt(connected, greeting, dialed);
     }
     let incoming = Incoming {
         stream: routed.stream,
@@ -331,7 +352,8 @@ async fn forward(
     detected: Detected,
     session: Option<Session>,
 ) {
-    let dialed = routed.book.dialed(Instant::now());
+    let known = routed.dialed;
+    let dialed = known.unwrap_or_else(|| routed.book.dialed(Instant::now()));
     dialed.read(detected.down.pending().len() + detected.down.approved().len());
     let direction: Direction = routed.book.subject.direction();
     let pair = Pair {

@@ -155,6 +155,19 @@ impl EndpointSet {
         self.choose_beside(&[], now)
     }
 
+    /// How many endpoints may be chosen, and how many have failed and not taken a connection since.
+    pub fn census(&self) -> (usize, usize) {
+        let endpoints = self.endpoints.borrow();
+        let set_aside = match self.shared.troubled.get() {
+            0 => 0,
+            _ => {
+                let troubled = endpoints.iter().filter(|e| e.state.health.is_troubled());
+                troubled.count()
+            }
+        };
+        (endpoints.len() - set_aside, set_aside)
+    }
+
     pub fn len(&self) -> usize {
         self.endpoints.borrow().len()
     }

@@ -16,15 +16,18 @@ use crate::telemetry::{
     TransportEnd, TransportLabels, TransportSeries,
 };
 
+mod authority;
+mod census;
 mod errno;
 mod http2;
 mod known;
 
+pub use authority::{Authority, MAX_AUTHORITY, Scheme};
+pub use census::Census;
 pub use http2::{GrpcAccount, Http2Account, Http2Side};
 pub use known::Known;
 
-/// Longest authority that becomes a label, in bytes: a DNS name and a port.
-pub const MAX_AUTHORITY: usize = 253 + 6;
+use authority::canonical;
 
 /// Servers whose rendered labels a worker remembers; a pod has few ports.
 const KNOWN_SERVERS: usize = 256;
@@ -230,8 +233,8 @@ impl Drop for Side {
 /// The HTTP series of one connection: most requests repeat the authority of the last.
 pub struct HttpLedger {
     book: Book,
-    last: Option<(Vec<u8>, HttpRef)>,
-    last_grpc: Option<(Vec<u8>, GrpcRef)>,
+    last: Option<(authority::Known, HttpRef)>,
+    last_grpc: Option<(authority::Known, GrpcRef)>,
 }
 
 impl HttpLedger {
@@ -243,18 +246,16 @@ impl HttpLedger {
         }
     }
 
-    /// The series of a request to this authority, as the client wrote it.
-    pub fn series(&mut self, authority: &[u8]) -> HttpSeries {
-        if let Some((raw, series)) = &self.last
-            && raw == authority
+    /// The series of a request to this authority.
+    pub fn series(&mut self, authority: Authority<'_>) -> HttpSeries {
+        if let Some((known, series)) = &self.last
+            && known.is(authority)
             && let Some(series) = series.pin()
         {
             return series;
         }
         let series = self.resolve(&canonical(authority));
-        // A longer one is no label anyway, and an idle connection must not keep it.
-        self.last =
-            (authority.len() <= MAX_AUTHORITY).then(|| (authority.to_vec(), series.downgrade()));
+        self.last = authority::Known::new(authority).map(|known| (known, series.downgrade()));
         series
     }
 
@@ -292,37 +293,5 @@ impl HttpLedger {
             tls,
             side,
         })
-    }
-}
-
-/// The label of an authority: lower case, without the port that `http` implies.
-fn canonical(authority: &[u8]) -> String {
-    let Ok(text) = std::str::from_utf8(authority) else {
-        return String::new();
-    };
-    let text = text.strip_suffix(":80").unwrap_or(text);
-    match text.len() {
-        0..=MAX_AUTHORITY => text.to_ascii_lowercase(),
-        _ => String::new(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::canonical;
-
-    #[test]
-    fn authorities_are_lower_case_and_without_the_default_port() {
-        for (raw, label) in [
-            ("Web.Example", "web.example"),
-            ("web:80", "web"),
-            ("web:8080", "web:8080"),
-            ("[::1]:80", "[::1]"),
-            ("", ""),
-        ] {
-            assert_eq!(canonical(raw.as_bytes()), label);
-        }
-        assert_eq!(canonical(b"\xff"), "");
-        assert_eq!(canonical(&[b'a'; 300]), "");
     }
 }

@@ -20,6 +20,7 @@ mod bounds;
 mod budget;
 mod cells;
 mod count;
+mod endpoints;
 mod expose;
 mod family;
 mod http;
@@ -37,12 +38,13 @@ mod store;
 mod transport;
 mod worker;
 
+pub use endpoints::EndpointSeries;
 pub use http::{HttpRef, HttpSeries};
 pub use http2::{GrpcRef, GrpcSeries, Http2Series};
 pub use labels::{
-    Authz, Classification, Direction, Dst, GrpcLabels, HttpErrorLabels, HttpLabels, HttpSide,
-    NoTlsReason, OVERFLOW, Peer, ResponseEnd, Route, Server, TcpErrorLabels, Tls, TransportEnd,
-    TransportLabels,
+    Authz, Classification, Direction, Dst, EndpointLabels, GrpcLabels, HttpErrorLabels, HttpLabels,
+    HttpSide, NoTlsReason, OVERFLOW, Peer, ResponseEnd, Route, Server, TcpErrorLabels, Tls,
+    TransportEnd, TransportLabels,
 };
 pub use plan::{Plan, PlanError, Saving, Size, plan};
 pub use recorder::{Recorder, Seat};

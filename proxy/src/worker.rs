@@ -25,7 +25,7 @@ use crate::buffer::Pool;
 use crate::detect::wait::ServerFirst;
 use crate::endpoints::{EndpointSet, Roster};
 use crate::heartbeat::Pulse;
-use crate::record::{Book, Known, Labels, Subject};
+use crate::record::{Book, Census, Known, Labels, Subject};
 use crate::telemetry::{Recorder, Seat};
 use crate::terminate::Links;
 use crate::{detect, endpoints, forward, terminate};
@@ -96,6 +96,13 @@ impl Worker {
     pub fn spawn(&self, connection: impl Future<Output = ()> + 'static) {
         self.tasks.spawn_local(connection);
     }
+
+    /// Tells the time to what retires by it.
+    fn tick(&self, now: Instant) {
+        self.recorder.tick(now);
+        self.pool.tick();
+        self.links.sweep(now);
+    }
 }
 
 /// Runs a worker on this thread until it is stopped; connections that are still open then
@@ -144,6 +151,7 @@ async fn serve(start: Start) -> io::Result<()> {
         worker.spawn(listen(Rc::clone(&worker), listener, purpose, stop.clone()));
     }
     let mut known = Known::new(books);
+    let mut census = census(&worker, &sets);
     let mut ticks = tokio::time::interval(crate::heartbeat::TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -157,15 +165,21 @@ async fn serve(start: Start) -> io::Result<()> {
             () = stop.cancelled() => return Ok(()),
             now = ticks.tick() => {
                 pulse.bump();
-                worker.recorder.tick(Instant::from(now));
-                worker.pool.tick();
-                worker.links.sweep(Instant::from(now));
+                worker.tick(Instant::from(now));
                 known.renew();
+                census.publish(sets.iter().map(|(_, set)| set.census()));
             }
             Ok(()) = settings.changed() => {}
             Ok(()) = roster.changed() => regroup(&sets, &roster.borrow_and_update()),
         }
     }
+}
+
+/// Counts the endpoints of the services that are listened for.
+fn census(worker: &Worker, sets: &[(SocketAddr, Rc<EndpointSet>)]) -> Census {
+    let services = sets.iter();
+    let services = services.map(|(at, set)| (Rc::clone(&set.name), at.port()));
+    Census::new(Rc::clone(&worker.recorder), services.collect())
 }
 
 /// Gives the services that are listened for their new endpoints.

@@ -40,14 +40,19 @@ fn samples(telemetry: &Telemetry, format: Format) -> Vec<Sample> {
         ..Selection::default()
     };
     let mut body = Vec::new();
-    telemetry.expose(&selection, &mut body).expect("a Vec takes any bytes");
+    telemetry
+        .expose(&selection, &mut body)
+        .expect("a Vec takes any bytes");
     let body = String::from_utf8(body).expect("text");
     let syntax = match format {
         Format::Text => Syntax::Text,
         Format::OpenMetrics => Syntax::OpenMetrics,
     };
     let families = parser::parse(&body, syntax).unwrap_or_else(|error| panic!("{error}\n{body}"));
-    families.into_iter().flat_map(|family| family.samples).collect()
+    families
+        .into_iter()
+        .flat_map(|family| family.samples)
+        .collect()
 }
 
 fuzz_target!(|input: Input<'_>| {
@@ -84,10 +89,19 @@ fuzz_target!(|input: Input<'_>| {
     });
     let id = if input.mutual { "server_id" } else { "sni" };
     // Of one label the last value counts.
-    let destination: BTreeMap<_, _> = input.dst.iter().map(|(key, value)| (label(key), *value)).collect();
+    let destination: BTreeMap<_, _> = input
+        .dst
+        .iter()
+        .map(|(key, value)| (label(key), *value))
+        .collect();
     for format in [Format::Text, Format::OpenMetrics] {
         let samples = samples(&telemetry, format);
-        for family in ["request_total", "response_total", "response_latency_ms_count", "tcp_open_total"] {
+        for family in [
+            "request_total",
+            "response_total",
+            "response_latency_ms_count",
+            "tcp_open_total",
+        ] {
             let mut of = samples.iter().filter(|sample| sample.name == family);
             let labels = &of.next().expect("the series was recorded").labels;
             assert!(of.next().is_none(), "one series was recorded");
@@ -104,6 +118,12 @@ fuzz_target!(|input: Input<'_>| {
 });
 
 fn label(key: &str) -> String {
-    let valid = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' };
+    let valid = |c: char| {
+        if c.is_ascii_alphanumeric() || c == '_' {
+            c
+        } else {
+            '_'
+        }
+    };
     format!("dst_{}", key.chars().map(valid).collect::<String>())
 }

@@ -11,6 +11,7 @@ use weir_crds::metrics_policy::MetricsPolicy;
 
 use super::Config;
 use crate::accept::Aim;
+use crate::control::authorities;
 use crate::endpoints::Roster;
 use crate::telemetry::{self, Dst, Seat, Telemetry};
 
@@ -26,20 +27,14 @@ pub(super) fn start(
     if let Some(policy) = config.metrics_policy.clone() {
         telemetry.set_policy(&policy.borrow());
         let following = follow_policy(telemetry.clone(), policy);
-        tasks.spawn(until(stop.child_token(), following));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(following));
     }
     if let Some(roster) = config.roster.clone() {
-        let following = follow_roster(telemetry.clone(), roster, described(config));
-        tasks.spawn(until(stop.child_token(), following));
+        let known = config.known_authorities.clone();
+        let following = follow_roster(telemetry.clone(), roster, (described(config), known));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(following));
     }
     (telemetry, seats)
-}
-
-async fn until(stop: CancellationToken, following: impl Future<Output = ()>) {
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = following => {}
-    }
 }
 
 /// Puts every policy in force that comes.
@@ -50,14 +45,17 @@ async fn follow_policy(telemetry: Telemetry, mut policy: watch::Receiver<Arc<Met
     }
 }
 
-/// Lets the series of endpoints retire that are gone from every service.
+/// Lets the series of endpoints retire that are gone from every service, and knows the services by the names that they
+/// may be called. What the proxy began with stays known: its listeners are there as long as it is.
 async fn follow_roster(
     telemetry: Telemetry,
     mut roster: watch::Receiver<Arc<Roster>>,
-    mut before: Vec<Dst>,
+    (mut before, known): (Vec<Dst>, Vec<String>),
 ) {
     while roster.changed().await.is_ok() {
         let services = Arc::clone(&roster.borrow_and_update());
+        let names = services.values().flat_map(|s| authorities(&s.name));
+        telemetry.set_known(known.iter().cloned().chain(names));
         let endpoints = services.values().flat_map(|service| &service.endpoints);
         let now: Vec<Dst> = endpoints.map(|(_, dst)| dst.clone()).collect();
         before.retain(|dst| !now.contains(dst));
@@ -82,7 +80,9 @@ mod tests {
 
     use super::*;
     use crate::endpoints::Service;
-    use crate::telemetry::{NoTlsReason, Tls, TransportEnd, TransportLabels};
+    use crate::telemetry::{
+        Direction, GrpcLabels, NoTlsReason, Tls, TransportEnd, TransportLabels,
+    };
 
     /// Longer than anything here takes, however busy the machine is.
     const DEADLINE: Duration = Duration::from_secs(10);
@@ -141,6 +141,69 @@ mod tests {
             telemetry.sweep(now);
         }
         assert_eq!(telemetry.label_sets(), before + 1, "the other one stays");
+        stop.cancel();
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    #[tokio::test]
+    async fn the_services_of_a_new_roster_are_known_with_those_of_the_start() {
+        let (rosters, roster) = watch::channel(Arc::default());
+        let config = Config {
+            roster: Some(roster),
+            known_authorities: vec!["web".to_owned()],
+            telemetry: telemetry::Config {
+                // Whoever is not known is refused.
+                most_series: 0,
+                ..telemetry::Config::default()
+            },
+            ..Config::default()
+        };
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (telemetry, mut seats) = start(&config, 1, &tasks, &stop);
+        let recorder = seats.remove(0).take();
+        let known = |names: &[&'static str]| {
+            recorder.tick(Instant::now());
+            for authority in names.iter().copied() {
+                recorder.grpc(&GrpcLabels {
+                    direction: Direction::Outbound,
+                    authority,
+                    target_port: 80,
+                });
+            }
+            let mut text = Vec::new();
+            let shown = telemetry.expose(&telemetry::Selection::default(), &mut text);
+            shown.expect("a Vec takes all");
+            let text = String::from_utf8(text).expect("text");
+            let label = |name: &str| format!("authority=\"{name}\",kind=\"sent\"");
+            let mut names = names.to_vec();
+            names.retain(|name| text.contains(&label(name)));
+            names
+        };
+        assert_eq!(known(&["web", "cache"]), ["web"]);
+        for (services, asked, expected) in [
+            (
+                &["db_shop_svc_5432", "cache"][..],
+                &["db", "cache.mesh"][..],
+                &["db", "cache.mesh"][..],
+            ),
+            // By names that nobody has asked for: a series that is there stays until it is idle.
+            (&["mail"], &["mail", "db.shop.svc.cluster.local"], &["mail"]),
+        ] {
+            let service = |(port, name): (u16, &&str)| {
+                let endpoints = Vec::new();
+                let name = (*name).to_owned();
+                (([10, 0, 0, 1], port).into(), Service { name, endpoints })
+            };
+            rosters.send_replace(Arc::new((1..).zip(services).map(service).collect()));
+            let deadline = Instant::now() + DEADLINE;
+            while known(&asked[..1]).is_empty() {
+                assert!(Instant::now() < deadline, "{} is not known", asked[0]);
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(known(asked), expected);
+            assert_eq!(known(&["web"]), ["web"], "the proxy listens for it");
+        }
         stop.cancel();
         tasks.close();
         tasks.wait().await;

@@ -120,6 +120,54 @@ pub struct RunArgs {
     )]
     pub connect_timeout: Option<String>,
 
+    /// Longest time for one endpoint of a service to accept, while there are others to try: all of them share
+    /// --connect-timeout [default: 1s]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "WEIR_ATTEMPT_TIMEOUT",
+        help_heading = "Behaviour"
+    )]
+    pub attempt_timeout: Option<String>,
+
+    /// How long an endpoint that took no connection is set aside at first; each further failure doubles it
+    /// [default: 100ms]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "WEIR_ENDPOINT_REST_MIN",
+        help_heading = "Behaviour"
+    )]
+    pub endpoint_rest_min: Option<String>,
+
+    /// How long it is set aside at most [default: 10s]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "WEIR_ENDPOINT_REST_MAX",
+        help_heading = "Behaviour"
+    )]
+    pub endpoint_rest_max: Option<String>,
+
+    /// Time in which a latency that was measured of an endpoint fades to a third, for the choice between them
+    /// [default: 10s]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "WEIR_BALANCE_DECAY",
+        help_heading = "Behaviour"
+    )]
+    pub balance_decay: Option<String>,
+
+    /// Silence after which a peer is asked whether it is still there (SO_KEEPALIVE); at least 1s [default: 60s]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "WEIR_KEEPALIVE",
+        help_heading = "Behaviour"
+    )]
+    pub keepalive: Option<String>,
+
     /// How long a proxy that was told to end waits for what is under way [default: 30s]
     #[arg(long, value_name = "DURATION", env = env::DRAIN_TIME, help_heading = "Behaviour")]
     pub drain_time: Option<String>,

@@ -4,6 +4,7 @@
 use super::{Config, RunArgs};
 use crate::admin::{Entry, Source};
 use serde_json::{Value, json};
+use std::time::Duration;
 use weir_crds::env;
 
 /// One entry for every flag of `weir-proxy run` and every variable of a pod.
@@ -24,6 +25,7 @@ pub(super) fn entries(
         args.entry("--mesh", &args.mesh, json!(args.mesh)),
     ];
     entries.extend(listeners(args, config));
+    entries.extend(forwarding(args, config));
     entries.extend(behaviour(args, config));
     entries.extend(pod(config, variable));
     entries
@@ -60,16 +62,46 @@ fn listeners(args: &RunArgs, config: &Config) -> [Entry; 4] {
     ]
 }
 
-fn behaviour(args: &RunArgs, config: &Config) -> [Entry; 10] {
-    let duration = |duration: std::time::Duration| json!(format!("{duration:?}"));
-    let detect = duration(config.worker.detect.timeout);
-    let connect = duration(config.worker.forward.connect_timeout);
+fn duration(duration: Duration) -> Value {
+    json!(format!("{duration:?}"))
+}
+
+fn forwarding(args: &RunArgs, config: &Config) -> [Entry; 7] {
+    let (detect, forward) = (&config.worker.detect, &config.worker.forward);
+    let endpoints = &config.worker.endpoints;
+    [
+        ("--detect-timeout", &args.detect_timeout, detect.timeout),
+        (
+            "--connect-timeout",
+            &args.connect_timeout,
+            forward.connect_timeout,
+        ),
+        (
+            "--attempt-timeout",
+            &args.attempt_timeout,
+            forward.attempt_timeout,
+        ),
+        (
+            "--endpoint-rest-min",
+            &args.endpoint_rest_min,
+            endpoints.rest_min,
+        ),
+        (
+            "--endpoint-rest-max",
+            &args.endpoint_rest_max,
+            endpoints.rest_max,
+        ),
+        ("--balance-decay", &args.balance_decay, endpoints.decay),
+        ("--keepalive", &args.keepalive, forward.keepalive),
+    ]
+    .map(|(name, text, value)| args.entry(name, text, duration(value)))
+}
+
+fn behaviour(args: &RunArgs, config: &Config) -> [Entry; 8] {
     let drain = duration(config.drain.longest);
     let retain = duration(config.telemetry.retain_idle);
     [
         args.entry("--concurrency", &args.concurrency, json!(config.workers)),
-        args.entry("--detect-timeout", &args.detect_timeout, detect),
-        args.entry("--connect-timeout", &args.connect_timeout, connect),
         args.entry("--drain-time", &args.drain_time, drain),
         args.entry("--retain-idle", &args.retain_idle, retain),
         args.entry(

@@ -81,6 +81,11 @@ fn every_flag_has_its_effect() {
             "--concurrency=7",
             "--detect-timeout=1s",
             "--connect-timeout=2s",
+            "--attempt-timeout=200ms",
+            "--endpoint-rest-min=3s",
+            "--endpoint-rest-max=4m",
+            "--balance-decay=5s",
+            "--keepalive=6s",
             "--drain-time=0",
             "--retain-idle=1m30s",
             "--metrics-max-series=500",
@@ -100,6 +105,12 @@ fn every_flag_has_its_effect() {
         config.worker.forward.connect_timeout,
         Duration::from_secs(2)
     );
+    let (forward, endpoints) = (config.worker.forward, config.worker.endpoints);
+    assert_eq!(forward.attempt_timeout, Duration::from_millis(200));
+    assert_eq!(endpoints.rest_min, Duration::from_secs(3));
+    assert_eq!(endpoints.rest_max, Duration::from_secs(240));
+    assert_eq!(endpoints.decay, Duration::from_secs(5));
+    assert_eq!(forward.keepalive, Duration::from_secs(6));
     assert_eq!(config.drain.longest, Duration::ZERO);
     assert_eq!(config.telemetry.retain_idle, Duration::from_secs(90));
     assert_eq!(config.telemetry.most_series, 500);
@@ -127,6 +138,11 @@ fn all_that_is_wrong_is_told_at_once() {
         "--concurrency=many",
         "--detect-timeout=10",
         "--connect-timeout=0",
+        "--attempt-timeout=0s",
+        "--endpoint-rest-min=1m",
+        "--endpoint-rest-max=0",
+        "--balance-decay=-1s",
+        "--keepalive=10ms",
         "--drain-time=-1s",
         "--retain-idle=soon",
         "--metrics-max-series=-1",
@@ -141,7 +157,7 @@ fn all_that_is_wrong_is_told_at_once() {
         _ => None,
     };
     let told = problems(&flags, variable);
-    for flag in &flags[..12] {
+    for flag in &flags[..17] {
         let name = flag.split('=').next().unwrap();
         assert_eq!(
             told.matches(&format!("{name}: ")).count(),
@@ -157,7 +173,7 @@ fn all_that_is_wrong_is_told_at_once() {
     ] {
         assert_eq!(told.matches(name).count(), 1, "{name} in:\n{told}");
     }
-    assert_eq!(told.lines().count(), 16, "{told}");
+    assert_eq!(told.lines().count(), 21, "{told}");
 }
 
 #[test]

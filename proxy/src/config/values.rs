@@ -12,6 +12,9 @@ use weir_crds::{duration, env, ports, probe};
 /// Less memory for series than this would hold hardly more than what is printed at 0.
 const LEAST_METRICS_BYTES: usize = 1024 * 1024;
 
+/// What TCP_KEEPIDLE can say at least (tcp(7)).
+const LEAST_KEEPALIVE: Duration = Duration::from_secs(1);
+
 const DEFAULT_LOG: &str = "info";
 
 /// Gives texts their types and keeps what is wrong with them; a wrong value counts as absent meanwhile.
@@ -129,7 +132,43 @@ impl Values {
         config.detect.timeout = detect.unwrap_or(config.detect.timeout);
         let connect = self.duration("--connect-timeout", args.connect_timeout.as_deref(), false);
         config.forward.connect_timeout = connect.unwrap_or(config.forward.connect_timeout);
+        let attempt = args.attempt_timeout.as_deref();
+        let attempt = self.duration("--attempt-timeout", attempt, false);
+        config.forward.attempt_timeout = attempt.unwrap_or(config.forward.attempt_timeout);
+        let keepalive = self.keepalive(args.keepalive.as_deref());
+        config.forward.keepalive = keepalive.unwrap_or(config.forward.keepalive);
+        self.balance(args, &mut config);
         config
+    }
+
+    fn balance(&mut self, args: &RunArgs, config: &mut worker::Config) {
+        let config = &mut config.endpoints;
+        let decay = self.duration("--balance-decay", args.balance_decay.as_deref(), false);
+        config.decay = decay.unwrap_or(config.decay);
+        let max = args.endpoint_rest_max.as_deref();
+        let max = self.duration("--endpoint-rest-max", max, false);
+        config.rest_max = max.unwrap_or(config.rest_max);
+        let min = args.endpoint_rest_min.as_deref();
+        match self.duration("--endpoint-rest-min", min, false) {
+            Some(min) if min > config.rest_max => self.wrong(
+                "--endpoint-rest-min",
+                format!(
+                    "has to be at most --endpoint-rest-max, which is {:?}",
+                    config.rest_max
+                ),
+            ),
+            min => config.rest_min = min.unwrap_or(config.rest_min.min(config.rest_max)),
+        }
+    }
+
+    /// The system counts whole seconds.
+    fn keepalive(&mut self, text: Option<&str>) -> Option<Duration> {
+        let keepalive = self.duration("--keepalive", text, false)?;
+        if keepalive < LEAST_KEEPALIVE {
+            self.wrong("--keepalive", "has to be at least 1s");
+            return None;
+        }
+        Some(keepalive)
     }
 
     /// All of the pod's addresses, else its first, else none.

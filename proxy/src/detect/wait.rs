@@ -81,15 +81,26 @@ pub struct Detected {
     pub timed_out: bool,
 }
 
-/// Waits for the first bytes of `client`, whose connection is meant for `target`.
+/// What is dialed while a client is silent.
+pub struct Dialing<'a> {
+    pub target: &'a Destination,
+    pub config: &'a forward::Config,
+    /// Its servers are known to speak first: it is dialed at once.
+    pub at_once: bool,
+    /// Told of the connection as soon as it is open, long before anybody may say anything.
+    pub opened: &'a mut dyn FnMut(&Connected),
+}
+
+/// Waits for the first bytes of `client`.
+///
+/// # Errors
+/// How the client ended; a connection to the server was then reset.
 pub async fn wait(
     client: &mut TcpStream,
-    target: &Destination,
-    dial_now: bool,
-    limits: (&Config, &forward::Config),
+    dialing: Dialing<'_>,
+    config: &Config,
     pool: &Pool,
 ) -> io::Result<Detected> {
-    let (config, dialing) = limits;
     let mut detected = Detected {
         verdict: Verdict::NeedMore,
         server: None,
@@ -98,20 +109,33 @@ pub async fn wait(
         server_first: false,
         timed_out: false,
     };
-    if !dial_now {
-        let first = first_bytes(client, &mut detected, pool);
+    let waited = listen(client, dialing, &mut detected, (config, pool)).await;
+    if let (Err(_), Some(Ok(connected))) = (&waited, &detected.server) {
+        forward::reset(&connected.stream);
+    }
+    waited.map(|()| detected)
+}
+
+async fn listen(
+    client: &mut TcpStream,
+    dialing: Dialing<'_>,
+    detected: &mut Detected,
+    (config, pool): (&Config, &Pool),
+) -> io::Result<()> {
+    if !dialing.at_once {
+        let first = first_bytes(client, detected, pool);
         match timeout(config.silence, first).await {
-            Ok(read) => return rest(client, detected, read?, config, pool).await,
+            Ok(read) => return rest(client, detected, read?, (config, pool)).await,
             Err(_silence) => {}
         }
     }
-    detected.server = Some(forward::connect(target, dialing).await);
-    let grace = if matches!(detected.server, Some(Err(_))) {
-        Some(config.refused_grace)
-    } else {
-        None
-    };
-    let first = first_bytes(client, &mut detected, pool);
+    let dialed = forward::connect(dialing.target, dialing.config).await;
+    let grace = dialed.is_err().then_some(config.refused_grace);
+    if let Ok(connected) = &dialed {
+        (dialing.opened)(connected);
+    }
+    detected.server = Some(dialed);
+    let first = first_bytes(client, detected, pool);
     let read = match grace {
         None => first.await?,
         Some(grace) => match timeout(grace, first).await {
@@ -119,7 +143,7 @@ pub async fn wait(
             Err(_) => First::Silence,
         },
     };
-    rest(client, detected, read, config, pool).await
+    rest(client, detected, read, (config, pool)).await
 }
 
 /// Who spoke first.
@@ -172,11 +196,10 @@ async fn first_bytes(client: &mut TcpStream, d: &mut Detected, pool: &Pool) -> i
 /// greeted it in HTTP/2.
 async fn rest(
     client: &mut TcpStream,
-    mut detected: Detected,
+    detected: &mut Detected,
     mut first: First,
-    config: &Config,
-    pool: &Pool,
-) -> io::Result<Detected> {
+    (config, pool): (&Config, &Pool),
+) -> io::Result<()> {
     let mut deadline = None;
     loop {
         detected.verdict = match first {
@@ -186,10 +209,10 @@ async fn rest(
         };
         if detected.verdict != Verdict::NeedMore {
             detected.server_first |= first == First::Server && detected.up.is_empty();
-            return Ok(detected);
+            return Ok(());
         }
         let is_silent = detected.up.is_empty();
-        let more = first_bytes(client, &mut detected, pool);
+        let more = first_bytes(client, detected, pool);
         if is_silent {
             first = more.await?;
             continue;
@@ -200,7 +223,7 @@ async fn rest(
             Err(_) => {
                 detected.timed_out = true;
                 detected.verdict = Verdict::Opaque;
-                return Ok(detected);
+                return Ok(());
             }
         }
     }

@@ -352,3 +352,21 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_census_tells_who_is_set_aside() {
+    let now = Instant::now();
+    let set = set(&[1, 2, 3], now);
+    assert_eq!(set.census(), (3, 0));
+    claim(&set, 2).refused(now);
+    assert_eq!(set.census(), (2, 1));
+    // Its rest is over, and it has still to prove itself.
+    let later = now + Duration::from_secs(60);
+    assert_eq!(set.census(), (2, 1));
+    let probe = choose_port(&set, 2, later);
+    probe.accepted();
+    assert_eq!(set.census(), (3, 0));
+    claim(&set, 3).refused(later);
+    set.replace(listed(&[1, 2]), later);
+    assert_eq!(set.census(), (2, 0), "who is gone does not count");
+}

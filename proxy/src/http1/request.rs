@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 use httparse::{Error, Header, ParserConfig, Request, Status};
 
 use super::{FEW_FIELDS, Framing, MAX_FIELDS, has_strict_lines};
+use crate::record::{Authority, Scheme};
 
 mod odd;
 
@@ -28,7 +29,7 @@ pub struct RequestHead<'b> {
     pub is_last: bool,
     /// Authority as the client wrote it: of an absolute or authority form of the
     /// target, else of `Host`; empty when there is none.
-    pub authority: &'b [u8],
+    pub authority: Authority<'b>,
 }
 
 /// What the bytes of a request head turned out to be.
@@ -240,23 +241,29 @@ fn last_coding(seen: Option<Coding>, value: &[u8]) -> Result<Coding, &'static st
 
 /// The authority of the request (RFC 9112 section 3.2): an absolute or authority
 /// form of the target wins over `Host`.
-fn authority<'b>(is_connect: bool, target: &'b str, host: &'b [u8]) -> &'b [u8] {
+fn authority<'b>(is_connect: bool, target: &'b str, host: &'b [u8]) -> Authority<'b> {
     if is_connect {
-        return target.as_bytes();
+        return Authority {
+            scheme: Scheme::Other,
+            text: target.as_bytes(),
+        };
     }
     if target.starts_with('/') {
-        return host;
+        return host.into();
     }
     match target.split_once("://") {
         Some((scheme, rest)) if is_scheme(scheme) => {
             let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
             let authority = &rest[..end];
-            authority
+            let text = authority
                 .rsplit_once('@')
-                .map_or(authority, |(_, host)| host)
-                .as_bytes()
+                .map_or(authority, |(_, host)| host);
+            Authority {
+                scheme: Scheme::of(scheme.as_bytes()),
+                text: text.as_bytes(),
+            }
         }
-        _ => host,
+        _ => host.into(),
     }
 }
 

@@ -15,6 +15,7 @@ pub use table::Field;
 use table::{Name, Table};
 
 use super::MAX_TABLE;
+use crate::record::{Authority, Scheme};
 
 /// Longest text of a field that is kept, in bytes: longer authorities become no label.
 pub const MAX_TEXT: usize = 262;
@@ -53,6 +54,8 @@ pub struct Fields {
     pub grpc_status: Option<u16>,
     /// `content-type` is gRPC's.
     pub is_grpc: bool,
+    /// `:scheme`.
+    pub scheme: Option<Scheme>,
     authority: Vec<u8>,
     has_authority: bool,
 }
@@ -61,6 +64,19 @@ impl Fields {
     /// `:authority`, else `host`, as the client wrote it; empty without either.
     pub fn authority(&self) -> &[u8] {
         &self.authority
+    }
+
+    /// Whom a request is for; only that of a CONNECT has no scheme (RFC 9113 section 8.3.1).
+    pub fn target(&self) -> Authority<'_> {
+        let scheme = if self.is_connect {
+            Scheme::Other
+        } else {
+            Scheme::Http
+        };
+        Authority {
+            scheme: self.scheme.unwrap_or(scheme),
+            text: &self.authority,
+        }
     }
 
     fn clear(&mut self) {
@@ -77,6 +93,7 @@ impl Fields {
         match field {
             Field::Other => {}
             Field::Method { is_connect } => self.is_connect = is_connect,
+            Field::Scheme(scheme) => self.scheme = Some(scheme),
             Field::Status(status) => self.status = (status >= 100).then_some(status),
             Field::GrpcStatus(code) => self.grpc_status = Some(code),
             Field::ContentType { is_grpc } => self.is_grpc = is_grpc,

@@ -203,7 +203,7 @@ impl Session {
     /// The head of a request.
     fn open(&mut self, stream: u32, now: Instant) {
         let head = self.client.fields();
-        let authority = head.authority();
+        let authority = head.target();
         let exchange = Exchange::open(self.ledger.series(authority), now);
         if self.goaway.is_some_and(|(last, _)| stream > last) {
             return exchange.end(now, End::Reset);

@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 
-use super::{Book, HttpLedger, MAX_AUTHORITY, canonical};
+use super::{Authority, Book, HttpLedger, authority, canonical};
 use crate::telemetry::{Direction, GrpcLabels, GrpcSeries, Http2Series, Peer};
 
 /// What is open of one HTTP/2 connection: itself and its streams. Dropping it closes all of it.
@@ -122,22 +122,21 @@ impl HttpLedger {
         Http2Account::open(&self.book)
     }
 
-    /// The account of a gRPC call to this authority, as the client wrote it.
-    pub fn grpc(&mut self, authority: &[u8]) -> GrpcAccount {
+    /// The account of a gRPC call to this authority.
+    pub fn grpc(&mut self, to: Authority<'_>) -> GrpcAccount {
         let direction = self.book.subject.direction();
-        if let Some((raw, series)) = &self.last_grpc
-            && raw == authority
+        if let Some((known, series)) = &self.last_grpc
+            && known.is(to)
             && let Some(series) = series.pin()
         {
             return GrpcAccount { series, direction };
         }
         let series = self.book.recorder.grpc(&GrpcLabels {
             direction,
-            authority: &canonical(authority),
+            authority: &canonical(to),
             target_port: self.book.target_port,
         });
-        self.last_grpc =
-            (authority.len() <= MAX_AUTHORITY).then(|| (authority.to_vec(), series.downgrade()));
+        self.last_grpc = authority::Known::new(to).map(|known| (known, series.downgrade()));
         GrpcAccount { series, direction }
     }
 }

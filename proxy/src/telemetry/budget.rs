@@ -34,6 +34,8 @@ pub(super) struct Budget {
     bytes: AtomicUsize,
     /// The most series of each family; `u64::MAX` where the family is left out.
     most: PerFamily,
+    /// How many series of each family a label set has from its beginning; 1 where it has none.
+    each: PerFamily,
     held: PerFamily,
     evicted: PerFamily,
     /// By worker, each of which is the only writer of its own.
@@ -56,15 +58,17 @@ impl Budget {
             most_bytes,
             bytes: AtomicUsize::new(0),
             most: zeroes(),
+            each: zeroes(),
             held: zeroes(),
             evicted: zeroes(),
             refused: (0..workers).map(|_| zeroes()).collect(),
         }
     }
 
-    /// Sets the most series of a family.
-    pub(super) fn allow(&self, family: Family, series: u64) {
+    /// Sets the most series of a family, and how many of them a label set begins with.
+    pub(super) fn allow(&self, family: Family, series: u64, each: u64) {
         self.most[family as usize].store(series, Ordering::Relaxed);
+        self.each[family as usize].store(each, Ordering::Relaxed);
     }
 
     /// Whether one more label set of the kind would be taken. For the weakest claim that is so as long as each of its
@@ -72,7 +76,9 @@ impl Budget {
     pub(super) fn has_room(&self, kind: Kind, claim: Claim) -> bool {
         let has_room = |f: &Family| {
             let at = *f as usize;
-            self.held[at].load(Ordering::Relaxed) < self.most[at].load(Ordering::Relaxed)
+            let held = self.held[at].load(Ordering::Relaxed);
+            let more = held.saturating_add(self.each[at].load(Ordering::Relaxed));
+            more <= self.most[at].load(Ordering::Relaxed)
         };
         self.has_bytes(claim) && (claim > Claim::Open || kind.families().iter().all(has_room))
     }
@@ -177,7 +183,7 @@ mod tests {
         let budget = Budget::new(800, 1);
         let family = Family::RequestTotal;
         for family in Kind::Http.families() {
-            budget.allow(*family, 1);
+            budget.allow(*family, 1, 1);
         }
         assert!(budget.take_series(family, Claim::Open));
         assert!(!budget.take_series(family, Claim::Open));
@@ -192,5 +198,16 @@ mod tests {
         budget.evict(family);
         assert!(budget.take_series(family, Claim::Open));
         assert_eq!(budget.counts(family).evicted, 2);
+    }
+
+    #[test]
+    fn a_label_set_finds_room_for_all_that_it_begins_with() {
+        let budget = Budget::new(800, 1);
+        let family = Family::GrpcMessages;
+        budget.allow(family, 3, 2);
+        for has_room in [true, true, false, false] {
+            assert_eq!(budget.has_room(Kind::Grpc, Claim::Open), has_room);
+            assert!(budget.take_series(family, Claim::Last));
+        }
     }
 }

@@ -12,6 +12,7 @@ use super::budget::Claim;
 use super::cells::Counter;
 use super::family::Family;
 use super::render::Render;
+use super::rules::Rules;
 use super::set::{ALLOCATION, Set};
 use super::worker::{Attached, Attachment, Hand, Table, Wish, entry_bytes};
 
@@ -80,6 +81,11 @@ impl Counts {
         }
     }
 
+    /// Takes over rules with the same layout.
+    pub(super) fn restate(&self, rules: &Arc<Rules>) {
+        self.table.restate(rules);
+    }
+
     pub(super) fn let_go(&self, gone: &mut Vec<Arc<Set>>) {
         self.table.let_go(gone);
     }
@@ -109,7 +115,7 @@ impl Counts {
             return None;
         }
         let attachment = Attachment::new(hand, &wish)?;
-        let cells = attachment.cells(family, "", &|_| text.to_owned());
+        let cells = attachment.base(family, "");
         Some(self.table.insert(CountEntry {
             family,
             labels: text.into(),
@@ -133,6 +139,10 @@ impl Attached for CountEntry {
 
     fn at_rest(&self) -> bool {
         true
+    }
+
+    fn claim(&self, _rules: &Rules) -> Claim {
+        Claim::Last
     }
 
     fn is_permanent(&self) -> bool {

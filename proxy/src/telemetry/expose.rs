@@ -85,23 +85,23 @@ fn write_family(
     Ok(())
 }
 
-/// Writes the family's series of a label set, from the `from`-th series on, until the buffer is full; answers where to
+/// Writes the family's series of a label set, from that number on, until the buffer is full; answers where to
 /// go on if it is. A worker that adds a series to this very set waits meanwhile; hence nothing is sent here.
 fn write_series(
     (family, bounds): (Family, &Bounds),
     shown: &mut Shown,
-    from: usize,
+    from: u32,
     body: &mut Body<'_>,
-) -> Option<usize> {
+) -> Option<u32> {
     let series = shown.set.series();
-    // The list only grows, at its end: a position stays what it is.
-    for (at, series) in series.iter().enumerate().skip(from) {
-        if series.family == family {
+    let done = series.partition_point(|series| series.number < from);
+    for series in &series[done..] {
+        if series.family == family && !series.is_hidden() {
             let reading = series.read(bounds);
             shown.checksum = shown.checksum.wrapping_add(reading.checksum());
             body.series([&shown.set.labels, &series.suffix], &reading, bounds);
             if body.is_full() {
-                return Some(at + 1);
+                return Some(series.number + 1);
             }
         }
     }

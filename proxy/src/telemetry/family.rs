@@ -1,6 +1,15 @@
 //! The table of the families that traffic is counted in: names, types and help texts, in the order in which they
 //! are printed. A further family is one more row here, and a writer that resolves its cells.
 
+/// What follows the labels of the set where messages were sent by the pod's application.
+pub(super) const SENT: &str = "kind=\"sent\"";
+/// As [`SENT`], where they were sent to it.
+pub(super) const RECEIVED: &str = "kind=\"received\"";
+/// What follows the labels of a service's endpoints that may be chosen.
+pub(super) const AVAILABLE: &str = "state=\"available\"";
+/// As [`AVAILABLE`], of those that have failed and not taken a connection since.
+pub(super) const SET_ASIDE: &str = "state=\"set_aside\"";
+
 /// How the cells of a series become lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value {
@@ -130,6 +139,8 @@ families! {
         "Outbound connections that the proxy could not process.";
     DetectTimeout Kind::Single(Self::DetectTimeout), Counter "weir_http_detect_timeout_total"
         "Connections passed on unrecognised because neither side spoke in time.";
+    Endpoints Kind::Single(Self::Endpoints), Gauge "weir_endpoints"
+        "Endpoints of a service, as each worker sees them for itself.";
     Unparsed Kind::Single(Self::Unparsed), Counter "weir_http_unparsed_total"
         "Connections that began as HTTP and go on unmeasured.";
 }
@@ -146,12 +157,26 @@ impl Family {
         )
     }
 
-    /// True where a label set has one series, without further labels, from its beginning.
-    pub(super) fn is_base(self) -> bool {
-        !matches!(
-            self,
-            Self::ResponseTotal | Self::ResponseLatency | Self::GrpcMessages | Self::TcpCloseTotal
-        )
+    /// The series that a label set has from its beginning: of each, the labels that follow those of the set.
+    pub(super) fn base(self) -> &'static [&'static str] {
+        match self {
+            Self::ResponseTotal | Self::ResponseLatency | Self::TcpCloseTotal => &[],
+            Self::GrpcMessages => &[SENT, RECEIVED],
+            Self::Endpoints => &[AVAILABLE, SET_ASIDE],
+            _ => &[""],
+        }
+    }
+
+    /// The labels that follow those of the set.
+    pub(super) fn trailing(self) -> &'static [&'static str] {
+        match self {
+            Self::ResponseTotal => &["status_code", "classification", "grpc_status_code", "error"],
+            Self::ResponseLatency => &["status_code"],
+            Self::GrpcMessages => &["kind"],
+            Self::Endpoints => &["state"],
+            Self::TcpCloseTotal => &["classification", "errno"],
+            _ => &[],
+        }
     }
 }
 

@@ -108,10 +108,8 @@ impl HttpRef {
 
 impl HttpEntry {
     fn new(labels: &HttpLabels<'_>, attachment: Attachment) -> Self {
-        let wider = |claim| wider(*labels, attachment.standing(), claim);
-        let requests = attachment.cells(Family::RequestTotal, "", &wider);
         Self {
-            requests: Counter(requests),
+            requests: Counter(attachment.base(Family::RequestTotal, "")),
             latencies: RefCell::default(),
             responses: RefCell::default(),
             last_response: Cell::new(0),
@@ -122,7 +120,8 @@ impl HttpEntry {
 
     /// The labels of the label set that takes what is refused to this one.
     fn wider(&self, claim: Claim) -> String {
-        wider(self.key.view(), self.attachment.standing(), claim)
+        let (rules, own) = self.attachment.standing();
+        wider(self.key.view(), (&rules, own), claim)
     }
 
     fn add_latency(&self, status: Option<u16>) -> Histogram {
@@ -196,6 +195,10 @@ impl Attached for HttpEntry {
 
     fn at_rest(&self) -> bool {
         true
+    }
+
+    fn claim(&self, rules: &Rules) -> Claim {
+        self.key.view().claim(rules)
     }
 }
 

@@ -9,10 +9,9 @@ use indexmap::Equivalent;
 
 use super::budget::Claim;
 use super::cells::{Counter, Gauge};
-use super::family::{Family, Kind};
-use super::labels::{Direction, Dst, GrpcLabels, OVERFLOW, Peer, Stand, same_text, without_port};
-use super::render;
-use super::resolve::{Lookup, wider};
+use super::family::{Family, Kind, RECEIVED, SENT};
+use super::labels::{Direction, GrpcLabels, OVERFLOW, Peer, Stand, same_text, without_port};
+use super::resolve::Lookup;
 use super::rules::Rules;
 use super::worker::{Attached, Attachment};
 
@@ -66,6 +65,10 @@ impl Attached for Http2Entry {
         self.connections.is_zero() && self.streams.is_zero()
     }
 
+    fn claim(&self, _rules: &Rules) -> Claim {
+        Claim::Last
+    }
+
     /// There are four, all known beforehand.
     fn is_permanent(&self) -> bool {
         true
@@ -96,10 +99,6 @@ impl<'a> Lookup<'a> for Http2Labels {
     const KIND: Kind = Kind::Http2;
     type Entry = Http2Entry;
 
-    fn project(self, _rules: &'a Rules) -> Self {
-        self
-    }
-
     fn is(&self, other: &Self) -> bool {
         self == other
     }
@@ -108,25 +107,8 @@ impl<'a> Lookup<'a> for Http2Labels {
         Claim::Last
     }
 
-    fn overflowed(self, _stand: &'a Stand, _vouched: bool) -> Self {
-        self
-    }
-
-    fn without_ports(self) -> Self {
-        self
-    }
-
-    fn dst(&self) -> Option<&'a Dst> {
-        None
-    }
-
-    fn own_text(&self) -> usize {
-        0
-    }
-
     fn entry(self, attachment: Attachment) -> Http2Entry {
-        let wider = |claim| wider(self, attachment.standing(), claim);
-        let gauge = |family| Gauge(attachment.cells(family, "", &wider));
+        let gauge = |family| Gauge(attachment.base(family, ""));
         Http2Entry {
             labels: self,
             connections: gauge(Family::Http2Connections),
@@ -146,6 +128,8 @@ pub struct GrpcRef(Weak<GrpcEntry>);
 
 pub(super) struct GrpcEntry {
     direction: Direction,
+    /// Of the traffic that it was made for.
+    target_port: u16,
     authority: Box<str>,
     attachment: Attachment,
     sent: Counter,
@@ -190,6 +174,15 @@ impl Attached for GrpcEntry {
 
     fn at_rest(&self) -> bool {
         true
+    }
+
+    fn claim(&self, rules: &Rules) -> Claim {
+        let labels = GrpcLabels {
+            direction: self.direction,
+            authority: &self.authority,
+            target_port: self.target_port,
+        };
+        labels.claim(rules)
     }
 }
 
@@ -250,25 +243,18 @@ impl<'a> Lookup<'a> for GrpcLabels<'a> {
         self
     }
 
-    fn dst(&self) -> Option<&'a Dst> {
-        None
-    }
-
     fn own_text(&self) -> usize {
         self.authority.len()
     }
 
     fn entry(self, attachment: Attachment) -> GrpcEntry {
-        let wider = |claim| wider(self, attachment.standing(), claim);
-        let counter = |kind| {
-            let suffix = render::kind_suffix(kind);
-            Counter(attachment.cells(Family::GrpcMessages, &suffix, &wider))
-        };
+        let counter = |kind| Counter(attachment.base(Family::GrpcMessages, kind));
         GrpcEntry {
             direction: self.direction,
+            target_port: self.target_port,
             authority: self.authority.into(),
-            sent: counter("sent"),
-            received: counter("received"),
+            sent: counter(SENT),
+            received: counter(RECEIVED),
             attachment,
         }
     }

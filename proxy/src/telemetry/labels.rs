@@ -307,6 +307,15 @@ pub struct GrpcLabels<'a> {
     pub target_port: u16,
 }
 
+/// The labels of `weir_endpoints`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointLabels<'a> {
+    /// The service's name, as on its connections.
+    pub authority: &'a str,
+    /// The port of its listener.
+    pub target_port: u16,
+}
+
 /// A connection that the proxy could not process: `inbound_tcp_errors_total`, `outbound_tcp_errors_total`.
 #[derive(Clone, Copy, Debug)]
 pub struct TcpErrorLabels {

@@ -6,18 +6,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::count::Counts;
+use super::endpoints::{EndpointEntry, EndpointSeries};
 use super::family::Family;
 use super::http::{HttpEntry, HttpSeries};
 use super::http2::{GrpcEntry, GrpcSeries, Http2Entry, Http2Labels, Http2Series};
 use super::labels::{
-    Direction, GrpcLabels, HttpErrorLabels, HttpLabels, Peer, Server, TcpErrorLabels,
-    TransportLabels,
+    Direction, EndpointLabels, GrpcLabels, HttpErrorLabels, HttpLabels, Peer, Server,
+    TcpErrorLabels, TransportLabels,
 };
 use super::render::Unparsed;
 use super::resolve::resolve;
 use super::store::Store;
 use super::transport::{TransportEntry, TransportSeries};
-use super::worker::{Hand, Table};
+use super::worker::{Hand, Renewal, Table};
 
 /// The errors of answers that the proxy makes up itself.
 const HTTP_ERRORS: [&str; 5] = ["bad request", "too large", "connect", "timeout", "loadshed"];
@@ -37,6 +38,7 @@ impl Seat {
             transport: Table::new(hasher()),
             http2: Table::new(hasher()),
             grpc: Table::new(hasher()),
+            endpoints: Table::new(hasher()),
             counts: Counts::new(hasher()),
         };
         let recorder = Recorder {
@@ -60,6 +62,7 @@ struct Tables {
     transport: Table<TransportEntry>,
     http2: Table<Http2Entry>,
     grpc: Table<GrpcEntry>,
+    endpoints: Table<EndpointEntry>,
     counts: Counts,
 }
 
@@ -127,6 +130,12 @@ impl Recorder {
         GrpcSeries::new(resolve(&self.hand, &self.tables.grpc, &rules, *labels))
     }
 
+    /// The gauges of a service's endpoints, which never retire.
+    pub fn endpoints(&self, labels: &EndpointLabels<'_>) -> EndpointSeries {
+        let rules = self.hand.rules();
+        EndpointSeries::new(resolve(&self.hand, &self.tables.endpoints, &rules, *labels))
+    }
+
     /// Counts a connection that the proxy could not process.
     pub fn tcp_error(&self, labels: &TcpErrorLabels) {
         let family = match labels.direction {
@@ -167,19 +176,32 @@ impl Recorder {
     pub fn tick(&self, now: Instant) {
         let tables = &self.tables;
         self.hand.tick(self.hand.store.millis(now));
-        if self.hand.renew() {
-            tables.http.renew();
-            tables.transport.renew();
-            tables.http2.renew();
-            tables.grpc.renew();
-            tables.counts.renew(&self.hand);
-            self.know_directions();
+        match self.hand.renew() {
+            Renewal::Nothing => {}
+            Renewal::Claims(rules) => {
+                tables.http.restate(&rules);
+                tables.transport.restate(&rules);
+                tables.http2.restate(&rules);
+                tables.grpc.restate(&rules);
+                tables.endpoints.restate(&rules);
+                tables.counts.restate(&rules);
+            }
+            Renewal::Layout => {
+                tables.http.renew();
+                tables.transport.renew();
+                tables.http2.renew();
+                tables.grpc.renew();
+                tables.endpoints.renew();
+                tables.counts.renew(&self.hand);
+                self.know_directions();
+            }
         }
         let mut gone = Vec::new();
         tables.http.let_go(&mut gone);
         tables.transport.let_go(&mut gone);
         tables.http2.let_go(&mut gone);
         tables.grpc.let_go(&mut gone);
+        tables.endpoints.let_go(&mut gone);
         tables.counts.let_go(&mut gone);
         self.hand.store.detach(gone);
     }

@@ -5,8 +5,9 @@ use std::fmt::Write;
 
 use super::http2::Http2Labels;
 use super::labels::{
-    ANY_PORT, Classification, Direction, GrpcLabels, HttpErrorLabels, HttpLabels, HttpSide,
-    NoTlsReason, OVERFLOW, Peer, ResponseEnd, TcpErrorLabels, Tls, TransportEnd, TransportLabels,
+    ANY_PORT, Classification, Direction, EndpointLabels, GrpcLabels, HttpErrorLabels, HttpLabels,
+    HttpSide, NoTlsReason, OVERFLOW, Peer, ResponseEnd, TcpErrorLabels, Tls, TransportEnd,
+    TransportLabels,
 };
 
 /// Something whose labels identify a label set. The text is the identity: equal text, equal set.
@@ -246,6 +247,13 @@ impl Render for GrpcLabels<'_> {
     }
 }
 
+impl Render for EndpointLabels<'_> {
+    fn render(&self, out: &mut String) {
+        label(out, "authority", self.authority);
+        port(out, "target_port", self.target_port);
+    }
+}
+
 /// `direction`, `reason` of `weir_http_unparsed_total`.
 pub(super) struct Unparsed(pub(super) Direction, pub(super) &'static str);
 
@@ -294,13 +302,6 @@ pub(super) fn response_suffix(end: &ResponseEnd<'_>) -> String {
     label(&mut out, "classification", end.classification.name());
     label(&mut out, "grpc_status_code", end.grpc_status);
     label(&mut out, "error", end.error);
-    out
-}
-
-/// What `grpc_messages_total` adds to direction and authority.
-pub(super) fn kind_suffix(kind: &str) -> String {
-    let mut out = String::new();
-    label(&mut out, "kind", kind);
     out
 }
 

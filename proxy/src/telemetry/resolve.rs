@@ -21,7 +21,9 @@ pub(super) trait Lookup<'a>: Copy + Hash + Render + Equivalent<Rc<Self::Entry>> 
     type Entry: Attached;
 
     /// Without the values that nothing is recorded under.
-    fn project(self, rules: &'a Rules) -> Self;
+    fn project(self, _rules: &'a Rules) -> Self {
+        self
+    }
 
     /// Equality.
     fn is(&self, other: &Self) -> bool;
@@ -30,16 +32,24 @@ pub(super) trait Lookup<'a>: Copy + Hash + Render + Equivalent<Rc<Self::Entry>> 
     fn claim(&self, rules: &Rules) -> Claim;
 
     /// With the overflow in place of labels that anybody can make up, but for an authority that is vouched for.
-    fn overflowed(self, stand: &'a Stand, vouched: bool) -> Self;
+    fn overflowed(self, _stand: &'a Stand, _vouched: bool) -> Self {
+        self
+    }
 
     /// With the overflow in place of ports.
-    fn without_ports(self) -> Self;
+    fn without_ports(self) -> Self {
+        self
+    }
 
     /// The destination they are about.
-    fn dst(&self) -> Option<&'a Dst>;
+    fn dst(&self) -> Option<&'a Dst> {
+        None
+    }
 
     /// Bytes of text that an entry has of its own.
-    fn own_text(&self) -> usize;
+    fn own_text(&self) -> usize {
+        0
+    }
 
     /// The entry for them.
     fn entry(self, attachment: Attachment) -> Self::Entry;

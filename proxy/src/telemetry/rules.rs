@@ -1,7 +1,7 @@
 //! What is recorded, ready for use: a policy resolved against the table of families, and the known Services. Made by
 //! the store whenever either changes; workers and expositions hold the one they work by. Knows no series.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use weir_crds::metrics_policy::{MetricsPolicy, Vocabulary};
@@ -11,8 +11,14 @@ use super::budget::Claim;
 use super::family::{Family, Kind, Value};
 use super::labels::{ANY_PORT, GrpcLabels, HttpLabels, Stand, TransportLabels};
 
+mod grouping;
+
+pub(super) use grouping::Grouping;
+
+use grouping::{Blanks, add};
+
 /// Labels that a policy may leave out: all but `le`.
-const LABELS: [&str; 28] = [
+const LABELS: [&str; 29] = [
     "direction",
     "authority",
     "target_port",
@@ -40,6 +46,7 @@ const LABELS: [&str; 28] = [
     "errno",
     "reason",
     "kind",
+    "state",
     "rt_route",
 ];
 
@@ -61,6 +68,8 @@ pub(super) fn vocabulary<'a>(families: &'a [(&'static str, bool)]) -> Vocabulary
 pub(super) struct Rules {
     /// Counts up with every change.
     pub(super) generation: u64,
+    /// The generation since when everything is laid out like this: in these label sets, with these buckets.
+    pub(super) layout: u64,
     families: Vec<Rule>,
     groupings: HashMap<Kind, Vec<Grouping>>,
     http: Blanks,
@@ -77,19 +86,9 @@ struct Rule {
     /// Whether the policy says what they are.
     own_bounds: bool,
     most: u64,
-}
-
-/// Families of a kind that leave out the same labels: they share label sets.
-pub(super) struct Grouping {
-    dropped: BTreeSet<String>,
-    families: Vec<Family>,
-}
-
-/// Labels that no recorded family of a kind has: to tell their values apart would only fill tables.
-#[derive(Clone, Copy)]
-struct Blanks {
-    authority: bool,
-    name: bool,
+    /// What it leaves out of the labels that follow those of a set, and the generation since when.
+    trailing: Vec<&'static str>,
+    since: u64,
 }
 
 impl Rules {
@@ -106,15 +105,13 @@ impl Rules {
             let own = policy.families.get(family.name());
             let bounds = own.and_then(|own| own.buckets.as_deref());
             let series = own.and_then(|own| own.max_series);
-            let grouping = (!own.is_some_and(|own| own.drop)).then(|| {
-                let dropped = own.map(|own| own.drop_labels.clone()).unwrap_or_default();
-                let dropped = &dropped | &policy.drop_labels;
-                add(
-                    groupings.entry(family.kind()).or_default(),
-                    *family,
-                    dropped,
-                )
-            });
+            let dropped = own.map(|own| own.drop_labels.clone()).unwrap_or_default();
+            let dropped = &dropped | &policy.drop_labels;
+            let trailing = family.trailing().iter().copied();
+            let trailing = trailing.filter(|l| dropped.contains(*l)).collect();
+            let is_recorded = !own.is_some_and(|own| own.drop);
+            let groupings = groupings.entry(family.kind()).or_default();
+            let grouping = is_recorded.then(|| add(groupings, *family, dropped));
             Rule {
                 own_bounds: bounds.is_some(),
                 bounds: bounds.map_or_else(|| Arc::clone(&page), Bounds::new),
@@ -123,11 +120,14 @@ impl Rules {
                     None => u64::MAX,
                 },
                 grouping,
+                trailing,
+                since: generation,
             }
         });
         let families = families.collect();
         Self {
             generation,
+            layout: generation,
             families,
             http: Blanks::of(groupings.get(&Kind::Http)),
             transport: Blanks::of(groupings.get(&Kind::Transport)),
@@ -136,6 +136,47 @@ impl Rules {
             groupings,
             known,
         }
+    }
+
+    /// The same, in the place of others that were in force before.
+    pub(super) fn after(mut self, former: &Self) -> Self {
+        for (rule, was) in self.families.iter_mut().zip(&former.families) {
+            if rule.grouping.is_none() {
+                // What is not recorded stays as it is until it is again.
+                rule.trailing.clone_from(&was.trailing);
+            }
+            if rule.trailing == was.trailing {
+                rule.since = was.since;
+            }
+        }
+        if self.is_laid_out_as(former) {
+            self.layout = former.layout;
+        }
+        self
+    }
+
+    fn is_laid_out_as(&self, other: &Self) -> bool {
+        let same = |(one, other): (&Rule, &Rule)| {
+            one.grouping == other.grouping && one.bounds == other.bounds
+        };
+        let mut rules = self.families.iter().zip(&other.families);
+        rules.all(same) && self.groupings == other.groupings
+    }
+
+    /// Whether series of the family have other labels by now than under the rules of that generation: those that follow
+    /// the labels of the set, which is still the same.
+    pub(super) fn has_reshaped(&self, family: Family, generation: u64) -> bool {
+        self.records(family) && generation < self.families[family as usize].since
+    }
+
+    /// How many series of the family a label set begins with; 1 where it has none from its beginning.
+    pub(super) fn each(&self, family: Family) -> u64 {
+        let grouping = self.grouping(family);
+        let base = grouping.map_or(0, |at| {
+            let base = self.groupings(family.kind())[at].base();
+            base.iter().filter(|(f, _)| *f == family).count()
+        });
+        base.max(1) as u64
     }
 
     /// Whether the family is recorded.
@@ -230,53 +271,6 @@ impl Rules {
     }
 }
 
-/// The place of the grouping that leaves out exactly these labels, with the family in it.
-fn add(groupings: &mut Vec<Grouping>, family: Family, dropped: BTreeSet<String>) -> usize {
-    let at = groupings.iter().position(|g| g.dropped == dropped);
-    let at = at.unwrap_or_else(|| {
-        groupings.push(Grouping {
-            dropped,
-            families: Vec::new(),
-        });
-        groupings.len() - 1
-    });
-    groupings[at].families.push(family);
-    at
-}
-
-impl Grouping {
-    /// Families that have a series in such a label set from its beginning.
-    pub(super) fn base(&self) -> impl Iterator<Item = Family> {
-        self.families.iter().copied().filter(|f| f.is_base())
-    }
-
-    /// Whether a label is left out.
-    pub(super) fn drops(&self, label: &str) -> bool {
-        self.dropped.contains(label)
-    }
-
-    /// Whether any label is left out.
-    pub(super) fn is_partial(&self) -> bool {
-        !self.dropped.is_empty()
-    }
-
-    /// Whether such a label set is still about one destination.
-    pub(super) fn keeps_destination(&self) -> bool {
-        !self.dropped.iter().any(|label| label.starts_with("dst_"))
-    }
-}
-
-impl Blanks {
-    fn of(groupings: Option<&Vec<Grouping>>) -> Self {
-        let groupings = groupings.map_or(&[][..], Vec::as_slice);
-        let nowhere = |label| groupings.iter().all(|grouping| grouping.drops(label));
-        Self {
-            authority: nowhere("authority"),
-            name: ["client_id", "server_id", "sni"].into_iter().all(nowhere),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,6 +328,32 @@ mod tests {
         ] {
             assert_eq!(rules.knows(authority, port), known, "{authority} {port}");
         }
+    }
+
+    #[test]
+    fn series_are_reshaped_by_what_their_own_labels_lose() {
+        let first = rules("", &[]);
+        let after = |policy: &str, generation, former: &Rules| {
+            let policy = super::super::policy(policy).unwrap();
+            Rules::new(generation, &policy, Arc::default(), 100).after(former)
+        };
+        let (responses, requests) = (Family::ResponseTotal, Family::RequestTotal);
+        let dropped = after("dropLabels: [status_code, authority]", 2, &first);
+        assert!(dropped.has_reshaped(responses, 1) && !dropped.has_reshaped(responses, 2));
+        assert!(!dropped.has_reshaped(requests, 1), "its set is another");
+        let gone = after("families: {response_total: {drop: true}}", 3, &dropped);
+        assert!(!gone.has_reshaped(responses, 1), "it is not recorded");
+        let same = after("dropLabels: [status_code]", 4, &gone);
+        assert!(same.has_reshaped(responses, 1) && !same.has_reshaped(responses, 2));
+        let back = after("", 5, &same);
+        assert!(back.has_reshaped(responses, 4));
+    }
+
+    #[test]
+    fn what_a_label_set_begins_with_is_counted_as_it_is_recorded() {
+        let each = |policy| rules(policy, &[]).each(Family::GrpcMessages);
+        assert_eq!([each(""), each("dropLabels: [kind]")], [2, 1]);
+        assert_eq!(each("families: {grpc_messages_total: {drop: true}}"), 1);
     }
 
     #[test]

@@ -5,11 +5,16 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::bounds::Bounds;
-use super::cells::{Block, Reading, block, cells};
-use super::family::{Family, Kind, Value};
+use super::cells::{Block, cells};
+use super::family::{Family, Kind};
 use super::labels::Dst;
 use super::rules::Rules;
+
+mod series;
+
+pub(super) use series::{Growth, Leaving, Mark, Series, Wanted};
+
+use series::{Other, block_bytes, series_bytes};
 
 /// What an allocation takes beside its content, in bytes: the allocator's header, and rounding up to its next size.
 pub(super) const ALLOCATION: usize = 16;
@@ -35,115 +40,6 @@ pub(super) struct Set {
     ended: AtomicBool,
 }
 
-/// One series of a label set.
-pub(super) struct Series {
-    pub(super) family: Family,
-    /// The labels that follow those of the set; may be empty.
-    pub(super) suffix: Box<str>,
-    /// Of the blocks in `shards`.
-    bounds: Arc<Bounds>,
-    shards: Box<[Option<Block>]>,
-    /// Blocks that were made under a policy with other buckets.
-    others: Vec<Other>,
-}
-
-struct Other {
-    worker: usize,
-    bounds: Arc<Bounds>,
-    block: Block,
-}
-
-/// The cells that a worker wants.
-pub(super) struct Wanted<'a> {
-    pub(super) worker: usize,
-    pub(super) workers: usize,
-    pub(super) family: Family,
-    pub(super) suffix: &'a str,
-    pub(super) bounds: &'a Arc<Bounds>,
-}
-
-/// What a label set grows by.
-#[derive(Clone, Copy)]
-pub(super) struct Growth {
-    /// By a series more.
-    pub(super) series: bool,
-    pub(super) bytes: usize,
-}
-
-impl Series {
-    fn new(family: Family, suffix: &str, bounds: &Arc<Bounds>, workers: usize) -> Self {
-        Self {
-            family,
-            suffix: suffix.into(),
-            bounds: Arc::clone(bounds),
-            shards: vec![None; workers].into(),
-            others: Vec::new(),
-        }
-    }
-
-    /// The cells summed over the shards; a histogram in the given buckets.
-    pub(super) fn read(&self, bounds: &Bounds) -> Reading {
-        let shards = self.shards.iter().flatten();
-        let others = self.others.iter();
-        match self.family.value() {
-            Value::Histogram => {
-                let shards = shards.map(|block| (&*self.bounds, block));
-                let others = others.map(|other| (&*other.bounds, &other.block));
-                Reading::histogram(bounds, shards.chain(others))
-            }
-            value => Reading::plain(value, shards.chain(others.map(|other| &other.block))),
-        }
-    }
-
-    fn find(&self, wanted: &Wanted<'_>) -> Option<Block> {
-        if self.is_laid_out_for(wanted) {
-            return self.shards[wanted.worker].clone();
-        }
-        let fits = |other: &&Other| other.worker == wanted.worker && other.bounds == *wanted.bounds;
-        self.others
-            .iter()
-            .find(fits)
-            .map(|other| Arc::clone(&other.block))
-    }
-
-    fn is_laid_out_for(&self, wanted: &Wanted<'_>) -> bool {
-        self.family.value() != Value::Histogram
-            || Arc::ptr_eq(&self.bounds, wanted.bounds)
-            || self.bounds == *wanted.bounds
-    }
-
-    fn make(&mut self, wanted: &Wanted<'_>) -> Block {
-        let cells = block(cells(self.family.value(), wanted.bounds));
-        if self.is_laid_out_for(wanted) {
-            self.shards[wanted.worker] = Some(Arc::clone(&cells));
-        } else {
-            self.others.push(Other {
-                worker: wanted.worker,
-                bounds: Arc::clone(wanted.bounds),
-                block: Arc::clone(&cells),
-            });
-        }
-        cells
-    }
-
-    fn bytes(&self) -> usize {
-        let shards = self.shards.iter().flatten();
-        let others = self.others.iter().map(|other| &other.block);
-        let blocks = shards.chain(others).map(|block| block_bytes(block.len()));
-        let others = self.others.len() * 2 * size_of::<Other>();
-        series_bytes(&self.suffix, self.shards.len()) + others + blocks.sum::<usize>()
-    }
-}
-
-/// Of a series without cells; the lists that series are in double as they grow.
-fn series_bytes(suffix: &str, workers: usize) -> usize {
-    2 * size_of::<Series>() + suffix.len() + workers * size_of::<Option<Block>>() + 2 * ALLOCATION
-}
-
-fn block_bytes(cells: usize) -> usize {
-    COUNTS + cells * size_of::<u64>() + ALLOCATION
-}
-
 impl Set {
     /// With the series that it has from its beginning, all at 0.
     pub(super) fn new(
@@ -151,11 +47,11 @@ impl Set {
         kind: Kind,
         labels: Arc<str>,
         dst: Option<Dst>,
-        (base, workers): (&[(Family, Arc<Bounds>)], usize),
+        (base, rules, workers): (&[(Family, &str)], &Rules, usize),
     ) -> Self {
-        let series = base
-            .iter()
-            .map(|(f, bounds)| Series::new(*f, "", bounds, workers));
+        let series = (0..)
+            .zip(base)
+            .map(|(number, base)| Series::new(number, *base, rules, workers));
         Self {
             id,
             kind,
@@ -168,7 +64,7 @@ impl Set {
         }
     }
 
-    /// The series in the order in which they came. Never call out or write to a socket while holding this: a worker
+    /// The series in the order in which they came, which is also that of their numbers. Never call out or write to a socket while holding this: a worker
     /// that adds a series to this very set waits for it.
     pub(super) fn series(&self) -> MutexGuard<'_, Vec<Series>> {
         self.series.lock().unwrap_or_else(PoisonError::into_inner)
@@ -184,7 +80,7 @@ impl Set {
         let found = series
             .iter_mut()
             .find(|s| s.family == wanted.family && *s.suffix == *wanted.suffix);
-        let cells = cells(wanted.family.value(), wanted.bounds);
+        let cells = cells(wanted.family.value(), wanted.bounds());
         let mut growth = Growth {
             series: false,
             bytes: block_bytes(cells),
@@ -194,16 +90,38 @@ impl Set {
             if !series.is_laid_out_for(wanted) {
                 growth.bytes += 2 * size_of::<Other>();
             }
-            return known.or_else(|| permit(growth).then(|| series.make(wanted)));
+            let block = known.or_else(|| permit(growth).then(|| series.make(wanted)));
+            return block.inspect(|_| series.keep(wanted.rules));
         }
         growth.series = true;
         growth.bytes += series_bytes(wanted.suffix, wanted.workers);
         permit(growth).then(|| {
-            let mut new = Series::new(wanted.family, wanted.suffix, wanted.bounds, wanted.workers);
+            let labels = (wanted.family, wanted.suffix);
+            let number = series.last().map_or(0, |last| last.number + 1);
+            let mut new = Series::new(number, labels, wanted.rules, wanted.workers);
             let block = new.make(wanted);
             series.push(new);
             block
         })
+    }
+
+    /// Has every series go one step on whose labels no rule gives any more; adds to `freed` those that were forgotten by
+    /// that. True if there are others left.
+    pub(super) fn forget_former(
+        &self,
+        rules: &Rules,
+        step: impl Fn(Leaving) -> Option<Leaving>,
+        freed: &mut Vec<Series>,
+    ) -> bool {
+        let mut is_left = false;
+        let mut series = self.series();
+        freed.extend(series.extract_if(.., |series| {
+            let is_former = series.is_former(rules);
+            let stays = !is_former || series.leave(&step);
+            is_left |= is_former && stays;
+            !stays
+        }));
+        is_left
     }
 
     /// The bytes it takes, with its place in the store's tables.
@@ -212,10 +130,12 @@ impl Set {
         bytes_of_labels(self.labels.len()) + series
     }
 
-    /// The checksum of all cells of recorded families as they are now.
+    /// The checksum of all cells that an exposition shows as they are now.
     pub(super) fn checksum(&self, rules: &Rules) -> u64 {
         let series = self.series();
-        let recorded = series.iter().filter(|s| rules.records(s.family));
+        let recorded = series
+            .iter()
+            .filter(|s| rules.records(s.family) && !s.is_hidden());
         recorded
             .map(|s| s.read(rules.bounds(s.family)).checksum())
             .fold(0, u64::wrapping_add)
@@ -248,6 +168,7 @@ pub(super) fn bytes_of_labels(labels: usize) -> usize {
 }
 
 /// Of the series that a label set has from its beginning, still without cells.
-pub(super) fn bytes_of_base(series: usize, workers: usize) -> usize {
-    series * series_bytes("", workers)
+pub(super) fn bytes_of_base(base: &[(Family, &str)], workers: usize) -> usize {
+    let series = base.iter().map(|(_, suffix)| series_bytes(suffix, workers));
+    series.sum()
 }

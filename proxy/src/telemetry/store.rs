@@ -4,23 +4,23 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::RandomState;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use indexmap::IndexMap;
 use weir_crds::metrics_policy::MetricsPolicy;
 
-use super::bounds::Bounds;
 use super::budget::{Budget, Claim};
 use super::cells::Block;
 use super::family::{Family, Kind};
 use super::labels::Dst;
 use super::presence::Presence;
 use super::rules::{Grouping, Rules};
-use super::set::{Set, Wanted, bytes_of_base, bytes_of_labels};
+use super::set::{Mark, Set, Wanted, bytes_of_base, bytes_of_labels};
 
 mod ended;
+mod former;
 mod snapshot;
 mod sweep;
 
@@ -42,6 +42,10 @@ pub(super) struct Store {
     inputs: Mutex<Inputs>,
     /// The generation of the rules in force.
     generation: AtomicU64,
+    /// The layout of the rules in force.
+    layout: AtomicU64,
+    /// Whether there may be series whose labels no rule gives any more, in label sets that are in use.
+    has_former: AtomicBool,
     registry: Mutex<Registry>,
 }
 
@@ -74,7 +78,7 @@ struct Registry {
     /// Sets to which no worker is attached; one that has been attached since drops out when next looked at.
     idle: Vec<u64>,
     /// Sets hidden from expositions, the longest hidden first; stale entries as above.
-    hidden: VecDeque<(u64, Hidden)>,
+    hidden: VecDeque<(u64, Mark)>,
     expositions: Expositions,
 }
 
@@ -84,16 +88,7 @@ struct Slot {
     attached: usize,
     /// True while its id is in `Registry::idle`.
     queued: bool,
-    hidden: Option<Hidden>,
-}
-
-/// Since when a set has been left out.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Hidden {
-    /// Expositions up to this one may have shown it.
-    after: u64,
-    /// Milliseconds since the store's epoch.
-    at: u64,
+    hidden: Option<Mark>,
 }
 
 /// Numbers of expositions, counted from 1, and when they were last seen to happen.
@@ -124,6 +119,8 @@ impl Store {
             budget: Budget::new(config.most_bytes, workers),
             presence: Presence::new(config.most_series),
             generation: AtomicU64::new(0),
+            layout: AtomicU64::new(0),
+            has_former: AtomicBool::new(false),
             registry: Mutex::default(),
             config,
             inputs: Mutex::new(Inputs {
@@ -172,14 +169,18 @@ impl Store {
         let generation = inputs.rules.generation + 1;
         let known = Arc::clone(&inputs.known);
         let rules = Rules::new(generation, &inputs.policy, known, self.config.most_series);
+        let rules = rules.after(&inputs.rules);
         self.allow(&rules);
+        self.layout.store(rules.layout, Ordering::Release);
         inputs.rules = Arc::new(rules);
         self.generation.store(generation, Ordering::Release);
+        self.has_former.store(true, Ordering::Release);
     }
 
     fn allow(&self, rules: &Rules) {
         for family in Family::ALL {
-            self.budget.allow(*family, rules.most(*family));
+            self.budget
+                .allow(*family, rules.most(*family), rules.each(*family));
         }
     }
 
@@ -213,11 +214,6 @@ impl Store {
     /// Attaches one worker to every part of the label set. Those that there are not are made, if the budget has room;
     /// else there is nothing. One that was hidden is shown again: then it goes on from its totals.
     pub(super) fn attach(&self, ask: &Ask<'_>, rules: &Rules) -> Option<Vec<Arc<Set>>> {
-        let base = |grouping: &Grouping| {
-            let families = grouping.base();
-            let base = families.map(|f| (f, Arc::clone(rules.bounds(f))));
-            base.collect::<Vec<_>>()
-        };
         let registry = &mut *self.registry();
         let known = registry.by_labels.entry(ask.kind).or_default();
         let new = ask
@@ -225,7 +221,7 @@ impl Store {
             .iter()
             .filter(|(labels, _)| !known.contains_key(labels.as_str()));
         let bytes = new.map(|(labels, grouping)| {
-            bytes_of_labels(labels.len()) + bytes_of_base(grouping.base().count(), self.workers)
+            bytes_of_labels(labels.len()) + bytes_of_base(grouping.base(), self.workers)
         });
         let estimate: usize = bytes.sum();
         if estimate > 0 && !self.budget.has_room(ask.kind, ask.claim) {
@@ -238,13 +234,12 @@ impl Store {
         let sets = ask.parts.iter().map(|(labels, grouping)| {
             let found = registry.find(ask.kind, labels);
             found.unwrap_or_else(|| {
-                let base = base(grouping);
-                for (family, _) in &base {
+                for (family, _) in grouping.base() {
                     self.budget.take_series(*family, Claim::Last);
                 }
                 let dst = ask.dst.filter(|_| grouping.keeps_destination()).cloned();
                 let set = (ask.kind, labels.as_str(), ask.hash, dst);
-                let set = registry.make(set, (&base, self.workers));
+                let set = registry.make(set, (grouping, rules, self.workers));
                 self.presence.add(ask.hash);
                 made += set.bytes();
                 set
@@ -262,15 +257,19 @@ impl Store {
         &self,
         set: &Set,
         (worker, family, suffix): (usize, Family, &str),
-        (bounds, claim): (&Arc<Bounds>, Claim),
+        (rules, claim): (&Rules, Claim),
     ) -> Option<Block> {
         let wanted = Wanted {
             worker,
             workers: self.workers,
             family,
             suffix,
-            bounds,
+            rules,
         };
+        if rules.layout != self.layout.load(Ordering::Acquire) {
+            // What began under former rules may make a series of theirs.
+            self.has_former.store(true, Ordering::Release);
+        }
         set.block(&wanted, |growth| {
             if growth.series && !self.budget.take_series(family, claim) {
                 return false;
@@ -318,14 +317,20 @@ impl Registry {
     fn make(
         &mut self,
         (kind, labels, hash, dst): (Kind, &str, u64, Option<Dst>),
-        base: (&[(Family, Arc<Bounds>)], usize),
+        (grouping, rules, workers): (&Grouping, &Rules, usize),
     ) -> Arc<Set> {
         let id = self.next_id;
         self.next_id += 1;
         let labels: Arc<str> = labels.into();
         let known = self.by_labels.entry(kind).or_default();
         known.insert(Arc::clone(&labels), id);
-        let set = Arc::new(Set::new((id, hash), kind, labels, dst, base));
+        let set = Arc::new(Set::new(
+            (id, hash),
+            kind,
+            labels,
+            dst,
+            (grouping.base(), rules, workers),
+        ));
         let slot = Slot {
             set: Arc::clone(&set),
             attached: 1,

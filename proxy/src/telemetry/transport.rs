@@ -90,8 +90,7 @@ impl TransportSeries {
 
 impl TransportEntry {
     fn new(labels: &TransportLabels<'_>, attachment: Attachment) -> Self {
-        let wider = |claim| wider(*labels, attachment.standing(), claim);
-        let cells = |family| attachment.cells(family, "", &wider);
+        let cells = |family| attachment.base(family, "");
         Self {
             opened: Counter(cells(Family::TcpOpenTotal)),
             open: Gauge(cells(Family::TcpOpenConnections)),
@@ -108,7 +107,8 @@ impl TransportEntry {
         let is = |c: &Closed| c.classification == classification && same_text(c.errno, errno);
         let at = known.iter().position(is).unwrap_or_else(|| {
             let suffix = render::close_suffix(classification, errno);
-            let wider = |claim| wider(self.key.view(), self.attachment.standing(), claim);
+            let (rules, own) = self.attachment.standing();
+            let wider = |claim| wider(self.key.view(), (&rules, own), claim);
             let block = self
                 .attachment
                 .cells(Family::TcpCloseTotal, &suffix, &wider);
@@ -131,6 +131,10 @@ impl Attached for TransportEntry {
 
     fn at_rest(&self) -> bool {
         self.open.is_zero()
+    }
+
+    fn claim(&self, rules: &Rules) -> Claim {
+        self.key.view().claim(rules)
     }
 }
 

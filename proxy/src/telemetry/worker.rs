@@ -37,13 +37,21 @@ pub(super) struct Hand {
     clock: Cell<u64>,
     /// When the last tick was, in milliseconds since the store's epoch.
     ticked: Cell<u64>,
-    /// The rules this worker goes by, those in force at its last tick, and their generation.
+    /// The rules this worker goes by, those in force at its last tick.
     rules: RefCell<Arc<Rules>>,
-    generation: Cell<u64>,
     durations: RefCell<[Option<Lifetimes>; DURATIONS]>,
     /// Where everything is written that is not recorded.
     void: Block,
     no_bounds: Arc<Bounds>,
+}
+
+/// What the rules in force have changed.
+pub(super) enum Renewal {
+    Nothing,
+    /// Only how strong the claims of label sets are, and how many there may be.
+    Claims(Arc<Rules>),
+    /// Also what is recorded of traffic.
+    Layout,
 }
 
 /// `tcp_connection_duration_ms` under one label set, which never retires.
@@ -72,7 +80,6 @@ impl Hand {
             worker,
             clock: Cell::new(0),
             ticked: Cell::new(0),
-            generation: Cell::new(rules.generation),
             rules: RefCell::new(rules),
             durations: RefCell::default(),
             void: block(cells(Value::Histogram, &no_bounds)),
@@ -86,14 +93,16 @@ impl Hand {
         self.clock.set(self.clock.get() + step);
     }
 
-    /// Takes over the rules in force; true if they are new.
-    pub(super) fn renew(&self) -> bool {
-        if self.generation.get() == self.store.generation() {
-            return false;
+    /// Takes over the rules in force.
+    pub(super) fn renew(&self) -> Renewal {
+        if self.rules().generation == self.store.generation() {
+            return Renewal::Nothing;
         }
         let rules = self.store.rules();
-        self.generation.set(rules.generation);
-        *self.rules.borrow_mut() = rules;
+        let former = self.rules.replace(Arc::clone(&rules));
+        if former.layout == rules.layout {
+            return Renewal::Claims(rules);
+        }
         let labels: Vec<_> = {
             let mut durations = self.durations.borrow_mut();
             let known = durations.iter_mut().enumerate();
@@ -105,7 +114,7 @@ impl Hand {
             drop(old.histogram);
             self.store.detach(old.sets);
         }
-        true
+        Renewal::Layout
     }
 
     /// The rules this worker goes by.
@@ -162,7 +171,7 @@ impl Hand {
             let bounds = rules.bounds(family);
             let block = self
                 .store
-                .block(set, (self.worker, family, ""), (bounds, Claim::Last))?;
+                .block(set, (self.worker, family, ""), (&rules, Claim::Last))?;
             Some((block, Arc::clone(bounds)))
         });
         let histogram = match cells {
@@ -195,14 +204,6 @@ impl Hand {
 
 /// Rendered labels as each of the groupings has them.
 fn parts<'a>(labels: &str, groupings: &'a [Grouping]) -> Vec<(String, &'a Grouping)> {
-    let part = |grouping: &'a Grouping| (part(labels, grouping), grouping);
+    let part = |grouping: &'a Grouping| (grouping.part(labels), grouping);
     groupings.iter().map(part).collect()
-}
-
-fn part(labels: &str, grouping: &Grouping) -> String {
-    if grouping.is_partial() {
-        render::without(labels, |label| grouping.drops(label))
-    } else {
-        labels.to_owned()
-    }
 }

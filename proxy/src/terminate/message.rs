@@ -9,6 +9,7 @@ use crate::exchange::grpc_code;
 use crate::http1::reply::Reply;
 use crate::http2::call::Said;
 use crate::http2::grpc::is_grpc;
+use crate::record::{Authority, Scheme};
 
 /// What a response's head says.
 pub(super) fn head(status: StatusCode, fields: &HeaderMap) -> Said {
@@ -39,12 +40,18 @@ pub(super) fn has_grpc(fields: &HeaderMap) -> bool {
 }
 
 /// `:authority`, else `host`, as the client wrote it; empty without either.
-pub(super) fn authority(head: &Request<()>) -> &[u8] {
-    if let Some(authority) = head.uri().authority() {
-        return authority.as_str().as_bytes();
+pub(super) fn authority(head: &Request<()>) -> Authority<'_> {
+    let scheme = match head.uri().scheme() {
+        Some(scheme) => Scheme::of(scheme.as_str().as_bytes()),
+        None if head.method() == Method::CONNECT => Scheme::Other,
+        None => Scheme::Http,
+    };
+    let authority = head.uri().authority().map(|a| a.as_str().as_bytes());
+    let host = || head.headers().get(header::HOST).map(HeaderValue::as_bytes);
+    Authority {
+        scheme,
+        text: authority.or_else(host).unwrap_or_default(),
     }
-    let host = head.headers().get(header::HOST);
-    host.map_or(&[], HeaderValue::as_bytes)
 }
 
 /// Whether a request asks for a tunnel without saying where to (RFC 9113 section 8.5): the `h2`

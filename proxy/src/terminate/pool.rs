@@ -18,9 +18,10 @@ use tokio_util::task::TaskTracker;
 use super::Config;
 use super::link::{Lease, Link};
 use super::slot::{Refused, Slot};
+use super::socket::Socket;
 use crate::endpoints::{Claim, EndpointSet, Search};
 use crate::forward::{self, Connected, DialError};
-use crate::record::Book;
+use crate::record::{Book, Side};
 use crate::telemetry::Dst;
 
 /// What all connections of a worker are made with.
@@ -110,11 +111,11 @@ pub(super) struct Unreached {
 }
 
 impl Service {
-    /// Takes over a connection that detection has opened, and read these bytes of.
-    pub fn adopt(&self, connected: Connected, greeting: Bytes) {
+    /// Takes over a connection that detection has opened, with its account; these bytes were read of it, and counted.
+    pub fn adopt(&self, connected: Connected, greeting: Bytes, dialed: Side) {
         if let Some(claim) = &connected.claim {
-            let slot = self.slot(claim.addr, &claim.dst);
-            slot.adopt(connected.stream, greeting);
+            let socket = Socket::dialed(connected.stream, greeting, dialed);
+            self.slot(claim.addr, &claim.dst).adopt(socket);
         }
     }
 

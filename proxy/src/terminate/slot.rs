@@ -13,7 +13,6 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -30,9 +29,6 @@ const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 
 /// Why no connection could be made; all that waited for it are told.
 pub(super) type Refused = Rc<DialError>;
-
-/// An open connection, with what was read of it.
-type Opened = (TcpStream, Bytes);
 
 type Outcome = Option<Result<(), Refused>>;
 
@@ -103,19 +99,16 @@ impl Slot {
     }
 
     /// Takes over a connection that is open already, unless there are others.
-    pub(super) fn adopt(self: &Rc<Self>, stream: TcpStream, greeting: Bytes) {
+    pub(super) fn adopt(self: &Rc<Self>, socket: Socket) {
         if self.is_unused() {
-            drop(self.connect(Some((stream, greeting))));
-        } else {
-            let unused = self.book.dialed(std::time::Instant::now());
-            unused.read(greeting.len());
+            drop(self.connect(Some(socket)));
         }
     }
 
     /// Waits for the connection that is being made, or begins one.
     fn connect(
         self: &Rc<Self>,
-        open: Option<Opened>,
+        open: Option<Socket>,
     ) -> impl Future<Output = Result<(), Refused>> + use<> {
         let begin = || {
             let (done, outcome) = watch::channel(None);
@@ -134,16 +127,18 @@ impl Slot {
     }
 
     /// Makes one connection, tells those that wait for it, and serves it to its end.
-    async fn open(self: Rc<Self>, open: Option<Opened>, done: watch::Sender<Outcome>) {
+    async fn open(self: Rc<Self>, open: Option<Socket>, done: watch::Sender<Outcome>) {
         let forward = &self.setup.forward;
         let dialed = match open {
-            Some(opened) => Ok(opened),
-            None => dial(self.addr, forward.connect_timeout, forward)
-                .await
-                .map(|stream| (stream, Bytes::new())),
+            Some(socket) => Ok(socket),
+            None => {
+                let dialed = dial(self.addr, forward.connect_timeout, forward).await;
+                let account = || self.book.dialed(std::time::Instant::now());
+                dialed.map(|stream| Socket::dialed(stream, Bytes::new(), account()))
+            }
         };
         let greeted = match dialed {
-            Ok(opened) => self.greet(opened).await,
+            Ok(socket) => self.greet(socket).await,
             Err(error) => Err(error),
         };
         self.dialing.borrow_mut().take();
@@ -167,14 +162,8 @@ impl Slot {
     }
 
     /// Exchanges the first frames: an endpoint that does not speak HTTP/2 takes no connections.
-    async fn greet(
-        &self,
-        (stream, greeting): Opened,
-    ) -> Result<(SendRequest<Bytes>, Driver), DialError> {
+    async fn greet(&self, socket: Socket) -> Result<(SendRequest<Bytes>, Driver), DialError> {
         let config = &self.setup.config;
-        let side = self.book.dialed(std::time::Instant::now());
-        side.read(greeting.len());
-        let socket = Socket::dialed(stream, greeting, side);
         let greeting = async {
             let handshake = self.builder().handshake(socket.clone());
             let (sender, connection) = handshake.await?;

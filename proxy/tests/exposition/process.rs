@@ -163,7 +163,7 @@ fn the_program_ends_a_running_proxy() {
     let (status, said) = weir(&["shutdown", "--admin-addr", &admin]);
     assert_eq!(status, Some(1));
     assert!(
-        said.contains("cannot reach the proxy's admin port"),
+        said.contains("no answer from the proxy's admin port"),
         "{said}"
     );
 }

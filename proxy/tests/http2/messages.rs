@@ -78,3 +78,28 @@ fn streams_that_take_turns_are_told_apart() {
     }
     assert_eq!(counted(&pair, "received"), 4.0);
 }
+
+#[test]
+fn the_authority_is_without_the_port_that_its_scheme_implies() {
+    let extended = (":protocol", "websocket");
+    for (method, scheme, authority, label) in [
+        ("POST", Some("http"), "a:80", "a"),
+        ("POST", Some("http"), "b:443", "b:443"),
+        ("POST", Some("https"), "c:443", "c"),
+        ("POST", Some("https"), "d:80", "d:80"),
+        ("CONNECT", None, "e:80", "e:80"),
+        ("CONNECT", Some("https"), "f:443", "f"),
+    ] {
+        let mut pair = Pair::new();
+        let mut fields = vec![(":method", method), (":authority", authority)];
+        fields.extend(scheme.map(|scheme| (":scheme", scheme)));
+        fields.extend(scheme.filter(|_| method == "CONNECT").map(|_| extended));
+        fields.push(CALL[2]);
+        pair.up(&headers(1, 0, &fields));
+        let label = format!("authority=\"{label}\"");
+        for family in ["request_total", "grpc_messages_total"] {
+            let of = |s: &String| s.starts_with(family) && s.contains(&label);
+            assert!(pair.samples().keys().any(of), "{family} {label}");
+        }
+    }
+}

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use weir_proxy::accept::Aim;
@@ -13,6 +12,7 @@ use weir_proxy::endpoints::Service;
 use weir_proxy::telemetry::Dst;
 use weir_proxy::worker;
 
+use super::deaf::deaf;
 use super::proxy::{Proxy, answer_heads, application, nobody, read_all, read_until};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n";
@@ -49,33 +49,6 @@ async fn ask(proxy: &Proxy) -> Vec<u8> {
     let mut client = proxy.connect().await;
     client.write_all(GET).await.expect("written");
     read_until(&mut client, b"ok").await
-}
-
-/// An address whose listener lets no more connections in; it is full while this lives.
-struct Full {
-    addr: SocketAddr,
-    _held: Vec<Socket>,
-}
-
-fn full() -> Full {
-    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-    listener.bind(&any.into()).expect("a free port");
-    listener.listen(0).expect("it listens");
-    let addr = listener.local_addr().expect("an address");
-    let mut held = vec![listener];
-    for _ in 0..8 {
-        let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        let connected = client.connect_timeout(&addr, Duration::from_millis(100));
-        held.push(client);
-        if connected.is_err() {
-            break;
-        }
-    }
-    Full {
-        addr: addr.as_socket().expect("of IPv4"),
-        _held: held,
-    }
 }
 
 #[tokio::test]
@@ -178,6 +151,23 @@ async fn a_service_without_endpoints_is_502() {
     proxy
         .counts("outbound_tcp_errors_total", &["error=\"connect\""], 1.0)
         .await;
+    // It was answered, and both ends have closed.
+    let closed = |classification| ["peer=\"src\"", "errno=\"\"", classification];
+    let well = closed("classification=\"success\"");
+    drop(client);
+    proxy.counts("tcp_close_total", &well, 1.0).await;
+    // Whoever cannot be answered is reset, whether it speaks or not: that is no end of its own.
+    for bytes in [&b"\x16\x03\x01"[..], b""] {
+        let mut client = proxy.connect().await;
+        client.write_all(bytes).await.expect("written");
+        let read = client.read(&mut [0]).await;
+        let kind = read.expect_err("a reset").kind();
+        assert_eq!(kind, std::io::ErrorKind::ConnectionReset);
+    }
+    let broken = closed("classification=\"failure\"");
+    proxy.counts("tcp_close_total", &broken, 2.0).await;
+    assert_eq!(proxy.sum("tcp_close_total", &well), 1.0);
+    assert_eq!(proxy.sum("tcp_open_total", &["peer=\"dst\""]), 0.0);
 }
 
 #[tokio::test]
@@ -207,10 +197,11 @@ async fn a_service_that_is_back_is_found_although_all_were_set_aside() {
 
 #[tokio::test]
 async fn who_does_not_answer_a_syn_is_left_in_time() {
-    let (full, good) = (full(), application(|s| answer_heads(s, OK)).await);
+    let (full, _held) = deaf();
+    let good = application(|s| answer_heads(s, OK)).await;
     let mut config = worker::Config::default();
     config.forward.attempt_timeout = Duration::from_millis(50);
-    let proxy = serve(&[("full", full.addr), ("good", good)], config);
+    let proxy = serve(&[("full", full), ("good", good)], config);
     for _ in 0..20 {
         assert_eq!(ask(&proxy).await, OK);
     }
@@ -223,11 +214,11 @@ async fn who_does_not_answer_a_syn_is_left_in_time() {
 
 #[tokio::test]
 async fn where_nobody_answers_in_time_it_is_504() {
-    let (one, other) = (full(), full());
+    let ((one, _held), (other, _held_too)) = (deaf(), deaf());
     let mut config = worker::Config::default();
     config.forward.connect_timeout = Duration::from_millis(200);
     config.forward.attempt_timeout = Duration::from_millis(50);
-    let proxy = serve(&[("one", one.addr), ("other", other.addr)], config);
+    let proxy = serve(&[("one", one), ("other", other)], config);
     let mut client = proxy.connect().await;
     client.write_all(GET).await.expect("written");
     assert!(read_all(&mut client).await.starts_with(b"HTTP/1.1 504 "));
@@ -332,4 +323,34 @@ async fn new_endpoints_are_used_and_what_is_known_of_the_others_stays() {
     );
     assert_eq!(proxy.sum("tcp_open_total", &["dst_pod=\"dead\""]), 0.0);
     drop(back);
+}
+
+#[tokio::test]
+async fn endpoints_are_told_by_state() {
+    let good = application(|s| answer_heads(s, OK)).await;
+    let dead = nobody().await;
+    let mut config = by_connections();
+    config.endpoints.rest_min = Duration::from_secs(3600);
+    config.endpoints.rest_max = Duration::from_secs(3600);
+    let proxy = serve(&[("good", good), ("dead", dead)], config);
+    let port = format!("target_port=\"{}\"", proxy.addr.port());
+    let states = async |available: f64, set_aside: f64| {
+        for (state, expected) in [("available", available), ("set_aside", set_aside)] {
+            let state = format!("state=\"{state}\"");
+            let labels = ["authority=\"web\"", &port, &state];
+            proxy.counts("weir_endpoints", &labels, expected).await;
+        }
+    };
+    states(2.0, 0.0).await;
+    for _ in 0..30 {
+        assert_eq!(ask(&proxy).await, OK);
+    }
+    states(1.0, 1.0).await;
+    let next = Service {
+        name: "web".to_owned(),
+        endpoints: listed(&[("good", good)]),
+    };
+    let next = BTreeMap::from([(proxy.addr, next)]);
+    proxy.roster.send_replace(Arc::new(next));
+    states(1.0, 0.0).await;
 }

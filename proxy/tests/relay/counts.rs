@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::proxy::{Proxy, answer_heads, application, read_until};
 
@@ -110,7 +111,7 @@ async fn many_requests_on_many_connections_add_up() {
 async fn only_what_is_under_way_keeps_the_proxy() {
     let proxy = Proxy::inbound(application(|s| answer_heads(s, OK)).await);
     let mut client = proxy.connect().await;
-    proxy.counts("tcp_open_total", &[], 1.0).await;
+    proxy.counts("tcp_open_total", &["peer=\"dst\""], 1.0).await;
     assert_eq!(proxy.gauge.get(), 0, "nobody has said anything");
     client
         .write_all(b"GET / HTTP/1.1\r\n")
@@ -133,4 +134,70 @@ async fn only_what_is_under_way_keeps_the_proxy() {
     client.write_all(b"\r\n").await.expect("written");
     read_until(&mut client, b"ok").await;
     busy(0).await;
+}
+
+/// A client that is silent, or whose server speaks first: both connections are open, and shown as such.
+#[tokio::test]
+async fn a_connection_that_is_dialed_for_a_silent_client_is_counted_at_once() {
+    let quiet = application(|mut stream| async move {
+        let _closed = stream.read(&mut [0]).await;
+    });
+    let quiet = quiet.await;
+    for proxy in [Proxy::inbound(quiet), Proxy::outbound(&[quiet])] {
+        let client = proxy.connect().await;
+        for (family, open) in [("tcp_open_total", 1.0), ("tcp_open_connections", 1.0)] {
+            proxy.counts(family, &["peer=\"dst\""], open).await;
+            proxy.counts(family, &["peer=\"src\""], open).await;
+        }
+        assert_eq!(proxy.gauge.get(), 0, "nobody has said anything");
+        drop(client);
+        let ended = |peer| [peer, "classification=\"success\"", "errno=\"\""];
+        for peer in ["peer=\"src\"", "peer=\"dst\""] {
+            proxy.counts("tcp_close_total", &ended(peer), 1.0).await;
+        }
+        proxy.counts("tcp_open_connections", &[], 0.0).await;
+        assert_eq!(proxy.sum("tcp_open_total", &[]), 2.0, "once each");
+    }
+}
+
+#[tokio::test]
+async fn a_silent_client_that_resets_has_its_server_reset() {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let tell = std::sync::Mutex::new(Some(tell));
+    let serve = move |mut stream: TcpStream| {
+        let tell = tell.lock().expect("nobody panics").take();
+        async move {
+            let read = stream.read(&mut [0]).await;
+            let _only_once = tell.map(|tell| tell.send(read.map_err(|e| e.kind())));
+        }
+    };
+    let proxy = Proxy::inbound(application(serve).await);
+    let client = proxy.connect().await;
+    proxy.counts("tcp_open_total", &["peer=\"dst\""], 1.0).await;
+    client.set_zero_linger().expect("a socket option");
+    drop(client);
+    let read = tokio::time::timeout(super::proxy::DEADLINE, told);
+    let read = read.await.expect("in time").expect("an application");
+    assert_eq!(read, Err(std::io::ErrorKind::ConnectionReset));
+    let ended = ["classification=\"failure\"", "errno=\"ECONNRESET\""];
+    proxy.counts("tcp_close_total", &ended, 2.0).await;
+}
+
+#[tokio::test]
+async fn the_authority_is_without_the_port_that_its_scheme_implies() {
+    let proxy = Proxy::inbound(application(|s| answer_heads(s, OK)).await);
+    for (target, label) in [
+        ("/", "web.example:443"),
+        ("http://a.example:80/", "a.example"),
+        ("http://b.example:443/", "b.example:443"),
+        ("https://c.example:443/", "c.example"),
+        ("HTTPS://d.example:80/", "d.example:80"),
+    ] {
+        let mut client = proxy.connect().await;
+        let request = format!("GET {target} HTTP/1.1\r\nHost: Web.example:443\r\n\r\n");
+        client.write_all(request.as_bytes()).await.expect("written");
+        read_until(&mut client, b"ok").await;
+        let label = format!("authority=\"{label}\"");
+        proxy.counts("request_total", &[&label], 1.0).await;
+    }
 }

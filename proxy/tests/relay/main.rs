@@ -7,6 +7,7 @@ mod broken;
 mod bulk;
 mod bytes;
 mod counts;
+mod deaf;
 mod ends;
 mod http2;
 mod kept;

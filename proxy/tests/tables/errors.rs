@@ -4,38 +4,19 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use weir_proxy::accept::Aim;
 use weir_proxy::http1::MAX_HEAD;
 use weir_proxy::http1::reply::Reply;
 
 use super::bench::{Bench, DEADLINE, Way, listener};
+use super::deaf::deaf;
 use super::http1::GET;
 use super::rows::{Closed, broken, well};
 
 /// An address where nothing listens.
 async fn nobody() -> SocketAddr {
     listener().await.local_addr().expect("an address")
-}
-
-/// A listener whose queue is full: the system drops further attempts. It stays so while the sockets live.
-fn deaf() -> (SocketAddr, Vec<Socket>) {
-    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    listener.bind(&any.into()).expect("a free port");
-    listener.listen(0).expect("a listener");
-    let addr = listener.local_addr().expect("an address");
-    let mut sockets = vec![listener];
-    for _ in 0..64 {
-        let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        let accepted = client.connect_timeout(&addr, Duration::from_millis(100));
-        sockets.push(client);
-        if accepted.is_err() {
-            return (addr.as_socket().expect("IPv4"), sockets);
-        }
-    }
-    panic!("the queue of a listener does not fill up");
 }
 
 /// Sends, and reads until the proxy has closed or reset.

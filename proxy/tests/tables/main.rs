@@ -6,6 +6,8 @@
 
 mod behaviours;
 mod bench;
+#[path = "../relay/deaf.rs"]
+mod deaf;
 mod errors;
 #[allow(
     dead_code,

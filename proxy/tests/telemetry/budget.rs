@@ -116,6 +116,57 @@ fn known_services_are_never_refused() {
     assert_eq!(of("web:8081"), 0.0, "there is no service on that port");
 }
 
+/// Services come and go: what is recorded meanwhile stays as it is, whether it is theirs or not.
+#[test]
+fn a_service_that_becomes_known_is_refused_no_more_and_nothing_else_changes() {
+    let (telemetry, recorders) = proxy(1, series(2));
+    let groups = Groups::new();
+    let mut now = Instant::now();
+    for authority in ["a", "b"] {
+        answer(&recorders[0].http(&groups.inbound(authority)), 200);
+    }
+    let refused = recorders[0].http(&groups.inbound("web"));
+    answer(&refused, 200);
+    let (own, over) = (
+        recorders[0].http(&groups.inbound("a")).downgrade(),
+        refused.downgrade(),
+    );
+    drop(refused);
+    telemetry.set_known(["web".to_owned(), "a".to_owned()]);
+    run(&telemetry, &recorders, &mut now, 1);
+    assert!(own.pin().is_some(), "its labels are what they were");
+    assert!(over.pin().is_none(), "it may have its own labels now");
+    answer(&recorders[0].http(&groups.inbound("web")), 200);
+    // Of a known service every status is told, though the budget is spent.
+    answer(&own.pin().unwrap(), 503);
+    run(&telemetry, &recorders, &mut now, 300);
+    let shown = all(&telemetry);
+    for (authority, requests) in [("a", 2.0), ("b", 1.0), ("web", 1.0)] {
+        let authority = format!("authority=\"{authority}\"");
+        assert_eq!(
+            sum(&shown, "request_total", &authority),
+            requests,
+            "{authority}"
+        );
+        assert_eq!(
+            sum(&shown, "response_total", &authority),
+            requests,
+            "{authority}"
+        );
+    }
+    telemetry.set_known([]);
+    run(&telemetry, &recorders, &mut now, 1);
+    answer(&recorders[0].http(&groups.inbound("a")), 404);
+    let shown = all(&telemetry);
+    assert_eq!(sum(&shown, "request_total", "authority=\"a\""), 3.0);
+    assert_eq!(
+        sum(&shown, "response_total", "authority=\"a\""),
+        2.0,
+        "a stranger's"
+    );
+    assert_eq!(sum(&shown, "response_total", "status_code=\"404\""), 1.0);
+}
+
 /// A stranger's destination is refused, the Service's name is not.
 #[test]
 fn a_known_authority_stays_where_even_its_destinations_are_too_many() {

@@ -5,11 +5,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod budget;
+mod calls;
 mod flood;
 mod lint;
 mod memory;
 mod model;
 mod policy;
+mod proxy;
 mod scrape;
 mod stress;
 mod text;
+mod trailing;
+mod values;

@@ -1,70 +1,11 @@
 //! What a policy leaves out, and what its change does to what was counted before.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use weir_proxy::telemetry::{
-    self, Classification, Config, Recorder, ResponseEnd, Selection, Telemetry,
-};
+use weir_proxy::telemetry::{self, Classification};
 
-use crate::scrape::{Groups, Scrape, scrape, sum, traffic};
-
-struct Proxy {
-    telemetry: Telemetry,
-    recorder: Recorder,
-    groups: Groups,
-    now: Instant,
-}
-
-impl Proxy {
-    fn new(policy: &str) -> Self {
-        let (telemetry, mut seats) = telemetry::new(Config::default(), 1);
-        telemetry.set_policy(&telemetry::policy(policy).unwrap());
-        Self {
-            telemetry,
-            recorder: seats.remove(0).take(),
-            groups: Groups::new(),
-            now: Instant::now(),
-        }
-    }
-
-    /// Puts a policy in force and has the worker take it over.
-    fn change(&mut self, policy: &str) {
-        let policy = telemetry::policy(policy).unwrap();
-        self.telemetry.set_policy(&policy);
-        self.run(1);
-    }
-
-    fn run(&mut self, seconds: u32) {
-        for second in 0..seconds {
-            self.now += Duration::from_secs(1);
-            self.recorder.tick(self.now);
-            self.telemetry.sweep(self.now);
-            if second % 15 == 0 {
-                self.all();
-            }
-        }
-    }
-
-    fn request(&self, authority: &str, took: u64) {
-        let series = self.recorder.http(&self.groups.inbound(authority));
-        series.request();
-        series.latency(Some(200), Duration::from_millis(took));
-        series.response(&ResponseEnd {
-            status: Some(200),
-            classification: Classification::Success,
-            grpc_status: "",
-            error: "",
-        });
-    }
-
-    fn all(&self) -> Scrape {
-        scrape(&self.telemetry, &Selection::default())
-    }
-
-    fn of(&self, family: &str) -> Scrape {
-        scrape(&self.telemetry, &traffic(&format!("^{family}$")))
-    }
-}
+use crate::proxy::Proxy;
+use crate::scrape::{Scrape, sum};
 
 #[test]
 fn the_policy_in_the_documentation_is_one() {

@@ -19,6 +19,31 @@ async fn two(config: worker::Config) -> Proxy {
 }
 
 #[tokio::test]
+async fn a_connection_that_was_dialed_for_a_silent_client_is_taken_over_and_counts_once() {
+    let setup = Setup {
+        listens_first: true,
+        ..Setup::default()
+    };
+    let (a, b) = (serving(setup).await, serving(setup).await);
+    let proxy = serve(&[("a", a), ("b", b)], by_streams());
+    let stream = proxy.connect().await;
+    let dialed = ["peer=\"dst\"", "authority=\"web\"", "dst_pod="];
+    proxy.counts("tcp_open_total", &dialed, 1.0).await;
+    let mut client = Client::begin_on(stream, Setup::default()).await;
+    for _ in 0..10 {
+        let answer = client.call("/plain", Bytes::new()).await;
+        assert_eq!(answer.expect("an answer").status, 200);
+    }
+    for name in ["a", "b"] {
+        let opened = proxy.sum("tcp_open_total", &[dialed[0], &pod(name)]);
+        assert!(opened <= 1.0, "{opened} to {name}");
+    }
+    let open = proxy.sum("http2_active_connections", &["peer=\"dst\""]);
+    assert!(open >= 1.0);
+    proxy.counts("tcp_open_connections", &dialed, open).await;
+}
+
+#[tokio::test]
 async fn the_streams_of_one_connection_spread_over_the_endpoints() {
     let proxy = two(by_streams()).await;
     let mut client = Client::connect(&proxy, Setup::default()).await;

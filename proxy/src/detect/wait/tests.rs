@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Config, Detected, wait};
+use super::{Config, Detected, Dialing, wait};
 use crate::buffer::Pool;
 use crate::detect::Verdict;
 use crate::forward::{self, Destination};
@@ -18,11 +18,19 @@ async fn pair() -> (TcpStream, TcpStream) {
 }
 
 async fn run(stream: &mut TcpStream, target: std::net::SocketAddr, config: &Config) -> Detected {
-    let forward = forward::Config::default();
     let target = Destination::Address(target);
-    wait(stream, &target, false, (config, &forward), &Pool::default())
-        .await
-        .expect("no error")
+    let mut opened = 0;
+    let dialing = Dialing {
+        target: &target,
+        config: &forward::Config::default(),
+        at_once: false,
+        opened: &mut |_| opened += 1,
+    };
+    let detected = wait(stream, dialing, config, &Pool::default()).await;
+    let detected = detected.expect("no error");
+    let is_open = matches!(detected.server, Some(Ok(_)));
+    assert_eq!(opened, usize::from(is_open), "whoever is open is told of");
+    detected
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Request heads: what passes, what is refused, what goes on unmeasured.
 
-use super::{Framing, ParsedRequest, RequestHead, parse};
+use super::{Authority, Framing, ParsedRequest, RequestHead, Scheme, parse};
 
 fn head(text: &str) -> RequestHead<'_> {
     match parse(text.as_bytes()) {
@@ -101,7 +101,7 @@ fn two_hosts_are_one_too_many() {
     let differ = of("Host: a\r\nHost: b\r\n");
     let judged = parse(differ.as_bytes());
     assert_eq!(judged, ParsedRequest::Ambiguous("host fields differ"));
-    assert_eq!(head(&of("Host: a\r\nhost: A\r\n")).authority, b"A");
+    assert_eq!(head(&of("Host: a\r\nhost: A\r\n")).authority.text, b"A");
 }
 
 #[test]
@@ -133,18 +133,24 @@ fn the_last_request_of_a_connection_is_known() {
 
 #[test]
 fn the_authority_is_the_targets_or_the_hosts() {
-    for (line, expected) in [
-        ("GET / HTTP/1.1", "Web.example:8080"),
-        ("GET http://other:81/x?y HTTP/1.1", "other:81"),
-        ("GET http://user@other?x HTTP/1.1", "other"),
-        ("OPTIONS * HTTP/1.1", "Web.example:8080"),
-        ("CONNECT db:5432 HTTP/1.1", "db:5432"),
-        ("GET x?u=http://other HTTP/1.1", "Web.example:8080"),
+    let (http, https, other) = (Scheme::Http, Scheme::Https, Scheme::Other);
+    for (line, scheme, expected) in [
+        ("GET / HTTP/1.1", http, "Web.example:8080"),
+        ("GET http://other:81/x?y HTTP/1.1", http, "other:81"),
+        ("GET HTTPS://other:443/x?y HTTP/1.1", https, "other:443"),
+        ("GET ftp://other:443 HTTP/1.1", other, "other:443"),
+        ("GET http://user@other?x HTTP/1.1", http, "other"),
+        ("OPTIONS * HTTP/1.1", http, "Web.example:8080"),
+        ("CONNECT db:5432 HTTP/1.1", other, "db:5432"),
+        ("GET x?u=https://other HTTP/1.1", http, "Web.example:8080"),
     ] {
         let text = format!("{line}\r\nHost: Web.example:8080\r\n\r\n");
-        assert_eq!(head(&text).authority, expected.as_bytes(), "{line}");
+        let head = head(&text);
+        let Authority { scheme: said, text } = head.authority;
+        assert_eq!((said, text), (scheme, expected.as_bytes()), "{line}");
     }
-    assert_eq!(head("GET / HTTP/1.0\r\n\r\n").authority, b"");
+    let none = head("GET / HTTP/1.0\r\n\r\n").authority;
+    assert_eq!(none, b""[..].into());
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use crate::exchange::grpc_code;
 use crate::http2::grpc::is_grpc;
+use crate::record::Scheme;
 
 /// The names of appendix A, in its order.
 const STATIC: [&str; 61] = [
@@ -81,6 +82,7 @@ const OVERHEAD: u32 = 32;
 pub(super) enum Name {
     Other,
     Method,
+    Scheme,
     Authority,
     Host,
     Status,
@@ -92,6 +94,7 @@ impl Name {
     pub(super) fn of(name: &[u8]) -> Self {
         match name {
             b":method" => Self::Method,
+            b":scheme" => Self::Scheme,
             b":authority" => Self::Authority,
             b":status" => Self::Status,
             b"host" => Self::Host,
@@ -110,6 +113,7 @@ impl Name {
             Self::Method => Field::Method {
                 is_connect: value == b"CONNECT",
             },
+            Self::Scheme => Field::Scheme(Scheme::of(value)),
             Self::Status => Field::Status(status(value)),
             Self::ContentType => Field::ContentType {
                 is_grpc: is_grpc(value),
@@ -126,6 +130,7 @@ pub enum Field {
     Method {
         is_connect: bool,
     },
+    Scheme(Scheme),
     /// Its text is kept beside it.
     Authority,
     /// Its text is kept beside it.
@@ -143,6 +148,7 @@ impl Field {
         match self {
             Self::Other => Name::Other,
             Self::Method { .. } => Name::Method,
+            Self::Scheme(_) => Name::Scheme,
             Self::Authority => Name::Authority,
             Self::Host => Name::Host,
             Self::Status(_) => Name::Status,
@@ -290,6 +296,8 @@ impl Table {
 fn static_field(index: usize) -> Option<Field> {
     let field = match index {
         2 | 3 => Field::Method { is_connect: false },
+        6 => Field::Scheme(Scheme::Http),
+        7 => Field::Scheme(Scheme::Https),
         8 => Field::Status(200),
         9 => Field::Status(204),
         10 => Field::Status(206),

@@ -1,6 +1,7 @@
 //! The decoder against the examples of RFC 7541 appendix C, and against a whole model of HPACK.
 
 use super::{BadBlock, Decoder, Fields, INITIAL_TABLE, integer};
+use crate::record::Scheme;
 
 mod model;
 
@@ -166,6 +167,30 @@ fn the_authority_wins_over_the_host_whatever_their_order() {
         let (fields, _) = decode(&[&block]).remove(0);
         assert_eq!(fields.authority(), expected.as_bytes(), "{block}");
     }
+}
+
+#[test]
+fn the_scheme_is_that_of_the_block_and_only_a_tunnel_has_none() {
+    // Indexed, literal in upper case, another one, none, and none of a CONNECT.
+    let connect = "0207434f4e4e454354".to_owned();
+    for (block, expected) in [
+        ("86".to_owned(), Scheme::Http),
+        ("87".to_owned(), Scheme::Https),
+        ("06054854545053".to_owned(), Scheme::Https),
+        ("0603667470".to_owned(), Scheme::Other),
+        (String::new(), Scheme::Http),
+        (format!("{connect}87"), Scheme::Https),
+        (connect, Scheme::Other),
+    ] {
+        let (fields, _) = decode(&[&block]).remove(0);
+        assert_eq!(fields.target().scheme, expected, "{block}");
+    }
+    let indexed = decode(&["46054854545053", "be"]);
+    assert!(
+        indexed
+            .iter()
+            .all(|(fields, _)| fields.scheme == Some(Scheme::Https))
+    );
 }
 
 #[test]

@@ -7,19 +7,19 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{CHUNK, Expositions, Hidden, Registry, Store};
+use super::{CHUNK, Expositions, Registry, Store};
 use crate::telemetry::rules::Rules;
-use crate::telemetry::set::Set;
+use crate::telemetry::set::{Mark, Set};
 
 /// What a sweep may conclude from the expositions that there were.
 #[derive(Clone, Copy)]
-struct Scrapers {
+pub(super) struct Scrapers {
     /// Milliseconds since the epoch.
-    now: u64,
+    pub(super) now: u64,
     /// No complete exposition for as long as a set may be idle: do not wait for one.
-    none_complete: bool,
+    pub(super) none_complete: bool,
     /// No exposition at all for as long.
-    none: bool,
+    pub(super) none: bool,
 }
 
 impl Store {
@@ -28,10 +28,12 @@ impl Store {
         let now = self.millis(now);
         let patience = millis(self.config.retain_idle);
         let (scrapers, news) = self.registry().expositions.observe(now, patience);
+        let rules = self.rules();
         if news || scrapers.none_complete {
-            self.hide_idle(scrapers, &self.rules());
+            self.hide_idle(scrapers, &rules);
         }
         self.free_hidden(scrapers);
+        self.forget_former(scrapers, &rules);
     }
 
     /// Hides the idle sets whose last values were shown, some in each hold of the lock.
@@ -90,7 +92,7 @@ impl Registry {
         }
         slot.queued = false;
         if !done {
-            let hidden = Hidden {
+            let hidden = Mark {
                 after: self.expositions.started,
                 at: scrapers.now,
             };
@@ -161,7 +163,7 @@ impl Expositions {
 
     /// True once an exposition after `number` has finished (a complete one, where there are any), and none up to it
     /// is still on its way.
-    fn passed(&self, number: u64, scrapers: Scrapers) -> bool {
+    pub(super) fn passed(&self, number: u64, scrapers: Scrapers) -> bool {
         let last = if scrapers.none_complete {
             self.finished
         } else {
@@ -171,6 +173,6 @@ impl Expositions {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

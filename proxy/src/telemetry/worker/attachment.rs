@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{Hand, MAX_STEP, part, parts};
+use super::{Hand, MAX_STEP, parts};
 use crate::telemetry::budget::Claim;
 use crate::telemetry::cells::{Block, Histogram};
 use crate::telemetry::family::{Family, Kind};
@@ -18,11 +18,13 @@ use crate::telemetry::store::Ask;
 pub(in crate::telemetry) struct Attachment {
     pub(in crate::telemetry) hand: Rc<Hand>,
     kind: Kind,
-    claim: Claim,
+    claim: Cell<Claim>,
     /// Whether it stands for label sets that were refused.
     stands_in: bool,
-    /// The rules it was made under.
-    rules: Arc<Rules>,
+    /// The rules it goes by: those it was made under, or others with the same layout.
+    rules: RefCell<Arc<Rules>>,
+    /// Whether its table has it no more.
+    is_aside: Cell<bool>,
     last_write: Cell<u64>,
     held: RefCell<Vec<Held>>,
     /// What the worker's own part takes of the budget.
@@ -73,13 +75,28 @@ impl Attachment {
         Some(Self {
             hand: Rc::clone(hand),
             kind: wish.kind,
-            claim: wish.claim,
+            claim: Cell::new(wish.claim),
             stands_in: wish.stands_in,
-            rules,
+            rules: RefCell::new(rules),
+            is_aside: Cell::new(false),
             last_write: Cell::new(hand.clock.get()),
             held: RefCell::new(sets.into_iter().enumerate().map(held).collect()),
             bytes: Cell::new(bytes),
         })
+    }
+
+    /// This worker's cells of a series that the label set has from its beginning. The budget has granted it with the
+    /// set, and so does not refuse it: or what belongs together would be counted under different labels.
+    pub(in crate::telemetry) fn base(&self, family: Family, suffix: &str) -> Block {
+        let rules = self.rules();
+        let recorded = rules.grouping(family).map(|at| {
+            let suffix = rules.groupings(self.kind)[at].part(suffix);
+            let set = Arc::clone(&self.held.borrow()[at].set);
+            let series = (self.hand.worker, family, suffix.as_str());
+            let cells = self.hand.store.block(&set, series, (&rules, Claim::Last));
+            cells.expect("the last claim is never refused")
+        });
+        recorded.unwrap_or_else(|| self.hand.unrecorded(family))
     }
 
     /// This worker's cells of a series, made on first use. Where the budget refuses them they are those of the label
@@ -104,7 +121,7 @@ impl Attachment {
         match self.recorded(family, suffix, wider) {
             Some(block) => Histogram {
                 block,
-                bounds: Arc::clone(self.rules.bounds(family)),
+                bounds: Arc::clone(self.rules().bounds(family)),
             },
             None => self.hand.unrecorded_histogram(),
         }
@@ -117,21 +134,19 @@ impl Attachment {
         suffix: &str,
         wider: &dyn Fn(Claim) -> String,
     ) -> Option<Block> {
-        let rules = &*self.rules;
+        let (rules, own) = (&*self.rules(), self.claim.get());
         let at = rules.grouping(family)?;
         let grouping = &rules.groupings(self.kind)[at];
-        let suffix = part(suffix, grouping);
+        let suffix = grouping.part(suffix);
         let mut refused = false;
         for claim in [Claim::Open, Claim::Known, Claim::Overflow, Claim::Last] {
-            if claim < self.claim || (claim > self.claim && claim < Claim::Overflow) {
+            if claim < own || (claim > own && claim < Claim::Overflow) {
                 continue;
             }
-            let set = self.set(at, claim, || part(&wider(claim), grouping));
+            let set = self.set(at, claim, || grouping.part(&wider(claim)));
             let cells = set.and_then(|set| {
                 let series = (self.hand.worker, family, suffix.as_str());
-                self.hand
-                    .store
-                    .block(&set, series, (rules.bounds(family), claim))
+                self.hand.store.block(&set, series, (rules, claim))
             });
             if cells.is_some() {
                 return cells;
@@ -149,7 +164,8 @@ impl Attachment {
         if let Some(held) = self.held.borrow().iter().find(is) {
             return Some(Arc::clone(&held.set));
         }
-        let grouping = &self.rules.groupings(self.kind)[at];
+        let rules = self.rules();
+        let grouping = &rules.groupings(self.kind)[at];
         let ask = Ask {
             kind: self.kind,
             parts: &[(labels(), grouping)],
@@ -158,7 +174,7 @@ impl Attachment {
             dst: None,
             bytes: 2 * size_of::<Held>(),
         };
-        let set = self.hand.store.attach(&ask, &self.rules)?.pop()?;
+        let set = self.hand.store.attach(&ask, &rules)?.pop()?;
         self.bytes.set(self.bytes.get() + ask.bytes);
         self.held.borrow_mut().push(Held {
             grouping: at,
@@ -168,9 +184,35 @@ impl Attachment {
         Some(set)
     }
 
-    /// The rules it was made under, and its claim.
-    pub(in crate::telemetry) fn standing(&self) -> (&Rules, Claim) {
-        (&self.rules, self.claim)
+    fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.borrow())
+    }
+
+    /// The rules it goes by, and its claim.
+    pub(in crate::telemetry) fn standing(&self) -> (Arc<Rules>, Claim) {
+        (self.rules(), self.claim.get())
+    }
+
+    /// Whether it stands for label sets that were refused.
+    pub(super) fn stands_in(&self) -> bool {
+        self.stands_in
+    }
+
+    /// Takes over rules with the same layout, by which the labels have this claim.
+    pub(super) fn restate(&self, rules: &Arc<Rules>, claim: Claim) {
+        *self.rules.borrow_mut() = Arc::clone(rules);
+        let own = self.claim.get();
+        if own.max(claim) < Claim::Overflow {
+            let mut held = self.held.borrow_mut();
+            let of_own = held.iter_mut().filter(|held| held.claim == own);
+            of_own.for_each(|held| held.claim = claim);
+            self.claim.set(claim);
+        }
+    }
+
+    /// Its table has it no more: what is looked up anew is another.
+    pub(super) fn set_aside(&self) {
+        self.is_aside.set(true);
     }
 
     /// Takes so many bytes more for what the entry remembers. There is no refusal: it is bounded by what was granted.
@@ -187,8 +229,8 @@ impl Attachment {
     /// False once a new look-up could find something better: the rules have changed, or it stands for label sets that
     /// were refused and there is room now.
     pub(in crate::telemetry) fn is_current(&self) -> bool {
-        self.rules.generation == self.hand.generation.get()
-            && !(self.stands_in && self.hand.store.budget.has_room(self.kind, Claim::Open))
+        let has_room = || self.hand.store.budget.has_room(self.kind, Claim::Open);
+        !(self.is_aside.get() || self.stands_in && has_room())
     }
 
     /// True if nothing was written for as long as a set is kept, or need not be waited for. A write is dated to the

@@ -10,6 +10,8 @@ use indexmap::map::raw_entry_v1::RawEntryApiV1;
 use indexmap::{Equivalent, IndexMap};
 
 use super::Attachment;
+use crate::telemetry::budget::Claim;
+use crate::telemetry::rules::Rules;
 use crate::telemetry::set::{ALLOCATION, COUNTS, Set};
 
 /// Every label set is looked at once in so many ticks.
@@ -27,6 +29,9 @@ pub(in crate::telemetry) trait Attached: Hash + Eq {
 
     /// False while it must stay whatever its age, as with open connections.
     fn at_rest(&self) -> bool;
+
+    /// How strong the claim of its labels is by these rules.
+    fn claim(&self, rules: &Rules) -> Claim;
 
     /// Whether it stays for as long as the rules do.
     fn is_permanent(&self) -> bool {
@@ -113,8 +118,25 @@ impl<E: Attached> Table<E> {
         *self.entries.borrow_mut() = IndexMap::with_hasher(entries.hasher().clone());
         self.cursor.set(0);
         let entries: Vec<_> = entries.into_keys().collect();
+        entries.iter().for_each(|e| e.attachment().set_aside());
         self.former.borrow_mut().extend(entries.iter().cloned());
         entries
+    }
+
+    /// Takes over rules with the same layout: entries have the claims that are theirs by those. What stands for label sets
+    /// that were refused is set aside, since some of them may have a stronger claim now.
+    pub(in crate::telemetry) fn restate(&self, rules: &Arc<Rules>) {
+        let mut former = self.former.borrow_mut();
+        self.entries.borrow_mut().retain(|entry, ()| {
+            let attachment = entry.attachment();
+            attachment.restate(rules, entry.claim(rules));
+            if attachment.stands_in() {
+                attachment.set_aside();
+                former.push(Rc::clone(entry));
+            }
+            !attachment.stands_in()
+        });
+        self.cursor.set(0);
     }
 
     /// What was made under former rules goes as soon as it is not in use, idle or not.

@@ -207,7 +207,7 @@ async fn a_pool_pins_no_series_of_requests() {
         for n in 0..100 {
             let authority = format!("web-{n}");
             let mut ledger = held.slot.ledger.borrow_mut();
-            ledger.series(authority.as_bytes()).request();
+            ledger.series(authority.as_bytes().into()).request();
         }
         assert_eq!(bench.telemetry.label_sets(), connections + 100);
         let mut now = Instant::now();

@@ -1,13 +1,19 @@
 //! Ends: who went away, what the other side sees, and what is counted for it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use h2::Reason;
+use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use weir_proxy::accept::Aim;
 use weir_proxy::http2::reply::answer;
+use weir_proxy::telemetry::Server;
+use weir_proxy::worker;
 
 use super::peer::{Client, Setup, serving};
 use super::wire::{get, hello};
+use crate::deaf::deaf;
 use crate::proxy::{Proxy, application, nobody, read_all};
 
 const CANCELED: &str = "error=\"canceled\"";
@@ -16,6 +22,14 @@ async fn pair() -> (Proxy, Client) {
     let proxy = Proxy::inbound(serving(Setup::default()).await);
     let client = Client::connect(&proxy, Setup::default()).await;
     (proxy, client)
+}
+
+/// A call whose answer has begun and does not end.
+async fn streaming(client: &mut Client) -> (RecvStream, SendStream<Bytes>) {
+    let (response, send) = client.begin("/stream").await;
+    let mut body = response.await.expect("a head").into_body();
+    body.data().await.expect("data").expect("no error");
+    (body, send)
 }
 
 #[tokio::test]
@@ -64,9 +78,7 @@ async fn a_client_resets_a_stream_before_and_after_its_head() {
         )
         .await;
     assert_eq!(proxy.sum("response_latency_ms_count", &[]), 0.0);
-    let (response, mut send) = client.begin("/stream").await;
-    let mut body = response.await.expect("a head").into_body();
-    body.data().await.expect("data").expect("no error");
+    let (_body, mut send) = streaming(&mut client).await;
     send.send_reset(Reason::CANCEL);
     let row = [
         CANCELED,
@@ -93,9 +105,7 @@ async fn a_server_that_leaves_in_peace_answers_what_it_has() {
 #[tokio::test]
 async fn a_server_that_fails_says_why_to_the_metrics_too() {
     let (proxy, mut client) = pair().await;
-    let (response, _send) = client.begin("/stream").await;
-    let mut body = response.await.expect("a head").into_body();
-    body.data().await.expect("data").expect("no error");
+    let (_body, _send) = streaming(&mut client).await;
     let failed = client.call("/fail", Bytes::new()).await;
     assert!(failed.is_err(), "the connection is gone");
     let row = [
@@ -116,9 +126,7 @@ async fn a_server_that_fails_says_why_to_the_metrics_too() {
 #[tokio::test]
 async fn a_client_that_goes_away_cancels_what_it_asked() {
     let (proxy, mut client) = pair().await;
-    let (response, _send) = client.begin("/stream").await;
-    let mut body = response.await.expect("a head").into_body();
-    body.data().await.expect("data").expect("no error");
+    let (_body, _send) = streaming(&mut client).await;
     let (_response, _send) = client.begin("/hang").await;
     proxy.counts("request_total", &[], 2.0).await;
     client.connection.abort();
@@ -135,28 +143,55 @@ async fn a_client_that_goes_away_cancels_what_it_asked() {
     proxy.counts("http2_active_streams", &[], 0.0).await;
 }
 
-#[tokio::test]
-async fn an_application_that_is_down_is_502_in_frames() {
-    let proxy = Proxy::inbound(nobody().await);
+/// Asks through a proxy that reaches nobody, and expects this status and these errors.
+async fn in_vain(proxy: Proxy, status: u16, errors: [&str; 2]) {
     let mut client = Client::connect(&proxy, Setup::default()).await;
     let answer = client
         .call("/plain", Bytes::new())
         .await
         .expect("an answer");
-    assert_eq!(answer.status, 502);
+    assert_eq!(answer.status, status);
     client.connection.await.expect("it ends").expect("in peace");
-    let row = [
-        "status_code=\"502\"",
-        "classification=\"failure\"",
-        "error=\"connect\"",
-    ];
+    let [http, tcp] = errors.map(|error| format!("error=\"{error}\""));
+    let code = format!("status_code=\"{status}\"");
+    let row = [code.as_str(), "classification=\"failure\"", &http];
     proxy.counts("request_total", &[], 1.0).await;
     proxy.counts("response_total", &row, 1.0).await;
     proxy.counts("response_latency_ms_count", &[], 1.0).await;
-    let error = ["error=\"connect\""];
-    proxy.counts("inbound_http_errors_total", &error, 1.0).await;
-    proxy.counts("inbound_tcp_errors_total", &error, 1.0).await;
+    let way = if proxy.sum("inbound_http_errors_total", &[]) > 0.0 {
+        "inbound"
+    } else {
+        "outbound"
+    };
+    let family = |layer: &str| format!("{way}_{layer}_errors_total");
+    proxy.counts(&family("http"), &[&http], 1.0).await;
+    proxy.counts(&family("tcp"), &[&tcp], 1.0).await;
     proxy.counts("http2_active_connections", &[], 0.0).await;
+    // The proxy answered, and both ends closed.
+    let well = ["peer=\"src\"", "classification=\"success\"", "errno=\"\""];
+    proxy.counts("tcp_close_total", &well, 1.0).await;
+    assert_eq!(proxy.sum("tcp_open_total", &["peer=\"dst\""]), 0.0);
+}
+
+#[tokio::test]
+async fn an_application_that_is_down_is_502_in_frames() {
+    in_vain(Proxy::inbound(nobody().await), 502, ["connect"; 2]).await;
+    in_vain(Proxy::outbound(&[nobody().await]), 502, ["connect"; 2]).await;
+}
+
+#[tokio::test]
+async fn a_service_without_endpoints_is_502_in_frames() {
+    in_vain(Proxy::outbound(&[]), 502, ["connect"; 2]).await;
+}
+
+#[tokio::test]
+async fn an_application_that_does_not_accept_is_504_in_frames() {
+    let (addr, _full) = deaf();
+    let server = Server::new("kuma.io", "dataplane", "web", addr.port());
+    let mut config = worker::Config::default();
+    config.forward.connect_timeout = Duration::from_millis(100);
+    let proxy = Proxy::start_with(Aim::Application { addr, server }, config);
+    in_vain(proxy, 504, ["timeout", "connect timeout"]).await;
 }
 
 #[tokio::test]

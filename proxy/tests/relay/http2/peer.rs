@@ -17,6 +17,8 @@ use crate::proxy::{DEADLINE, Proxy, application};
 pub(crate) struct Setup {
     pub(crate) window: u32,
     pub(crate) most_streams: u32,
+    /// The server says nothing before its client has.
+    pub(crate) listens_first: bool,
 }
 
 impl Default for Setup {
@@ -24,6 +26,7 @@ impl Default for Setup {
         Self {
             window: 65_535,
             most_streams: 200,
+            listens_first: false,
         }
     }
 }
@@ -34,6 +37,9 @@ pub(crate) async fn serving(setup: Setup) -> SocketAddr {
 }
 
 async fn serve(stream: TcpStream, setup: Setup) {
+    if setup.listens_first {
+        stream.peek(&mut [0]).await.expect("a client");
+    }
     let mut builder = server::Builder::new();
     builder
         .initial_window_size(setup.window)
@@ -145,12 +151,16 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn connect(proxy: &Proxy, setup: Setup) -> Self {
+        Self::begin_on(proxy.connect().await, setup).await
+    }
+
+    /// Begins to speak on a connection that was silent.
+    pub(crate) async fn begin_on(stream: TcpStream, setup: Setup) -> Self {
         let mut builder = client::Builder::new();
         builder
             .initial_window_size(setup.window)
             .initial_connection_window_size(setup.window)
             .max_header_list_size(1 << 20);
-        let stream = proxy.connect().await;
         let (sender, connection) = builder
             .handshake::<_, Bytes>(stream)
             .await

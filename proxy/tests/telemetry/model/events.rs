@@ -9,6 +9,7 @@ use weir_proxy::telemetry::{
     Selection, TcpErrorLabels, Telemetry, TransportSeries,
 };
 
+use super::calls::{Calls, ENDS, Event};
 use super::observer::Observer;
 use crate::scrape::{Groups, Scrape, scrape, sum, traffic};
 
@@ -27,6 +28,7 @@ pub(crate) struct Proxy {
     now: Instant,
     connections: Vec<(usize, TransportSeries)>,
     requests: Vec<(usize, HttpSeries)>,
+    calls: Calls,
     /// Worker, label and the reference that was kept.
     cached: Vec<(usize, usize, HttpRef)>,
     truth: Truth,
@@ -35,6 +37,13 @@ pub(crate) struct Proxy {
 
 fn http(name: &str, label: usize) -> String {
     format!("{name}|authority=\"{}\"", AUTHORITIES[label])
+}
+
+fn grpc(label: usize, kind: &str) -> String {
+    format!(
+        "grpc_messages_total|authority=\"{}\",kind=\"{kind}\"",
+        AUTHORITIES[label]
+    )
 }
 
 fn tcp(name: &str, label: usize) -> String {
@@ -56,6 +65,7 @@ impl Proxy {
             now: Instant::now(),
             connections: Vec::new(),
             requests: Vec::new(),
+            calls: Calls::default(),
             cached: Vec::new(),
             truth: Truth::new(),
             observer: Observer::default(),
@@ -128,13 +138,13 @@ impl Proxy {
         self.requests.push((label, series));
     }
 
-    pub(crate) fn respond(&mut self, at: Index, status: Option<u16>) {
+    pub(crate) fn respond(&mut self, at: Index, end: (Option<u16>, &str)) {
         if !self.requests.is_empty() {
-            self.respond_at(at.index(self.requests.len()), status);
+            self.respond_at(at.index(self.requests.len()), end);
         }
     }
 
-    fn respond_at(&mut self, at: usize, status: Option<u16>) {
+    fn respond_at(&mut self, at: usize, (status, error): (Option<u16>, &str)) {
         let (label, series) = self.requests.swap_remove(at);
         if status.is_some() {
             series.latency(status, Duration::from_micros(1_500));
@@ -144,9 +154,17 @@ impl Proxy {
             status,
             classification: Classification::Success,
             grpc_status: "",
-            error: if status.is_some() { "" } else { "canceled" },
+            error,
         });
         self.count(http("response_total", label), 1.0);
+    }
+
+    pub(crate) fn http2(&mut self, worker: usize, event: Event) {
+        let recorder = (worker, &self.recorders[worker]);
+        let passed = self.calls.apply(recorder, &AUTHORITIES, event);
+        if let Some((label, kind, messages)) = passed {
+            self.count(grpc(label, kind), messages.into());
+        }
     }
 
     pub(crate) fn error(&mut self, worker: usize, target_port: u16) {
@@ -230,6 +248,7 @@ impl Proxy {
                 .map(|(l, _)| tcp("tcp_open_total", *l)),
         );
         in_use.extend(self.requests.iter().map(|(l, _)| http("request_total", *l)));
+        in_use.extend(self.calls.in_use().map(|l| grpc(l, "sent")));
         let in_use = in_use.into_iter().filter(|key| selected(key));
         for key in in_use {
             let (name, labels) = key.split_once('|').unwrap();
@@ -251,8 +270,9 @@ impl Proxy {
             self.close_at(0, true);
         }
         while !self.requests.is_empty() {
-            self.respond_at(0, Some(200));
+            self.respond_at(0, ENDS[0]);
         }
+        self.calls.come_to_rest();
     }
 
     pub(crate) fn check_rest(&mut self) {
@@ -273,6 +293,7 @@ impl Proxy {
             closes,
             "these never retire"
         );
+        self.calls.check(&got);
         self.observe(&got, |_| true);
     }
 

@@ -11,14 +11,19 @@ use weir_proxy::telemetry::{
     TransportSeries,
 };
 
+use super::calls::{Calls, ENDS, Event};
 use super::ledger::Ledger;
-use crate::scrape::{Groups, scrape, sum};
+use crate::scrape::{Groups, Scrape, scrape, sum};
 
 /// The one authority that is known.
 pub(crate) const KNOWN: &str = "known";
 const RETAIN_IDLE: Duration = Duration::from_secs(10);
-/// Policies that take no total away; the first is none.
-pub(crate) const POLICIES: [&str; 5] = [
+const AUTHORITIES: [&str; 6] = [KNOWN, "a", "b", "c", "d", "e"];
+
+/// Policies that take no total away by what is in the truth; the first is none.
+pub(crate) type Policies = [&'static str; 5];
+/// Those that take labels of label sets away.
+pub(crate) const LEADING: Policies = [
     "",
     "dropLabels: [authority]",
     "families: {response_latency_ms: {dropLabels: [authority], buckets: [1, 2, 7]}}",
@@ -26,7 +31,17 @@ pub(crate) const POLICIES: [&str; 5] = [
     "dropLabels: [dst_pod, peer, target_port]\nfamilies: {response_total: {dropLabels: [srv_port, authority]}}",
 ];
 
+/// Those that take away labels which follow those of the label set.
+pub(crate) const TRAILING: Policies = [
+    "",
+    "dropLabels: [status_code]",
+    "dropLabels: [kind, errno, classification, authority]",
+    "families: {response_total: {dropLabels: [status_code, error]}}",
+    "families: {response_latency_ms: {dropLabels: [status_code], buckets: [3]}, grpc_messages_total: {dropLabels: [kind]}}",
+];
+
 pub(crate) struct Proxy {
+    policies: Policies,
     telemetry: Telemetry,
     recorders: Vec<Recorder>,
     groups: Groups,
@@ -35,6 +50,7 @@ pub(crate) struct Proxy {
     now: Instant,
     connections: Vec<TransportSeries>,
     requests: Vec<HttpSeries>,
+    calls: Calls,
     cached: Vec<HttpRef>,
     truth: BTreeMap<String, f64>,
     ledger: Ledger,
@@ -45,7 +61,11 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    pub(crate) fn new(workers: usize, most_series: u64, most_bytes: usize) -> Self {
+    pub(crate) fn new(
+        workers: usize,
+        (most_series, most_bytes): (u64, usize),
+        policies: Policies,
+    ) -> Self {
         let config = Config {
             retain_idle: RETAIN_IDLE,
             hidden_for: Duration::from_secs(2),
@@ -58,6 +78,7 @@ impl Proxy {
         let recorders: Vec<_> = seats.into_iter().map(|seat| seat.take()).collect();
         let pod = |n| Dst::new([("pod", ["a", "b", "c"][n]), ("service", "web")]);
         let mut proxy = Self {
+            policies,
             telemetry,
             recorders,
             groups: Groups::new(),
@@ -66,6 +87,7 @@ impl Proxy {
             now: Instant::now(),
             connections: Vec::new(),
             requests: Vec::new(),
+            calls: Calls::default(),
             cached: Vec::new(),
             truth: BTreeMap::new(),
             ledger: Ledger::default(),
@@ -104,9 +126,18 @@ impl Proxy {
         *self.truth.entry(key.to_owned()).or_default() += 1.0;
     }
 
+    /// Counts by labels that follow those of the label set, where no policy takes them away.
+    fn count_by(&mut self, family: &str, labels: &str, n: f64) {
+        let labels = if self.policies == LEADING {
+            labels
+        } else {
+            "direction="
+        };
+        *self.truth.entry(format!("{family}|{labels}")).or_default() += n;
+    }
+
     pub(crate) fn request(&mut self, worker: usize, authority: usize, dst: Option<usize>) {
-        let authority = [KNOWN, "a", "b", "c", "d", "e"][authority];
-        let mut labels = self.groups.inbound(authority);
+        let mut labels = self.groups.inbound(AUTHORITIES[authority]);
         if let Some(dst) = dst {
             labels = HttpLabels {
                 side: HttpSide::Outbound {
@@ -136,25 +167,35 @@ impl Proxy {
         self.requests.push(series);
     }
 
-    pub(crate) fn respond(&mut self, at: Index, status: u16) {
+    pub(crate) fn respond(&mut self, at: Index, end: (Option<u16>, &str)) {
         if !self.requests.is_empty() {
             let series = self.requests.swap_remove(at.index(self.requests.len()));
-            self.end(&series, status);
+            self.end(&series, end);
         }
     }
 
-    fn end(&mut self, series: &HttpSeries, status: u16) {
-        series.latency(Some(status), Duration::from_micros(u64::from(status) * 20));
+    fn end(&mut self, series: &HttpSeries, (status, error): (Option<u16>, &str)) {
         series.response(&ResponseEnd {
-            status: Some(status),
+            status,
             classification: Classification::Success,
             grpc_status: "",
-            error: "",
+            error,
         });
-        self.count(&format!("response_total|status_code=\"{status}\""));
-        self.count(&format!(
-            "response_latency_ms_count|status_code=\"{status}\""
-        ));
+        self.count_by("response_total", &format!("error=\"{error}\""), 1.0);
+        if let Some(status) = status {
+            series.latency(Some(status), Duration::from_micros(u64::from(status) * 20));
+            let status = format!("status_code=\"{status}\"");
+            self.count_by("response_latency_ms_count", &status, 1.0);
+        }
+    }
+
+    pub(crate) fn http2(&mut self, worker: usize, event: Event) {
+        let recorder = (worker, &self.recorders[worker]);
+        let passed = self.calls.apply(recorder, &AUTHORITIES, event);
+        if let Some((_, kind, messages)) = passed {
+            let kind = format!("kind=\"{kind}\"");
+            self.count_by("grpc_messages_total", &kind, messages.into());
+        }
     }
 
     pub(crate) fn open(&mut self, worker: usize, port: u16, dst: Option<usize>) {
@@ -188,8 +229,9 @@ impl Proxy {
     fn close_at(&mut self, at: usize) {
         let series = self.connections.swap_remove(at);
         series.closed(Classification::Success, "", Duration::from_millis(4));
-        self.count("tcp_close_total|classification=\"success\"");
-        self.count("tcp_connection_duration_ms_count|classification=\"success\"");
+        self.count_by("tcp_close_total", "classification=\"success\"", 1.0);
+        let family = "tcp_connection_duration_ms_count";
+        self.count_by(family, "classification=\"success\"", 1.0);
     }
 
     pub(crate) fn error(&mut self, worker: usize, target_port: u16) {
@@ -207,9 +249,9 @@ impl Proxy {
     }
 
     pub(crate) fn set_policy(&mut self, at: usize) {
-        let policy = telemetry::policy(POLICIES[at]).unwrap();
+        let policy = telemetry::policy(self.policies[at]).unwrap();
         self.telemetry.set_policy(&policy);
-        self.rebucketed |= POLICIES[at].contains("tcp_connection_duration_ms");
+        self.rebucketed |= self.policies[at].contains("tcp_connection_duration_ms");
         self.scrape();
     }
 
@@ -236,6 +278,18 @@ impl Proxy {
                 && !s.contains(&format!("authority=\"{KNOWN}\""))
         });
         assert!(strangers.count() as u64 <= self.most_series);
+        self.calls.check(&got);
+        self.check_calls(&got);
+    }
+
+    /// A label set of calls is refused as a whole, or not at all.
+    fn check_calls(&self, got: &Scrape) {
+        let calls = got.keys().filter(|s| s.starts_with("grpc_messages_total{"));
+        let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+        for (labels, _) in calls.filter_map(|s| s.split_once(",kind=")) {
+            *kinds.entry(labels).or_default() += 1;
+        }
+        assert!(kinds.values().all(|kinds| *kinds == 2), "{kinds:?}");
     }
 
     /// Ends everything, waits until it is forgotten, and sees that nothing of it is left.
@@ -244,8 +298,9 @@ impl Proxy {
             self.close_at(0);
         }
         while let Some(series) = self.requests.pop() {
-            self.end(&series, 200);
+            self.end(&series, ENDS[0]);
         }
+        self.calls.come_to_rest();
         self.scrape();
         self.set_policy(0);
         self.forget_everything();
@@ -255,6 +310,7 @@ impl Proxy {
             "response_total",
             "tcp_open_total",
             "tcp_close_total",
+            "grpc_messages_total",
         ] {
             assert_eq!(sum(&got, family, ""), 0.0, "{family} is not forgotten");
         }

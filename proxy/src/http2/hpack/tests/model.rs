@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::super::{Decoder, Fields, INITIAL_TABLE};
 use crate::http2::hpack::huffman;
+use crate::record::Scheme;
 
 /// How a field is written.
 #[derive(Clone, Debug)]
@@ -18,9 +19,10 @@ enum Step {
     Resize(u32),
 }
 
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     ":authority",
     ":method",
+    ":scheme",
     ":status",
     "host",
     "content-type",
@@ -139,6 +141,7 @@ fn last<'f>(fields: &'f [(String, String)], name: &str) -> Option<&'f str> {
 fn step() -> impl Strategy<Value = Step> {
     let value = prop_oneof![
         Just("CONNECT".to_owned()),
+        Just("https".to_owned()),
         Just("application/grpc+proto".to_owned()),
         Just("200".to_owned()),
         Just("14".to_owned()),
@@ -169,6 +172,8 @@ proptest! {
             prop_assert_eq!(said.authority(), authority.unwrap_or_default().as_bytes());
             let is_connect = last(&fields, ":method") == Some("CONNECT");
             prop_assert_eq!(said.is_connect, is_connect);
+            let scheme = last(&fields, ":scheme").map(|name| Scheme::of(name.as_bytes()));
+            prop_assert_eq!(said.scheme, scheme);
             let is_grpc = last(&fields, "content-type") == Some("application/grpc+proto");
             prop_assert_eq!(said.is_grpc, is_grpc);
             if let Some("200") = last(&fields, ":status") {
