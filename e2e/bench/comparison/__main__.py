@@ -152,9 +152,11 @@ def publish(samples: report.Samples, proxies: list[Proxy], options: argparse.Nam
     figures = [
         {"name": p.name, "version": p.version, "idle_kib": p.idle_kib, "loaded_kib": p.loaded_kib} for p in proxies
     ]
-    scraped = exposition.scrape(next(p.metrics_port for p in proxies if p.name == SCRAPED))
-    delay = scraped.value("weir_scrape_worker_delay_seconds") * 1e6
-    note(f"{SCRAPED}: {len(scraped)} lines, and at most {delay:.0f} us of delay for a worker by a scrape")
+    [scraped] = [p.metrics_port for p in proxies if p.name == SCRAPED]
+    exposition.fetch(scraped)  # what a scrape has cost is in the next one
+    lines = exposition.scrape(scraped)
+    delay = lines.value("weir_scrape_worker_delay_seconds") * 1e6
+    note(f"{SCRAPED}: {len(lines)} lines, and at most {delay:.0f} us of delay for a worker by a scrape")
     run = {
         "rounds": options.rounds,
         "seconds": options.seconds,
