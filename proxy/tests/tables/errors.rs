@@ -102,11 +102,40 @@ async fn an_application_that_refuses_is_connect() {
     }
 }
 
+/// A preface asks for nothing: what a client asks after it is answered, and all it sends is counted.
+#[tokio::test]
+async fn a_request_that_comes_after_its_preface_is_answered_too() {
+    for way in Way::BOTH {
+        let patient = |config: &mut weir_proxy::app::Config| {
+            config.worker.detect.refused_grace = DEADLINE;
+        };
+        let bench = Bench::start_with(way, nobody().await, patient).await;
+        let mut client = bench.connect().await;
+        let (preface, request) = (bytes("hi"), bytes("get"));
+        client.write_all(&preface).await.expect("written");
+        let read = preface.len() as f64;
+        let src = [("peer", "src")];
+        bench.counts("tcp_read_bytes_total", &src, read).await;
+        client.write_all(&request).await.expect("written");
+        let mut frames = Vec::new();
+        let answered = client.read_to_end(&mut frames);
+        let answered = tokio::time::timeout(DEADLINE, answered).await;
+        answered.expect("in time").expect("an answer");
+        let mut expected = unreached(Reply::Connect, 1, "connect");
+        drop(client);
+        let src = well(preface.len() + request.len(), frames.len());
+        expected.extend(src.series("{SRC}"));
+        bench.shows("asked after the preface", &expected).await;
+    }
+}
+
 #[tokio::test]
 async fn an_application_that_does_not_accept_is_a_timeout() {
     let (addr, _full) = deaf();
     let impatient = |config: &mut weir_proxy::app::Config| {
         config.worker.forward.connect_timeout = Duration::from_millis(100);
+        // Nothing is dialed before there is a head.
+        config.worker.detect.silence = DEADLINE;
     };
     for way in Way::BOTH {
         for (request, n, answered) in asked(Reply::Timeout) {

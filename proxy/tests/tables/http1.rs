@@ -225,6 +225,14 @@ const KEPT: &[Row] = &[
         src: well(GET.len() + AMBIGUOUS.len(), OK.len() + REFUSED.len()),
         dst: Some(well(OK.len(), GET.len())),
     },
+    Row {
+        what: "malformed, after a silence in which the application was dialed",
+        client: &[Act::Meet, Act::Send(AMBIGUOUS), Act::End],
+        application: &[Act::Meet, Act::End],
+        series: &["{DIR}_http_errors_total{direction=\"{DIR}\",error=\"bad request\"{SRV}} 1"],
+        src: well(AMBIGUOUS.len(), REFUSED.len()),
+        dst: Some(well(0, 0)),
+    },
 ];
 
 const TUNNELS: &[Row] = &[
