@@ -144,6 +144,14 @@ mod tests {
         for bytes in [&b"G"[..], b"GET", b"GET /a HTT", b"POST / HTTP/1.1\r", b""] {
             assert_eq!(detect(bytes), Verdict::NeedMore, "{bytes:?}");
         }
+        let methods = "GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH PROPFIND PROPPATCH MKCOL COPY MOVE LOCK UNLOCK";
+        for method in methods.split(' ') {
+            let line = format!("{method} /a HTTP/1.1\r");
+            for n in 0..=line.len() {
+                let begun = &line[..n];
+                assert_eq!(detect(begun.as_bytes()), Verdict::NeedMore, "{begun:?}");
+            }
+        }
     }
 
     #[test]

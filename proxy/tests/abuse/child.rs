@@ -83,6 +83,13 @@ impl Proxy {
         Self::launch(listens, inbound, accepted).await
     }
 
+    /// In front of this application.
+    pub(crate) async fn relaying(application: SocketAddr) -> Self {
+        let inbound = free();
+        let listens = dataplane("web", inbound, application);
+        Self::launch(listens, inbound, Arc::default()).await
+    }
+
     /// In front of a service with these endpoints.
     pub(crate) async fn balancing(endpoints: &[SocketAddr]) -> Self {
         let outbound = free();

@@ -103,3 +103,18 @@ fn the_authority_is_without_the_port_that_its_scheme_implies() {
         }
     }
 }
+
+#[test]
+fn calls_to_different_authorities_are_told_apart() {
+    let mut pair = Pair::new();
+    for (stream, authority) in [(1, "a.shop"), (3, "b.shop"), (5, "a.shop"), (7, "c.shop")] {
+        let head = [CALL[0], (":authority", authority), CALL[2]];
+        pair.up(&headers(stream, 0, &head));
+        pair.up(&data(stream, END_STREAM, &message(3)));
+    }
+    for (authority, expected) in [("a.shop", 2.0), ("b.shop", 1.0), ("c.shop", 1.0)] {
+        let authority = format!("authority=\"{authority}\"");
+        assert_eq!(pair.sum("grpc_messages_total", &[&authority]), expected);
+        assert_eq!(pair.sum("request_total", &[&authority]), expected);
+    }
+}

@@ -59,7 +59,7 @@ const CANCELED: Option<End> = Some(End::Canceled);
 const RESET: Option<End> = Some(End::Reset);
 
 #[rustfmt::skip]
-const ROWS: [Row; 22] = [
+const ROWS: [Row; 26] = [
     // Normal ends.
     ("404.", "", None, "404,success,,", 1.0),
     ("200 d.", "", None, "200,success,,", 1.0),
@@ -71,8 +71,13 @@ const ROWS: [Row; 22] = [
     // Trailers only; a grpc-status in a head that is not the end means nothing.
     ("200+7.", "", None, "200,failure,7,", 1.0),
     ("200+7 d.", "", None, "200,success,,", 1.0),
+    // Trailers of the request are no request.
+    ("", "t0", CANCELED, "-,failure,,canceled", 0.0),
+    ("200 d.", "t0", None, "200,success,,", 1.0),
     // Interim heads.
     ("100 103 204.", "", None, "204,success,,", 1.0),
+    // Data without a head is no answer.
+    ("d", "r8", None, "-,failure,,canceled", 0.0),
     // The client is gone.
     ("", "r8", None, "-,failure,,canceled", 0.0),
     ("200", "r8", None, "200,success,,canceled", 1.0),
@@ -85,6 +90,7 @@ const ROWS: [Row; 22] = [
     ("200 r255", "", None, "200,failure,,h2(UNKNOWN)", 1.0),
     ("", "", RESET, "502,failure,,reset", 1.0),
     ("200 d", "", RESET, "200,failure,,reset", 1.0),
+    ("200 g0", "", RESET, "200,failure,,reset", 1.0),
     ("200 g11", "", RESET, "200,failure,,h2(ENHANCE_YOUR_CALM)", 1.0),
     // The proxy's own.
     ("", "", Some(End::Replied(504, "timeout")), "504,failure,,timeout", 1.0),

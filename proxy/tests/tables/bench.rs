@@ -54,6 +54,8 @@ pub(crate) enum Way {
     Inbound,
     /// Between the application and a service with one endpoint.
     Outbound,
+    /// Between the application and a service with another endpoint, where nobody listens.
+    Balanced,
 }
 
 impl Way {
@@ -62,7 +64,7 @@ impl Way {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Inbound => "inbound",
-            Self::Outbound => "outbound",
+            Self::Outbound | Self::Balanced => "outbound",
         }
     }
 
@@ -72,19 +74,36 @@ impl Way {
                 addr: application,
                 server: Server::new("kuma.io", "dataplane", "web", application.port()),
             },
-            Self::Outbound => Aim::Service {
-                name: "web.emojivoto.svc.cluster.local".to_owned(),
-                endpoints: vec![(
-                    application,
-                    Dst::new([
-                        ("service", "web"),
-                        ("namespace", "emojivoto"),
-                        ("deployment", "web"),
-                    ]),
-                )],
-            },
+            Self::Outbound => service(vec![endpoint(application, "web")]),
+            Self::Balanced => {
+                let down = (Ipv4Addr::new(127, 0, 0, 2), application.port()).into();
+                service(vec![endpoint(down, "down"), endpoint(application, "web")])
+            }
         }
     }
+
+    /// Whether a family is looked at. Balanced connections are shared, and stay.
+    fn looks_at(self, family: &str) -> bool {
+        let is_of_connections = ["tcp_", "http2_", "outbound_tcp_"];
+        TRAFFIC.contains(&family)
+            && (self != Self::Balanced || !is_of_connections.iter().any(|f| family.starts_with(f)))
+    }
+}
+
+fn service(endpoints: Vec<(SocketAddr, Dst)>) -> Aim {
+    Aim::Service {
+        name: "web.emojivoto.svc.cluster.local".to_owned(),
+        endpoints,
+    }
+}
+
+fn endpoint(addr: SocketAddr, deployment: &str) -> (SocketAddr, Dst) {
+    let dst = Dst::new([
+        ("service", "web"),
+        ("namespace", "emojivoto"),
+        ("deployment", deployment),
+    ]);
+    (addr, dst)
 }
 
 pub(crate) struct Bench {
@@ -137,12 +156,13 @@ impl Bench {
         };
         // What a worker publishes from its start on; the last of it are the connections of what is described.
         let known = |all: &[Series], name| all.iter().filter(|s| s.name == name).count();
-        while known(&bench.before, "http2_active_streams") < 4
-            || known(&bench.before, "tcp_open_total") < described
-        {
-            assert!(start.elapsed() < DEADLINE, "{:?}", bench.before);
-            bench.before = bench.traffic().await;
+        let mut all = Vec::new();
+        while known(&all, "http2_active_streams") < 4 || known(&all, "tcp_open_total") < described {
+            assert!(start.elapsed() < DEADLINE, "{all:?}");
+            all = bench.scrape().await.0;
         }
+        all.retain(|series| way.looks_at(&series.name));
+        bench.before = all;
         bench
     }
 
@@ -181,7 +201,7 @@ impl Bench {
 
     async fn traffic(&self) -> Vec<Series> {
         let mut all = self.scrape().await.0;
-        all.retain(|series| TRAFFIC.contains(&series.name.as_str()));
+        all.retain(|series| self.way.looks_at(&series.name));
         all
     }
 
@@ -193,7 +213,7 @@ impl Bench {
     }
 
     /// Waits until exactly these series have changed, each written as it is printed; `{HTTP}`, `{SRC}`, `{DST}`,
-    /// `{SRV}`, `{DIR}`, `{PORT}` stand for the labels of this bench.
+    /// `{SRV}`, `{DIR}`, `{PORT}`, `{ASKED}`, `{ANSWERED}` stand for the labels of this bench.
     pub(crate) async fn shows(&self, row: &str, expected: &[String]) {
         let text: String = expected.iter().map(|line| self.fill(line) + "\n").collect();
         let mut expected = Scrape::parse(&text)
@@ -268,7 +288,7 @@ impl Bench {
                 ),
                 format!(",{server}"),
             ),
-            Way::Outbound => (
+            Way::Outbound | Way::Balanced => (
                 format!(
                     "direction=\"outbound\",authority=\"web.example\",{port},{},{dst}",
                     plain("not_provided_by_service_discovery")
@@ -284,7 +304,13 @@ impl Bench {
                 String::new(),
             ),
         };
-        line.replace("{HTTP}", &http)
+        let (asked, answered) = match self.way {
+            Way::Inbound => ("received", "sent"),
+            Way::Outbound | Way::Balanced => ("sent", "received"),
+        };
+        line.replace("{ASKED}", asked)
+            .replace("{ANSWERED}", answered)
+            .replace("{HTTP}", &http)
             .replace("{SRC}", &src)
             .replace("{DST}", &dst)
             .replace("{SRV}", &errors)

@@ -8,9 +8,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use weir_proxy::accept::Aim;
 use weir_proxy::http1::MAX_HEAD;
 use weir_proxy::http1::reply::Reply;
+use weir_proxy::http2::reply::answer;
 
 use super::bench::{Bench, DEADLINE, Way, listener};
 use super::deaf::deaf;
+use super::frames::bytes;
 use super::http1::GET;
 use super::rows::{Closed, broken, well};
 
@@ -34,54 +36,104 @@ fn with(series: &[&str], src: Closed) -> Vec<String> {
     all
 }
 
+/// What a client asks, by HTTP/1 and by HTTP/2; how many requests that is, and the length of this answer to them.
+fn asked(reply: Reply) -> [(Vec<u8>, usize, usize); 2] {
+    let said = (reply.status(), reply.error_type());
+    let (frames, _) = answer([1, 3].into_iter(), 3, said);
+    [
+        (GET.as_bytes().to_vec(), 1, reply.bytes().len()),
+        (bytes("hi get get@3"), 2, frames.len()),
+    ]
+}
+
+/// The series of so many requests that are answered so, for the one connection that failed with `tcp`.
+fn unreached(reply: Reply, requests: usize, tcp: &str) -> Vec<String> {
+    let (status, error) = (reply.status(), reply.label().expect("an error of ours"));
+    vec![
+        format!("request_total{{{{HTTP}}}} {requests}"),
+        format!("response_latency_ms_count{{{{HTTP}},status_code=\"{status}\"}} {requests}"),
+        format!(
+            "response_total{{{{HTTP}},status_code=\"{status}\",classification=\"failure\",grpc_status_code=\"\",\
+             error=\"{error}\"}} {requests}"
+        ),
+        format!(
+            "{{DIR}}_http_errors_total{{direction=\"{{DIR}}\",error=\"{error}\"{{SRV}}}} {requests}"
+        ),
+        format!(
+            "{{DIR}}_tcp_errors_total{{direction=\"{{DIR}}\",peer=\"dst\",error=\"{tcp}\",target_port=\"{{PORT}}\"}} 1"
+        ),
+    ]
+}
+
 #[tokio::test]
 async fn an_application_that_refuses_is_connect() {
     for way in Way::BOTH {
-        let bench = Bench::start(way, nobody().await).await;
-        send(&bench, GET.as_bytes()).await;
-        let http = [
-            "request_total{{HTTP}} 1",
-            "response_latency_ms_count{{HTTP},status_code=\"502\"} 1",
-            "response_total{{HTTP},status_code=\"502\",classification=\"failure\",grpc_status_code=\"\",error=\"connect\"} 1",
-            "{DIR}_http_errors_total{direction=\"{DIR}\",error=\"connect\"{SRV}} 1",
-            "{DIR}_tcp_errors_total{direction=\"{DIR}\",peer=\"dst\",error=\"connect\",target_port=\"{PORT}\"} 1",
-        ];
-        let src = well(GET.len(), Reply::Connect.bytes().len());
-        bench.shows("connect refused", &with(&http, src)).await;
-
+        for (request, n, answered) in asked(Reply::Connect) {
+            let bench = Bench::start(way, nobody().await).await;
+            send(&bench, &request).await;
+            let mut expected = unreached(Reply::Connect, n, "connect");
+            expected.extend(well(request.len(), answered).series("{SRC}"));
+            bench.shows("connect refused", &expected).await;
+        }
         let bench = Bench::start(way, nobody().await).await;
         send(&bench, b"\x01hello").await;
-        let tcp = [http[4]];
-        let src = broken(6, 0, "ECONNREFUSED");
-        bench.shows("connect refused, TCP", &with(&tcp, src)).await;
+        let mut expected = unreached(Reply::Connect, 1, "connect").split_off(4);
+        expected.extend(broken(6, 0, "ECONNREFUSED").series("{SRC}"));
+        bench.shows("connect refused, TCP", &expected).await;
+    }
+}
+
+/// A preface asks for nothing: what a client asks after it is answered, and all it sends is counted.
+#[tokio::test]
+async fn a_request_that_comes_after_its_preface_is_answered_too() {
+    for way in Way::BOTH {
+        let patient = |config: &mut weir_proxy::app::Config| {
+            config.worker.detect.refused_grace = DEADLINE;
+        };
+        let bench = Bench::start_with(way, nobody().await, patient).await;
+        let mut client = bench.connect().await;
+        let (preface, request) = (bytes("hi"), bytes("get"));
+        client.write_all(&preface).await.expect("written");
+        let read = preface.len() as f64;
+        let src = [("peer", "src")];
+        bench.counts("tcp_read_bytes_total", &src, read).await;
+        client.write_all(&request).await.expect("written");
+        let mut frames = Vec::new();
+        let answered = client.read_to_end(&mut frames);
+        let answered = tokio::time::timeout(DEADLINE, answered).await;
+        answered.expect("in time").expect("an answer");
+        let mut expected = unreached(Reply::Connect, 1, "connect");
+        drop(client);
+        let src = well(preface.len() + request.len(), frames.len());
+        expected.extend(src.series("{SRC}"));
+        bench.shows("asked after the preface", &expected).await;
     }
 }
 
 #[tokio::test]
 async fn an_application_that_does_not_accept_is_a_timeout() {
+    let (addr, _full) = deaf();
+    let impatient = |config: &mut weir_proxy::app::Config| {
+        config.worker.forward.connect_timeout = Duration::from_millis(100);
+        // Nothing is dialed before there is a head.
+        config.worker.detect.silence = DEADLINE;
+    };
     for way in Way::BOTH {
-        let (addr, _full) = deaf();
-        let impatient = |config: &mut weir_proxy::app::Config| {
-            config.worker.forward.connect_timeout = Duration::from_millis(100);
-        };
-        let bench = Bench::start_with(way, addr, impatient).await;
-        send(&bench, GET.as_bytes()).await;
-        let http = [
-            "request_total{{HTTP}} 1",
-            "response_latency_ms_count{{HTTP},status_code=\"504\"} 1",
-            "response_total{{HTTP},status_code=\"504\",classification=\"failure\",grpc_status_code=\"\",error=\"timeout\"} 1",
-            "{DIR}_http_errors_total{direction=\"{DIR}\",error=\"timeout\"{SRV}} 1",
-            "{DIR}_tcp_errors_total{direction=\"{DIR}\",peer=\"dst\",error=\"connect timeout\",target_port=\"{PORT}\"} 1",
-        ];
-        let src = well(GET.len(), Reply::Timeout.bytes().len());
-        bench.shows("connect timed out", &with(&http, src)).await;
-
+        for (request, n, answered) in asked(Reply::Timeout) {
+            let bench = Bench::start_with(way, addr, impatient).await;
+            send(&bench, &request).await;
+            let mut expected = unreached(Reply::Timeout, n, "connect timeout");
+            expected.extend(well(request.len(), answered).series("{SRC}"));
+            bench.shows("connect timed out", &expected).await;
+            // From the head on, what it waits for a connection included.
+            let waited = bench.scrape().await.sum("response_latency_ms_sum", &[]);
+            assert!(waited >= 100.0 * n as f64, "{waited} ms");
+        }
         let bench = Bench::start_with(way, addr, impatient).await;
         send(&bench, b"\x01hello").await;
-        let src = broken(6, 0, "ETIMEDOUT");
-        bench
-            .shows("connect timed out, TCP", &with(&[http[4]], src))
-            .await;
+        let mut expected = unreached(Reply::Timeout, 1, "connect timeout").split_off(4);
+        expected.extend(broken(6, 0, "ETIMEDOUT").series("{SRC}"));
+        bench.shows("connect timed out, TCP", &expected).await;
     }
 }
 

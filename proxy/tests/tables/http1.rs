@@ -27,7 +27,7 @@ const REFUSED: &str = "HTTP/1.1 400 Bad Request\r\nproxy-status: weir; error=htt
                        content-length: 0\r\nconnection: close\r\n\r\n";
 const AMBIGUOUS: &str = "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n";
 
-const REQUEST: &str = "request_total{{HTTP}} 1";
+pub(crate) const REQUEST: &str = "request_total{{HTTP}} 1";
 
 /// The series of one request whose answer has this status and end.
 macro_rules! answered {
@@ -53,6 +53,8 @@ macro_rules! answered {
         ]
     };
 }
+
+pub(crate) use answered;
 
 const ENDS: &[Row] = &[
     Row {
@@ -114,7 +116,7 @@ const ENDS: &[Row] = &[
     },
 ];
 
-const CANCELED: &[&str] = &[
+pub(crate) const CANCELED: &[&str] = &[
     REQUEST,
     "response_total{{HTTP},classification=\"failure\",grpc_status_code=\"\",error=\"canceled\"} 1",
 ];
@@ -222,6 +224,14 @@ const KEPT: &[Row] = &[
         ],
         src: well(GET.len() + AMBIGUOUS.len(), OK.len() + REFUSED.len()),
         dst: Some(well(OK.len(), GET.len())),
+    },
+    Row {
+        what: "malformed, after a silence in which the application was dialed",
+        client: &[Act::Meet, Act::Send(AMBIGUOUS), Act::End],
+        application: &[Act::Meet, Act::End],
+        series: &["{DIR}_http_errors_total{direction=\"{DIR}\",error=\"bad request\"{SRV}} 1"],
+        src: well(AMBIGUOUS.len(), REFUSED.len()),
+        dst: Some(well(0, 0)),
     },
 ];
 

@@ -1,7 +1,7 @@
 //! The contract, row by row: which series a behaviour of HTTP and TCP leaves, in both directions, with exactly
 //! which labels in which order, through a whole proxy with real sockets.
 //!
-//! `bench` runs a proxy and two scripted peers; `http1`, `tcp` and `errors` are rows of the tables of "Every family
+//! `bench` runs a proxy and two scripted peers; `http1`, `http2`, `tcp` and `errors` are rows of the tables of "Every family
 //! the proxy exposes"; `behaviours` is what the peers' own tests hold, `mistakes` what they get wrong.
 
 mod behaviours;
@@ -15,7 +15,12 @@ mod errors;
 )]
 #[path = "../../../e2e/src/exposition.rs"]
 pub mod exposition;
+mod frames;
 mod http1;
+mod http2;
 mod mistakes;
 mod rows;
 mod tcp;
+#[allow(dead_code, reason = "the tests of HTTP/2 use the rest")]
+#[path = "../http2/wire.rs"]
+mod wire;

@@ -1,4 +1,4 @@
-//! What the measurement of linkerd2-proxy found wrong (`linkerd-metrics.md`, section 11), as far as HTTP/1 and TCP
+//! What the measurement of linkerd2-proxy found wrong (`linkerd-metrics.md`, section 11), as far as HTTP and TCP
 //! can show it. Of the others, services that share a name need routes, and a closed watch needs a control plane.
 //! That `errno` is kept for closes with errors is in the rows of `http1`, `tcp` and `errors`.
 
@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::bench::{Bench, Way, listener};
+use super::frames::bytes;
 use super::http1::GET;
 
 /// An application that accepts, reads, and answers nothing.
@@ -44,12 +45,17 @@ async fn has_no_errors(bench: &Bench) {
 
 #[tokio::test]
 async fn a_client_that_hangs_up_is_no_error_of_the_proxy() {
-    let phases: [&[u8]; 5] = [
+    let streams = ["hi", "hi post", "hi call m d"].map(bytes);
+    let phases: [&[u8]; 9] = [
         b"G",
         b"GET / HTTP/1.1\r\nHost: web",
         GET.as_bytes(),
         b"POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\nsome",
         b"\x01hello",
+        &streams[0][..10],
+        &streams[0],
+        &streams[1],
+        &streams[2],
     ];
     for way in Way::BOTH {
         let bench = silent(way).await;
@@ -70,7 +76,7 @@ async fn a_client_that_hangs_up_is_no_error_of_the_proxy() {
             ("errno", "ECONNRESET"),
             ("classification", "failure"),
         ];
-        bench.counts("tcp_close_total", &resets, 5.0).await;
+        bench.counts("tcp_close_total", &resets, 9.0).await;
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Barrier;
 
 use super::bench::{Bench, DEADLINE, Way, listener};
+use super::frames;
 
 /// One step of a scripted peer.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +17,10 @@ pub(crate) enum Act {
     Send(&'static str),
     /// Reads until these are the last bytes.
     Read(&'static str),
+    /// Sends frames, by their names in `frames`.
+    Say(&'static str),
+    /// Reads until frames of these kinds have come, as `frames::hear` does.
+    Hear(&'static str),
     /// Reads until the other side has closed or reset.
     End,
     /// Closes its sending half.
@@ -102,6 +107,14 @@ pub(crate) async fn play(rows: &[Row]) {
     }
 }
 
+/// Plays every row before a service of two endpoints, one of which is down. What the connections are counted as is
+/// left out: they are shared, and kept.
+pub(crate) async fn play_balanced(rows: &[Row]) {
+    for row in rows {
+        play_row(row, Way::Balanced).await;
+    }
+}
+
 async fn play_row(row: &Row, way: Way) {
     let listener = listener().await;
     let application = listener.local_addr().expect("an address");
@@ -116,8 +129,10 @@ async fn play_row(row: &Row, way: Way) {
     let played = tokio::time::timeout(DEADLINE, act(client, row.client, &meeting)).await;
     played.unwrap_or_else(|_| panic!("{}, {}: the client waits for ever", row.what, way.name()));
     let mut expected: Vec<String> = row.series.iter().map(|s| (*s).to_owned()).collect();
-    expected.extend(row.src.series("{SRC}"));
-    expected.extend(row.dst.map(|dst| dst.series("{DST}")).unwrap_or_default());
+    if way != Way::Balanced {
+        expected.extend(row.src.series("{SRC}"));
+        expected.extend(row.dst.map(|dst| dst.series("{DST}")).unwrap_or_default());
+    }
     bench.shows(row.what, &expected).await;
     served.abort();
 }
@@ -127,6 +142,11 @@ async fn act(mut stream: TcpStream, acts: &[Act], meeting: &Barrier) {
         match act {
             Act::Send(text) => stream.write_all(text.as_bytes()).await.expect("written"),
             Act::Read(end) => read_until(&mut stream, end.as_bytes()).await,
+            Act::Say(names) => {
+                let said = stream.write_all(&frames::bytes(names)).await;
+                said.expect("written");
+            }
+            Act::Hear(names) => frames::hear(&mut stream, names).await,
             Act::End => {
                 let _closed_or_reset = stream.read_to_end(&mut Vec::new()).await;
             }
