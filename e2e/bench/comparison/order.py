@@ -1,4 +1,4 @@
-"""Which functions of its program the proxy runs, the most used first: proxy/text.order.
+"""Which functions of its program the proxy runs: proxy/text.order, those of every start first, then the most used.
 
 Started by e2e/bench/order. The kernel makes code resident in blocks, so functions that run belong
 side by side; proxy/build.rs hands the file to the linker.
@@ -33,7 +33,7 @@ NEWER = ("_evex", "_avx512")
 DESCRIPTION = """
 Runs weir-proxy under valgrind in front of nginx on loopback, puts a second of every kind of load on
 every way through it, scrapes it and ends it; starts it as in a pod, too; and writes the functions that
-have run to proxy/text.order, the most used first. To be done when the toolchain, or what the proxy
+have run to proxy/text.order. To be done when the toolchain, or what the proxy
 runs, has changed so far that the stage "images" of e2e/test finds it too large at rest.
 """
 
@@ -50,9 +50,12 @@ def main() -> int:
             stage.start_backend()
             stage.start("weir")
             use(stage.proxies[0])
+        used = run_so_far(work)
         start_in_pod(programs["weir"], work)
-        costs = sum((read(file) for file in work.glob("costs.*")), Counter())
-    order = [function for function, _cost in sorted(costs.items(), key=lambda entry: (-entry[1], entry[0]))]
+        started = run_so_far(work) - used
+    costs = used + started
+    # What every proxy runs comes first, for that is all that one at rest has touched.
+    order = sorted(costs, key=lambda function: (function not in started, -costs[function], function))
     order += newer(order, symbols(program))
     FILE.write_text("".join(f"{function}\n" for function in order))
     print(f"{len(order)} functions in {FILE.relative_to(FILE.parents[1])}")
@@ -106,6 +109,11 @@ def start_in_pod(program: str, work: Path) -> None:
             get(admin, path)
     finally:
         process.end()
+
+
+def run_so_far(work: Path) -> Counter[str]:
+    """What all proxies that have ended have cost."""
+    return sum((read(file) for file in work.glob("costs.*")), Counter())
 
 
 def read(file: Path) -> Counter[str]:
