@@ -8,6 +8,9 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 use weir_proxy::config::{EXIT_USAGE, RunArgs};
 use weir_proxy::{app, init, log, plan, shutdown, wait};
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// A proxy that forwards a pod's traffic untouched and publishes what it saw.
 #[derive(Parser)]
 #[command(name = "weir-proxy", version, propagate_version = true)]
@@ -41,8 +44,8 @@ fn main() -> ExitCode {
         // Help and version are errors of clap's too, but not the user's.
         Err(error) => {
             let status = if error.use_stderr() { EXIT_USAGE } else { 0 };
-            let printed = error.print();
-            printed.map_or(ExitCode::FAILURE, |()| ExitCode::from(status))
+            let told = error.print();
+            told.map_or(ExitCode::FAILURE, |()| ExitCode::from(status))
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Clients that connect and say nothing, and clients that keep their connection after an answer.
 
+use std::time::{Duration, Instant};
+
 use futures::future::join_all;
 
 use super::child::{Proxy, ask};
@@ -8,6 +10,10 @@ use super::child::{Proxy, ask};
 const CLIENTS: usize = 5000;
 /// Most resident memory a connection pair may cost, in KiB.
 const PAIR: f64 = 10.0;
+/// Most resident memory, as a ratio to that before, once they have gone.
+const AFTER: f64 = 1.2;
+/// Longest until then.
+const GIVEN_BACK: Duration = Duration::from_secs(60);
 /// How many clients do something at once.
 const AT_ONCE: usize = 250;
 
@@ -39,4 +45,14 @@ async fn five_thousand_idle_connections_cost_little_and_keep_nobody_waiting() {
     assert!(kept <= PAIR, "{kept} KiB a kept pair");
     drop(clients);
     proxy.counts("tcp_open_connections{", 0.0).await;
+    let start = Instant::now();
+    while proxy.resident() > before * AFTER {
+        let (now, waited) = (proxy.resident(), start.elapsed());
+        assert!(
+            waited < GIVEN_BACK,
+            "{now} KiB of {before} after {waited:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    println!("given back after {:?}", start.elapsed());
 }
