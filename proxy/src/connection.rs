@@ -20,7 +20,6 @@ use crate::detect::wait::{Detected, Dialing, wait};
 use crate::exchange::End;
 use crate::forward::relay::{Pair, relay};
 use crate::forward::{Connected, Destination, Failed, connect, reset, tune};
-use crate::http1::reply::Reply;
 use crate::record::{Book, HttpLedger, Side, Subject};
 use crate::session::Session;
 use crate::telemetry::{Direction, Peer};
@@ -287,11 +286,7 @@ async fn open_http(
         }
         Err(Failed { error, .. }) => {
             await_request(worker, &mut routed, &mut session).await;
-            let reply = if error.is_timeout() {
-                Reply::Timeout
-            } else {
-                Reply::Connect
-            };
+            let reply = error.reply();
             let label = reply.label().unwrap_or_default();
             routed.book.tcp_error(Peer::Dst, error.class());
             let answered = session.answer(reply);

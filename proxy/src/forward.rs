@@ -12,10 +12,12 @@ use rustix::io::Errno;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::http1::reply::Reply;
+
 mod connect;
 pub mod relay;
 
-pub use connect::{Connected, Destination, Failed, connect};
+pub use connect::{Connected, Destination, Failed, connect, search};
 
 /// How the proxy dials.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +70,15 @@ impl DialError {
     /// Whether the time ran out.
     pub fn is_timeout(&self) -> bool {
         self.class() == "connect timeout"
+    }
+
+    /// What a client of HTTP is told.
+    pub fn reply(&self) -> Reply {
+        if self.is_timeout() {
+            Reply::Timeout
+        } else {
+            Reply::Connect
+        }
     }
 
     /// Whether the endpoint is to blame, and not the want of ports or descriptors on our side.

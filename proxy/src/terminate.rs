@@ -22,6 +22,9 @@ mod stream;
 pub use client::{Incoming, serve};
 pub use pool::{Links, Service};
 
+/// The largest window there is, in octets (RFC 9113 section 6.9.1).
+const LARGEST_WINDOW: u32 = (1 << 31) - 1;
+
 /// The bounds of the terminating path. What a client, or a server, can make the proxy hold is
 /// bounded by them: a stream holds at most `window` and `send_buffer` in each direction.
 #[derive(Clone, Copy, Debug)]

@@ -17,6 +17,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{Verdict, detect};
 use crate::buffer::{Flow, Pool};
 use crate::forward::{self, Connected, Destination, Failed};
+use crate::http2::frame::HEAD;
+use crate::http2::frame::types::SETTINGS;
 
 /// How long detection waits.
 #[derive(Clone, Copy, Debug)]
@@ -232,8 +234,7 @@ async fn rest(
 /// Whether a server's first bytes are SETTINGS of HTTP/2, which many send as soon as they are
 /// connected (RFC 9113 section 3.4): the client is still the one that decides.
 fn has_greeted(down: &Flow) -> bool {
-    const SETTINGS: u8 = 0x4;
-    let head = down.pending().first_chunk::<9>();
+    let head = down.pending().first_chunk::<HEAD>();
     let is_settings = head.is_some_and(|[a, b, len, kind, rest @ ..]| {
         (*a, *b, *kind) == (0, 0, SETTINGS) && len.is_multiple_of(6) && *rest == [0; 5]
     });

@@ -1,9 +1,10 @@
 //! From a destination to an open connection: an address is dialed, a service's endpoints one
 //! after the other until one accepts.
 //!
-//! `detect::wait` and `connection` call it. Nothing has been sent yet, so another endpoint
+//! `detect::wait` and `connection` call it, and `terminate` has it search for its streams. Nothing has been sent yet, so another endpoint
 //! may always be tried; whoever refuses is set aside for the connections to come.
 
+use std::borrow::Borrow;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -35,9 +36,9 @@ pub struct Connected {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
-pub struct Failed {
+pub struct Failed<E = DialError> {
     #[source]
-    pub error: DialError,
+    pub error: E,
     /// The labels of the endpoint that was tried last, if any was.
     pub dst: Option<Dst>,
 }
@@ -45,17 +46,43 @@ pub struct Failed {
 /// Opens a connection within `config.connect_timeout`.
 ///
 /// # Errors
-/// That of the endpoint tried last: every one has been tried that there was time for, but of
-/// those set aside only the last resorts.
+/// That of the address, or of a [`search`].
 pub async fn connect(to: &Destination, config: &Config) -> Result<Connected, Failed> {
     let set = match to {
         Destination::Address(addr) => return connect_to(*addr, config).await,
         Destination::Service(set) => set,
     };
+    let dialed = search(set, config, async |claim, limit| {
+        let start = Instant::now();
+        let stream = dial(claim.addr, limit, config).await?;
+        Ok((stream, start.elapsed()))
+    });
+    let (claim, (stream, took)) = dialed.await?;
+    Ok(Connected {
+        stream,
+        claim: Some(claim),
+        took,
+    })
+}
+
+/// Has `attempt` try the endpoints of a service within `config.connect_timeout`, the best one first, until one takes
+/// what it is tried with. It is told how long it may take.
+///
+/// # Errors
+/// That of the endpoint tried last: every one has been tried that there was time for, but of
+/// those set aside only the last resorts.
+pub async fn search<T, E>(
+    set: &Rc<EndpointSet>,
+    config: &Config,
+    mut attempt: impl AsyncFnMut(&Claim, Duration) -> Result<T, E>,
+) -> Result<(Claim, T), Failed<E>>
+where
+    E: Borrow<DialError> + From<DialError>,
+{
     let deadline = Instant::now() + config.connect_timeout;
     let mut search = Search::new(Rc::clone(set));
     let mut failed = Failed {
-        error: DialError::NoEndpoint(Rc::clone(&set.name)),
+        error: DialError::NoEndpoint(Rc::clone(&set.name)).into(),
         dst: None,
     };
     loop {
@@ -72,19 +99,16 @@ pub async fn connect(to: &Destination, config: &Config) -> Result<Connected, Fai
         } else {
             left
         };
-        match dial(claim.addr, limit, config).await {
-            Ok(stream) => {
+        match attempt(&claim, limit).await {
+            Ok(taken) => {
                 claim.accepted();
-                return Ok(Connected {
-                    stream,
-                    claim: Some(claim),
-                    took: now.elapsed(),
-                });
+                return Ok((claim, taken));
             }
             Err(error) => {
-                tracing::debug!(%error, service = %set.name, "an endpoint is left for another");
-                let is_over = matches!(error, DialError::Socket(_));
-                if error.is_of_endpoint() {
+                let why: &DialError = error.borrow();
+                tracing::debug!(error = %why, service = %set.name, "an endpoint is left for another");
+                let is_over = matches!(why, DialError::Socket(_));
+                if why.is_of_endpoint() {
                     claim.refused(Instant::now().into_std());
                 }
                 search.failed(claim.addr);

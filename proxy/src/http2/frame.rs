@@ -17,6 +17,20 @@ pub const PADDED: u8 = 0x8;
 /// The flag PRIORITY of HEADERS.
 pub const PRIORITY: u8 = 0x20;
 
+/// The types of frames (RFC 9113 section 6).
+pub mod types {
+    pub const DATA: u8 = 0x0;
+    pub const HEADERS: u8 = 0x1;
+    pub const PRIORITY: u8 = 0x2;
+    pub const RST_STREAM: u8 = 0x3;
+    pub const SETTINGS: u8 = 0x4;
+    pub const PUSH_PROMISE: u8 = 0x5;
+    pub const PING: u8 = 0x6;
+    pub const GOAWAY: u8 = 0x7;
+    pub const WINDOW_UPDATE: u8 = 0x8;
+    pub const CONTINUATION: u8 = 0x9;
+}
+
 /// The types of frame that measuring tells apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -34,13 +48,13 @@ pub enum Kind {
 impl Kind {
     fn of(octet: u8) -> Self {
         match octet {
-            0x0 => Self::Data,
-            0x1 => Self::Headers,
-            0x3 => Self::Reset,
-            0x4 => Self::Settings,
-            0x5 => Self::PushPromise,
-            0x7 => Self::GoAway,
-            0x9 => Self::Continuation,
+            types::DATA => Self::Data,
+            types::HEADERS => Self::Headers,
+            types::RST_STREAM => Self::Reset,
+            types::SETTINGS => Self::Settings,
+            types::PUSH_PROMISE => Self::PushPromise,
+            types::GOAWAY => Self::GoAway,
+            types::CONTINUATION => Self::Continuation,
             _ => Self::Other,
         }
     }

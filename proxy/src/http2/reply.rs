@@ -4,15 +4,13 @@
 //! Called by `session` where the server never spoke. The frames are a whole server's side: its
 //! preface, the answers, GOAWAY (RFC 9113 sections 3.4, 6.8 and 8.1).
 
+use super::frame::types::{GOAWAY, HEADERS, SETTINGS};
 use super::frame::{END_HEADERS, END_STREAM};
 
 /// Most streams that are answered one by one. Those after them learn from GOAWAY that nobody
 /// has processed them.
 pub const MAX_ANSWERS: usize = 128;
 
-const SETTINGS: u8 = 0x4;
-const HEADERS: u8 = 0x1;
-const GOAWAY: u8 = 0x7;
 /// The entry of the static table with the name `:status`.
 const STATUS: u8 = 8;
 

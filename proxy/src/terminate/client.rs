@@ -15,10 +15,10 @@ use hyper::http::Request;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Config;
 use super::pool::Service;
 use super::socket::Socket;
 use super::stream::Stream;
+use super::{Config, LARGEST_WINDOW};
 use crate::activity::Busy;
 use crate::record::{Book, Http2Side, Side};
 use crate::telemetry::Peer;
@@ -138,7 +138,6 @@ fn builder(config: &Config) -> Builder {
 /// The windows of all streams together, at least the size that a connection begins with.
 fn all_windows(config: &Config) -> u32 {
     const LEAST: u32 = (1 << 16) - 1;
-    const MOST: u32 = (1 << 31) - 1;
     let all = config.window.saturating_mul(config.max_streams);
-    all.clamp(LEAST, MOST)
+    all.clamp(LEAST, LARGEST_WINDOW)
 }

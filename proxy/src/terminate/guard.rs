@@ -7,19 +7,11 @@
 use h2::Reason;
 
 use crate::http2::PREFACE;
+use crate::http2::frame::types::{GOAWAY, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE};
+use crate::http2::frame::{ACK, HEAD};
 
-/// Bytes of a frame's head (RFC 9113 section 4.1).
-const HEAD: usize = 9;
 /// Largest frame, as the proxy announces none larger (SETTINGS_MAX_FRAME_SIZE), in bytes.
 const LARGEST: u32 = 16_384;
-
-const PRIORITY: u8 = 0x2;
-const RST_STREAM: u8 = 0x3;
-const SETTINGS: u8 = 0x4;
-const PING: u8 = 0x6;
-const GOAWAY: u8 = 0x7;
-const WINDOW_UPDATE: u8 = 0x8;
-const ACK: u8 = 0x1;
 
 /// The place in the frames of one client.
 #[derive(Debug)]

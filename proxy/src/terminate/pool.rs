@@ -19,8 +19,8 @@ use super::Config;
 use super::link::{Lease, Link};
 use super::slot::{Refused, Slot};
 use super::socket::Socket;
-use crate::endpoints::{Claim, EndpointSet, Search};
-use crate::forward::{self, Connected, DialError};
+use crate::endpoints::{Claim, EndpointSet};
+use crate::forward::{self, Connected, Failed, search};
 use crate::record::{Book, Side};
 use crate::telemetry::Dst;
 
@@ -103,13 +103,6 @@ pub(super) struct Found {
     pub(super) lease: Lease,
 }
 
-/// Why there is none.
-pub(super) struct Unreached {
-    pub(super) error: Refused,
-    /// The labels of the endpoint that was tried last, if any was.
-    pub(super) dst: Option<Dst>,
-}
-
 impl Service {
     /// Takes over a connection that detection has opened, with its account; these bytes were read of it, and counted.
     pub fn adopt(&self, connected: Connected, greeting: Bytes, dialed: Side) {
@@ -133,55 +126,20 @@ impl Service {
     /// and where that one refuses, at another.
     ///
     /// # Errors
-    /// That of the endpoint tried last, as `forward::connect` answers it.
-    pub(super) async fn find(&self) -> Result<Found, Unreached> {
-        let forward = &self.setup.forward;
-        let mut search = Search::new(Rc::clone(&self.set));
-        let begun = Instant::now();
-        let deadline = begun + forward.connect_timeout;
-        let mut unreached = None;
-        let mut now = begun;
-        while now < deadline {
-            let Some(claim) = search.next(now.into_std()) else {
-                break;
-            };
-            let limit = if search.has_other(claim.addr, now.into_std()) {
-                deadline.min(now + forward.attempt_timeout)
-            } else {
-                deadline
-            };
+    /// That of the [`search`].
+    pub(super) async fn find(&self) -> Result<Found, Failed<Refused>> {
+        let found = search(&self.set, &self.setup.forward, async |claim, limit| {
             let slot = self.slot(claim.addr, &claim.dst);
-            match slot.lease(limit).await {
-                Ok(lease) => {
-                    claim.accepted();
-                    return Ok(Found { claim, slot, lease });
-                }
-                Err(error) => {
-                    tracing::debug!(%error, service = %self.set.name, "an endpoint is left for another");
-                    now = Instant::now();
-                    if error.is_of_endpoint() {
-                        claim.refused(now.into_std());
-                    }
-                    search.failed(claim.addr);
-                    let is_over = matches!(*error, DialError::Socket(_));
-                    let dst = Some(claim.dst.clone());
-                    unreached = Some(Unreached { error, dst });
-                    if is_over {
-                        break;
-                    }
-                }
-            }
-        }
-        let none = || Unreached {
-            error: Rc::new(DialError::NoEndpoint(Rc::clone(&self.set.name))),
-            dst: None,
-        };
-        Err(unreached.unwrap_or_else(none))
+            let lease = slot.lease(Instant::now() + limit).await?;
+            Ok((slot, lease))
+        });
+        let (claim, (slot, lease)) = found.await?;
+        Ok(Found { claim, slot, lease })
     }
 
     /// Finds a place for a stream that its endpoint has not looked at: on another connection
     /// there, else anywhere.
-    pub(super) async fn find_again(&self, found: Found) -> Result<Found, Unreached> {
+    pub(super) async fn find_again(&self, found: Found) -> Result<Found, Failed<Refused>> {
         let Found { claim, slot, lease } = found;
         drop(lease);
         let limit = Instant::now() + self.setup.forward.attempt_timeout;

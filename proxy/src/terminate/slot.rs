@@ -16,16 +16,13 @@ use h2::client::{Connection, SendRequest};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::LARGEST_WINDOW;
 use super::link::{Lease, Link};
 use super::pool::Setup;
 use super::socket::Socket;
 use crate::forward::{DialError, dial};
 use crate::record::{Book, HttpLedger};
 use crate::telemetry::{Dst, Peer};
-
-/// The largest window there is (RFC 9113 section 6.9.1): what a connection to an endpoint holds
-/// is bounded by the windows of its streams.
-const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 
 /// Why no connection could be made; all that waited for it are told.
 pub(super) type Refused = Rc<DialError>;
@@ -192,6 +189,7 @@ impl Slot {
             .enable_push(false)
             .initial_max_send_streams(0)
             .initial_window_size(config.window)
+            // What it holds is bounded by the windows of its streams.
             .initial_connection_window_size(LARGEST_WINDOW)
             .max_header_list_size(config.max_header_list)
             .max_send_buffer_size(config.send_buffer)

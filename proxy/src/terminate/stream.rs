@@ -17,9 +17,10 @@ use hyper::http::{Method, Request, Version};
 
 use super::client::Client;
 use super::message;
-use super::pool::{Found, Service, Unreached};
+use super::pool::{Found, Service};
+use super::slot::Refused;
 use crate::exchange::{End, Exchange};
-use crate::http1::reply::Reply;
+use crate::forward::Failed;
 use crate::http2::call::Call;
 use crate::record::{Book, HttpLedger};
 use crate::telemetry::Peer;
@@ -226,13 +227,10 @@ fn open(found: &Found, asked: &Asked) -> Call {
 }
 
 /// There is no endpoint for it.
-fn refuse(book: &Book, mut asked: Asked, unreached: Unreached) {
-    let Unreached { error, dst } = unreached;
+fn refuse(book: &Book, mut asked: Asked, unreached: Failed<Refused>) {
+    let Failed { error, dst } = unreached;
     tracing::debug!(%error, "dial");
-    let reply = match error.is_timeout() {
-        true => Reply::Timeout,
-        false => Reply::Connect,
-    };
+    let reply = error.reply();
     let label = reply.label().unwrap_or_default();
     let mut book = book.clone();
     book.settle(dst);

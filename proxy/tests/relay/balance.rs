@@ -109,24 +109,7 @@ async fn where_all_refuse_the_client_is_told_and_it_counts_once() {
         client.write_all(GET).await.expect("written");
         let answer = read_all(&mut client).await;
         assert!(answer.starts_with(b"HTTP/1.1 502 "));
-        let row = [
-            "status_code=\"502\"",
-            "classification=\"failure\"",
-            "error=\"connect\"",
-        ];
-        let count = f64::from(round);
-        proxy.counts("response_total", &row, count).await;
-        proxy.counts("request_total", &["dst_pod"], count).await;
-        proxy
-            .counts("response_latency_ms_count", &["dst_pod"], count)
-            .await;
-        let errors = ["error=\"connect\"", "peer=\"dst\""];
-        proxy
-            .counts("outbound_tcp_errors_total", &errors, count)
-            .await;
-        proxy
-            .counts("outbound_http_errors_total", &["error=\"connect\""], count)
-            .await;
+        proxy.refused(f64::from(round)).await;
     }
     let mut client = proxy.connect().await;
     client.write_all(b"\x16\x03\x01").await.expect("written");

@@ -4,6 +4,7 @@
 #[path = "../http2/wire.rs"]
 mod wire;
 
+mod both;
 mod calls;
 mod ends;
 mod frames;

@@ -144,6 +144,25 @@ impl Proxy {
             .sum()
     }
 
+    /// Waits until so many requests are counted as refused by every endpoint of the service.
+    pub(crate) async fn refused(&self, requests: f64) {
+        let row = [
+            "status_code=\"502\"",
+            "classification=\"failure\"",
+            "error=\"connect\"",
+            "dst_pod",
+        ];
+        self.counts("response_total", &row, requests).await;
+        self.counts("request_total", &["dst_pod"], requests).await;
+        self.counts("response_latency_ms_count", &["dst_pod"], requests)
+            .await;
+        let errors = ["error=\"connect\"", "peer=\"dst\""];
+        self.counts("outbound_tcp_errors_total", &errors, requests)
+            .await;
+        self.counts("outbound_http_errors_total", &errors[..1], requests)
+            .await;
+    }
+
     /// Waits until the sum is `expected`.
     pub(crate) async fn counts(&self, name: &str, labels: &[&str], expected: f64) {
         let start = Instant::now();
@@ -157,6 +176,13 @@ impl Proxy {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+/// What is awaited, which has to be there in time.
+pub(crate) async fn soon<T>(awaited: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, awaited)
+        .await
+        .expect("in time")
 }
 
 impl Drop for Proxy {

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::peer::{Client, Setup, serving};
-use super::service::{by_streams, serve, soon};
+use super::proxy::soon;
+use super::service::{by_streams, serve};
 use super::wire::{self, END_STREAM, data, settings};
 
 /// Some frame of a client, good or bad, of one of a few streams.

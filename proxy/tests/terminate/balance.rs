@@ -7,16 +7,8 @@ use futures::future::join_all;
 use weir_proxy::worker;
 
 use super::peer::{Client, Setup, finish, serving};
-use super::proxy::{Proxy, nobody};
-use super::service::{by_streams, pod, replace, serve};
-
-async fn two(config: worker::Config) -> Proxy {
-    let (a, b) = (
-        serving(Setup::default()).await,
-        serving(Setup::default()).await,
-    );
-    serve(&[("a", a), ("b", b)], config)
-}
+use super::proxy::nobody;
+use super::service::{by_streams, pod, replace, serve, two};
 
 #[tokio::test]
 async fn a_connection_that_was_dialed_for_a_silent_client_is_taken_over_and_counts_once() {
@@ -45,7 +37,7 @@ async fn a_connection_that_was_dialed_for_a_silent_client_is_taken_over_and_coun
 
 #[tokio::test]
 async fn the_streams_of_one_connection_spread_over_the_endpoints() {
-    let proxy = two(by_streams()).await;
+    let proxy = two(Setup::default(), by_streams()).await;
     let mut client = Client::connect(&proxy, Setup::default()).await;
     let mut open = Vec::new();
     for _ in 0..30 {
@@ -87,7 +79,7 @@ async fn the_streams_of_one_connection_spread_over_the_endpoints() {
 
 #[tokio::test]
 async fn clients_share_the_connections_to_the_endpoints() {
-    let proxy = two(worker::Config::default()).await;
+    let proxy = two(Setup::default(), worker::Config::default()).await;
     for _ in 0..10 {
         let mut client = Client::connect(&proxy, Setup::default()).await;
         for path in ["/plain", "/trailers"] {
@@ -154,25 +146,7 @@ async fn where_all_refuse_every_stream_is_told_and_counted() {
     for round in 1..=3 {
         let answer = client.call("/plain", Bytes::new()).await;
         assert_eq!(answer.expect("an answer").status, 502);
-        let count = f64::from(round);
-        let row = [
-            "status_code=\"502\"",
-            "classification=\"failure\"",
-            "error=\"connect\"",
-            "dst_pod",
-        ];
-        proxy.counts("response_total", &row, count).await;
-        proxy.counts("request_total", &["dst_pod"], count).await;
-        proxy
-            .counts("response_latency_ms_count", &["dst_pod"], count)
-            .await;
-        let errors = ["error=\"connect\"", "peer=\"dst\""];
-        proxy
-            .counts("outbound_tcp_errors_total", &errors, count)
-            .await;
-        proxy
-            .counts("outbound_http_errors_total", &["error=\"connect\""], count)
-            .await;
+        proxy.refused(f64::from(round)).await;
     }
     assert_eq!(proxy.sum("tcp_open_total", &["peer=\"dst\""]), 0.0);
     proxy.counts("http2_active_streams", &[], 0.0).await;
@@ -234,7 +208,7 @@ async fn a_connection_is_added_when_the_streams_of_the_others_are_used_up() {
     let mut open = Vec::new();
     for _ in 0..30 {
         let (response, send) = client.begin("/stream").await;
-        open.push((super::service::soon(response).await.expect("a head"), send));
+        open.push((super::proxy::soon(response).await.expect("a head"), send));
     }
     for name in ["a", "b"] {
         proxy
@@ -315,7 +289,7 @@ async fn an_endpoint_that_leaves_keeps_its_streams_and_gets_no_more() {
 
 #[tokio::test]
 async fn a_client_that_hesitates_is_balanced_although_its_server_greets() {
-    let proxy = two(by_streams()).await;
+    let proxy = two(Setup::default(), by_streams()).await;
     for round in 1..=3 {
         let stream = proxy.connect().await;
         // The server is dialed meanwhile, and says its SETTINGS.

@@ -11,22 +11,16 @@ use hyper::http::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::sync::mpsc;
 use weir_proxy::worker;
 
-use super::peer::{Client, Setup, finish, serving, write};
-use super::proxy::{DEADLINE, Proxy};
-use super::service::{Asked, answering, by_streams, serve, soon};
+use super::both;
+use super::peer::{Client, Setup, finish, write};
+use super::proxy::{DEADLINE, Proxy, soon};
+use super::service::{Asked, answering, by_streams, serve, two};
 use super::wire::message;
 
 /// Bytes that repeat late, so that a lost or doubled piece shows.
 fn pattern(len: usize) -> Bytes {
     let byte = |i: usize| (i.wrapping_mul(31) ^ (i >> 8) ^ (i >> 16)) as u8;
     (0..len).map(byte).collect()
-}
-
-async fn two(setup: Setup, config: worker::Config) -> Proxy {
-    serve(
-        &[("a", serving(setup).await), ("b", serving(setup).await)],
-        config,
-    )
 }
 
 /// A service of two servers that answer in this way.
@@ -46,28 +40,8 @@ where
 async fn answers_trailers_and_trailers_alone() {
     let proxy = two(Setup::default(), by_streams()).await;
     let mut client = Client::connect(&proxy, Setup::default()).await;
-    for (path, grpc_status) in [
-        ("/plain", None),
-        ("/trailers", Some("0")),
-        ("/only", Some("12")),
-    ] {
-        let answer = client.call(path, Bytes::from_static(b"body")).await;
-        let answer = answer.expect("an answer");
-        assert_eq!(
-            (answer.status, answer.grpc_status.as_deref()),
-            (200, grpc_status)
-        );
-    }
-    let request = ["direction=\"outbound\"", "authority=\"web.example\""];
-    proxy.counts("request_total", &request, 3.0).await;
-    proxy
-        .counts("response_latency_ms_count", &["status_code=\"200\""], 3.0)
-        .await;
-    for code in ["", "0", "12"] {
-        let code = format!("grpc_status_code=\"{code}\"");
-        let labels = ["classification=\"success\"", &code, "error=\"\""];
-        proxy.counts("response_total", &labels, 1.0).await;
-    }
+    both::calls_end_as_their_servers_say(&mut client).await;
+    both::those_calls_are_counted(&proxy, "direction=\"outbound\"").await;
 }
 
 #[tokio::test]

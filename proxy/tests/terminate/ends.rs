@@ -11,20 +11,13 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use weir_proxy::worker;
 
+use super::both;
 use super::peer::{Client, Setup, finish, serving};
-use super::proxy::{Proxy, application, nobody};
-use super::service::{Asked, answering, by_streams, pod, serve, soon};
+use super::proxy::{Proxy, application, nobody, soon};
+use super::service::{Asked, answering, by_streams, pod, serve, two};
 use super::wire::{END_STREAM, acknowledgement, data, goaway, settings, status};
 
 const CANCELED: &str = "error=\"canceled\"";
-
-async fn two() -> Proxy {
-    let (a, b) = (
-        serving(Setup::default()).await,
-        serving(Setup::default()).await,
-    );
-    serve(&[("a", a), ("b", b)], by_streams())
-}
 
 /// A proxy whose one endpoint is alive: the other one refuses.
 async fn one_alive(addr: std::net::SocketAddr) -> Proxy {
@@ -36,39 +29,9 @@ async fn one_alive(addr: std::net::SocketAddr) -> Proxy {
 
 #[tokio::test]
 async fn a_server_resets_a_stream_and_the_others_live() {
-    let proxy = two().await;
+    let proxy = two(Setup::default(), by_streams()).await;
     let mut client = Client::connect(&proxy, Setup::default()).await;
-    let error = client.call("/reset", Bytes::new()).await;
-    let error = error.err().expect("a reset");
-    assert!(error.is_reset() && error.is_remote());
-    assert_eq!(error.reason(), Some(Reason::REFUSED_STREAM));
-    let row = [
-        "status_code=\"502\"",
-        "error=\"reset\"",
-        "classification=\"failure\"",
-    ];
-    proxy.counts("response_total", &row, 1.0).await;
-    let (response, mut send) = client.begin("/break").await;
-    let mut body = soon(response).await.expect("a head").into_body();
-    let first = soon(body.data()).await.expect("data").expect("no error");
-    assert_eq!(first, "some");
-    send.send_data(Bytes::new(), true).expect("sent");
-    let error = soon(body.data()).await.expect("an end");
-    let error = error.expect_err("a reset");
-    assert_eq!(error.reason(), Some(Reason::INTERNAL_ERROR));
-    let row = [
-        "status_code=\"200\"",
-        "error=\"h2(INTERNAL_ERROR)\"",
-        "classification=\"failure\"",
-    ];
-    proxy.counts("response_total", &row, 1.0).await;
-    client
-        .call("/plain", Bytes::new())
-        .await
-        .expect("an answer");
-    proxy.counts("response_total", &["error=\"\""], 1.0).await;
-    proxy.counts("response_latency_ms_count", &[], 3.0).await;
-    proxy.counts("http2_active_streams", &[], 0.0).await;
+    both::a_server_resets_streams(&proxy, &mut client).await;
 }
 
 /// A service whose servers tell how their requests were reset.
@@ -339,7 +302,7 @@ async fn a_server_that_leaves_in_peace_answers_what_it_has_and_gets_no_more() {
 
 #[tokio::test]
 async fn a_draining_proxy_lets_its_clients_finish_and_sends_them_away() {
-    let proxy = two().await;
+    let proxy = two(Setup::default(), by_streams()).await;
     let mut client = Client::connect(&proxy, Setup::default()).await;
     let mut idle = Client::connect(&proxy, Setup::default()).await;
     idle.call("/plain", Bytes::new()).await.expect("an answer");
@@ -374,7 +337,7 @@ async fn a_draining_proxy_lets_its_clients_finish_and_sends_them_away() {
 
 #[tokio::test]
 async fn a_client_that_is_reset_closes_with_its_errno() {
-    let proxy = two().await;
+    let proxy = two(Setup::default(), by_streams()).await;
     let mut client = proxy.connect().await;
     client
         .write_all(&super::wire::hello())

@@ -1,6 +1,8 @@
 //! HTTP/2 to services with several endpoints, with real sockets on loopback: every request goes
 //! its own way, nothing of it is lost, and it is counted as on the relay.
 
+#[path = "../relay/http2/both.rs"]
+mod both;
 #[allow(dead_code, reason = "the tests of the relay use the rest")]
 #[path = "../relay/http2/peer.rs"]
 mod peer;

@@ -12,8 +12,8 @@ use tokio::net::TcpStream;
 use weir_proxy::http2::hpack::{Decoder, Fields};
 
 use super::peer::{Setup, serving};
-use super::proxy::Proxy;
-use super::service::{by_streams, serve, soon};
+use super::proxy::{Proxy, soon};
+use super::service::{by_streams, serve};
 use super::wire::{END_STREAM, PREFACE, acknowledgement, frame, headers, settings};
 
 mod accepted;

@@ -14,7 +14,8 @@ use weir_proxy::endpoints::Service;
 use weir_proxy::telemetry::Dst;
 use weir_proxy::worker;
 
-use crate::proxy::{DEADLINE, Proxy, application};
+use crate::peer::{Setup, serving};
+use crate::proxy::{Proxy, application};
 
 pub(crate) type Named<'a> = (&'a str, SocketAddr);
 
@@ -32,6 +33,14 @@ pub(crate) fn serve(endpoints: &[Named<'_>], config: worker::Config) -> Proxy {
         endpoints: listed(endpoints),
     };
     Proxy::start_with(aim, config)
+}
+
+/// A service of two servers, `a` and `b`, that do as `setup` says.
+pub(crate) async fn two(setup: Setup, config: worker::Config) -> Proxy {
+    serve(
+        &[("a", serving(setup).await), ("b", serving(setup).await)],
+        config,
+    )
 }
 
 /// Gives the service other endpoints.
@@ -89,13 +98,6 @@ where
         }
     })
     .await
-}
-
-/// What comes in time.
-pub(crate) async fn soon<T>(awaited: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, awaited)
-        .await
-        .expect("in time")
 }
 
 /// The label of a pod.

@@ -4,21 +4,13 @@ use bytes::Bytes;
 use h2::Reason;
 use hyper::http::{Method, Request};
 
-use super::peer::{Client, Setup, serving};
-use super::proxy::Proxy;
-use super::service::{by_streams, serve, soon};
-
-async fn two() -> Proxy {
-    let endpoints = [
-        ("a", serving(Setup::default()).await),
-        ("b", serving(Setup::default()).await),
-    ];
-    serve(&endpoints, by_streams())
-}
+use super::peer::{Client, Setup};
+use super::proxy::soon;
+use super::service::{by_streams, two};
 
 #[tokio::test]
 async fn tunnels_pass_both_ways_until_both_have_ended() {
-    let proxy = two().await;
+    let proxy = two(Setup::default(), by_streams()).await;
     let mut client = Client::connect(&proxy, Setup::default()).await;
     client
         .call("/plain", Bytes::new())
@@ -55,7 +47,7 @@ async fn tunnels_pass_both_ways_until_both_have_ended() {
 
 #[tokio::test]
 async fn a_tunnel_that_is_reset_ends_as_it_was() {
-    let proxy = two().await;
+    let proxy = two(Setup::default(), by_streams()).await;
     let mut client = Client::connect(&proxy, Setup::default()).await;
     client
         .call("/plain", Bytes::new())

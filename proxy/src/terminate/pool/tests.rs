@@ -110,7 +110,7 @@ impl Bench {
 async fn found(service: &Service) -> Found {
     match service.find().await {
         Ok(found) => found,
-        Err(Unreached { error, .. }) => panic!("{error}"),
+        Err(Failed { error, .. }) => panic!("{error}"),
     }
 }
 

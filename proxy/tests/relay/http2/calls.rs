@@ -4,6 +4,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use hyper::http::{Method, Request};
 
+use super::both;
 use super::peer::{Client, Setup, finish, serving};
 use super::wire::message;
 use crate::proxy::Proxy;
@@ -25,32 +26,10 @@ async fn chain(setup: Setup) -> (Proxy, Proxy) {
 async fn answers_trailers_and_trailers_alone() {
     let (outbound, inbound) = chain(Setup::default()).await;
     let mut client = Client::connect(&outbound, Setup::default()).await;
-    for (path, grpc_status) in [
-        ("/plain", None),
-        ("/trailers", Some("0")),
-        ("/only", Some("12")),
-    ] {
-        let answer = client
-            .call(path, Bytes::from_static(b"body"))
-            .await
-            .expect("an answer");
-        assert_eq!(
-            (answer.status, answer.grpc_status.as_deref()),
-            (200, grpc_status)
-        );
-    }
+    both::calls_end_as_their_servers_say(&mut client).await;
     for (proxy, direction) in [(&outbound, "outbound"), (&inbound, "inbound")] {
         let direction = format!("direction=\"{direction}\"");
-        let request = [&*direction, "authority=\"web.example\""];
-        proxy.counts("request_total", &request, 3.0).await;
-        proxy
-            .counts("response_latency_ms_count", &["status_code=\"200\""], 3.0)
-            .await;
-        for code in ["", "0", "12"] {
-            let code = format!("grpc_status_code=\"{code}\"");
-            let labels = ["classification=\"success\"", &code, "error=\"\""];
-            proxy.counts("response_total", &labels, 1.0).await;
-        }
+        both::those_calls_are_counted(proxy, &direction).await;
         for peer in ["src", "dst"] {
             let labels = [&*direction, &format!("peer=\"{peer}\"")];
             proxy.counts("http2_active_connections", &labels, 1.0).await;

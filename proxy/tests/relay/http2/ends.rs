@@ -11,6 +11,7 @@ use weir_proxy::http2::reply::answer;
 use weir_proxy::telemetry::Server;
 use weir_proxy::worker;
 
+use super::both;
 use super::peer::{Client, Setup, serving};
 use super::wire::{get, hello};
 use crate::deaf::deaf;
@@ -35,33 +36,7 @@ async fn streaming(client: &mut Client) -> (RecvStream, SendStream<Bytes>) {
 #[tokio::test]
 async fn a_server_resets_a_stream_and_the_others_live() {
     let (proxy, mut client) = pair().await;
-    let error = client.call("/reset", Bytes::new()).await;
-    let reason = error.err().expect("a reset").reason();
-    assert_eq!(reason, Some(Reason::REFUSED_STREAM));
-    let row = [
-        "status_code=\"502\"",
-        "error=\"reset\"",
-        "classification=\"failure\"",
-    ];
-    proxy.counts("response_total", &row, 1.0).await;
-    let (response, mut send) = client.begin("/break").await;
-    let mut body = response.await.expect("a head").into_body();
-    body.data().await.expect("data").expect("no error");
-    send.send_data(Bytes::new(), true).expect("sent");
-    let error = body.data().await.expect("an end").expect_err("a reset");
-    assert_eq!(error.reason(), Some(Reason::INTERNAL_ERROR));
-    let row = [
-        "status_code=\"200\"",
-        "error=\"h2(INTERNAL_ERROR)\"",
-        "classification=\"failure\"",
-    ];
-    proxy.counts("response_total", &row, 1.0).await;
-    client
-        .call("/plain", Bytes::new())
-        .await
-        .expect("an answer");
-    proxy.counts("response_total", &["error=\"\""], 1.0).await;
-    proxy.counts("response_latency_ms_count", &[], 3.0).await;
+    both::a_server_resets_streams(&proxy, &mut client).await;
 }
 
 #[tokio::test]
