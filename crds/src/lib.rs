@@ -11,6 +11,7 @@ pub mod dataplane;
 pub mod default;
 pub mod duration;
 pub mod env;
+pub mod identity;
 #[cfg(feature = "kube")]
 pub mod kubernetes;
 pub mod merge;
@@ -18,6 +19,7 @@ pub mod mesh;
 pub mod metrics_policy;
 pub mod names;
 mod node;
+pub mod permission;
 pub mod ports;
 pub mod probe;
 pub mod settings;
