@@ -1,6 +1,6 @@
 //! What the `h2` crate takes from a client, or names by another code, and RFC 9113 does not: a
 //! connection that does not begin with SETTINGS (section 3.4), and frames of a size that their
-//! type does not have (section 4.2).
+//! type does not have, or that are too small for what they must say (section 4.2).
 //!
 //! `socket` shows it what a client sends, before `h2` has it. It reads the heads of frames only.
 
@@ -8,7 +8,7 @@ use h2::Reason;
 
 use crate::http2::PREFACE;
 use crate::http2::frame::types::{GOAWAY, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE};
-use crate::http2::frame::{ACK, HEAD};
+use crate::http2::frame::{ACK, HEAD, Head};
 
 /// Largest frame, as the proxy announces none larger (SETTINGS_MAX_FRAME_SIZE), in bytes.
 const LARGEST: u32 = 16_384;
@@ -67,10 +67,10 @@ impl Guard {
     }
 
     fn judge(&mut self) -> Option<Reason> {
-        let [a, b, c, kind, flags, ..] = self.head;
-        let len = u32::from_be_bytes([0, a, b, c]);
+        let head = Head::parse(&self.head);
+        let (kind, len) = (self.head[3], head.len);
         self.skip = len;
-        let is_ack = flags & ACK != 0;
+        let is_ack = head.has(ACK);
         if !std::mem::replace(&mut self.has_begun, true) && (kind != SETTINGS || is_ack) {
             return Some(Reason::PROTOCOL_ERROR);
         }
@@ -82,7 +82,7 @@ impl Guard {
             SETTINGS => len.is_multiple_of(6),
             PING => len == 8,
             GOAWAY => len >= 8,
-            _ => true,
+            _ => len >= head.fields(),
         };
         (!fits).then_some(Reason::FRAME_SIZE_ERROR)
     }
@@ -115,6 +115,11 @@ mod tests {
         let good = [
             frame(4, 1, 0),
             frame(0, 1, 16_384),
+            frame(0, 0, 0),
+            frame(0, 8, 1),
+            frame(1, 0, 0),
+            frame(1, 0x28, 6),
+            frame(9, 0x28, 0),
             frame(6, 0, 8),
             frame(2, 0, 5),
             frame(8, 0, 4),
@@ -132,6 +137,10 @@ mod tests {
             (good.clone(), frame(2, 0, 4)),
             (good.clone(), frame(7, 0, 7)),
             (good.clone(), frame(1, 4, 16_385)),
+            (good.clone(), frame(0, 0x8, 0)),
+            (good.clone(), frame(1, 0x8, 0)),
+            (good.clone(), frame(1, 0x20, 4)),
+            (good.clone(), frame(1, 0x28, 5)),
         ];
         for size in [1, 2, 5, 9, 10, 1000, 100_000] {
             assert_eq!(shown(&good, size), (whole, None), "in pieces of {size}");
