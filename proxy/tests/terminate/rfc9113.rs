@@ -1,5 +1,6 @@
 //! RFC 9113 section by section, against the terminating path over a raw socket: the generic and
 //! the HTTP/2 cases of h2spec, and some more. Each case says what is sent, and what must come.
+//! h2spec itself passes, too (`e2e/h2spec/run`), but for its one case of what is no HTTP/2.
 //!
 //! A row names the reaction that the RFC names for its case. Where another comes that the RFC
 //! allows in its place, the row says that too (`Case::or`), and `allows` judges it; what it does
