@@ -21,6 +21,8 @@ pub(super) struct Guard {
     head: [u8; HEAD],
     have: usize,
     has_begun: bool,
+    /// The first SETTINGS are whole.
+    has_preface: bool,
     broken: Option<Reason>,
 }
 
@@ -32,6 +34,7 @@ impl Guard {
             head: [0; HEAD],
             have: 0,
             has_begun: false,
+            has_preface: false,
             broken: None,
         }
     }
@@ -39,6 +42,11 @@ impl Guard {
     /// The error that ends the connection, once a frame was not to be taken.
     pub(super) fn broken(&self) -> Option<Reason> {
         self.broken
+    }
+
+    /// Whether the client has said its preface, the SETTINGS at its end included.
+    pub(super) fn has_preface(&self) -> bool {
+        self.has_preface
     }
 
     /// Reads on; answers how many of the bytes may be taken.
@@ -50,6 +58,7 @@ impl Guard {
                 // At most what was to be skipped, which is a u32.
                 self.skip -= n as u32;
                 at += n;
+                self.has_preface |= self.has_begun && self.skip == 0;
                 continue;
             }
             let n = (bytes.len() - at).min(HEAD - self.have);
@@ -84,6 +93,7 @@ impl Guard {
             GOAWAY => len >= 8,
             _ => len >= head.fields(),
         };
+        self.has_preface |= len == 0;
         (!fits).then_some(Reason::FRAME_SIZE_ERROR)
     }
 }
@@ -150,6 +160,19 @@ mod tests {
                 assert_eq!(broken, Some(Reason::FRAME_SIZE_ERROR), "{:?}", &bad[..9]);
                 // Its head is never whole.
                 assert!((whole..whole + 9).contains(&taken), "{taken} of {whole}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_preface_ends_with_settings_that_are_whole() {
+        for len in [0, 6] {
+            let bytes = [PREFACE.to_vec(), frame(4, 0, len), frame(1, 0, 9)].concat();
+            let whole = PREFACE.len() + 9 + len;
+            let mut guard = Guard::new();
+            for (at, byte) in bytes.iter().enumerate() {
+                assert_eq!(guard.has_preface(), at >= whole, "{at} of {whole}");
+                guard.pass(&[*byte]);
             }
         }
     }

@@ -251,6 +251,27 @@ impl Raw {
         })
     }
 
+    /// Reads to the end; answers the code of the GOAWAY that came last.
+    pub(crate) async fn end(&mut self) -> Option<u32> {
+        let mut code = None;
+        while let Some(frame) = self.next().await {
+            if frame.kind == 0x7 {
+                code = Some(frame.number(4));
+            }
+        }
+        code
+    }
+
+    /// Reads to the head that answers this stream.
+    pub(crate) async fn answer(&mut self, stream: u32) -> u16 {
+        loop {
+            let frame = self.next().await.expect("an answer");
+            if (frame.kind, frame.stream) == (0x1, stream) {
+                return self.status(&frame).expect("a status");
+            }
+        }
+    }
+
     /// Answers what ends the connection or a stream, else what answers `stream`, else that it
     /// lives, once two PINGs have come back: what the first one follows is written before the
     /// second.
