@@ -14,6 +14,7 @@ pub mod duration;
 pub mod env;
 #[cfg(feature = "grpc")]
 pub mod grpc;
+pub mod identity;
 #[cfg(feature = "kube")]
 pub mod kubernetes;
 pub mod merge;
@@ -21,6 +22,7 @@ pub mod mesh;
 pub mod metrics_policy;
 pub mod names;
 mod node;
+pub mod permission;
 pub mod ports;
 pub mod probe;
 pub mod settings;

@@ -36,6 +36,9 @@ pub fn settings(mesh: &str, spec: &MeshSpec, over: Option<&MetricsOverride>) -> 
         metrics,
         overridden: overridden.map(overridden_by).unwrap_or_default(),
         mtls: spec.mtls_mode(),
+        identity: None,
+        inbounds: None,
+        passthrough: spec.passthrough(),
     }
 }
 
@@ -126,6 +129,7 @@ fn metrics(spec: &MeshSpec, over: Option<&MetricsOverride>) -> Option<MetricsSet
             .unwrap_or(ports::METRICS_PATH)
             .to_owned(),
         tags: tags(&base.tags, &over.tags),
+        permission: None,
         tls: over.tls_mode().or(base.tls_mode()).unwrap_or_default(),
         filter: filter.filter(|filter| !filter.is_empty()).cloned(),
         used_only: over.used_only.or(base.used_only).unwrap_or_default(),

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::permission::Permission;
+
 /// The version this code writes, and the newest one it reads.
 pub const SETTINGS_VERSION: u32 = 1;
 
@@ -27,6 +29,50 @@ pub struct Settings {
     /// Whether connections between proxies are secured.
     #[serde(default)]
     pub mtls: MtlsMode,
+    /// Who the proxy is in its Mesh; `None` where connections are not secured, or where it is not known yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<IdentitySettings>,
+    /// What the application listens on and who may connect; `None` where it is not known yet. Only the operator knows,
+    /// so a document that was baked into a pod has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inbounds: Option<Vec<InboundSettings>>,
+    /// Whether connections to unknown destinations are let through (`networking.outbound.passthrough`).
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub passthrough: bool,
+}
+
+/// Who a proxy is in a Mesh with mutual TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IdentitySettings {
+    /// The DNS name to ask a certificate for; see [`crate::identity::workload_name`].
+    pub name: String,
+    /// The URIs that its certificate has when it is asked for now: another list means another certificate.
+    pub uris: Vec<String>,
+    /// The authorities that peers' certificates are verified with, PEM.
+    pub trust_bundle: String,
+}
+
+/// One port of the application, as its Dataplane has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InboundSettings {
+    /// The port that clients connect to.
+    pub port: u16,
+    /// Its tag `kuma.io/service`.
+    pub service: String,
+    /// Who may connect where the Mesh has mutual TLS; `None` is nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permission: Option<Permission>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_yes(flag: &bool) -> bool {
+    *flag
 }
 
 /// Where an override of a Mesh's metrics was written.
@@ -62,6 +108,9 @@ pub struct MetricsSettings {
     pub path: String,
     /// Tags by which a TrafficPermission names the endpoint.
     pub tags: BTreeMap<String, String>,
+    /// Who may scrape the endpoint over mutual TLS; `None` is nobody, or not known yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permission: Option<Permission>,
     /// How the endpoint is secured.
     pub tls: MetricsTls,
     /// Regular expression on the names of the proxy's own families; `None` prints all.
@@ -131,6 +180,9 @@ impl Settings {
             metrics: None,
             overridden: BTreeMap::new(),
             mtls: MtlsMode::Disabled,
+            identity: None,
+            inbounds: None,
+            passthrough: true,
         }
     }
 
@@ -169,6 +221,7 @@ mod tests {
                 tls: MetricsTls::ActiveMtlsBackend,
                 filter: Some("http2_act.*".into()),
                 used_only: true,
+                permission: Some(permission()),
                 aggregate: vec![Aggregate {
                     name: "app".into(),
                     port: 80,
@@ -178,6 +231,24 @@ mod tests {
             }),
             overridden: BTreeMap::from([("port".into(), OverrideSource::Annotations)]),
             mtls: MtlsMode::Permissive,
+            identity: Some(IdentitySettings {
+                name: "web.shop.serviceaccount.identity.kuma-system.cluster.local".into(),
+                uris: vec!["spiffe://default/web".into()],
+                trust_bundle: "PEM".into(),
+            }),
+            inbounds: Some(vec![InboundSettings {
+                port: 80,
+                service: "web".into(),
+                permission: Some(permission()),
+            }]),
+            passthrough: false,
+        }
+    }
+
+    fn permission() -> Permission {
+        Permission {
+            name: "all".into(),
+            sources: vec![BTreeMap::from([("kuma.io/service".into(), "*".into())])],
         }
     }
 
@@ -192,6 +263,7 @@ mod tests {
             json.contains(r#""overridden":{"port":"annotations"}"#),
             "{json}"
         );
+        assert!(json.contains(r#""passthrough":false"#), "{json}");
     }
 
     #[test]

@@ -33,6 +33,7 @@ fn a_bare_backend_has_the_defaults_of_the_page() {
             port: 5670,
             path: "/metrics".into(),
             tags: BTreeMap::from([("kuma.io/service".into(), "dataplane-metrics".into())]),
+            permission: None,
             tls: MetricsTls::ActiveMtlsBackend,
             filter: None,
             used_only: false,

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use weir_crds::settings::{MetricsSettings, MetricsTls, MtlsMode, SETTINGS_VERSION};
+use weir_crds::settings::{MetricsSettings, MetricsTls, MtlsMode, Settings};
 
 /// How long a test waits for a condition before it fails.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -41,19 +41,17 @@ fn echo() -> Arc<dyn Exposition> {
 /// Settings with a plain metrics endpoint.
 fn settings(port: u16, path: &str) -> Settings {
     Settings {
-        version: SETTINGS_VERSION,
-        mesh: "default".into(),
         metrics: Some(MetricsSettings {
             port,
             path: path.into(),
             tags: BTreeMap::new(),
+            permission: None,
             tls: MetricsTls::ActiveMtlsBackend,
             filter: None,
             used_only: false,
             aggregate: Vec::new(),
         }),
-        overridden: BTreeMap::new(),
-        mtls: MtlsMode::Disabled,
+        ..Settings::without_metrics("default")
     }
 }
 
