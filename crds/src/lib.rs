@@ -6,6 +6,7 @@
 
 mod address;
 pub mod annotations;
+pub mod authority;
 pub mod conf;
 pub mod container_patch;
 pub mod dataplane;
