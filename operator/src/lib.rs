@@ -20,11 +20,14 @@ pub mod config;
 pub mod health;
 pub mod index;
 pub mod leader;
+pub mod mesh_ca;
 pub mod metrics;
 pub mod reconcile;
 pub mod serve;
 pub mod status;
+pub mod token;
 mod watch;
+pub mod workload;
 
 /// The field manager of every write, and the reporting controller of every event.
 pub const FIELD_MANAGER: &str = "weir-operator";

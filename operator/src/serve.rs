@@ -5,6 +5,8 @@
 
 mod connection;
 mod ending;
+pub mod identity;
+pub mod settings;
 pub mod tls;
 
 use std::net::SocketAddr;
