@@ -97,6 +97,20 @@ pub enum Watch {
     AuthoritySecret,
     /// The Secret of the serving certificate.
     ServingSecret,
+    /// The Secret of the operator's own authority.
+    OperatorAuthoritySecret,
+    /// The Secret of the operator's serving certificate.
+    OperatorServingSecret,
+    /// The ConfigMap with the bundle to verify the operator with.
+    OperatorBundle,
+    /// The Secrets of Meshes.
+    MeshSecrets,
+    /// The ConfigMap with who is trusted in which Mesh.
+    Trust,
+    /// Dataplanes.
+    Dataplanes,
+    /// TrafficPermissions.
+    TrafficPermissions,
     /// The `MutatingWebhookConfiguration`.
     MutatingWebhook,
     /// The `ValidatingWebhookConfiguration`.
@@ -111,6 +125,13 @@ impl Watch {
             Self::Meshes => "meshes",
             Self::AuthoritySecret => "authority_secret",
             Self::ServingSecret => "serving_secret",
+            Self::OperatorAuthoritySecret => "operator_authority_secret",
+            Self::OperatorServingSecret => "operator_serving_secret",
+            Self::OperatorBundle => "operator_bundle",
+            Self::MeshSecrets => "mesh_secrets",
+            Self::Trust => "trust",
+            Self::Dataplanes => "dataplanes",
+            Self::TrafficPermissions => "traffic_permissions",
             Self::MutatingWebhook => "mutating_webhook",
             Self::ValidatingWebhook => "validating_webhook",
         }

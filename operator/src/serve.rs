@@ -175,6 +175,3 @@ async fn serve(stream: TcpStream, peer: SocketAddr, shared: &Shared) {
         tracing::debug!(%peer, %error, "a connection ended");
     }
 }
-
-#[cfg(test)]
-mod tests;

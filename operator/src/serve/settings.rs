@@ -20,7 +20,7 @@ pub use version::{BACK, VersionError, choose};
 use crate::token::{Caller, TokenError, Tokens};
 
 /// What `authorization` begins with (RFC 6750, section 2.1).
-const BEARER: &str = "Bearer ";
+const BEARER: &str = "bearer ";
 
 /// Why a stream does not begin.
 #[derive(Debug, thiserror::Error)]
@@ -74,10 +74,7 @@ impl Service {
         let value = metadata
             .get("authorization")
             .and_then(|value| value.to_str().ok());
-        let token = value
-            .and_then(|value| value.strip_prefix(BEARER))
-            .map(str::trim);
-        let Some(token) = token.filter(|token| !token.is_empty()) else {
+        let Some(token) = value.and_then(bearer) else {
             return Err(WatchError::NoToken);
         };
         let caller = self.tokens.check(token).await?;
@@ -86,6 +83,13 @@ impl Service {
         }
         Ok(caller)
     }
+}
+
+/// The token in `authorization`; the scheme is written in any case (RFC 9110, section 11.1).
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_at_checked(BEARER.len())?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case(BEARER) && !token.is_empty()).then_some(token)
 }
 
 #[tonic::async_trait]

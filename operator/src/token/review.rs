@@ -223,7 +223,8 @@ mod tests {
 
     #[test]
     fn what_is_not_for_us_is_rejected_with_the_reason() {
-        let cases: [(&str, fn(&mut TokenReviewStatus)); 4] = [
+        type Change = fn(&mut TokenReviewStatus);
+        let cases: [(&str, Change); 4] = [
             ("has expired", |status| {
                 status.authenticated = Some(false);
                 status.error = Some("token has expired".to_owned());

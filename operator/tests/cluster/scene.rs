@@ -100,5 +100,20 @@ pub(crate) fn operator(identity: &str) -> weir_operator::app::Config {
             duration: Duration::from_secs(15),
         },
         ca: certificates(),
+        own_ca: ca::Config {
+            server: "operator",
+            metrics: [Certificate::OperatorAuthority, Certificate::Operator],
+            authority_secret: "weir-operator-ca".to_owned(),
+            serving_secret: "weir-operator-tls".to_owned(),
+            service: "weir-operator".to_owned(),
+            publish: ca::Publish::ConfigMap("weir-operator-ca".to_owned()),
+            ..certificates()
+        },
+        grpc: weir_operator::app::Grpc {
+            address: Some(([127, 0, 0, 1], 0).into()),
+            plaintext: false,
+            limits: weir_operator::serve::Limits::default(),
+        },
+        trust_domain: "cluster.local".to_owned(),
     }
 }
