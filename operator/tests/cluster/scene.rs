@@ -33,6 +33,12 @@ pub(crate) async fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<
     }
 }
 
+/// The content of a Secret of a Mesh.
+pub(crate) fn mesh_secret(value: &str) -> Value {
+    let value = k8s_openapi::ByteString(value.as_bytes().to_vec());
+    json!({"type": "system.kuma.io/secret", "data": {"value": value}})
+}
+
 /// Applies both webhook configurations as the manifests have them: without a bundle.
 pub(crate) fn apply_webhooks(api: &Api) {
     let client = json!({"service": {"name": "weir-webhook", "namespace": "kuma-system"}});
