@@ -12,6 +12,8 @@ use x509_parser::prelude::{FromDer, Pem};
 
 /// Longest request, in bytes; one for a P-256 key with a long name is below 1 KiB.
 pub const LONGEST: usize = 16 * 1024;
+/// Length of an uncompressed point on P-256 (SEC 1, section 2.3.3).
+const POINT: usize = 65;
 /// What a request in PEM begins with.
 const PEM_START: &[u8] = b"-----BEGIN ";
 /// The label of a request in PEM, and the one of old tools.
@@ -96,11 +98,16 @@ fn read_der(der: &[u8]) -> Result<Request, RequestError> {
     }
     let info = &request.certification_request_info;
     let algorithm = &info.subject_pki.algorithm;
+    let point = &info.subject_pki.subject_public_key.data;
     let curve = algorithm
         .parameters
         .as_ref()
         .and_then(|curve| curve.as_oid().ok());
     if algorithm.algorithm != OID_KEY_TYPE_EC_PUBLIC_KEY || !is(&curve, &OID_EC_P256) {
+        return Err(RequestError::Key);
+    }
+    // Uncompressed, as TLS asks of it (RFC 8422, section 5.4.1).
+    if point.len() != POINT || point.first() != Some(&4) {
         return Err(RequestError::Key);
     }
     if request.signature_algorithm.algorithm != OID_SIG_ECDSA_WITH_SHA256 {
