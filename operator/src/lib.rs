@@ -2,14 +2,16 @@
 //!
 //! ```text
 //!  API server ──watch──> watch ──> index ──view──> reconcile ──> apply    Mesh default, once
-//!      ^                                                   └───> status   conditions, events
-//!      │                                                            │
-//!      ├──── Lease ── leader ──leading──────────────────────────────┤ (only the leader writes)
-//!      └──── Secrets, caBundle ── ca (material, plan, store, keeper)┘
+//!      ^                   │                                └──> status   conditions, events
+//!      │                   └──> workload ──────────────────┐        │
+//!      ├──── Lease ── leader ──leading─────────────────────┼────────┤ (only the leader writes)
+//!      ├──── Secrets, bundles ── ca ── certificate ────────┤        │
+//!      ├──── Secrets, who is trusted ── mesh_ca ── roots ──┼────────┘
+//!      └──── TokenReview ── token ── who calls ──────────> serve (gRPC: Identity, Settings) <── proxies
 //!                                 health: /live /ready /metrics <── metrics
 //! ```
-//! `index` and `reconcile` are synchronous and know no client; `watch`, `apply`, `status`, `leader`
-//! and `ca` hold one. The operator never writes a `spec`.
+//! `index`, `reconcile` and `workload` are synchronous and know no client; `serve` neither; `watch`,
+//! `apply`, `status`, `leader`, `ca`, `mesh_ca` and `token` hold one. The operator never writes a `spec`.
 
 pub mod app;
 pub mod apply;
@@ -20,10 +22,14 @@ pub mod config;
 pub mod health;
 pub mod index;
 pub mod leader;
+pub mod mesh_ca;
 pub mod metrics;
 pub mod reconcile;
+pub mod serve;
 pub mod status;
+pub mod token;
 mod watch;
+pub mod workload;
 
 /// The field manager of every write, and the reporting controller of every event.
 pub const FIELD_MANAGER: &str = "weir-operator";

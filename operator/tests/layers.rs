@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Each module and the modules of ours that it may name.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 17] = [
     (
         "app",
         &[
-            "apply", "ca", "health", "index", "leader", "metrics", "status", "watch",
+            "apply", "ca", "health", "index", "leader", "mesh_ca", "metrics", "serve", "status",
+            "token", "watch", "workload",
         ],
     ),
     (
@@ -18,21 +19,39 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("backoff", &[]),
     ("ca", &["backoff", "call", "metrics"]),
     ("call", &[]),
-    ("config", &["app", "ca", "leader"]),
+    ("config", &["app", "ca", "leader", "metrics", "serve"]),
     ("health", &["metrics"]),
     ("index", &[]),
     ("leader", &["call", "metrics"]),
+    ("mesh_ca", &["backoff", "ca", "call", "index", "metrics"]),
     ("metrics", &[]),
     ("reconcile", &[]),
     (
-        "status",
-        &["backoff", "call", "index", "metrics", "reconcile"],
+        "serve",
+        &[
+            "ca", "health", "index", "mesh_ca", "metrics", "token", "workload",
+        ],
     ),
+    (
+        "status",
+        &[
+            "backoff",
+            "call",
+            "index",
+            "mesh_ca",
+            "metrics",
+            "reconcile",
+        ],
+    ),
+    ("token", &["call"]),
     ("watch", &["backoff", "health", "index", "metrics"]),
+    ("workload", &["index", "token"]),
 ];
 
 /// Modules that hold a client, and `app`, which hands it to them.
-const WITH_CLIENT: [&str; 6] = ["app", "apply", "ca", "leader", "status", "watch"];
+const WITH_CLIENT: [&str; 8] = [
+    "app", "apply", "ca", "leader", "mesh_ca", "status", "token", "watch",
+];
 
 /// The source of every module, submodules included.
 fn sources() -> BTreeMap<String, String> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use weir_operator::metrics::Certificate;
 use weir_operator::{ca, leader};
 
 use crate::api::Api;
@@ -30,6 +31,12 @@ pub(crate) async fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<
         assert!(Instant::now() < end, "in time: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// The content of a Secret of a Mesh.
+pub(crate) fn mesh_secret(value: &str) -> Value {
+    let value = k8s_openapi::ByteString(value.as_bytes().to_vec());
+    json!({"type": "system.kuma.io/secret", "data": {"value": value}})
 }
 
 /// Applies both webhook configurations as the manifests have them: without a bundle.
@@ -75,11 +82,13 @@ fn decode(value: &Value) -> Option<String> {
 
 pub(crate) fn certificates() -> ca::Config {
     ca::Config {
+        server: "webhook",
+        metrics: [Certificate::Authority, Certificate::Webhook],
         namespace: "kuma-system".to_owned(),
         authority_secret: "weir-ca".to_owned(),
         serving_secret: "weir-webhook-tls".to_owned(),
         service: "weir-webhook".to_owned(),
-        configuration: "weir-webhook".to_owned(),
+        publish: ca::Publish::Webhooks("weir-webhook".to_owned()),
         authority_validity: SignedDuration::from_hours(24 * 360),
         serving_validity: SignedDuration::from_hours(24 * 90),
     }
@@ -97,5 +106,20 @@ pub(crate) fn operator(identity: &str) -> weir_operator::app::Config {
             duration: Duration::from_secs(15),
         },
         ca: certificates(),
+        own_ca: ca::Config {
+            server: "operator",
+            metrics: [Certificate::OperatorAuthority, Certificate::Operator],
+            authority_secret: "weir-operator-ca".to_owned(),
+            serving_secret: "weir-operator-tls".to_owned(),
+            service: "weir-operator".to_owned(),
+            publish: ca::Publish::ConfigMap("weir-operator-ca".to_owned()),
+            ..certificates()
+        },
+        grpc: weir_operator::app::Grpc {
+            address: Some(([127, 0, 0, 1], 0).into()),
+            plaintext: false,
+            limits: weir_operator::serve::Limits::default(),
+        },
+        trust_domain: "cluster.local".to_owned(),
     }
 }
