@@ -1,6 +1,16 @@
 //! What the operator knows of the resources, kept from watch events. Synchronous and without a
-//! client: sources call `apply`, `delete` and `reset`, readers hold a `watch` on the whole set.
-//! Called by `watch` (in) and by `status` and `apply` (out). It judges nothing.
+//! client: sources call `apply`, `delete` and `reset`, readers hold a `watch` on what they use.
+//! Called by `watch` (in), by `status` and `apply`, and by `serve` (out). It judges nothing.
+
+mod discovery;
+mod facts;
+mod interner;
+mod pod;
+mod ports;
+mod publish;
+mod service;
+mod touched;
+mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +18,15 @@ use std::sync::Arc;
 use kube::ResourceExt;
 use tokio::sync::watch;
 use weir_crds::Mesh;
+
+pub use self::discovery::{Discovery, Watched};
+pub use self::facts::{Config, DEFAULT_OPAQUE_PORTS};
+pub use self::pod::{Container, Injected, ObjectKey, OwnerKind, Pairs, Pod, Workload, value_of};
+pub use self::ports::Ports;
+pub use self::service::{
+    Node, REGION, Service, ServicePort, Slice, SliceEndpoint, TargetPort, ZONE,
+};
+pub use self::view::{Caller, Destination, Endpoint, Profile, ServiceView};
 
 /// Takes the events of one kind of object.
 pub trait Indexed<K>: Send {
