@@ -172,13 +172,13 @@ impl Tasks {
         let mutating: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
         self.tracker.spawn(follow(
             mutating,
-            only(&config.configuration),
+            only("weir-webhook"),
             self.follower(Watch::MutatingWebhook, changes.clone()),
         ));
         let validating: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
         self.tracker.spawn(follow(
             validating,
-            only(&config.configuration),
+            only("weir-webhook"),
             self.follower(Watch::ValidatingWebhook, changes),
         ));
         let keeper = Keeper::new(self.client.clone(), config.clone(), self.metrics.clone());

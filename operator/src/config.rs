@@ -11,8 +11,9 @@ use tracing_subscriber::EnvFilter;
 use weir_crds::names::SYSTEM_NAMESPACE;
 
 use crate::app;
-use crate::ca;
+use crate::ca::{self, Publish};
 use crate::leader;
+use crate::metrics::Certificate;
 
 /// Weir's operator: keeps the cluster side of Weir in order.
 ///
@@ -175,11 +176,13 @@ impl Args {
                 duration: Duration::from_secs(self.lease_seconds),
             },
             ca: ca::Config {
+                server: "webhook",
+                metrics: [Certificate::Authority, Certificate::Webhook],
                 namespace: self.namespace.clone(),
                 authority_secret: "weir-ca".to_owned(),
                 serving_secret: "weir-webhook-tls".to_owned(),
                 service: "weir-webhook".to_owned(),
-                configuration: "weir-webhook".to_owned(),
+                publish: Publish::Webhooks("weir-webhook".to_owned()),
                 authority_validity: days(self.authority_days),
                 serving_validity: days(self.certificate_days),
             },

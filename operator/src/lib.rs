@@ -22,6 +22,7 @@ pub mod index;
 pub mod leader;
 pub mod metrics;
 pub mod reconcile;
+pub mod serve;
 pub mod status;
 mod watch;
 

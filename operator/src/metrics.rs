@@ -1,6 +1,8 @@
 //! The operator's own metrics. Every loop holds a clone and counts; `health` prints them. Label
 //! values are enums, so a search finds every series. It knows nothing of what is counted.
 
+pub mod server;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -17,8 +19,10 @@ pub enum Controller {
     Mesh,
     /// The one-time creation of Mesh `default`.
     DefaultMesh,
-    /// Certificates and `caBundle` of the webhook.
+    /// Certificates of our servers, and the bundles to verify them with.
     Certificates,
+    /// Certificate authorities of Meshes.
+    Authorities,
 }
 
 impl Controller {
@@ -29,6 +33,7 @@ impl Controller {
             Self::Mesh => "mesh",
             Self::DefaultMesh => "default_mesh",
             Self::Certificates => "certificates",
+            Self::Authorities => "authorities",
         }
     }
 }
@@ -121,10 +126,14 @@ impl EncodeLabelValue for Watch {
 /// Whose expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Certificate {
-    /// The authority.
+    /// The webhook's authority.
     Authority,
     /// The webhook's serving certificate.
     Webhook,
+    /// The authority of the operator's own server.
+    OperatorAuthority,
+    /// The operator's serving certificate.
+    Operator,
 }
 
 impl Certificate {
@@ -134,6 +143,8 @@ impl Certificate {
         match self {
             Self::Authority => "authority",
             Self::Webhook => "webhook",
+            Self::OperatorAuthority => "operator_authority",
+            Self::Operator => "operator",
         }
     }
 }
@@ -172,6 +183,8 @@ pub struct Metrics {
     watch_restarts: Family<WatchLabels, Counter>,
     leader: Gauge,
     expiries: Family<CertificateLabels, Gauge>,
+    /// The gRPC server's.
+    pub server: server::Server,
     registry: Arc<Registry>,
 }
 
@@ -202,6 +215,8 @@ impl Default for Metrics {
             "End of validity, in seconds since the epoch",
             expiries.clone(),
         );
+        let server = server::Server::default();
+        server.register(&mut registry);
         let build = Family::<BuildLabels, Gauge>::default();
         build
             .get_or_create(&BuildLabels {
@@ -214,6 +229,7 @@ impl Default for Metrics {
             watch_restarts,
             leader,
             expiries,
+            server,
             registry: Arc::new(registry),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Each module and the modules of ours that it may name.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     (
         "app",
         &[
@@ -18,12 +18,13 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("backoff", &[]),
     ("ca", &["backoff", "call", "metrics"]),
     ("call", &[]),
-    ("config", &["app", "ca", "leader"]),
+    ("config", &["app", "ca", "leader", "metrics"]),
     ("health", &["metrics"]),
     ("index", &[]),
     ("leader", &["call", "metrics"]),
     ("metrics", &[]),
     ("reconcile", &[]),
+    ("serve", &["ca", "health", "metrics"]),
     (
         "status",
         &["backoff", "call", "index", "metrics", "reconcile"],

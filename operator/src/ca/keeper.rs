@@ -9,12 +9,12 @@ use kube::Client;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::Config;
 use super::material::{Facts, Pair};
 use super::plan::{self, Authority, Due, Serving};
 use super::store::{Read, Store, StoreError};
+use super::{Config, Publish};
 use crate::backoff::Backoff;
-use crate::metrics::{Certificate, Controller, Metrics, Outcome};
+use crate::metrics::{Controller, Metrics, Outcome};
 
 /// A pass is made at least this often, whatever the watches say.
 const RECHECK: Duration = Duration::from_mins(10);
@@ -24,6 +24,7 @@ pub struct Keeper {
     store: Store,
     config: Config,
     metrics: Metrics,
+    serving: watch::Sender<Option<Pair>>,
 }
 
 impl Keeper {
@@ -34,7 +35,14 @@ impl Keeper {
             store: Store::new(client, config.clone()),
             config,
             metrics,
+            serving: watch::Sender::new(None),
         }
+    }
+
+    /// The serving certificate as it is stored, now and at every change, on every replica.
+    #[must_use]
+    pub fn serving(&self) -> watch::Receiver<Option<Pair>> {
+        self.serving.subscribe()
     }
 
     /// Runs until `stop`. `changes` moves whenever a kept object did; `leading` says whether this
@@ -57,7 +65,12 @@ impl Keeper {
                 }
                 Err(error) => {
                     let pause = backoff.next_pause();
-                    tracing::warn!(%error, ?pause, "certificates are not in order, trying again");
+                    tracing::warn!(
+                        server = self.config.server,
+                        %error,
+                        ?pause,
+                        "certificates are not in order, trying again"
+                    );
                     pause
                 }
             };
@@ -103,18 +116,19 @@ impl Keeper {
         }
         let (authority, renewed) = self.ensure_authority(authority, now).await?;
         let bundle = plan::bundle(&authority, now);
-        // The API server learns of a new authority before the webhook serves by it.
+        // Clients learn of a new authority before the server serves by it.
         let published = self.store.publish_bundle(&bundle).await;
+        let signer = authority.signer(now, self.config.serving_validity);
         let due = plan::due_serving(
             serving.value.as_ref(),
-            &authority,
+            (&authority, &signer),
             &self.config.serving_names(),
             now,
         );
         let wait = published.is_err() && !due.is_some_and(Due::is_broken);
         let mut kept = serving.value.clone();
         let mut wrote = renewed;
-        if !wait && let Some(new) = self.next_serving(&serving, &authority, (due, &bundle), now)? {
+        if !wait && let Some(new) = self.next_serving(&serving, &signer, (due, &bundle), now)? {
             self.store.write_serving(&new, &serving).await?;
             kept = Some(new);
             wrote = true;
@@ -122,7 +136,11 @@ impl Keeper {
         self.observe(Some(&authority), kept.as_ref());
         let changed = published?;
         if changed > 0 {
-            tracing::info!(configurations = changed, "set the caBundle of the webhook");
+            tracing::info!(
+                server = self.config.server,
+                objects = changed,
+                "published the bundle"
+            );
         }
         let next = plan::next_deadline(&authority, kept.as_ref(), now);
         Ok((next, wrote || changed > 0))
@@ -138,10 +156,12 @@ impl Keeper {
             (None, Some(stored)) => Ok((stored.clone(), false)),
             (due, stored) => {
                 let reason = due.map_or("", Due::reason);
-                let new = Pair::authority(now, self.config.authority_validity)?;
-                let authority = plan::succeed(stored.clone(), new, now);
+                let config = &self.config;
+                let new = Pair::authority(config.server, now, config.authority_validity)?;
+                let keeps_signing = matches!(config.publish, Publish::ConfigMap(_));
+                let authority = plan::succeed(stored.clone(), new, keeps_signing, now);
                 self.store.write_authority(&authority, &read).await?;
-                tracing::info!(reason, "made a new authority for the webhook");
+                tracing::info!(server = config.server, reason, "made a new authority");
                 Ok((authority, true))
             }
         }
@@ -151,7 +171,7 @@ impl Keeper {
     fn next_serving(
         &self,
         read: &Read<Serving>,
-        authority: &Authority,
+        signer: &Pair,
         (due, bundle): (Option<Due>, &str),
         now: Timestamp,
     ) -> Result<Option<Serving>, StoreError> {
@@ -160,8 +180,12 @@ impl Keeper {
             (None, Some(stored)) => stored.pair.clone(),
             (due, _) => {
                 let reason = due.map_or("", Due::reason);
-                tracing::info!(reason, "made a new serving certificate for the webhook");
-                authority.current.sign_serving(
+                tracing::info!(
+                    server = self.config.server,
+                    reason,
+                    "made a new serving certificate"
+                );
+                signer.sign_serving(
                     &self.config.serving_names(),
                     now,
                     self.config.serving_validity,
@@ -176,11 +200,16 @@ impl Keeper {
 
     fn observe(&self, authority: Option<&Authority>, serving: Option<&Serving>) {
         let authority = authority.map(|stored| &stored.current.certificate);
-        let serving = serving.map(|stored| &stored.pair.certificate);
-        for (name, pem) in [
-            (Certificate::Authority, authority),
-            (Certificate::Webhook, serving),
-        ] {
+        let serving = serving.map(|stored| &stored.pair);
+        self.serving.send_if_modified(|published| {
+            let changed = serving.is_some() && published.as_ref() != serving;
+            if changed {
+                *published = serving.cloned();
+            }
+            changed
+        });
+        let serving = serving.map(|pair| &pair.certificate);
+        for (name, pem) in self.config.metrics.into_iter().zip([authority, serving]) {
             if let Some(facts) = pem.and_then(|pem| Facts::read(pem).ok()) {
                 self.metrics.set_expiry(name, facts.not_after);
             }

@@ -44,15 +44,19 @@ impl std::fmt::Debug for Pair {
 }
 
 impl Pair {
-    /// Makes a self-signed authority that is valid for `validity` from `now`.
+    /// Makes a self-signed authority of `server` that is valid for `validity` from `now`.
     ///
     /// # Errors
     /// When the time does not fit into a certificate.
-    pub fn authority(now: Timestamp, validity: SignedDuration) -> Result<Self, CertificateError> {
+    pub fn authority(
+        server: &str,
+        now: Timestamp,
+        validity: SignedDuration,
+    ) -> Result<Self, CertificateError> {
         let mut params = CertificateParams::default();
         set_validity(&mut params, now, validity)?;
         // The time in the name keeps two authorities of one overlap apart.
-        let name = format!("Weir webhook authority {now:.0}");
+        let name = format!("Weir {server} authority {now:.0}");
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -227,8 +231,8 @@ mod tests {
     #[test]
     fn a_serving_certificate_is_signed_by_its_authority_and_by_no_other() {
         let now = at("2026-11-01T00:00:00Z");
-        let authority = Pair::authority(now, DAY * 365).unwrap();
-        let other = Pair::authority(now, DAY * 365).unwrap();
+        let authority = Pair::authority("webhook", now, DAY * 365).unwrap();
+        let other = Pair::authority("webhook", now, DAY * 365).unwrap();
         let names = vec!["weir-webhook.kuma-system.svc".to_owned()];
         let serving = authority.sign_serving(&names, now, DAY * 90).unwrap();
         assert!(is_signed_by(&serving.certificate, &authority.certificate));
@@ -248,7 +252,7 @@ mod tests {
     #[test]
     fn a_serving_certificate_never_outlives_its_authority() {
         let now = at("2026-11-01T00:00:00Z");
-        let authority = Pair::authority(now, DAY * 30).unwrap();
+        let authority = Pair::authority("webhook", now, DAY * 30).unwrap();
         let serving = authority
             .sign_serving(&["a.b.svc".to_owned()], now + DAY * 10, DAY * 90)
             .unwrap();
@@ -261,7 +265,7 @@ mod tests {
     #[test]
     fn renewal_is_due_at_two_thirds_of_the_life() {
         let now = at("2026-11-01T00:05:00Z");
-        let authority = Pair::authority(now, DAY * 30 - BACKDATE).unwrap();
+        let authority = Pair::authority("webhook", now, DAY * 30 - BACKDATE).unwrap();
         let facts = Facts::read(&authority.certificate).unwrap();
         assert_eq!(facts.renew_at(), at("2026-11-21T00:00:00Z"));
         assert!(facts.is_valid(now));
@@ -280,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_key_is_never_printed() {
-        let pair = Pair::authority(at("2026-11-01T00:00:00Z"), DAY).unwrap();
+        let pair = Pair::authority("webhook", at("2026-11-01T00:00:00Z"), DAY).unwrap();
         assert!(!format!("{pair:?}").contains("PRIVATE KEY"));
     }
 }

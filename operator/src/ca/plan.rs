@@ -1,7 +1,7 @@
 //! Decides which certificate is due and what the bundle holds. Pure: the stored state and the
 //! time come in, a decision goes out. Called by `keeper`; it knows no client.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::material::{Facts, Pair, is_signed_by};
 
@@ -10,8 +10,43 @@ use super::material::{Facts, Pair, is_signed_by};
 pub struct Authority {
     /// Signs every new certificate.
     pub current: Pair,
-    /// Certificate of the authority before it; trusted until it expires.
-    pub previous: Option<String>,
+    /// The authority before it; trusted until it expires.
+    pub previous: Option<Previous>,
+}
+
+/// An authority that a newer one follows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Previous {
+    /// Its certificate, PEM.
+    pub certificate: String,
+    /// Its key, where it goes on signing until shortly before its end.
+    pub key: Option<String>,
+}
+
+impl std::fmt::Debug for Previous {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Previous")
+            .field("certificate", &self.certificate)
+            .field("signs", &self.key.is_some())
+            .finish()
+    }
+}
+
+impl Authority {
+    /// Who signs at `now`: the previous authority while its key is kept and it outlives what it
+    /// signs, else the current one.
+    #[must_use]
+    pub fn signer(&self, now: Timestamp, validity: SignedDuration) -> Pair {
+        let previous = self.previous.as_ref().and_then(|previous| {
+            let ends = Facts::read(&previous.certificate).ok()?.not_after;
+            let pair = Pair {
+                certificate: previous.certificate.clone(),
+                key: previous.key.clone()?,
+            };
+            (now + validity < ends && pair.fits()).then_some(pair)
+        });
+        previous.unwrap_or_else(|| self.current.clone())
+    }
 }
 
 /// The serving certificate as stored.
@@ -70,11 +105,12 @@ pub fn due_authority(stored: Option<&Authority>, now: Timestamp) -> Option<Due> 
     }
 }
 
-/// Whether a new serving certificate is due, given the authority that must have signed it.
+/// Whether a new serving certificate is due, given the authority of which `signer` must have signed
+/// it.
 #[must_use]
 pub fn due_serving(
     stored: Option<&Serving>,
-    authority: &Authority,
+    (authority, signer): (&Authority, &Pair),
     names: &[String],
     now: Timestamp,
 ) -> Option<Due> {
@@ -91,13 +127,14 @@ pub fn due_serving(
     if by_time == Some(Due::NotValid) {
         return by_time;
     }
-    if is_signed_by(&pair.certificate, &authority.current.certificate) {
+    if is_signed_by(&pair.certificate, &signer.certificate) {
         return by_time;
     }
-    let known = authority
-        .previous
-        .as_ref()
-        .is_some_and(|previous| is_signed_by(&pair.certificate, previous));
+    let previous = authority.previous.as_ref();
+    let known = [&authority.current.certificate]
+        .into_iter()
+        .chain(previous.map(|previous| &previous.certificate))
+        .any(|known| is_signed_by(&pair.certificate, known));
     // One that no trusted authority signed fails every call already.
     Some(if known {
         Due::OtherAuthority
@@ -117,14 +154,22 @@ pub fn bundle(authority: &Authority, now: Timestamp) -> String {
     text
 }
 
-/// The authority to store when a new one takes the place of `stored`.
-pub(super) fn succeed(stored: Option<Authority>, new: Pair, now: Timestamp) -> Authority {
-    let previous = stored
-        .map(|stored| stored.current.certificate)
-        .filter(|certificate| Facts::read(certificate).is_ok_and(|facts| facts.is_valid(now)));
+/// The authority to store when a new one takes the place of `stored`, which goes on signing where
+/// `keeps_signing`.
+pub(super) fn succeed(
+    stored: Option<Authority>,
+    new: Pair,
+    keeps_signing: bool,
+    now: Timestamp,
+) -> Authority {
+    let valid = |pair: &Pair| Facts::read(&pair.certificate).is_ok_and(|facts| facts.is_valid(now));
+    let previous = stored.map(|stored| stored.current).filter(valid);
     Authority {
         current: new,
-        previous,
+        previous: previous.map(|pair| Previous {
+            key: (keeps_signing && pair.fits()).then_some(pair.key),
+            certificate: pair.certificate,
+        }),
     }
 }
 
@@ -147,7 +192,7 @@ pub(super) fn next_deadline(
 }
 
 fn live_previous(authority: &Authority, now: Timestamp) -> Option<&str> {
-    let previous = authority.previous.as_deref()?;
+    let previous = &authority.previous.as_ref()?.certificate;
     let facts = Facts::read(previous).ok()?;
     (now < facts.not_after).then_some(previous)
 }
@@ -164,8 +209,6 @@ fn due_by_time(facts: &Facts, now: Timestamp) -> Option<Due> {
 
 #[cfg(test)]
 mod tests {
-    use jiff::SignedDuration;
-
     use super::*;
 
     const DAY: SignedDuration = SignedDuration::from_hours(24);
@@ -176,9 +219,13 @@ mod tests {
 
     fn authority(at: Timestamp) -> Authority {
         Authority {
-            current: Pair::authority(at, DAY * 300).unwrap(),
+            current: Pair::authority("webhook", at, DAY * 300).unwrap(),
             previous: None,
         }
+    }
+
+    fn by_current(authority: &Authority) -> (&Authority, &Pair) {
+        (authority, &authority.current)
     }
 
     fn names() -> Vec<String> {
@@ -230,14 +277,15 @@ mod tests {
         let now = start() + DAY * 201;
         let new = succeed(
             Some(old.clone()),
-            Pair::authority(now, DAY * 300).unwrap(),
+            Pair::authority("webhook", now, DAY * 300).unwrap(),
+            false,
             now,
         );
         let both = bundle(&new, now);
         assert!(both.contains(&new.current.certificate));
         assert!(both.contains(&old.current.certificate));
         // The certificate of the old authority still works, so the new one can wait its turn.
-        let due = due_serving(Some(&served), &new, &names(), now);
+        let due = due_serving(Some(&served), (&new, &new.current), &names(), now);
         assert_eq!(due, Some(Due::OtherAuthority));
         assert!(!due.unwrap().is_broken());
         let later = start() + DAY * 300;
@@ -245,11 +293,34 @@ mod tests {
     }
 
     #[test]
+    fn an_authority_that_pods_carry_signs_until_shortly_before_its_end() {
+        let old = authority(start());
+        let now = start() + DAY * 201;
+        let next = Pair::authority("operator", now, DAY * 300).unwrap();
+        let new = succeed(Some(old.clone()), next, true, now);
+        assert_eq!(new.signer(now, DAY * 90), old.current);
+        assert!(bundle(&new, now).contains(&new.current.certificate));
+        let served = serving(&old, now);
+        let signer = new.signer(now, DAY * 90);
+        assert_eq!(
+            due_serving(Some(&served), (&new, &signer), &names(), now),
+            None
+        );
+        let late = start() + DAY * 210;
+        assert_eq!(new.signer(late, DAY * 90), new.current);
+        let due = due_serving(Some(&served), (&new, &new.current), &names(), late);
+        assert_eq!(due, Some(Due::OtherAuthority));
+        let debug = format!("{new:?}");
+        assert!(!debug.contains("PRIVATE KEY"), "{debug}");
+    }
+
+    #[test]
     fn an_expired_authority_leaves_no_trust_behind() {
         let now = start() + DAY * 400;
         let new = succeed(
             Some(authority(start())),
-            Pair::authority(now, DAY).unwrap(),
+            Pair::authority("webhook", now, DAY).unwrap(),
+            false,
             now,
         );
         assert_eq!(new.previous, None);
@@ -259,9 +330,10 @@ mod tests {
     fn a_serving_certificate_is_due_for_each_reason() {
         let signer = authority(start());
         let stored = serving(&signer, start());
-        let due = |stored: &Serving, now| due_serving(Some(stored), &signer, &names(), now);
+        let due =
+            |stored: &Serving, now| due_serving(Some(stored), by_current(&signer), &names(), now);
         assert_eq!(
-            due_serving(None, &signer, &names(), start()),
+            due_serving(None, by_current(&signer), &names(), start()),
             Some(Due::Missing)
         );
         assert_eq!(due(&stored, start() + DAY * 59), None);
@@ -269,12 +341,12 @@ mod tests {
         assert_eq!(due(&stored, start() + DAY * 91), Some(Due::NotValid));
         let more = vec!["other.svc".to_owned()];
         assert_eq!(
-            due_serving(Some(&stored), &signer, &more, start()),
+            due_serving(Some(&stored), by_current(&signer), &more, start()),
             Some(Due::Unusable)
         );
         let stranger = authority(start());
         assert_eq!(
-            due_serving(Some(&stored), &stranger, &names(), start()),
+            due_serving(Some(&stored), by_current(&stranger), &names(), start()),
             Some(Due::Unusable)
         );
     }

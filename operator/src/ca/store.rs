@@ -1,5 +1,5 @@
-//! Reads and writes what the keeper keeps: two Secrets and the `caBundle` of the two webhook
-//! configurations. Called by `keeper` and, for the watches, by `app`. Every write carries the
+//! Reads and writes what the keeper keeps: two Secrets, and the bundle in the two webhook
+//! configurations or in a ConfigMap. Called by `keeper` and, for the watches, by `app`. Every write carries the
 //! version that was read, so a second writer is a conflict and never an overwrite. It decides nothing.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration, WebhookClientConfig,
 };
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -16,8 +16,8 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::material::Pair;
-use super::plan::{Authority, Serving};
-use super::{CertificateError, Config};
+use super::plan::{Authority, Previous, Serving};
+use super::{CertificateError, Config, Publish};
 use crate::FIELD_MANAGER;
 use crate::call::{CallError, within};
 
@@ -25,6 +25,7 @@ const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 const BUNDLE: &str = "ca.crt";
 const PREVIOUS: &str = "previous.crt";
+const PREVIOUS_KEY: &str = "previous.key";
 
 /// Why a pass over the certificates failed.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,7 @@ pub(super) struct Read<T> {
 #[derive(Clone)]
 pub(super) struct Store {
     secrets: Api<Secret>,
+    bundles: Api<ConfigMap>,
     mutating: Api<MutatingWebhookConfiguration>,
     validating: Api<ValidatingWebhookConfiguration>,
     config: Config,
@@ -75,6 +77,7 @@ impl Store {
     pub(super) fn new(client: Client, config: Config) -> Self {
         Self {
             secrets: Api::namespaced(client.clone(), &config.namespace),
+            bundles: Api::namespaced(client.clone(), &config.namespace),
             mutating: Api::all(client.clone()),
             validating: Api::all(client),
             config,
@@ -86,7 +89,10 @@ impl Store {
         Ok(interpret(secret, |data| {
             Some(Authority {
                 current: pair(data)?,
-                previous: text(data, PREVIOUS),
+                previous: text(data, PREVIOUS).map(|certificate| Previous {
+                    certificate,
+                    key: text(data, PREVIOUS_KEY),
+                }),
             })
         }))
     }
@@ -108,7 +114,10 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut data = pair_data(&authority.current);
         if let Some(previous) = &authority.previous {
-            data.insert(PREVIOUS, previous.clone());
+            data.insert(PREVIOUS, previous.certificate.clone());
+            if let Some(key) = &previous.key {
+                data.insert(PREVIOUS_KEY, key.clone());
+            }
         }
         self.write_secret(&self.config.authority_secret, data, read)
             .await
@@ -125,12 +134,57 @@ impl Store {
             .await
     }
 
-    /// Sets the bundle on every entry of both configurations that has another one. A configuration
-    /// that does not exist is no error. Returns how many were changed.
+    /// Puts the bundle where clients find it. A webhook configuration that does not exist is no
+    /// error. Returns how many objects were changed.
     pub(super) async fn publish_bundle(&self, bundle: &str) -> Result<usize, StoreError> {
-        let mutating = set_bundle(&self.mutating, &self.config.configuration, bundle).await?;
-        let validating = set_bundle(&self.validating, &self.config.configuration, bundle).await?;
-        Ok(usize::from(mutating) + usize::from(validating))
+        match &self.config.publish {
+            Publish::Webhooks(name) => {
+                let mutating = set_bundle(&self.mutating, name, bundle).await?;
+                let validating = set_bundle(&self.validating, name, bundle).await?;
+                Ok(usize::from(mutating) + usize::from(validating))
+            }
+            Publish::ConfigMap(name) => self.write_bundle(name, bundle).await.map(usize::from),
+        }
+    }
+
+    async fn write_bundle(&self, name: &str, bundle: &str) -> Result<bool, StoreError> {
+        let wrong = |error| failed("ConfigMap", name, error);
+        let read = within(self.bundles.get_opt(name)).await.map_err(wrong)?;
+        let stored = read.as_ref().and_then(|map| map.data.as_ref()?.get(BUNDLE));
+        if stored.is_some_and(|stored| stored == bundle) {
+            return Ok(false);
+        }
+        let data = BTreeMap::from([(BUNDLE.to_owned(), bundle.to_owned())]);
+        let map = ConfigMap {
+            metadata: self.metadata(name, read.as_ref().and_then(ResourceExt::resource_version)),
+            data: Some(data),
+            ..ConfigMap::default()
+        };
+        let params = written_by_us();
+        let written = if read.is_some() {
+            within(self.bundles.replace(name, &params, &map)).await
+        } else {
+            within(self.bundles.create(&params, &map)).await
+        };
+        written.map(|_| true).map_err(wrong)
+    }
+
+    fn metadata(&self, name: &str, version: Option<String>) -> ObjectMeta {
+        let labels = [
+            ("app.kubernetes.io/part-of", "weir"),
+            ("app.kubernetes.io/managed-by", FIELD_MANAGER),
+        ];
+        ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(self.config.namespace.clone()),
+            resource_version: version,
+            labels: Some(
+                labels
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .into(),
+            ),
+            ..ObjectMeta::default()
+        }
     }
 
     async fn read_secret(&self, name: &str) -> Result<Option<Secret>, StoreError> {
@@ -145,24 +199,9 @@ impl Store {
         data: BTreeMap<&'static str, String>,
         read: &Read<T>,
     ) -> Result<(), StoreError> {
-        let params = PostParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PostParams::default()
-        };
+        let params = written_by_us();
         let secret = Secret {
-            metadata: ObjectMeta {
-                name: Some(name.to_owned()),
-                namespace: Some(self.config.namespace.clone()),
-                resource_version: read.version.clone(),
-                labels: Some(BTreeMap::from([
-                    ("app.kubernetes.io/part-of".to_owned(), "weir".to_owned()),
-                    (
-                        "app.kubernetes.io/managed-by".to_owned(),
-                        FIELD_MANAGER.to_owned(),
-                    ),
-                ])),
-                ..ObjectMeta::default()
-            },
+            metadata: self.metadata(name, read.version.clone()),
             type_: Some(
                 read.secret_type
                     .clone()
@@ -244,6 +283,13 @@ where
         .await
         .map_err(|error| failed(&kind, name, error))?;
     Ok(true)
+}
+
+fn written_by_us() -> PostParams {
+    PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    }
 }
 
 fn interpret<T>(

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use weir_operator::metrics::Certificate;
 use weir_operator::{ca, leader};
 
 use crate::api::Api;
@@ -75,11 +76,13 @@ fn decode(value: &Value) -> Option<String> {
 
 pub(crate) fn certificates() -> ca::Config {
     ca::Config {
+        server: "webhook",
+        metrics: [Certificate::Authority, Certificate::Webhook],
         namespace: "kuma-system".to_owned(),
         authority_secret: "weir-ca".to_owned(),
         serving_secret: "weir-webhook-tls".to_owned(),
         service: "weir-webhook".to_owned(),
-        configuration: "weir-webhook".to_owned(),
+        publish: ca::Publish::Webhooks("weir-webhook".to_owned()),
         authority_validity: SignedDuration::from_hours(24 * 360),
         serving_validity: SignedDuration::from_hours(24 * 90),
     }
