@@ -24,7 +24,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("leader", &["call", "metrics"]),
     ("metrics", &[]),
     ("reconcile", &[]),
-    ("serve", &["ca", "health", "metrics"]),
+    ("serve", &["ca", "health", "index", "metrics"]),
     (
         "status",
         &["backoff", "call", "index", "metrics", "reconcile"],

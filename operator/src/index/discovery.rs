@@ -177,8 +177,8 @@ impl Discovery {
 
     /// Who asks, by what it says of itself.
     #[must_use]
-    pub fn client(&self, pod: Option<ObjectKey>, node: Option<&str>) -> Caller {
-        self.lock().facts.client(pod, node)
+    pub fn caller(&self, pod: Option<ObjectKey>, node: Option<&str>) -> Caller {
+        self.lock().facts.caller(pod, node)
     }
 
     /// Moves when there are pods whose Dataplane may have to change.

@@ -167,7 +167,7 @@ impl Facts {
     }
 
     /// Who asks, by what it says of itself.
-    pub(in crate::index) fn client(&self, pod: Option<ObjectKey>, node: Option<&str>) -> Caller {
+    pub(in crate::index) fn caller(&self, pod: Option<ObjectKey>, node: Option<&str>) -> Caller {
         let known = pod.as_ref().and_then(|key| find(&self.pods, key));
         let workload = known.map(|pod| &pod.workload);
         let node = match node {
