@@ -1,6 +1,8 @@
 //! Wires the operator: opens its port, starts one task a concern, and ends them in order. Called by
 //! `main` and by the tests. It decides nothing itself.
 
+mod discovery;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::apply::InitialMesh;
 use crate::ca::{self, Keeper};
 use crate::health::{self, Readiness};
-use crate::index::{Changes, Meshes};
+use crate::index::{self, Changes, Discovery, Meshes};
 use crate::leader::{self, Leader};
 use crate::metrics::{Metrics, Watch};
 use crate::status::StatusWriter;
@@ -37,12 +39,18 @@ pub struct Config {
     pub leader: leader::Config,
     /// The certificates.
     pub ca: ca::Config,
+    /// What discovery is told.
+    pub index: index::Config,
+    /// The value of the tag `kuma.io/zone` of generated Dataplanes; none: they have no such tag.
+    pub zone: Option<String>,
 }
 
 /// An operator with its port open that does nothing yet.
 pub struct Bound {
     /// The real address of the health server.
     pub http: SocketAddr,
+    /// What is known of the cluster; `serve::destination::service` answers from it.
+    pub index: Discovery,
     listener: TcpListener,
     client: Client,
     config: Config,
@@ -59,6 +67,7 @@ impl Bound {
             .context("cannot open the HTTP port; --http-address chooses another")?;
         Ok(Self {
             http: listener.local_addr()?,
+            index: Discovery::new(config.index.clone()),
             listener,
             client,
             config,
@@ -87,7 +96,7 @@ impl Bound {
             stop: working.clone(),
             tracker: workers.clone(),
         };
-        tasks.spawn(&leader);
+        tasks.spawn(&leader, &self.index);
         let campaign = last.spawn(leader.run(campaigning.clone()));
         last.spawn(health::serve(
             self.listener,
@@ -125,15 +134,16 @@ struct Tasks {
 }
 
 impl Tasks {
-    fn spawn(self, leader: &Leader) {
-        self.spawn_meshes(leader);
+    fn spawn(self, leader: &Leader, index: &Discovery) {
+        self.spawn_discovery(leader, index);
+        self.spawn_meshes(leader, index);
         self.spawn_certificates(leader);
     }
 
-    fn spawn_meshes(&self, leader: &Leader) {
+    fn spawn_meshes(&self, leader: &Leader, discovery: &Discovery) {
         let index = Meshes::default();
         let view = index.view();
-        let follower = self.follower(Watch::Meshes, index);
+        let follower = self.follower(Watch::Meshes, (index, discovery.clone()));
         self.tracker.spawn(follow(
             Api::all(self.client.clone()),
             watcher::Config::default(),

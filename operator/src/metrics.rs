@@ -19,6 +19,8 @@ pub enum Controller {
     Mesh,
     /// The one-time creation of Mesh `default`.
     DefaultMesh,
+    /// Dataplanes of injected pods.
+    Dataplane,
     /// Certificates of our servers, and the bundles to verify them with.
     Certificates,
     /// Certificate authorities of Meshes.
@@ -32,6 +34,7 @@ impl Controller {
         match self {
             Self::Mesh => "mesh",
             Self::DefaultMesh => "default_mesh",
+            Self::Dataplane => "dataplane",
             Self::Certificates => "certificates",
             Self::Authorities => "authorities",
         }
@@ -93,6 +96,16 @@ impl Outcome {
 pub enum Watch {
     /// Meshes.
     Meshes,
+    /// Pods.
+    Pods,
+    /// Services.
+    Services,
+    /// EndpointSlices.
+    EndpointSlices,
+    /// Nodes.
+    Nodes,
+    /// Dataplanes.
+    Dataplanes,
     /// The Secret of the authority.
     AuthoritySecret,
     /// The Secret of the serving certificate.
@@ -109,6 +122,11 @@ impl Watch {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Meshes => "meshes",
+            Self::Pods => "pods",
+            Self::Services => "services",
+            Self::EndpointSlices => "endpoint_slices",
+            Self::Nodes => "nodes",
+            Self::Dataplanes => "dataplanes",
             Self::AuthoritySecret => "authority_secret",
             Self::ServingSecret => "serving_secret",
             Self::MutatingWebhook => "mutating_webhook",

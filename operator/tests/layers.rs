@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Each module and the modules of ours that it may name.
-const ALLOWED: [(&str, &[&str]); 14] = [
+const ALLOWED: [(&str, &[&str]); 15] = [
     (
         "app",
         &[
@@ -13,27 +13,28 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ),
     (
         "apply",
-        &["backoff", "call", "index", "metrics", "reconcile"],
+        &["backoff", "call", "events", "index", "metrics", "reconcile"],
     ),
     ("backoff", &[]),
     ("ca", &["backoff", "call", "metrics"]),
     ("call", &[]),
-    ("config", &["app", "ca", "leader", "metrics"]),
+    ("config", &["app", "ca", "index", "leader", "metrics"]),
+    ("events", &["backoff", "call", "reconcile"]),
     ("health", &["metrics"]),
     ("index", &[]),
     ("leader", &["call", "metrics"]),
     ("metrics", &[]),
-    ("reconcile", &[]),
+    ("reconcile", &["index"]),
     ("serve", &["ca", "health", "index", "metrics"]),
     (
         "status",
-        &["backoff", "call", "index", "metrics", "reconcile"],
+        &["backoff", "call", "events", "index", "metrics", "reconcile"],
     ),
     ("watch", &["backoff", "health", "index", "metrics"]),
 ];
 
 /// Modules that hold a client, and `app`, which hands it to them.
-const WITH_CLIENT: [&str; 6] = ["app", "apply", "ca", "leader", "status", "watch"];
+const WITH_CLIENT: [&str; 7] = ["app", "apply", "ca", "events", "leader", "status", "watch"];
 
 /// The source of every module, submodules included.
 fn sources() -> BTreeMap<String, String> {

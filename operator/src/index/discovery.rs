@@ -3,8 +3,9 @@
 //! Every call returns at once; it knows no client and no protobuf.
 
 mod events;
+mod writing;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
@@ -13,6 +14,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::PartialObjectMeta;
 use tokio::sync::watch;
 
+use super::dataplane::Dataplane;
 use super::facts::{Config, Facts};
 use super::interner::Interner;
 use super::pod::{ObjectKey, Pod};
@@ -33,7 +35,7 @@ enum Subject {
 /// The port of a profile, and the name of one pod below a Service.
 type ProfileKey = (u16, Option<Arc<str>>);
 
-/// What must have been listed once before an answer can be trusted.
+/// The kinds of object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Source {
     Pods,
@@ -41,10 +43,13 @@ enum Source {
     Slices,
     Nodes,
     Meshes,
+    Dataplanes,
 }
 
-/// How many [`Source`]s there are.
-const SOURCES: usize = 5;
+/// How many [`Source`]s answers need; Dataplanes are only written.
+const ANSWERING: usize = 5;
+
+pub use self::writing::Ingredients;
 
 /// A handle on the index; clones are the same index.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +64,7 @@ struct Cluster {
     profiles: Published<Subject, ProfileKey, Profile>,
     listed: HashSet<Source>,
     complete: watch::Sender<bool>,
+    dataplanes: HashMap<ObjectKey, Dataplane>,
 }
 
 /// A view that is kept up to date; dropping it forgets what nobody else watches.
@@ -179,18 +185,6 @@ impl Discovery {
     #[must_use]
     pub fn caller(&self, pod: Option<ObjectKey>, node: Option<&str>) -> Caller {
         self.lock().facts.caller(pod, node)
-    }
-
-    /// Moves when there are pods whose Dataplane may have to change.
-    #[must_use]
-    pub fn touched(&self) -> watch::Receiver<u64> {
-        self.lock().touched.moved()
-    }
-
-    /// Takes the pods whose Dataplane may have to change.
-    #[must_use]
-    pub fn take_touched(&self) -> Vec<ObjectKey> {
-        self.lock().touched.take()
     }
 
     /// How many views are watched.

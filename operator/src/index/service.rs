@@ -11,7 +11,7 @@ use weir_crds::Mesh;
 use weir_crds::settings::MtlsMode;
 
 use super::interner::Interner;
-use super::pod::{OPAQUE_PORTS, ObjectKey, Pairs, pairs};
+use super::pod::{OPAQUE_PORTS, ObjectKey, Pairs, Pod, pairs, value_of};
 use super::ports::Ports;
 
 /// Label that names a slice's Service.
@@ -123,6 +123,17 @@ impl Service {
             },
             addresses: addresses.into(),
         }
+    }
+
+    /// Whether it selects an injected pod; one without a selector selects none.
+    #[must_use]
+    pub fn selects(&self, pod: &Pod) -> bool {
+        let Some(injected) = &pod.injected else {
+            return false;
+        };
+        let has =
+            |(key, value): &(Arc<str>, Arc<str>)| value_of(&injected.labels, key) == Some(&**value);
+        !self.selector.is_empty() && self.selector.iter().all(has)
     }
 
     /// Its port of this number.

@@ -2,12 +2,11 @@
 //! entry a pod, so nothing grows where nobody takes them.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use super::facts::Facts;
-use super::pod::{ObjectKey, Pod, value_of};
+use super::pod::{ObjectKey, Pod};
 use super::service::Service;
 
 /// Pods to look at again, and a count that moves when there are more.
@@ -25,8 +24,13 @@ impl Touched {
 
     pub(super) fn touch(&mut self, pod: ObjectKey) {
         if self.pods.insert(pod) {
-            self.moved.send_modify(|count| *count += 1);
+            self.ring();
         }
+    }
+
+    /// Wakes whoever takes.
+    pub(super) fn ring(&self) {
+        self.moved.send_modify(|count| *count += 1);
     }
 
     /// Every injected pod for which `test` holds.
@@ -50,7 +54,7 @@ impl Touched {
             return;
         };
         for service in services {
-            let selected = pods.values().filter(|pod| selects(service, pod));
+            let selected = pods.values().filter(|pod| service.selects(pod));
             for pod in selected {
                 self.touch(pod.workload.pod.clone());
             }
@@ -61,14 +65,4 @@ impl Touched {
     pub(super) fn take(&mut self) -> Vec<ObjectKey> {
         std::mem::take(&mut self.pods).into_iter().collect()
     }
-}
-
-/// Whether a Service selects an injected pod; one without a selector selects none.
-pub(super) fn selects(service: &Service, pod: &Pod) -> bool {
-    let Some(injected) = &pod.injected else {
-        return false;
-    };
-    let has =
-        |(key, value): &(Arc<str>, Arc<str>)| value_of(&injected.labels, key) == Some(&**value);
-    !service.selector.is_empty() && service.selector.iter().all(has)
 }

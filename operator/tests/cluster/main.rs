@@ -3,5 +3,6 @@
 
 mod api;
 mod certificates;
+mod dataplanes;
 mod operator;
 mod scene;

@@ -231,7 +231,7 @@ async fn one_replica_writes_and_the_next_takes_over_at_once() {
 #[tokio::test]
 async fn without_an_api_server_it_waits_and_says_so() {
     let (api, client) = Api::start().await;
-    api.fail("GET /apis/kuma.io", 500, 2);
+    api.fail("GET /apis/kuma.io/v1alpha1/meshes", 500, 2);
     api.fail("GET /apis/coordination.k8s.io", 500, 2);
     let running = Running::start(&client, operator("a")).await;
     eventually("the Mesh is accepted", || {

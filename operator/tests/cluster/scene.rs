@@ -100,5 +100,7 @@ pub(crate) fn operator(identity: &str) -> weir_operator::app::Config {
             duration: Duration::from_secs(15),
         },
         ca: certificates(),
+        index: weir_operator::index::Config::default(),
+        zone: None,
     }
 }

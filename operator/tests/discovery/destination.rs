@@ -238,57 +238,67 @@ async fn a_service_is_followed_through_scaling_to_three_and_to_none() {
     assert!(none(&mut stream).await);
 }
 
+/// API version, kind, name and template hash of an owner, and the label it gives.
+type Owned = (
+    &'static str,
+    &'static str,
+    &'static str,
+    Option<&'static str>,
+    Option<(&'static str, &'static str)>,
+);
+
+const OWNERS: [Owned; 7] = [
+    (
+        "apps/v1",
+        "ReplicaSet",
+        "web-5d8f",
+        Some("5d8f"),
+        Some(("deployment", "web")),
+    ),
+    (
+        "apps/v1",
+        "StatefulSet",
+        "db",
+        None,
+        Some(("statefulset", "db")),
+    ),
+    (
+        "apps/v1",
+        "DaemonSet",
+        "log",
+        None,
+        Some(("daemonset", "log")),
+    ),
+    (
+        "batch/v1",
+        "Job",
+        "nightly-29103",
+        None,
+        Some(("k8s_job", "nightly-29103")),
+    ),
+    (
+        "apps/v1",
+        "ReplicaSet",
+        "bare",
+        None,
+        Some(("replicaset", "bare")),
+    ),
+    (
+        "v1",
+        "ReplicationController",
+        "old",
+        None,
+        Some(("replicationcontroller", "old")),
+    ),
+    ("example.com/v1", "Thing", "x", None, None),
+];
+
 #[tokio::test]
 async fn every_kind_of_owner_is_told_with_its_labels() {
     let mut running = Running::listed().await;
     running.scene.service(service("web", "10.96.0.1"));
-    let owners = [
-        (
-            "apps/v1",
-            "ReplicaSet",
-            "web-5d8f",
-            Some("5d8f"),
-            Some(("deployment", "web")),
-        ),
-        (
-            "apps/v1",
-            "StatefulSet",
-            "db",
-            None,
-            Some(("statefulset", "db")),
-        ),
-        (
-            "apps/v1",
-            "DaemonSet",
-            "log",
-            None,
-            Some(("daemonset", "log")),
-        ),
-        (
-            "batch/v1",
-            "Job",
-            "nightly-29103",
-            None,
-            Some(("k8s_job", "nightly-29103")),
-        ),
-        (
-            "apps/v1",
-            "ReplicaSet",
-            "bare",
-            None,
-            Some(("replicaset", "bare")),
-        ),
-        (
-            "v1",
-            "ReplicationController",
-            "old",
-            None,
-            Some(("replicationcontroller", "old")),
-        ),
-        ("example.com/v1", "Thing", "x", None, None),
-    ];
     let mut endpoints = Vec::new();
-    for (number, (api, kind, name, hash, _)) in owners.iter().enumerate() {
+    for (number, (api, kind, name, hash, _)) in OWNERS.iter().enumerate() {
         let (pod_name, ip) = (format!("p{number}"), format!("10.0.0.{number}"));
         let owner =
             json!({"apiVersion": api, "kind": kind, "name": name, "controller": true, "uid": "u"});
@@ -304,7 +314,7 @@ async fn every_kind_of_owner_is_told_with_its_labels() {
         .await
         .unwrap();
     let set = added(&mut stream).await;
-    for ((addr, number), (_, _, _, hash, label)) in set.addrs.iter().zip(0..).zip(owners) {
+    for ((addr, number), (_, _, _, hash, label)) in set.addrs.iter().zip(0..).zip(OWNERS) {
         let pod_name = format!("p{number}");
         let mut want = labels(&[
             ("pod", &pod_name),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kube::ResourceExt;
 use weir_crds::Mesh;
 
-use super::{Cluster, Discovery, ProfileKey, SOURCES, Source, Subject, profile_of};
+use super::{ANSWERING, Cluster, Discovery, ProfileKey, Source, Subject, profile_of};
 use crate::index::Indexed;
 use crate::index::facts::{Concerned, find};
 use crate::index::pod::{ObjectKey, Pod};
@@ -41,7 +41,7 @@ impl Cluster {
         if known.is_some_and(|known| **known == pod) {
             return;
         }
-        if pod.injected.is_some() {
+        if pod.injected.is_some() || known.is_some_and(|known| known.injected.is_some()) {
             self.touched.touch(key);
         }
         let concerned = self.facts.set_pod(pod);
@@ -49,6 +49,10 @@ impl Cluster {
     }
 
     fn remove_pod(&mut self, key: &ObjectKey) {
+        let known = find(&self.facts.pods, key);
+        if known.is_some_and(|pod| pod.injected.is_some()) {
+            self.touched.touch(key.clone());
+        }
         let concerned = self.facts.remove_pod(key);
         self.show(&concerned);
     }
@@ -117,9 +121,14 @@ impl Cluster {
         self.show_all();
     }
 
-    fn has_listed(&mut self, source: Source) {
-        self.listed.insert(source);
-        if self.listed.len() == SOURCES {
+    pub(super) fn has_listed(&mut self, source: Source) {
+        if !self.listed.insert(source) {
+            return;
+        }
+        // The writer may start.
+        self.touched.ring();
+        let answering = self.listed.iter().filter(|one| **one != Source::Dataplanes);
+        if answering.count() == ANSWERING {
             self.complete
                 .send_if_modified(|complete| !std::mem::replace(complete, true));
         }
