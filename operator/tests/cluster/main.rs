@@ -4,6 +4,7 @@
 mod api;
 mod authorities;
 mod certificates;
+mod dataplanes;
 mod mesh;
 mod operator;
 mod scene;
