@@ -78,7 +78,7 @@ pub(crate) async fn channel(api: &Api, address: SocketAddr) -> Channel {
     }
 }
 
-async fn certify(channel: Channel, token: &str) -> Result<CertifyResponse, Status> {
+pub(crate) async fn certify(channel: Channel, token: &str) -> Result<CertifyResponse, Status> {
     let key = rcgen::KeyPair::generate().unwrap();
     let request = rcgen::CertificateParams::default()
         .serialize_request(&key)
@@ -188,15 +188,21 @@ async fn a_proxy_is_certified_by_any_replica_and_told_whom_to_trust() {
         bundle = identity.trust_bundle;
     }
     let channel = channel(&api, first.grpc).await;
-    let refused = certify(channel, "stranger").await.unwrap_err();
+    let refused = certify(channel.clone(), "stranger").await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
     assert!(
         refused.message().contains("invalid bearer token"),
         "{refused}"
     );
+    for _ in 0..3 {
+        certify(channel.clone(), "web-token").await.unwrap();
+    }
+    let asked = |request: &String| request.ends_with("/tokenreviews");
+    let reviews = api.requests().into_iter().filter(asked).count();
+    assert_eq!(reviews, 3, "each replica asks about a token once");
     let metrics = first.get("/metrics").await;
     for line in [
-        r#"weir_operator_certificates_total{outcome="issued"} 1"#,
+        r#"weir_operator_certificates_total{outcome="issued"} 4"#,
         r#"weir_operator_certificates_total{outcome="token"} 1"#,
         r#"weir_operator_certificate_expiration_timestamp_seconds{certificate="operator"}"#,
     ] {

@@ -21,11 +21,13 @@ use weir_crds::Settings;
 use weir_crds::grpc::v1::Document;
 
 use crate::api::Api;
-use crate::mesh::{channel, put_mesh, put_pod, watch};
+use crate::mesh::{certify, channel, put_mesh, put_pod, watch};
 
 /// Every wait ends by then.
 const DEADLINE: Duration = Duration::from_secs(60);
 const WATCHES: usize = 10;
+/// Requests for a certificate at once.
+const CROWD: usize = 1_000;
 /// Connections that are being opened at once.
 const OPENING: usize = 16;
 /// Most memory of the program with one proxy connected, in KiB.
@@ -79,6 +81,17 @@ fn resident(child: &Child) -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
+/// CPU time the program has taken; the kernel counts in hundredths of a second.
+fn processor_time(child: &Child) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id().unwrap())).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    let ticks: u64 = fields[11..13]
+        .iter()
+        .map(|field| field.parse::<u64>().unwrap())
+        .sum();
+    Duration::from_millis(ticks * 10)
+}
+
 /// A proxy with its watches, each past its first document.
 async fn proxy(api: &Api, address: SocketAddr, number: usize) -> Vec<Streaming<Document>> {
     let channel = channel(api, address).await;
@@ -93,6 +106,23 @@ async fn proxy(api: &Api, address: SocketAddr, number: usize) -> Vec<Streaming<D
         streams.push(stream);
     }
     streams
+}
+
+/// A crowd at once: every one gets its certificate.
+async fn crowd(api: &Api, address: SocketAddr, child: &Child, proxies: usize) {
+    let (started, before) = (Instant::now(), processor_time(child));
+    let channel = channel(api, address).await;
+    let asking = (0..CROWD).map(|number| {
+        let token = format!("token-{}", number % proxies);
+        let channel = channel.clone();
+        async move { certify(channel, &token).await.map(drop) }
+    });
+    let answers = join_all(asking).await.into_iter();
+    let refused: Vec<_> = answers.filter_map(Result::err).collect();
+    assert!(refused.is_empty(), "{refused:?}");
+    let each = (processor_time(child) - before) / u32::try_from(CROWD).unwrap();
+    let took = started.elapsed();
+    println!("{CROWD} certificates within {took:?}, {each:?} of CPU each");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -115,6 +145,8 @@ async fn many_proxies_take_little_memory_and_hold_up_nothing() {
     println!("{proxies} proxies: {base} KiB, and {each} KiB each with {WATCHES} watches");
     assert!(base <= BASE, "{base} KiB with one proxy connected");
     assert!(each <= EACH, "{each} KiB a proxy");
+
+    crowd(&api, address, &child, proxies).await;
 
     // A change of the Mesh reaches every stream.
     let told = Instant::now();
