@@ -26,6 +26,31 @@ pub struct Status {
     /// The latest observations, one a type, each with the generation it was made of.
     #[serde(default, deserialize_with = "readable_conditions")]
     pub conditions: Vec<Condition>,
+    /// Of a Dataplane: the metrics endpoint in force.
+    #[serde(
+        default,
+        deserialize_with = "readable_metrics",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub metrics: Option<MetricsEndpoint>,
+}
+
+/// Where a proxy exposes its metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MetricsEndpoint {
+    /// `ip:port`.
+    pub address: String,
+    /// Path, starting with `/`.
+    pub path: String,
+}
+
+/// What cannot be read is as if it were absent.
+fn readable_metrics<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<MetricsEndpoint>, D::Error> {
+    let metrics = Option::<Value>::deserialize(from)?.unwrap_or_default();
+    Ok(serde_json::from_value(metrics).ok())
 }
 
 /// Keeps the conditions that can be read: another writer's slip must not hide the object.
@@ -189,6 +214,8 @@ mod tests {
             json!({"metadata": {}, "status": {"conditions": [{"type": "Ready"}, {
                 "type": "Ready", "status": "True", "reason": "R", "message": "",
                 "lastTransitionTime": "2026-01-01T00:00:00Z"}], "other": 1}}),
+            json!({"metadata": {}, "status": {"metrics": 5670}}),
+            json!({"metadata": {}, "status": {"metrics": null}}),
         ] {
             let mesh: Mesh = serde_json::from_value(object.clone()).unwrap();
             assert!(

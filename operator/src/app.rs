@@ -1,6 +1,7 @@
 //! Wires the operator: opens its port, starts one task a concern, and ends them in order. Called by
 //! `main` and by the tests. It decides nothing itself.
 
+mod discovery;
 mod serving;
 
 use std::net::SocketAddr;
@@ -21,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::apply::InitialMesh;
 use crate::ca::{self, Keeper};
 use crate::health::{self, Readiness};
-use crate::index::{Changes, Meshes};
+use crate::index::{self, Changes, Discovery, Meshes};
 use crate::leader::{self, Leader};
 use crate::mesh_ca;
 use crate::metrics::{Metrics, Watch};
@@ -48,6 +49,10 @@ pub struct Config {
     pub grpc: Grpc,
     /// The last labels of every DNS name in a proxy's certificate.
     pub trust_domain: String,
+    /// What discovery is told.
+    pub index: index::Config,
+    /// The value of the tag `kuma.io/zone` of generated Dataplanes; none: they have no such tag.
+    pub zone: Option<String>,
 }
 
 /// The gRPC server.
@@ -67,6 +72,8 @@ pub struct Bound {
     pub http: SocketAddr,
     /// The real address of the gRPC server.
     pub grpc: SocketAddr,
+    /// What is known of the cluster; `serve::destination::service` answers from it.
+    pub index: Discovery,
     listener: TcpListener,
     server: serve::Bound,
     client: Client,
@@ -86,6 +93,7 @@ impl Bound {
         Ok(Self {
             http: listener.local_addr()?,
             grpc: server.address,
+            index: Discovery::new(config.index.clone()),
             listener,
             server,
             client,
@@ -115,7 +123,7 @@ impl Bound {
             stop: working.clone(),
             tracker: workers.clone(),
         };
-        tasks.spawn(&leader, self.server);
+        tasks.spawn(&leader, &self.index, self.server);
         let campaign = last.spawn(leader.run(campaigning.clone()));
         last.spawn(health::serve(
             self.listener,
@@ -153,23 +161,30 @@ struct Tasks {
 }
 
 impl Tasks {
-    fn spawn(self, leader: &Leader, server: serve::Bound) {
-        let index = Meshes::default();
-        let meshes = index.view();
-        let authorities = self.spawn_authorities(leader, meshes.clone());
-        self.spawn_meshes(leader, index, authorities.clone());
+    fn spawn(self, leader: &Leader, index: &Discovery, server: serve::Bound) {
+        let meshes = Meshes::default();
+        let mesh_view = meshes.view();
+        let authorities = self.spawn_authorities(leader, mesh_view.clone());
+        let dataplanes = self.spawn_discovery(leader, index);
+        self.spawn_meshes(leader, (meshes, index.clone()), authorities.clone());
         self.spawn_certificates(leader);
-        self.spawn_server(leader, server, (meshes, authorities));
+        let known = serving::Known {
+            meshes: mesh_view,
+            authorities,
+            dataplanes,
+            index: index.clone(),
+        };
+        self.spawn_server(leader, server, known);
     }
 
     fn spawn_meshes(
         &self,
         leader: &Leader,
-        index: Meshes,
+        (meshes, discovery): (Meshes, Discovery),
         authorities: watch::Receiver<mesh_ca::View>,
     ) {
-        let view = index.view();
-        let follower = self.follower(Watch::Meshes, index);
+        let view = meshes.view();
+        let follower = self.follower(Watch::Meshes, (meshes, discovery));
         self.tracker.spawn(follow(
             Api::all(self.client.clone()),
             watcher::Config::default(),

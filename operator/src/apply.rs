@@ -1,6 +1,8 @@
-//! Creates the one resource that the operator makes itself: Mesh `default`, once, where an
-//! installation has no Mesh. Spawned by `app`; `reconcile` decides. That it was decided is kept in
-//! a ConfigMap of ours, so a Mesh that the user deletes stays deleted.
+//! Writes the resources that the operator makes itself: the Dataplanes of injected pods (`dataplanes`), and Mesh
+//! `default`, once, where an installation has no Mesh. Spawned by `app`; `reconcile` decides. That it was decided is
+//! kept in a ConfigMap of ours, so a Mesh that the user deletes stays deleted.
+
+mod dataplanes;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +20,8 @@ use crate::call::{CallError, within};
 use crate::index::MeshView;
 use crate::metrics::{Controller, Metrics, Outcome};
 use crate::reconcile::{self, Initial};
+
+pub use self::dataplanes::DataplaneWriter;
 
 /// ConfigMap that remembers the decision.
 pub const STATE: &str = "weir-operator";

@@ -13,6 +13,7 @@ use weir_crds::names::SYSTEM_NAMESPACE;
 
 use crate::app;
 use crate::ca::{self, Publish};
+use crate::index::{self, DEFAULT_OPAQUE_PORTS, Ports};
 use crate::leader;
 use crate::metrics::Certificate;
 use crate::serve;
@@ -125,6 +126,20 @@ pub struct Args {
         default_value_t = 90
     )]
     certificate_days: u32,
+    /// DNS domain of the cluster.
+    #[arg(
+        long,
+        env = "WEIR_CLUSTER_DOMAIN",
+        value_name = "NAME",
+        default_value = "cluster.local"
+    )]
+    cluster_domain: String,
+    /// Ports whose bytes are not looked at where neither Service nor pod says anything.
+    #[arg(long, env = "WEIR_OPAQUE_PORTS", value_name = "LIST", default_value = DEFAULT_OPAQUE_PORTS)]
+    opaque_ports: String,
+    /// Value of the tag kuma.io/zone of generated Dataplanes [default: no such tag].
+    #[arg(long, env = "WEIR_ZONE", value_name = "NAME")]
+    zone: Option<String>,
     /// Seconds that tasks may take to end after SIGTERM.
     #[arg(
         long,
@@ -182,6 +197,7 @@ impl Args {
             ("--namespace", &self.namespace),
             ("--identity", &self.identity),
             ("--lease", &self.lease),
+            ("--cluster-domain", &self.cluster_domain),
             ("--trust-domain", &self.trust_domain),
         ] {
             if value.is_empty() {
@@ -299,6 +315,12 @@ impl Args {
                 authority_validity: days(self.authority_days),
                 serving_validity: days(self.certificate_days),
             },
+            index: index::Config {
+                cluster_domain: self.cluster_domain.to_ascii_lowercase().into(),
+                trust_domain: self.trust_domain.as_str().into(),
+                opaque_ports: Ports::parse(&self.opaque_ports, |_| None),
+            },
+            zone: self.zone.clone().filter(|zone| !zone.is_empty()),
         }
     }
 }

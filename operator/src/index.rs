@@ -1,6 +1,17 @@
 //! What the operator knows of the resources, kept from watch events. Synchronous and without a
-//! client: sources call `apply`, `delete` and `reset`, readers hold a `watch` on the whole set.
-//! Called by `watch` (in) and by `status` and `apply` (out). It judges nothing.
+//! client: sources call `apply`, `delete` and `reset`, readers hold a `watch` on what they use.
+//! Called by `watch` (in), by `status` and `apply`, and by `serve` (out). It judges nothing.
+
+mod dataplane;
+mod discovery;
+mod facts;
+mod interner;
+mod pod;
+mod ports;
+mod publish;
+mod service;
+mod touched;
+mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +19,16 @@ use std::sync::Arc;
 use kube::ResourceExt;
 use tokio::sync::watch;
 use weir_crds::Mesh;
+
+pub use self::dataplane::{Dataplane, MANAGED_BY, MANAGER, READY, content, status};
+pub use self::discovery::{Discovery, Ingredients, Watched};
+pub use self::facts::{Config, DEFAULT_OPAQUE_PORTS};
+pub use self::pod::{Container, Injected, ObjectKey, OwnerKind, Pairs, Pod, Workload, value_of};
+pub use self::ports::Ports;
+pub use self::service::{
+    Node, REGION, Service, ServicePort, Slice, SliceEndpoint, TargetPort, ZONE,
+};
+pub use self::view::{Caller, Destination, Endpoint, Profile, ServiceView};
 
 /// Takes the events of one kind of object.
 pub trait Indexed<K>: Send {
@@ -17,6 +38,24 @@ pub trait Indexed<K>: Send {
     fn delete(&mut self, object: &K);
     /// These are all objects there are; whatever else was known is gone.
     fn reset(&mut self, objects: Vec<K>);
+}
+
+/// Two indexes that are told the same.
+impl<K: Clone, A: Indexed<K>, B: Indexed<K>> Indexed<K> for (A, B) {
+    fn apply(&mut self, object: K) {
+        self.0.apply(object.clone());
+        self.1.apply(object);
+    }
+
+    fn delete(&mut self, object: &K) {
+        self.0.delete(object);
+        self.1.delete(object);
+    }
+
+    fn reset(&mut self, objects: Vec<K>) {
+        self.0.reset(objects.clone());
+        self.1.reset(objects);
+    }
 }
 
 /// All Meshes by name.

@@ -1,17 +1,18 @@
 //! Weir's operator: keeps the cluster side of Weir in order.
 //!
 //! ```text
-//!  API server ──watch──> watch ──> index ──view──> reconcile ──> apply    Mesh default, once
-//!      ^                   │                                └──> status   conditions, events
-//!      │                   └──> workload ──────────────────┐        │
+//!  API server ──watch──> watch ──> index ──view──> reconcile ──> apply    Mesh default, once; Dataplanes
+//!      ^                   │         └──views──────────────┐    └──> status   conditions, events
+//!      │                   └──> workload ──────────────────┤        │
 //!      ├──── Lease ── leader ──leading─────────────────────┼────────┤ (only the leader writes)
 //!      ├──── Secrets, bundles ── ca ── certificate ────────┤        │
 //!      ├──── Secrets, who is trusted ── mesh_ca ── roots ──┼────────┘
-//!      └──── TokenReview ── token ── who calls ──────────> serve (gRPC: Identity, Settings) <── proxies
+//!      └──── TokenReview ── token ── who calls ──────────> serve (gRPC: Destination, Identity, Settings) <── proxies
 //!                                 health: /live /ready /metrics <── metrics
 //! ```
 //! `index`, `reconcile` and `workload` are synchronous and know no client; `serve` neither; `watch`,
-//! `apply`, `status`, `leader`, `ca`, `mesh_ca` and `token` hold one. The operator never writes a `spec`.
+//! `apply`, `status`, `events`, `leader`, `ca`, `mesh_ca` and `token` hold one. The operator never writes a
+//! `spec` of the user's.
 
 pub mod app;
 pub mod apply;
@@ -19,6 +20,7 @@ mod backoff;
 pub mod ca;
 mod call;
 pub mod config;
+mod events;
 pub mod health;
 pub mod index;
 pub mod leader;

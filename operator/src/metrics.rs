@@ -19,6 +19,8 @@ pub enum Controller {
     Mesh,
     /// The one-time creation of Mesh `default`.
     DefaultMesh,
+    /// Dataplanes of injected pods.
+    Dataplane,
     /// Certificates of our servers, and the bundles to verify them with.
     Certificates,
     /// Certificate authorities of Meshes.
@@ -32,6 +34,7 @@ impl Controller {
         match self {
             Self::Mesh => "mesh",
             Self::DefaultMesh => "default_mesh",
+            Self::Dataplane => "dataplane",
             Self::Certificates => "certificates",
             Self::Authorities => "authorities",
         }
@@ -93,6 +96,16 @@ impl Outcome {
 pub enum Watch {
     /// Meshes.
     Meshes,
+    /// Pods.
+    Pods,
+    /// Services.
+    Services,
+    /// EndpointSlices.
+    EndpointSlices,
+    /// Nodes.
+    Nodes,
+    /// Dataplanes.
+    Dataplanes,
     /// The Secret of the authority.
     AuthoritySecret,
     /// The Secret of the serving certificate.
@@ -107,8 +120,6 @@ pub enum Watch {
     MeshSecrets,
     /// The ConfigMap with who is trusted in which Mesh.
     Trust,
-    /// Dataplanes.
-    Dataplanes,
     /// TrafficPermissions.
     TrafficPermissions,
     /// The `MutatingWebhookConfiguration`.
@@ -123,6 +134,11 @@ impl Watch {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Meshes => "meshes",
+            Self::Pods => "pods",
+            Self::Services => "services",
+            Self::EndpointSlices => "endpoint_slices",
+            Self::Nodes => "nodes",
+            Self::Dataplanes => "dataplanes",
             Self::AuthoritySecret => "authority_secret",
             Self::ServingSecret => "serving_secret",
             Self::OperatorAuthoritySecret => "operator_authority_secret",
@@ -130,7 +146,6 @@ impl Watch {
             Self::OperatorBundle => "operator_bundle",
             Self::MeshSecrets => "mesh_secrets",
             Self::Trust => "trust",
-            Self::Dataplanes => "dataplanes",
             Self::TrafficPermissions => "traffic_permissions",
             Self::MutatingWebhook => "mutating_webhook",
             Self::ValidatingWebhook => "validating_webhook",

@@ -1,10 +1,14 @@
 //! Compares what is with what should be and says what to write. Pure: objects and the time come
 //! in, a change goes out. Called by `status` and `apply`; it knows no client.
 
+mod dataplane;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 use weir_crds::{Mesh, Violation, validate, violation};
+
+pub use self::dataplane::{ConversionError, DataplaneChange, dataplane, dataplane_change};
 
 /// Condition: the specification follows the rules.
 pub const ACCEPTED: &str = "Accepted";

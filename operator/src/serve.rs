@@ -4,6 +4,7 @@
 //! come from.
 
 mod connection;
+pub mod destination;
 mod ending;
 pub mod identity;
 pub mod settings;

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tokio::sync::watch;
@@ -15,19 +14,16 @@ use weir_crds::{Mesh, Violation};
 use crate::FIELD_MANAGER;
 use crate::backoff::Backoff;
 use crate::call::{CallError, within};
+use crate::events::Events;
 use crate::index::{MeshSet, MeshView};
 use crate::mesh_ca::{Authorities, NotReady, View};
 use crate::metrics::{Controller, Metrics, Outcome};
-use crate::reconcile::{self, Note, StatusChange};
-
-/// How often an event is tried; the status that it tells of is written by then.
-const EVENT_TRIES: usize = 3;
+use crate::reconcile::{self, StatusChange};
 
 /// Writes what the Meshes' status should be.
 pub struct StatusWriter {
-    client: Client,
     meshes: Api<Mesh>,
-    identity: String,
+    events: Events,
     metrics: Metrics,
     /// What is wrong with the Meshes' authorities.
     authorities: watch::Receiver<View>,
@@ -47,8 +43,7 @@ impl StatusWriter {
     ) -> Self {
         Self {
             meshes: Api::all(client.clone()),
-            client,
-            identity,
+            events: Events::new(client, identity),
             metrics,
             authorities,
             answered: BTreeMap::new(),
@@ -134,39 +129,10 @@ impl StatusWriter {
         .await?;
         tracing::info!(mesh = %name, generation = mesh.metadata.generation, "wrote the status");
         if let Some(note) = &change.note {
-            self.publish(mesh, note).await;
+            let about = mesh.object_ref(&());
+            self.events.publish(&about, note, "Validate").await;
         }
         Ok(())
-    }
-
-    async fn publish(&self, mesh: &Mesh, note: &Note) {
-        let reporter = Reporter {
-            controller: FIELD_MANAGER.to_owned(),
-            instance: Some(self.identity.clone()),
-        };
-        let event = Event {
-            type_: if note.is_warning {
-                EventType::Warning
-            } else {
-                EventType::Normal
-            },
-            reason: note.reason.to_owned(),
-            note: Some(note.text.clone()),
-            action: "Validate".to_owned(),
-            secondary: None,
-        };
-        // A recorder of its own for each event: a shared one would repeat the first text.
-        let recorder = Recorder::new(self.client.clone(), reporter);
-        let mut backoff = Backoff::default();
-        for _ in 0..EVENT_TRIES {
-            match within(recorder.publish(&event, &mesh.object_ref(&()))).await {
-                Ok(()) => return,
-                Err(error) => {
-                    tracing::warn!(mesh = %mesh.name_any(), %error, "cannot publish an event");
-                    tokio::time::sleep(backoff.next_pause()).await;
-                }
-            }
-        }
     }
 }
 

@@ -30,22 +30,56 @@ pub(crate) struct Follow<I> {
 }
 
 /// Follows the objects of `api` that match `config` until `follow.stop`.
-pub(crate) async fn follow<K, I>(api: Api<K>, config: watcher::Config, follow: Follow<I>)
-where
-    K: Resource<DynamicType = ()>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug
-        + Send
-        + Sync
-        + 'static,
-    I: Indexed<K>,
+pub(crate) async fn follow<K: Watched, I: Indexed<K>>(
+    api: Api<K>,
+    config: watcher::Config,
+    follow: Follow<I>,
+) {
+    follow_kept(api, config, |object| object, follow).await;
+}
+
+/// What can be watched.
+pub(crate) trait Watched:
+    Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static
 {
+}
+
+impl<K> Watched for K where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static
+{
+}
+
+/// Objects in pages of this size: of a kind with many objects only a page is whole in memory.
+const PAGE: u32 = 100;
+
+/// How everything of a kind is followed of which only a part is kept.
+pub(crate) fn in_pages() -> watcher::Config {
+    watcher::Config::default().page_size(PAGE)
+}
+
+/// Follows the objects of `api` until `follow.stop`; of each, `keep` takes what is used as soon as it is there.
+pub(crate) async fn follow_kept<K: Watched, T, I: Indexed<T>>(
+    api: Api<K>,
+    config: watcher::Config,
+    keep: impl Fn(K) -> T,
+    follow: Follow<I>,
+) {
     let events = watcher(api, config);
+    let events = events.map(|event| event.map(|event| kept(event, &keep)));
     let stop = follow.stop.clone();
     tokio::select! {
         () = stop.cancelled() => {}
         () = drain(events, follow) => {}
+    }
+}
+
+fn kept<K, T>(event: Event<K>, keep: impl Fn(K) -> T) -> Event<T> {
+    match event {
+        Event::Init => Event::Init,
+        Event::InitDone => Event::InitDone,
+        Event::InitApply(object) => Event::InitApply(keep(object)),
+        Event::Apply(object) => Event::Apply(keep(object)),
+        Event::Delete(object) => Event::Delete(keep(object)),
     }
 }
 

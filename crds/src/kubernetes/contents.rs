@@ -194,6 +194,17 @@ pub(super) fn dataplane() -> JSONSchemaProps {
     )
 }
 
+/// `status.metrics` of a Dataplane.
+pub(super) fn metrics_endpoint() -> JSONSchemaProps {
+    object(
+        "The metrics endpoint in force.",
+        &[
+            ("address", text("Address and port.")),
+            ("path", text("Path.")),
+        ],
+    )
+}
+
 fn listeners() -> JSONSchemaProps {
     object(
         "The listeners of the proxy.",

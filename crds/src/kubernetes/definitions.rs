@@ -72,6 +72,8 @@ struct Kind<'a> {
     short_names: &'a [&'a str],
     description: &'a str,
     spec: JSONSchemaProps,
+    /// Fields of `status` beside the conditions.
+    status: Vec<(&'static str, JSONSchemaProps)>,
     columns: Vec<CustomResourceColumnDefinition>,
 }
 
@@ -81,6 +83,7 @@ fn mesh() -> CustomResourceDefinition {
         short_names: &["m"],
         description: "The settings shared by the proxies of a mesh.",
         spec: contents::mesh(),
+        status: Vec::new(),
         columns: vec![
             column(
                 "MTLS",
@@ -109,6 +112,7 @@ fn dataplane() -> CustomResourceDefinition {
         short_names: &["dp"],
         description: "A proxy, and what it changes of its Mesh.",
         spec: contents::dataplane(),
+        status: vec![("metrics", contents::metrics_endpoint())],
         columns: vec![
             column("Mesh", ".mesh", "The Mesh of the proxy."),
             column(
@@ -122,9 +126,9 @@ fn dataplane() -> CustomResourceDefinition {
                 "The address of the proxy.",
             ),
             column(
-                "Metrics-Port",
-                ".spec.metrics.conf.port",
-                "The metrics port, where it is overridden.",
+                "Metrics",
+                ".status.metrics.address",
+                "The metrics endpoint in force.",
             ),
             ready(),
             age(),
@@ -138,6 +142,7 @@ fn traffic_permission() -> CustomResourceDefinition {
         short_names: &["tp"],
         description: "Which services may connect to which.",
         spec: contents::traffic_permission(),
+        status: Vec::new(),
         columns: vec![
             column("Mesh", ".mesh", "The Mesh in which it holds."),
             column(
@@ -162,6 +167,7 @@ fn container_patch() -> CustomResourceDefinition {
         short_names: &[],
         description: "Changes to the injected containers, for the pods that name it.",
         spec: contents::container_patch(),
+        status: Vec::new(),
         columns: vec![ready(), age()],
     })
 }
@@ -201,7 +207,7 @@ fn version(kind: Kind<'_>) -> CustomResourceDefinitionVersion {
     let fields = [
         ("mesh", schema::mesh()),
         ("spec", kind.spec),
-        ("status", schema::status()),
+        ("status", schema::status(&kind.status)),
     ];
     CustomResourceDefinitionVersion {
         name: VERSION.to_owned(),

@@ -104,8 +104,9 @@ pub(super) fn mesh() -> JSONSchemaProps {
     }
 }
 
-/// `status`, whose only writer is the operator: here the usual form of conditions is required.
-pub(super) fn status() -> JSONSchemaProps {
+/// `status`, whose only writer is the operator: here the usual form of conditions is required. Some kinds have fields
+/// beside the conditions.
+pub(super) fn status(fields_of_kind: Fields<'_>) -> JSONSchemaProps {
     let plain = |kind: &str, format: Option<&str>, description: &str| JSONSchemaProps {
         type_: Some(kind.to_owned()),
         format: format.map(str::to_owned),
@@ -150,5 +151,6 @@ pub(super) fn status() -> JSONSchemaProps {
         x_kubernetes_list_map_keys: Some(vec!["type".to_owned()]),
         ..list("What was observed, one entry a type.", condition)
     };
-    root("What the operator found.", &[("conditions", conditions)])
+    let fields = [&[("conditions", conditions)], fields_of_kind].concat();
+    root("What the operator found.", &fields)
 }

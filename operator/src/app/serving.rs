@@ -8,21 +8,30 @@ use kube::Api;
 use kube::runtime::watcher;
 use tokio::sync::watch;
 use tonic::service::Routes;
-use weir_crds::{Dataplane, TrafficPermission};
+use weir_crds::TrafficPermission;
 
 use super::Tasks;
 use crate::ca::{Keeper, Publish};
-use crate::index::{Changes, MeshView};
+use crate::index::{Changes, Discovery, MeshView};
 use crate::leader::Leader;
 use crate::mesh_ca::{self, SECRET_TYPE, Secrets, TRUST};
 use crate::metrics::Watch;
 use crate::serve;
+use crate::serve::destination;
 use crate::serve::identity::Certifier;
 use crate::serve::settings;
 use crate::serve::tls::Certificates;
 use crate::token::{Reviewer, Tokens};
-use crate::watch::{follow, only};
+use crate::watch::{follow, in_pages, only};
 use crate::workload::{Dataplanes, PermissionView, Permissions, Workloads};
+
+/// What the server answers from.
+pub(super) struct Known {
+    pub(super) meshes: watch::Receiver<MeshView>,
+    pub(super) authorities: watch::Receiver<mesh_ca::View>,
+    pub(super) dataplanes: Dataplanes,
+    pub(super) index: Discovery,
+}
 
 impl Tasks {
     /// Keeps the authorities of Meshes.
@@ -54,36 +63,32 @@ impl Tasks {
     }
 
     /// Serves, and keeps what is served from.
-    pub(super) fn spawn_server(
-        &self,
-        leader: &Leader,
-        server: serve::Bound,
-        (meshes, authorities): (watch::Receiver<MeshView>, watch::Receiver<mesh_ca::View>),
-    ) {
+    pub(super) fn spawn_server(&self, leader: &Leader, server: serve::Bound, known: Known) {
         let security = if self.config.grpc.plaintext {
             serve::Security::Plaintext
         } else {
             self.spawn_own_certificates(leader)
         };
         let tokens: Arc<dyn Tokens> = Arc::new(Reviewer::new(self.client.clone()));
-        let (workloads, permissions) = self.spawn_workloads();
+        let workloads: Arc<dyn Workloads> = Arc::new(known.dataplanes);
         let trust_domain: Arc<str> = self.config.trust_domain.as_str().into();
         let certifier = Certifier {
             tokens: tokens.clone(),
             workloads: workloads.clone(),
-            authorities: authorities.clone(),
+            authorities: known.authorities.clone(),
             trust_domain: trust_domain.clone(),
             metrics: self.metrics.server.clone(),
         };
         let sources = settings::Sources {
-            meshes,
-            authorities,
-            permissions,
+            meshes: known.meshes,
+            authorities: known.authorities,
+            permissions: self.spawn_permissions(),
             workloads,
             trust_domain,
         };
         let services = Routes::new(certifier.service())
-            .add_service(settings::Service::server(tokens, sources));
+            .add_service(settings::Service::server(tokens, sources))
+            .add_service(destination::service(known.index, destination::MAX_STREAMS));
         let ends = (self.metrics.server.clone(), self.stop.clone());
         self.tracker.spawn(async move {
             if let Err(error) = server.run(services, security, ends).await {
@@ -92,18 +97,13 @@ impl Tasks {
         });
     }
 
-    fn spawn_workloads(&self) -> (Arc<dyn Workloads>, watch::Receiver<PermissionView>) {
-        let all = watcher::Config::default;
-        let dataplanes = Dataplanes::default();
-        let api: Api<Dataplane> = Api::all(self.client.clone());
-        let follower = self.follower(Watch::Dataplanes, dataplanes.clone());
-        self.tracker.spawn(follow(api, all(), follower));
+    fn spawn_permissions(&self) -> watch::Receiver<PermissionView> {
         let permissions = Permissions::default();
         let view = permissions.view();
         let api: Api<TrafficPermission> = Api::all(self.client.clone());
         let follower = self.follower(Watch::TrafficPermissions, permissions);
-        self.tracker.spawn(follow(api, all(), follower));
-        (Arc::new(dataplanes), view)
+        self.tracker.spawn(follow(api, in_pages(), follower));
+        view
     }
 
     fn spawn_own_certificates(&self, leader: &Leader) -> serve::Security {

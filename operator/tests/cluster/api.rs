@@ -156,6 +156,7 @@ impl Api {
             ("POST", _) => store.create(&place.collection, body),
             ("PUT", Some(name)) => store.replace(&place.collection, name, body),
             ("PATCH", Some(name)) => store.patch(&place, name, body),
+            ("DELETE", Some(name)) => store.delete(&place.collection, name, body),
             _ => Err((StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed")),
         };
         self.version.send_replace(store.version);
@@ -220,7 +221,7 @@ impl Store {
         let objects = self.objects.iter();
         objects
             .filter(|((place, object), _)| {
-                place == collection && name.is_none_or(|name| name == object)
+                covers(collection, place) && name.is_none_or(|name| name == object)
             })
             .map(|(_, object)| object.clone())
             .collect()
@@ -262,9 +263,24 @@ impl Store {
         Ok(self.write(collection, name, body.clone()))
     }
 
+    /// Deletes what has the uid of the preconditions, as far as there are any.
+    fn delete(&mut self, collection: &str, name: &str, body: &Value) -> Answer {
+        let known = self.read(collection, name)?;
+        let uid = &body["preconditions"]["uid"];
+        if !uid.is_null() && *uid != known["metadata"]["uid"] {
+            return Err((StatusCode::CONFLICT, "Conflict"));
+        }
+        self.remove(collection, name);
+        Ok(known)
+    }
+
     /// A merge of everything, where `webhooks` are merged by name; or of the status alone.
     fn patch(&mut self, place: &Place, name: &str, body: &Value) -> Answer {
-        let mut object = self.read(&place.collection, name)?;
+        let mut object = match self.read(&place.collection, name) {
+            // An apply creates; what is applied says what it is.
+            Err(_) if !place.is_status && body.get("kind").is_some() => json!({"metadata": {}}),
+            found => found?,
+        };
         check_version(&object, body)?;
         let uid = &body["metadata"]["uid"];
         if !uid.is_null() && *uid != object["metadata"]["uid"] {
@@ -332,7 +348,7 @@ impl Store {
             .find(|(version, place, event)| {
                 let found = event["object"]["metadata"]["name"].as_str();
                 *version > from
-                    && place == collection
+                    && covers(collection, place)
                     && name.as_deref().is_none_or(|name| found == Some(name))
             })
             .map(|(version, _, event)| (*version, event.clone()))
@@ -353,6 +369,15 @@ impl Place {
             is_status: segments.get(kind + 2) == Some(&"status"),
         }
     }
+}
+
+/// Whether a collection has the objects of another: of all namespaces those of each.
+fn covers(collection: &str, place: &str) -> bool {
+    let Some((group, rest)) = place.split_once("/namespaces/") else {
+        return collection == place;
+    };
+    let kind = rest.split_once('/').map_or("", |(_, kind)| kind);
+    collection == place || collection == format!("{group}/{kind}")
 }
 
 fn check_version(known: &Value, body: &Value) -> Result<(), (StatusCode, &'static str)> {

@@ -5,6 +5,7 @@
 mod api;
 mod authorities;
 mod certificates;
+mod dataplanes;
 mod mesh;
 mod operator;
 mod process;

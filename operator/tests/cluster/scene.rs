@@ -121,5 +121,7 @@ pub(crate) fn operator(identity: &str) -> weir_operator::app::Config {
             limits: weir_operator::serve::Limits::default(),
         },
         trust_domain: "cluster.local".to_owned(),
+        index: weir_operator::index::Config::default(),
+        zone: None,
     }
 }

@@ -1,0 +1,106 @@
+//! What the index keeps of a Dataplane: whose it is, and fingerprints of what it says. Compared by `reconcile` with
+//! what it should say; the text itself is in the API server.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use kube::ResourceExt;
+use serde_json::{Value, json};
+use weir_crds::kubernetes::Status;
+
+use super::pod::ObjectKey;
+
+/// Label on what the operator generated.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Its value.
+pub const MANAGER: &str = "weir-operator";
+/// The condition of a Dataplane.
+pub const READY: &str = "Ready";
+
+/// What is known of a Dataplane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dataplane {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// The uid of the pod it was generated for; `None` where a user wrote it.
+    pub owner: Option<Arc<str>>,
+    /// [`fingerprint`] of its Mesh and its spec.
+    pub content: u64,
+    /// [`fingerprint`] of its status, without times.
+    pub status: u64,
+    /// Whether it was ready, and since when, in seconds since the epoch.
+    pub ready: Option<(bool, i64)>,
+}
+
+impl Dataplane {
+    /// Keeps of an object what is used.
+    #[must_use]
+    pub fn keep(object: &weir_crds::Dataplane) -> Self {
+        let ours = object
+            .labels()
+            .get(MANAGED_BY)
+            .is_some_and(|manager| manager == MANAGER);
+        let name = object.name_any();
+        let mut owners = object.owner_references().iter();
+        let pod = owners.find(|owner| owner.kind == "Pod" && owner.name == name);
+        let mut conditions = object.status.iter().flat_map(|status| &status.conditions);
+        let ready = conditions.find(|one| one.type_ == READY);
+        Self {
+            owner: pod.filter(|_| ours).map(|pod| pod.uid.as_str().into()),
+            content: content(object.mesh.as_deref(), &object.spec.0),
+            status: object.status.as_ref().map_or(0, status),
+            ready: ready.map(|ready| {
+                let since = ready.last_transition_time.0.as_second();
+                (ready.status == "True", since)
+            }),
+            key: ObjectKey {
+                namespace: object.namespace().unwrap_or_default().into(),
+                name: name.into(),
+            },
+        }
+    }
+}
+
+/// The fingerprint of a Mesh's name and a spec.
+#[must_use]
+pub fn content(mesh: Option<&str>, spec: &Value) -> u64 {
+    fingerprint(&json!([mesh, spec]))
+}
+
+/// The fingerprint of a status.
+#[must_use]
+pub fn status(status: &Status) -> u64 {
+    let conditions = status.conditions.iter();
+    let conditions = conditions.filter(|one| one.type_ == READY);
+    let conditions = conditions.map(|one| json!([one.status, one.reason, one.message]));
+    fingerprint(&json!([conditions.collect::<Vec<_>>(), status.metrics]))
+}
+
+/// The same for equal values, whatever the order of their fields.
+fn fingerprint(value: &Value) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hash(value, &mut hasher);
+    hasher.finish()
+}
+
+fn hash(value: &Value, hasher: &mut DefaultHasher) {
+    std::mem::discriminant(value).hash(hasher);
+    match value {
+        Value::Null => {}
+        Value::Bool(flag) => flag.hash(hasher),
+        Value::Number(number) => number.hash(hasher),
+        Value::String(text) => text.hash(hasher),
+        Value::Array(items) => {
+            items.len().hash(hasher);
+            items.iter().for_each(|item| hash(item, hasher));
+        }
+        Value::Object(fields) => {
+            fields.len().hash(hasher);
+            for (key, value) in fields.iter().collect::<BTreeMap<_, _>>() {
+                key.hash(hasher);
+                hash(value, hasher);
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Views that somebody watches, by key, in groups that one change concerns. Held by `discovery`. A key lives as long as
+//! its watchers; a view that did not change wakes nobody. It knows nothing of what is shown.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+/// The watched views; `G` is what changes, `K` what is watched of it.
+#[derive(Debug)]
+pub(super) struct Published<G, K, V> {
+    groups: HashMap<G, HashMap<K, watch::Sender<Arc<V>>>>,
+}
+
+impl<G, K, V> Default for Published<G, K, V> {
+    fn default() -> Self {
+        Self {
+            groups: HashMap::new(),
+        }
+    }
+}
+
+impl<G: Eq + Hash + Clone, K: Eq + Hash, V: PartialEq> Published<G, K, V> {
+    /// Watches a view, which `make` makes where nobody watches it yet.
+    pub(super) fn watch(
+        &mut self,
+        group: G,
+        key: K,
+        make: impl FnOnce(&G, &K) -> V,
+    ) -> watch::Receiver<Arc<V>> {
+        if let Some(sender) = self.groups.get(&group).and_then(|keys| keys.get(&key)) {
+            return sender.subscribe();
+        }
+        let (sender, receiver) = watch::channel(Arc::new(make(&group, &key)));
+        self.groups.entry(group).or_default().insert(key, sender);
+        receiver
+    }
+
+    /// Makes the views of a group again and shows those that changed.
+    pub(super) fn refresh(&self, group: &G, make: impl Fn(&G, &K) -> V) {
+        for (key, sender) in self.groups.get(group).into_iter().flatten() {
+            show(sender, make(group, key));
+        }
+    }
+
+    /// Makes every view again and shows those that changed.
+    pub(super) fn refresh_all(&self, make: impl Fn(&G, &K) -> V) {
+        for (group, keys) in &self.groups {
+            for (key, sender) in keys {
+                show(sender, make(group, key));
+            }
+        }
+    }
+
+    /// The groups that somebody watches.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &G> {
+        self.groups.keys()
+    }
+
+    /// Forgets a key whose last receiver is about to go.
+    pub(super) fn release(&mut self, group: &G, key: &K) {
+        let Some(keys) = self.groups.get_mut(group) else {
+            return;
+        };
+        if keys
+            .get(key)
+            .is_some_and(|sender| sender.receiver_count() <= 1)
+        {
+            keys.remove(key);
+        }
+        if keys.is_empty() {
+            self.groups.remove(group);
+        }
+    }
+
+    /// How many keys are watched.
+    pub(super) fn len(&self) -> usize {
+        self.groups.values().map(HashMap::len).sum()
+    }
+}
+
+fn show<V: PartialEq>(sender: &watch::Sender<Arc<V>>, view: V) {
+    sender.send_if_modified(|shown| {
+        let changed = **shown != view;
+        if changed {
+            *shown = Arc::new(view);
+        }
+        changed
+    });
+}

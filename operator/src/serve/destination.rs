@@ -1,0 +1,110 @@
+//! `io.linkerd.proxy.destination.Destination` of linkerd2-proxy-api: which endpoints a destination has, and what
+//! stands behind an address. Served by `serve` to any client of the API; each stream holds a view of the index and
+//! nothing else. `target` reads a request, `endpoints` and `profiles` follow the views, `message` writes them down.
+//!
+//! It differs from Linkerd's own service where that follows from what the API says: an address is a target of `Get`,
+//! too, and a name of no Service has an empty profile in place of one that names it.
+
+mod endpoints;
+mod message;
+mod profiles;
+mod target;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::Stream;
+use linkerd2_proxy_api::destination::destination_server::{self, DestinationServer};
+use linkerd2_proxy_api::destination::{DestinationProfile, GetDestination, Update};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::{Request, Response, Status};
+
+use self::target::{Target, TargetError};
+use super::MAX_MESSAGE;
+use crate::index::{Caller, Discovery};
+
+/// Streams at once, of both kinds, over all connections: 2,000 proxies with ten destinations each use 40,000. Past it
+/// a call is answered RESOURCE_EXHAUSTED.
+pub const MAX_STREAMS: usize = 200_000;
+
+/// Messages as the API streams them.
+type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    index: Discovery,
+    streams: Arc<Semaphore>,
+}
+
+/// The service on `index`, as one line of the server's services. `streams` is how many there are at once,
+/// [`MAX_STREAMS`] by default.
+#[must_use]
+pub fn service(index: Discovery, streams: usize) -> DestinationServer<Destination> {
+    let destination = Destination {
+        index,
+        streams: Arc::new(Semaphore::new(streams)),
+    };
+    DestinationServer::new(destination).max_decoding_message_size(MAX_MESSAGE)
+}
+
+impl Destination {
+    /// The target, who asks, and room for a stream.
+    fn admit(&self, request: &GetDestination) -> Result<Admitted, Status> {
+        let target = Target::parse(&request.path, &self.index.cluster_domain())?;
+        if !*self.index.complete().borrow() {
+            return Err(Status::unavailable(
+                "the cluster is not listed yet: try again",
+            ));
+        }
+        let slot = self.streams.clone().try_acquire_owned();
+        let slot = slot.map_err(|_| Status::resource_exhausted("too many streams: try again"))?;
+        let (pod, node) = target::read_context(&request.context_token);
+        Ok(Admitted {
+            caller: self.index.caller(pod, node.as_deref()),
+            target,
+            slot,
+        })
+    }
+}
+
+/// A request that is to be answered.
+struct Admitted {
+    target: Target,
+    caller: Caller,
+    slot: OwnedSemaphorePermit,
+}
+
+impl From<TargetError> for Status {
+    fn from(error: TargetError) -> Self {
+        match error {
+            TargetError::NotFound(_) => Self::not_found(error.to_string()),
+            _ => Self::invalid_argument(error.to_string()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl destination_server::Destination for Destination {
+    type GetStream = Messages<Update>;
+
+    async fn get(
+        &self,
+        request: Request<GetDestination>,
+    ) -> Result<Response<Self::GetStream>, Status> {
+        let admitted = self.admit(request.get_ref())?;
+        let following = endpoints::Following::new(self.index.clone(), admitted)?;
+        Ok(Response::new(Box::pin(following.messages())))
+    }
+
+    type GetProfileStream = Messages<DestinationProfile>;
+
+    async fn get_profile(
+        &self,
+        request: Request<GetDestination>,
+    ) -> Result<Response<Self::GetProfileStream>, Status> {
+        let admitted = self.admit(request.get_ref())?;
+        let following = profiles::Following::new(&self.index, admitted);
+        Ok(Response::new(Box::pin(following.messages())))
+    }
+}

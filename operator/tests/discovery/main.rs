@@ -1,0 +1,9 @@
+//! The index of the cluster and the Destination service on it, without a cluster: objects go in as the API server
+//! writes them, views and messages come out.
+
+mod destination;
+mod index;
+mod lifecycle;
+mod scale;
+mod scene;
+mod services;
