@@ -114,7 +114,7 @@ stage_deny() {
 stage_fuzz() {
     if ! rustup toolchain list | grep --quiet '^nightly'; then
         echo "note: the fuzzers did not run, they need a nightly toolchain (rustup toolchain install nightly); their corpora do:"
-        cargo test --locked --package weir-proxy --test corpora
+        cargo test --locked --package weir-proxy --package weir-operator --test corpora
         return 0
     fi
     mkdir -p "$logs/fuzz"

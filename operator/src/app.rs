@@ -2,6 +2,7 @@
 //! `main` and by the tests. It decides nothing itself.
 
 mod discovery;
+mod serving;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,7 +24,9 @@ use crate::ca::{self, Keeper};
 use crate::health::{self, Readiness};
 use crate::index::{self, Changes, Discovery, Meshes};
 use crate::leader::{self, Leader};
+use crate::mesh_ca;
 use crate::metrics::{Metrics, Watch};
+use crate::serve;
 use crate::status::StatusWriter;
 use crate::watch::{Follow, follow, only};
 
@@ -37,45 +41,65 @@ pub struct Config {
     pub shutdown: Duration,
     /// The election.
     pub leader: leader::Config,
-    /// The certificates.
+    /// The certificates of the webhook.
     pub ca: ca::Config,
+    /// The certificates of the operator itself.
+    pub own_ca: ca::Config,
+    /// The gRPC server.
+    pub grpc: Grpc,
+    /// The last labels of every DNS name in a proxy's certificate.
+    pub trust_domain: String,
     /// What discovery is told.
     pub index: index::Config,
     /// The value of the tag `kuma.io/zone` of generated Dataplanes; none: they have no such tag.
     pub zone: Option<String>,
 }
 
+/// The gRPC server.
+#[derive(Clone, Debug)]
+pub struct Grpc {
+    /// Where it is served; none: every address of the host.
+    pub address: Option<SocketAddr>,
+    /// Whether it is served without TLS, on a loopback address.
+    pub plaintext: bool,
+    /// What it gives to whom.
+    pub limits: serve::Limits,
+}
+
 /// An operator with its port open that does nothing yet.
 pub struct Bound {
     /// The real address of the health server.
     pub http: SocketAddr,
-    /// What is known of the cluster; `serve::destination::service` answers from it.
-    pub index: Discovery,
+    /// The real address of the gRPC server.
+    pub grpc: SocketAddr,
     listener: TcpListener,
+    server: serve::Bound,
     client: Client,
     config: Config,
 }
 
 impl Bound {
-    /// Opens the port.
+    /// Opens the ports.
     ///
     /// # Errors
-    /// When the port cannot be had.
+    /// When one cannot be had.
     pub async fn new(client: Client, config: Config) -> anyhow::Result<Self> {
         let listener = health::bind(config.http_address, weir_crds::ports::OPERATOR_HTTP)
             .await
             .context("cannot open the HTTP port; --http-address chooses another")?;
+        let server = serve::Bound::new(config.grpc.address, config.grpc.limits.clone()).await?;
         Ok(Self {
             http: listener.local_addr()?,
-            index: Discovery::new(config.index.clone()),
+            grpc: server.address,
             listener,
+            server,
             client,
             config,
         })
     }
 
-    /// Runs until `shutdown`. The writers end first, then the Lease is given back, then the health
-    /// server ends.
+    /// Runs until `shutdown`. The writers and the gRPC server end first, then the Lease is given back,
+    /// then the health server ends.
     pub async fn run(self, shutdown: CancellationToken) {
         let limit = self.config.shutdown;
         let metrics = Metrics::default();
@@ -96,7 +120,7 @@ impl Bound {
             stop: working.clone(),
             tracker: workers.clone(),
         };
-        tasks.spawn(&leader, &self.index);
+        tasks.spawn(&leader, self.server);
         let campaign = last.spawn(leader.run(campaigning.clone()));
         last.spawn(health::serve(
             self.listener,
@@ -134,16 +158,25 @@ struct Tasks {
 }
 
 impl Tasks {
-    fn spawn(self, leader: &Leader, index: &Discovery) {
-        self.spawn_discovery(leader, index);
-        self.spawn_meshes(leader, index);
+    fn spawn(self, leader: &Leader, server: serve::Bound) {
+        let discovery = Discovery::new(self.config.index.clone());
+        let index = Meshes::default();
+        let meshes = index.view();
+        let authorities = self.spawn_authorities(leader, meshes.clone());
+        self.spawn_discovery(leader, &discovery);
+        self.spawn_meshes(leader, (index, discovery.clone()), authorities.clone());
         self.spawn_certificates(leader);
+        self.spawn_server(leader, server, &discovery, (meshes, authorities));
     }
 
-    fn spawn_meshes(&self, leader: &Leader, discovery: &Discovery) {
-        let index = Meshes::default();
-        let view = index.view();
-        let follower = self.follower(Watch::Meshes, (index, discovery.clone()));
+    fn spawn_meshes(
+        &self,
+        leader: &Leader,
+        index: (Meshes, Discovery),
+        authorities: watch::Receiver<mesh_ca::View>,
+    ) {
+        let view = index.0.view();
+        let follower = self.follower(Watch::Meshes, index);
         self.tracker.spawn(follow(
             Api::all(self.client.clone()),
             watcher::Config::default(),
@@ -152,6 +185,7 @@ impl Tasks {
         let status = StatusWriter::new(
             self.client.clone(),
             self.config.leader.identity.clone(),
+            authorities,
             self.metrics.clone(),
         );
         self.tracker
@@ -175,9 +209,7 @@ impl Tasks {
             (Watch::AuthoritySecret, &config.authority_secret),
             (Watch::ServingSecret, &config.serving_secret),
         ] {
-            let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &config.namespace);
-            let follower = self.follower(what, changes.clone());
-            self.tracker.spawn(follow(secrets, only(name), follower));
+            self.follow_secret(what, name, &changes);
         }
         let mutating: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
         self.tracker.spawn(follow(
@@ -194,6 +226,13 @@ impl Tasks {
         let keeper = Keeper::new(self.client.clone(), config.clone(), self.metrics.clone());
         self.tracker
             .spawn(keeper.run(count, leader.leading(), self.stop.clone()));
+    }
+
+    fn follow_secret(&self, what: Watch, name: &str, changes: &Changes) {
+        let namespace = &self.config.ca.namespace;
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let follower = self.follower(what, changes.clone());
+        self.tracker.spawn(follow(secrets, only(name), follower));
     }
 
     fn follower<I>(&self, what: Watch, index: I) -> Follow<I> {

@@ -16,19 +16,21 @@ use crate::ca::{self, Publish};
 use crate::index::{self, DEFAULT_OPAQUE_PORTS, Ports};
 use crate::leader;
 use crate::metrics::Certificate;
+use crate::serve;
 
 /// Weir's operator: keeps the cluster side of Weir in order.
 ///
 /// It creates Mesh `default` in an installation that never had a Mesh, writes the status and the
 /// events of Meshes, and keeps the webhook's certificate and caBundle with an authority of its own.
-/// Of several replicas one writes; all serve /live, /ready and /metrics.
+/// Proxies get their certificates and settings from it, by gRPC on port 8086.
+/// Of several replicas one writes; all serve proxies, /live, /ready and /metrics.
 ///
 /// The API server is found as kubectl finds it: from the pod it runs in, else from $KUBECONFIG or
 /// ~/.kube/config. Exit codes: 0 after SIGTERM or SIGINT, 64 for wrong settings, 1 for the rest.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weir-operator", version)]
 pub struct Args {
-    /// Namespace of the Secrets, the Lease and the webhook's Service.
+    /// Namespace of the Secrets, the Lease and both Services.
     #[arg(long, env = "POD_NAMESPACE", default_value = SYSTEM_NAMESPACE)]
     namespace: String,
     /// Name of this replica in the election and in events; must differ between replicas.
@@ -37,6 +39,52 @@ pub struct Args {
     /// Address of /live, /ready and /metrics [default: port 8080 of every address].
     #[arg(long, env = "WEIR_HTTP_ADDRESS", value_name = "IP:PORT")]
     http_address: Option<SocketAddr>,
+    /// Address of the gRPC server that proxies call [default: port 8086 of every address].
+    #[arg(long, env = "WEIR_GRPC_ADDRESS", value_name = "IP:PORT")]
+    grpc_address: Option<SocketAddr>,
+    /// Serve gRPC without TLS; only on a loopback --grpc-address.
+    #[arg(
+        long,
+        env = "WEIR_GRPC_PLAINTEXT",
+        value_name = "BOOL",
+        default_value_t = false,
+        action = clap::ArgAction::Set
+    )]
+    grpc_plaintext: bool,
+    /// Most connections of the gRPC server at once; further ones wait.
+    #[arg(
+        long,
+        env = "WEIR_GRPC_CONNECTIONS",
+        value_name = "N",
+        default_value_t = 16_384
+    )]
+    grpc_connections: usize,
+    /// Minutes after which a connection is ended, give or take a tenth, so that proxies spread over
+    /// the replicas.
+    #[arg(
+        long,
+        env = "WEIR_GRPC_CONNECTION_MINUTES",
+        value_name = "N",
+        default_value_t = 30
+    )]
+    grpc_connection_minutes: u64,
+    /// The last labels of the DNS names in proxies' certificates.
+    #[arg(
+        long,
+        env = "WEIR_TRUST_DOMAIN",
+        value_name = "DOMAIN",
+        default_value = TRUST_DOMAIN
+    )]
+    trust_domain: String,
+    /// Days the authority of the operator's own certificate is valid. Pods carry it, so it is long; it
+    /// is replaced after two thirds of them, and both are in use until shortly before its end.
+    #[arg(
+        long,
+        env = "WEIR_OPERATOR_AUTHORITY_DAYS",
+        value_name = "N",
+        default_value_t = 3650
+    )]
+    operator_authority_days: u32,
     /// Create Mesh `default` once, in an installation without a Mesh.
     #[arg(
         long,
@@ -70,7 +118,7 @@ pub struct Args {
         default_value_t = 365
     )]
     authority_days: u32,
-    /// Days a webhook certificate is valid; it is replaced after two thirds of them.
+    /// Days the certificates of the webhook and the operator are valid; they are replaced after two thirds of them.
     #[arg(
         long,
         env = "WEIR_CERTIFICATE_DAYS",
@@ -86,9 +134,6 @@ pub struct Args {
         default_value = "cluster.local"
     )]
     cluster_domain: String,
-    /// Last labels of every name in a proxy's certificate.
-    #[arg(long, env = "WEIR_TRUST_DOMAIN", value_name = "NAME", default_value = TRUST_DOMAIN)]
-    trust_domain: String,
     /// Ports whose bytes are not looked at where neither Service nor pod says anything.
     #[arg(long, env = "WEIR_OPAQUE_PORTS", value_name = "LIST", default_value = DEFAULT_OPAQUE_PORTS)]
     opaque_ports: String,
@@ -168,20 +213,80 @@ impl Args {
         for (flag, days) in [
             ("--authority-days", self.authority_days),
             ("--certificate-days", self.certificate_days),
+            ("--operator-authority-days", self.operator_authority_days),
         ] {
             if !(1..=3650).contains(&days) {
                 problems.push(format!("{flag}: {days} is not between 1 and 3650"));
             }
         }
-        if self.certificate_days > self.authority_days {
-            problems.push(
-                "--certificate-days: must not be more than --authority-days, a certificate does not outlive its authority"
-                    .to_owned(),
-            );
+        for (flag, days) in [
+            ("--authority-days", self.authority_days),
+            ("--operator-authority-days", self.operator_authority_days),
+        ] {
+            if self.certificate_days > days {
+                problems.push(format!(
+                    "--certificate-days: must not be more than {flag}, a certificate does not outlive its authority"
+                ));
+            }
         }
+        problems.extend(self.grpc_problems());
         match filter {
             Ok(filter) if problems.is_empty() => Ok((filter, self.config())),
             _ => Err(ConfigError(problems)),
+        }
+    }
+
+    fn grpc_problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.grpc_plaintext
+            && !self
+                .grpc_address
+                .is_some_and(|address| address.ip().is_loopback())
+        {
+            problems.push(
+                "--grpc-plaintext: only on loopback; add --grpc-address 127.0.0.1:8086, or serve with TLS"
+                    .to_owned(),
+            );
+        }
+        if self.grpc_connections == 0 {
+            problems.push("--grpc-connections: must be at least 1".to_owned());
+        }
+        if !(1..=1440).contains(&self.grpc_connection_minutes) {
+            problems.push(format!(
+                "--grpc-connection-minutes: {} is not between 1 and 1440",
+                self.grpc_connection_minutes
+            ));
+        }
+        problems
+    }
+
+    fn grpc(&self) -> app::Grpc {
+        let limits = serve::Limits::default();
+        let shutdown = Duration::from_secs(self.shutdown_seconds);
+        app::Grpc {
+            address: self.grpc_address,
+            plaintext: self.grpc_plaintext,
+            limits: serve::Limits {
+                connections: self.grpc_connections,
+                age: Duration::from_mins(self.grpc_connection_minutes),
+                // Streams do not hold up the end.
+                grace: limits.grace.min(shutdown * 4 / 5),
+                ..limits
+            },
+        }
+    }
+
+    fn own_ca(&self) -> ca::Config {
+        ca::Config {
+            server: "operator",
+            metrics: [Certificate::OperatorAuthority, Certificate::Operator],
+            namespace: self.namespace.clone(),
+            authority_secret: "weir-operator-ca".to_owned(),
+            serving_secret: "weir-operator-tls".to_owned(),
+            service: "weir-operator".to_owned(),
+            publish: Publish::ConfigMap("weir-operator-ca".to_owned()),
+            authority_validity: days(self.operator_authority_days),
+            serving_validity: days(self.certificate_days),
         }
     }
 
@@ -196,6 +301,9 @@ impl Args {
                 identity: self.identity.clone(),
                 duration: Duration::from_secs(self.lease_seconds),
             },
+            own_ca: self.own_ca(),
+            grpc: self.grpc(),
+            trust_domain: self.trust_domain.clone(),
             ca: ca::Config {
                 server: "webhook",
                 metrics: [Certificate::Authority, Certificate::Webhook],
@@ -241,6 +349,20 @@ mod tests {
     }
 
     #[test]
+    fn plaintext_is_for_loopback_and_the_end_waits_for_no_stream() {
+        let args = parse(&["--grpc-plaintext=true", "--grpc-address=127.0.0.1:0"]);
+        let (_, config) = args.check().unwrap();
+        assert!(config.grpc.plaintext && config.grpc.limits.grace < config.shutdown);
+        let (_, config) = parse(&["--shutdown-seconds=1"]).check().unwrap();
+        assert!(config.grpc.limits.grace < config.shutdown);
+        assert!(
+            parse(&["--grpc-plaintext=true", "--grpc-address=10.0.0.1:80"])
+                .check()
+                .is_err()
+        );
+    }
+
+    #[test]
     fn creating_the_mesh_can_be_switched_off() {
         let (_, config) = parse(&["--create-default-mesh=false"]).check().unwrap();
         assert!(!config.create_default_mesh);
@@ -254,6 +376,10 @@ mod tests {
             "--certificate-days=9999",
             "--identity=",
             "--log=weir_operator=loud",
+            "--grpc-plaintext=true",
+            "--grpc-connections=0",
+            "--grpc-connection-minutes=0",
+            "--trust-domain=",
         ]);
         let text = args.check().unwrap_err().to_string();
         for flag in [
@@ -262,6 +388,10 @@ mod tests {
             "--certificate-days",
             "--identity",
             "--log",
+            "--grpc-plaintext",
+            "--grpc-connections",
+            "--grpc-connection-minutes",
+            "--trust-domain",
         ] {
             assert!(text.contains(flag), "{flag} is not in {text}");
         }

@@ -2,14 +2,17 @@
 //!
 //! ```text
 //!  API server ──watch──> watch ──> index ──view──> reconcile ──> apply    Mesh default, once; Dataplanes
-//!      ^                            │                      └───> status   conditions, events
-//!      │                            └──views──> serve (gRPC)        │
-//!      ├──── Lease ── leader ──leading──────────────────────────────┤ (only the leader writes)
-//!      └──── Secrets, caBundle ── ca (material, plan, store, keeper)┘
+//!      ^                   │         └───views─────────────┬───> status   conditions, events
+//!      │                   └──> workload ──────────────────┤        │
+//!      ├──── Lease ── leader ──leading─────────────────────┼────────┤ (only the leader writes)
+//!      ├──── Secrets, bundles ── ca ── certificate ────────┤        │
+//!      ├──── Secrets, who is trusted ── mesh_ca ── roots ──┼────────┘
+//!      └──── TokenReview ── token ── who calls ──────────> serve (gRPC: Identity, Settings, Destination) <── proxies
 //!                                 health: /live /ready /metrics <── metrics
 //! ```
-//! `index` and `reconcile` are synchronous and know no client; `watch`, `apply`, `status`, `events`,
-//! `leader` and `ca` hold one. The operator never writes a `spec` of the user's.
+//! `index`, `reconcile` and `workload` are synchronous and know no client; `serve` neither; `watch`,
+//! `apply`, `status`, `events`, `leader`, `ca`, `mesh_ca` and `token` hold one. The operator never
+//! writes a `spec` of the user's.
 
 pub mod app;
 pub mod apply;
@@ -21,11 +24,14 @@ mod events;
 pub mod health;
 pub mod index;
 pub mod leader;
+pub mod mesh_ca;
 pub mod metrics;
 pub mod reconcile;
 pub mod serve;
 pub mod status;
+pub mod token;
 mod watch;
+pub mod workload;
 
 /// The field manager of every write, and the reporting controller of every event.
 pub const FIELD_MANAGER: &str = "weir-operator";

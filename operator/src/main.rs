@@ -38,7 +38,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         .await
         .context("cannot find the API server; run in a pod, or set KUBECONFIG")?;
     let bound = Bound::new(client, config).await?;
-    tracing::info!(http = %bound.http, version = env!("CARGO_PKG_VERSION"), "started");
+    tracing::info!(http = %bound.http, grpc = %bound.grpc, version = env!("CARGO_PKG_VERSION"), "started");
     let shutdown = CancellationToken::new();
     let running = bound.run(shutdown.clone());
     let signalled = async {

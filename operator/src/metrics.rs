@@ -104,12 +104,24 @@ pub enum Watch {
     EndpointSlices,
     /// Nodes.
     Nodes,
-    /// Dataplanes.
-    Dataplanes,
     /// The Secret of the authority.
     AuthoritySecret,
     /// The Secret of the serving certificate.
     ServingSecret,
+    /// The Secret of the operator's own authority.
+    OperatorAuthoritySecret,
+    /// The Secret of the operator's serving certificate.
+    OperatorServingSecret,
+    /// The ConfigMap with the bundle to verify the operator with.
+    OperatorBundle,
+    /// The Secrets of Meshes.
+    MeshSecrets,
+    /// The ConfigMap with who is trusted in which Mesh.
+    Trust,
+    /// Dataplanes.
+    Dataplanes,
+    /// TrafficPermissions.
+    TrafficPermissions,
     /// The `MutatingWebhookConfiguration`.
     MutatingWebhook,
     /// The `ValidatingWebhookConfiguration`.
@@ -126,9 +138,15 @@ impl Watch {
             Self::Services => "services",
             Self::EndpointSlices => "endpoint_slices",
             Self::Nodes => "nodes",
-            Self::Dataplanes => "dataplanes",
             Self::AuthoritySecret => "authority_secret",
             Self::ServingSecret => "serving_secret",
+            Self::OperatorAuthoritySecret => "operator_authority_secret",
+            Self::OperatorServingSecret => "operator_serving_secret",
+            Self::OperatorBundle => "operator_bundle",
+            Self::MeshSecrets => "mesh_secrets",
+            Self::Trust => "trust",
+            Self::Dataplanes => "dataplanes",
+            Self::TrafficPermissions => "traffic_permissions",
             Self::MutatingWebhook => "mutating_webhook",
             Self::ValidatingWebhook => "validating_webhook",
         }

@@ -40,16 +40,24 @@ pub struct StatusChange {
     pub note: Option<Note>,
 }
 
-/// The change of a Mesh's status, if it needs one. A condition that stays keeps its time.
+/// Reason of [`READY`] where the certificate authority cannot be used.
+const AUTHORITY: &str = "AuthorityUnusable";
+
+/// The change of a Mesh's status, if it needs one, given what is wrong with its certificate authority
+/// that its specification alone does not show. A condition that stays keeps its time.
 #[must_use]
-pub fn mesh_status(mesh: &Mesh, now: Timestamp) -> Option<StatusChange> {
+pub fn mesh_status(
+    mesh: &Mesh,
+    authority: Option<&Violation>,
+    now: Timestamp,
+) -> Option<StatusChange> {
     let violations = validate::mesh(&mesh.spec.0);
     let known = mesh
         .status
         .as_ref()
         .map_or(&[][..], |status| &status.conditions);
     let generation = mesh.metadata.generation;
-    let conditions: Vec<Condition> = verdicts(&violations)
+    let conditions: Vec<Condition> = verdicts(&violations, authority)
         .into_iter()
         .map(|verdict| verdict.condition(known, generation, now))
         .collect();
@@ -113,22 +121,15 @@ impl Verdict {
     }
 }
 
-fn verdicts(violations: &[Violation]) -> [Verdict; 2] {
+fn verdicts(violations: &[Violation], authority: Option<&Violation>) -> [Verdict; 2] {
     if violations.is_empty() {
-        return [
-            Verdict {
-                type_: ACCEPTED,
-                holds: true,
-                reason: "Valid",
-                message: "the specification is valid".to_owned(),
-            },
-            Verdict {
-                type_: READY,
-                holds: true,
-                reason: "InForce",
-                message: "proxies of this Mesh are given this specification".to_owned(),
-            },
-        ];
+        let accepted = Verdict {
+            type_: ACCEPTED,
+            holds: true,
+            reason: "Valid",
+            message: "the specification is valid".to_owned(),
+        };
+        return [accepted, in_force(authority)];
     }
     let listed = violation::joined(&violation::prefixed("spec.", violations.to_vec()));
     [
@@ -147,8 +148,52 @@ fn verdicts(violations: &[Violation]) -> [Verdict; 2] {
     ]
 }
 
-/// An event where the verdict moved, or where what is wrong became something else.
+fn in_force(authority: Option<&Violation>) -> Verdict {
+    let (holds, reason, message) = match authority {
+        None => {
+            let message = "proxies of this Mesh are given this specification".to_owned();
+            (true, "InForce", message)
+        }
+        Some(violation) => {
+            let blamed = violation::prefixed("spec.", vec![violation.clone()]);
+            let message = shorten(violation::joined(&blamed), LONGEST_MESSAGE);
+            (false, AUTHORITY, message)
+        }
+    };
+    Verdict {
+        type_: READY,
+        holds,
+        reason,
+        message,
+    }
+}
+
+/// An event where a verdict moved, or where what is wrong became something else.
 fn note(mesh: &Mesh, known: &[Condition], conditions: &[Condition]) -> Option<Note> {
+    accepted_note(mesh, known, conditions).or_else(|| authority_note(known, conditions))
+}
+
+fn authority_note(known: &[Condition], conditions: &[Condition]) -> Option<Note> {
+    let ready = |list: &[Condition]| list.iter().find(|one| one.type_ == READY).cloned();
+    let after = ready(conditions)?;
+    let before = ready(known).filter(|before| before.reason == AUTHORITY);
+    let is_warning = after.reason == AUTHORITY;
+    match before {
+        Some(before) if is_warning && before.message == after.message => None,
+        None if !is_warning => None,
+        _ => Some(Note {
+            is_warning,
+            reason: if is_warning {
+                AUTHORITY
+            } else {
+                "AuthorityUsable"
+            },
+            text: shorten(after.message, LONGEST_NOTE),
+        }),
+    }
+}
+
+fn accepted_note(mesh: &Mesh, known: &[Condition], conditions: &[Condition]) -> Option<Note> {
     let accepted = |list: &[Condition]| list.iter().find(|one| one.type_ == ACCEPTED).cloned();
     let before = accepted(known);
     let after = accepted(conditions)?;
@@ -214,7 +259,7 @@ mod tests {
     #[test]
     fn a_valid_mesh_is_accepted_once() {
         let mut mesh = mesh(1, json!({}));
-        let change = mesh_status(&mesh, at("2026-11-01T00:00:00.7Z")).unwrap();
+        let change = mesh_status(&mesh, None, at("2026-11-01T00:00:00.7Z")).unwrap();
         let shown: Vec<_> = change
             .conditions
             .iter()
@@ -227,12 +272,12 @@ mod tests {
         let note = change.note.as_ref().unwrap();
         assert_eq!((note.is_warning, note.reason), (false, "Accepted"));
         store(&mut mesh, &change);
-        assert_eq!(mesh_status(&mesh, at("2026-11-02T00:00:00Z")), None);
+        assert_eq!(mesh_status(&mesh, None, at("2026-11-02T00:00:00Z")), None);
     }
 
     #[test]
     fn an_invalid_mesh_is_refused_with_the_field_and_a_warning() {
-        let change = mesh_status(&mesh(3, broken()), at("2026-11-01T00:00:00Z")).unwrap();
+        let change = mesh_status(&mesh(3, broken()), None, at("2026-11-01T00:00:00Z")).unwrap();
         let accepted = &change.conditions[0];
         assert_eq!(
             (accepted.status.as_str(), accepted.reason.as_str()),
@@ -251,10 +296,10 @@ mod tests {
     #[test]
     fn a_new_generation_moves_neither_the_time_nor_an_event() {
         let mut stored = mesh(1, json!({}));
-        let first = mesh_status(&stored, at("2026-11-01T00:00:00Z")).unwrap();
+        let first = mesh_status(&stored, None, at("2026-11-01T00:00:00Z")).unwrap();
         store(&mut stored, &first);
         stored.metadata.generation = Some(2);
-        let second = mesh_status(&stored, at("2026-11-02T00:00:00Z")).unwrap();
+        let second = mesh_status(&stored, None, at("2026-11-02T00:00:00Z")).unwrap();
         assert_eq!(second.note, None);
         assert_eq!(second.conditions[0].observed_generation, Some(2));
         assert_eq!(
@@ -266,10 +311,10 @@ mod tests {
     #[test]
     fn a_verdict_that_moves_moves_the_time_and_makes_an_event() {
         let mut stored = mesh(1, json!({}));
-        let first = mesh_status(&stored, at("2026-11-01T00:00:00Z")).unwrap();
+        let first = mesh_status(&stored, None, at("2026-11-01T00:00:00Z")).unwrap();
         store(&mut stored, &first);
         stored.spec = MeshSpec(broken());
-        let second = mesh_status(&stored, at("2026-11-02T00:00:00Z")).unwrap();
+        let second = mesh_status(&stored, None, at("2026-11-02T00:00:00Z")).unwrap();
         assert_eq!(
             second.conditions[0].last_transition_time.0,
             at("2026-11-02T00:00:00Z")
@@ -277,19 +322,45 @@ mod tests {
         assert!(second.note.as_ref().unwrap().is_warning);
         store(&mut stored, &second);
         stored.spec = MeshSpec(json!({}));
-        let third = mesh_status(&stored, at("2026-11-03T00:00:00Z")).unwrap();
+        let third = mesh_status(&stored, None, at("2026-11-03T00:00:00Z")).unwrap();
         assert_eq!(third.note.unwrap().reason, "Accepted");
+    }
+
+    #[test]
+    fn an_authority_that_cannot_be_used_is_told_with_its_field() {
+        let mut stored = mesh(1, json!({}));
+        let first = mesh_status(&stored, None, at("2026-11-01T00:00:00Z")).unwrap();
+        store(&mut stored, &first);
+        let field = "mtls.backends[0].conf.cert.secret";
+        let wrong = Violation::new(field, "there is no Secret");
+        let time = at("2026-11-02T00:00:00Z");
+        let second = mesh_status(&stored, Some(&wrong), time).unwrap();
+        let [accepted, ready] = &second.conditions[..] else {
+            panic!("{:?}", second.conditions);
+        };
+        assert_eq!(
+            (accepted.status.as_str(), ready.status.as_str()),
+            ("True", "False")
+        );
+        assert_eq!(ready.message, format!("spec.{field}: there is no Secret"));
+        let note = second.note.clone().unwrap();
+        assert!(note.is_warning && note.text.contains(field), "{note:?}");
+        store(&mut stored, &second);
+        assert_eq!(mesh_status(&stored, Some(&wrong), time), None);
+        let third = mesh_status(&stored, None, time).unwrap();
+        assert_eq!(third.conditions[1].status, "True");
+        assert!(!third.note.unwrap().is_warning);
     }
 
     #[test]
     fn another_writers_condition_is_left_alone() {
         let mut stored = mesh(1, json!({}));
-        let mut change = mesh_status(&stored, at("2026-11-01T00:00:00Z")).unwrap();
+        let mut change = mesh_status(&stored, None, at("2026-11-01T00:00:00Z")).unwrap();
         let mut foreign = change.conditions[0].clone();
         foreign.type_ = "Theirs".to_owned();
         change.conditions.push(foreign);
         store(&mut stored, &change);
-        assert_eq!(mesh_status(&stored, at("2026-11-02T00:00:00Z")), None);
+        assert_eq!(mesh_status(&stored, None, at("2026-11-02T00:00:00Z")), None);
     }
 
     #[test]

@@ -6,6 +6,8 @@
 mod connection;
 pub mod destination;
 mod ending;
+pub mod identity;
+pub mod settings;
 pub mod tls;
 
 use std::net::SocketAddr;
@@ -174,6 +176,3 @@ async fn serve(stream: TcpStream, peer: SocketAddr, shared: &Shared) {
         tracing::debug!(%peer, %error, "a connection ended");
     }
 }
-
-#[cfg(test)]
-mod tests;

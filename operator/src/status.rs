@@ -9,13 +9,14 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use weir_crds::Mesh;
+use weir_crds::{Mesh, Violation};
 
 use crate::FIELD_MANAGER;
 use crate::backoff::Backoff;
 use crate::call::{CallError, within};
 use crate::events::Events;
 use crate::index::{MeshSet, MeshView};
+use crate::mesh_ca::{Authorities, NotReady, View};
 use crate::metrics::{Controller, Metrics, Outcome};
 use crate::reconcile::{self, StatusChange};
 
@@ -24,18 +25,27 @@ pub struct StatusWriter {
     meshes: Api<Mesh>,
     events: Events,
     metrics: Metrics,
-    /// The version of each Mesh that we answered already, until the watch brings the next.
-    answered: BTreeMap<String, String>,
+    /// What is wrong with the Meshes' authorities.
+    authorities: watch::Receiver<View>,
+    /// The version of each Mesh that we answered already, and what was wrong with its authority then,
+    /// until the watch brings the next.
+    answered: BTreeMap<String, (String, Option<Violation>)>,
 }
 
 impl StatusWriter {
     /// A writer whose events are signed with `identity`.
     #[must_use]
-    pub fn new(client: Client, identity: String, metrics: Metrics) -> Self {
+    pub fn new(
+        client: Client,
+        identity: String,
+        authorities: watch::Receiver<View>,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             meshes: Api::all(client.clone()),
             events: Events::new(client, identity),
             metrics,
+            authorities,
             answered: BTreeMap::new(),
         }
     }
@@ -63,6 +73,7 @@ impl StatusWriter {
                 () = stop.cancelled() => return,
                 () = pause(retry) => {}
                 Ok(()) = meshes.changed() => {}
+                Ok(()) = self.authorities.changed() => {}
                 Ok(()) = leading.changed() => {}
             }
         }
@@ -72,12 +83,15 @@ impl StatusWriter {
     pub async fn pass(&mut self, meshes: &MeshSet, now: Timestamp) -> bool {
         self.answered.retain(|name, _| meshes.contains_key(name));
         let mut succeeded = true;
+        let authorities = self.authorities.borrow_and_update().clone();
         for (name, mesh) in meshes {
             let version = mesh.resource_version().unwrap_or_default();
-            if self.answered.get(name) == Some(&version) {
+            let wrong = wrong_with(authorities.as_deref(), name);
+            let seen = (version, wrong);
+            if self.answered.get(name) == Some(&seen) {
                 continue;
             }
-            let outcome = match reconcile::mesh_status(mesh, now) {
+            let outcome = match reconcile::mesh_status(mesh, seen.1.as_ref(), now) {
                 None => Outcome::Unchanged,
                 Some(change) => match self.write(mesh, &change).await {
                     Ok(()) => Outcome::Changed,
@@ -92,7 +106,7 @@ impl StatusWriter {
             };
             self.metrics.count_reconcile(Controller::Mesh, outcome);
             if matches!(outcome, Outcome::Changed | Outcome::Unchanged) {
-                self.answered.insert(name.clone(), version);
+                self.answered.insert(name.clone(), seen);
             }
         }
         succeeded
@@ -119,6 +133,14 @@ impl StatusWriter {
             self.events.publish(&about, note, "Validate").await;
         }
         Ok(())
+    }
+}
+
+/// What is wrong with a Mesh's authority that its specification alone does not show.
+fn wrong_with(authorities: Option<&Authorities>, mesh: &str) -> Option<Violation> {
+    match &authorities?.get(mesh)?.signer {
+        Err(NotReady::Unusable(violation)) => Some(violation.clone()),
+        _ => None,
     }
 }
 

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Each module and the modules of ours that it may name.
-const ALLOWED: [(&str, &[&str]); 15] = [
+const ALLOWED: [(&str, &[&str]); 18] = [
     (
         "app",
         &[
-            "apply", "ca", "health", "index", "leader", "metrics", "status", "watch",
+            "apply", "ca", "health", "index", "leader", "mesh_ca", "metrics", "serve", "status",
+            "token", "watch", "workload",
         ],
     ),
     (
@@ -18,23 +19,44 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("backoff", &[]),
     ("ca", &["backoff", "call", "metrics"]),
     ("call", &[]),
-    ("config", &["app", "ca", "index", "leader", "metrics"]),
+    (
+        "config",
+        &["app", "ca", "index", "leader", "metrics", "serve"],
+    ),
     ("events", &["backoff", "call", "reconcile"]),
     ("health", &["metrics"]),
     ("index", &[]),
     ("leader", &["call", "metrics"]),
+    ("mesh_ca", &["backoff", "ca", "call", "index", "metrics"]),
     ("metrics", &[]),
     ("reconcile", &["index"]),
-    ("serve", &["ca", "health", "index", "metrics"]),
+    (
+        "serve",
+        &[
+            "ca", "health", "index", "mesh_ca", "metrics", "token", "workload",
+        ],
+    ),
     (
         "status",
-        &["backoff", "call", "events", "index", "metrics", "reconcile"],
+        &[
+            "backoff",
+            "call",
+            "events",
+            "index",
+            "mesh_ca",
+            "metrics",
+            "reconcile",
+        ],
     ),
+    ("token", &["call"]),
     ("watch", &["backoff", "health", "index", "metrics"]),
+    ("workload", &["index", "token"]),
 ];
 
 /// Modules that hold a client, and `app`, which hands it to them.
-const WITH_CLIENT: [&str; 7] = ["app", "apply", "ca", "events", "leader", "status", "watch"];
+const WITH_CLIENT: [&str; 9] = [
+    "app", "apply", "ca", "events", "leader", "mesh_ca", "status", "token", "watch",
+];
 
 /// The source of every module, submodules included.
 fn sources() -> BTreeMap<String, String> {

@@ -1,20 +1,20 @@
-//! Wires discovery: one watch a kind that feeds the index, and the writer of Dataplanes behind it.
+//! Wires discovery: one watch a kind that feeds the index, and the writer of Dataplanes behind it. Meshes and
+//! Dataplanes come from the watches that others share.
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::PartialObjectMeta;
-use weir_crds::Dataplane;
 
 use super::Tasks;
 use crate::apply::DataplaneWriter;
-use crate::index::{self, Discovery, Indexed};
+use crate::index::{Discovery, Indexed};
 use crate::leader::Leader;
 use crate::metrics::Watch;
 use crate::watch::{Watched, follow_kept, in_pages};
 
 impl Tasks {
-    /// Follows everything that discovery answers from, and keeps the Dataplanes.
+    /// Follows what discovery answers from, and keeps the Dataplanes.
     pub(super) fn spawn_discovery(&self, leader: &Leader, index: &Discovery) {
         let keep = index.clone();
         self.spawn_kept(Watch::Pods, index, move |pod: Pod| keep.keep_pod(pod));
@@ -29,8 +29,6 @@ impl Tasks {
         let keep = index.clone();
         let keep_node = move |node: PartialObjectMeta<Node>| keep.keep_node(&node);
         self.spawn_kept(Watch::Nodes, index, keep_node);
-        let keep_dataplane = |one: Dataplane| index::Dataplane::keep(&one);
-        self.spawn_kept(Watch::Dataplanes, index, keep_dataplane);
         let writer = DataplaneWriter::new(
             self.client.clone(),
             index.clone(),

@@ -199,7 +199,7 @@ fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CertificateError> {
     }
 }
 
-fn timestamp(seconds: i64) -> Result<Timestamp, CertificateError> {
+pub(crate) fn timestamp(seconds: i64) -> Result<Timestamp, CertificateError> {
     Timestamp::from_second(seconds).map_err(|error| CertificateError::Read(error.to_string()))
 }
 
@@ -213,7 +213,7 @@ fn set_validity(
     Ok(())
 }
 
-fn calendar(at: Timestamp) -> Result<time::OffsetDateTime, CertificateError> {
+pub(crate) fn calendar(at: Timestamp) -> Result<time::OffsetDateTime, CertificateError> {
     time::OffsetDateTime::from_unix_timestamp(at.as_second())
         .map_err(|_| CertificateError::Time(at))
 }

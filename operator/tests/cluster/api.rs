@@ -37,6 +37,8 @@ struct Store {
     changes: Vec<(u64, String, Value)>,
     requests: Vec<String>,
     faults: Vec<Fault>,
+    /// The status of a TokenReview by its token.
+    reviews: BTreeMap<String, Value>,
     version: u64,
 }
 
@@ -110,6 +112,25 @@ impl Api {
         });
     }
 
+    /// Accepts a token as that of a pod, bound to the audience.
+    pub(crate) fn accept(
+        &self,
+        token: &str,
+        (namespace, account, pod, uid): (&str, &str, &str, &str),
+    ) {
+        let extra = json!({
+            "authentication.kubernetes.io/pod-name": [pod],
+            "authentication.kubernetes.io/pod-uid": [uid],
+        });
+        let user = json!({"username": format!("system:serviceaccount:{namespace}:{account}"), "extra": extra});
+        let status = json!({"authenticated": true, "audiences": ["weir-operator"], "user": user});
+        self.store
+            .lock()
+            .unwrap()
+            .reviews
+            .insert(token.to_owned(), status);
+    }
+
     fn answer(&self, method: &Method, path: &str, query: &str, body: &Value) -> Answer {
         let mut store = self.store.lock().unwrap();
         let place = Place::parse(path);
@@ -124,6 +145,7 @@ impl Api {
         let answer = match (method.as_str(), &place.name) {
             ("GET", None) => Ok(store.list(&place.collection, query)),
             ("GET", Some(name)) => store.read(&place.collection, name),
+            ("POST", _) if place.collection.ends_with("/tokenreviews") => Ok(store.review(body)),
             ("POST", _) => store.create(&place.collection, body),
             ("PUT", Some(name)) => store.replace(&place.collection, name, body),
             ("PATCH", Some(name)) => store.patch(&place, name, body),
@@ -210,6 +232,14 @@ impl Store {
         let key = (collection.to_owned(), name.to_owned());
         let found = self.objects.get(&key).cloned();
         found.ok_or((StatusCode::NOT_FOUND, "NotFound"))
+    }
+
+    fn review(&self, body: &Value) -> Value {
+        assert_eq!(body["spec"]["audiences"], json!(["weir-operator"]));
+        let token = body["spec"]["token"].as_str().unwrap();
+        let refused = || json!({"authenticated": false, "error": "invalid bearer token"});
+        let status = self.reviews.get(token).cloned().unwrap_or_else(refused);
+        json!({"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "spec": {}, "status": status})
     }
 
     fn create(&mut self, collection: &str, body: &Value) -> Answer {

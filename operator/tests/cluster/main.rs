@@ -1,8 +1,10 @@
 //! The operator against an API server in this process. `operator` runs the whole of it,
-//! `certificates` the keeper alone with the time given; `api` is the server, `scene` what both share.
+//! `certificates` and `authorities` the two keepers alone with the time given, `mesh` a proxy's calls; `api` is the server, `scene` what both share.
 
 mod api;
+mod authorities;
 mod certificates;
 mod dataplanes;
+mod mesh;
 mod operator;
 mod scene;

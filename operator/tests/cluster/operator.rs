@@ -24,27 +24,33 @@ const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kuma-system/leases
 const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
 
 /// A running operator.
-struct Running {
+pub(crate) struct Running {
     http: SocketAddr,
+    pub(crate) grpc: SocketAddr,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Running {
-    async fn start(client: &kube::Client, config: Config) -> Self {
+    pub(crate) async fn start(client: &kube::Client, config: Config) -> Self {
         let bound = Bound::new(client.clone(), config).await.unwrap();
-        let http = bound.http;
+        let (http, grpc) = (bound.http, bound.grpc);
         let stop = CancellationToken::new();
         let task = tokio::spawn(bound.run(stop.clone()));
-        Self { http, stop, task }
+        Self {
+            http,
+            grpc,
+            stop,
+            task,
+        }
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap();
     }
 
-    async fn get(&self, path: &str) -> String {
+    pub(crate) async fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.http).await.unwrap();
         let request = format!("GET {path} HTTP/1.0\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();

@@ -33,6 +33,12 @@ pub(crate) async fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<
     }
 }
 
+/// The content of a Secret of a Mesh.
+pub(crate) fn mesh_secret(value: &str) -> Value {
+    let value = k8s_openapi::ByteString(value.as_bytes().to_vec());
+    json!({"type": "system.kuma.io/secret", "data": {"value": value}})
+}
+
 /// Applies both webhook configurations as the manifests have them: without a bundle.
 pub(crate) fn apply_webhooks(api: &Api) {
     let client = json!({"service": {"name": "weir-webhook", "namespace": "kuma-system"}});
@@ -71,7 +77,9 @@ pub(crate) fn secret(api: &Api, name: &str, key: &str) -> Option<String> {
 
 fn decode(value: &Value) -> Option<String> {
     let bytes: k8s_openapi::ByteString = serde_json::from_value(value.clone()).ok()?;
-    String::from_utf8(bytes.0).ok()
+    String::from_utf8(bytes.0)
+        .ok()
+        .filter(|text| !text.is_empty())
 }
 
 pub(crate) fn certificates() -> ca::Config {
@@ -100,6 +108,21 @@ pub(crate) fn operator(identity: &str) -> weir_operator::app::Config {
             duration: Duration::from_secs(15),
         },
         ca: certificates(),
+        own_ca: ca::Config {
+            server: "operator",
+            metrics: [Certificate::OperatorAuthority, Certificate::Operator],
+            authority_secret: "weir-operator-ca".to_owned(),
+            serving_secret: "weir-operator-tls".to_owned(),
+            service: "weir-operator".to_owned(),
+            publish: ca::Publish::ConfigMap("weir-operator-ca".to_owned()),
+            ..certificates()
+        },
+        grpc: weir_operator::app::Grpc {
+            address: Some(([127, 0, 0, 1], 0).into()),
+            plaintext: false,
+            limits: weir_operator::serve::Limits::default(),
+        },
+        trust_domain: "cluster.local".to_owned(),
         index: weir_operator::index::Config::default(),
         zone: None,
     }

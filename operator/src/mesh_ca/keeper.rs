@@ -1,0 +1,370 @@
+//! Runs the passes over the authorities: look at the Meshes and what is stored, make what is missing,
+//! remember who is trusted, publish. Spawned by `app`. Only the leader writes; every replica publishes
+//! what is stored, and none signs with a root that is not remembered. It knows no caller.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Client;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use weir_crds::authority::{self, RootSource};
+use weir_crds::{Mesh, Violation};
+
+use super::names::{certificate_secret, key_secret};
+use super::resolve::{self, Found, Make};
+use super::root::{self, Root};
+use super::secrets::{SecretSet, SecretView};
+use super::store::{Store, StoreError};
+use super::trust::Trust;
+use super::{Authorities, Authority, NotReady, Signer, View};
+use crate::backoff::Backoff;
+use crate::ca::Pair;
+use crate::index::{MeshSet, MeshView};
+use crate::metrics::{Controller, Metrics, Outcome};
+
+/// A pass is made at least this often, whatever the watches say.
+const RECHECK: Duration = Duration::from_mins(1);
+
+/// Where the authorities are kept.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Namespace of the Secrets and of the ConfigMap.
+    pub namespace: String,
+}
+
+/// What a pass looks at, as watches show it.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// The Meshes.
+    pub meshes: watch::Receiver<MeshView>,
+    /// The Secrets of Meshes.
+    pub secrets: watch::Receiver<SecretView>,
+    /// Moves whenever the ConfigMap did.
+    pub trust: watch::Receiver<u64>,
+}
+
+/// Who is trusted, by Mesh.
+type Trusts = BTreeMap<String, Trust>;
+
+/// One Mesh, what its `mtls` asks for, and what of that there is.
+struct Seen<'a> {
+    mesh: &'a Mesh,
+    wanted: Option<authority::Authority>,
+    found: Result<Option<Found>, Violation>,
+}
+
+/// Keeps the authorities of one installation.
+pub struct Keeper {
+    store: Store,
+    metrics: Metrics,
+    /// The root of each Mesh and what it was read from.
+    known: BTreeMap<String, (Pair, Arc<Root>)>,
+    view: watch::Sender<View>,
+}
+
+impl Keeper {
+    /// A keeper that has not seen anything yet.
+    #[must_use]
+    pub fn new(client: Client, config: &Config, metrics: Metrics) -> Self {
+        Self {
+            store: Store::new(client, &config.namespace),
+            metrics,
+            known: BTreeMap::new(),
+            view: watch::Sender::new(None),
+        }
+    }
+
+    /// The authorities now and at every change.
+    #[must_use]
+    pub fn view(&self) -> watch::Receiver<View> {
+        self.view.subscribe()
+    }
+
+    /// Runs until `stop`; `leading` says whether this replica may write.
+    pub async fn run(
+        mut self,
+        mut sources: Sources,
+        mut leading: watch::Receiver<bool>,
+        stop: CancellationToken,
+    ) {
+        let mut backoff = Backoff::default();
+        loop {
+            sources.trust.borrow_and_update();
+            let meshes = sources.meshes.borrow_and_update().clone();
+            let secrets = sources.secrets.borrow_and_update().clone();
+            let may_write = *leading.borrow_and_update();
+            let mut pause = RECHECK;
+            if let (Some(meshes), Some(secrets)) = (meshes, secrets) {
+                let now = Timestamp::now();
+                match self.pass((&meshes, &secrets), now, may_write).await {
+                    Ok(next) => {
+                        backoff.reset();
+                        pause = until(next, now);
+                    }
+                    Err(error) => {
+                        pause = backoff.next_pause();
+                        tracing::warn!(%error, ?pause, "authorities of Meshes are not in order, trying again");
+                    }
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+                Ok(()) = sources.meshes.changed() => {}
+                Ok(()) = sources.secrets.changed() => {}
+                Ok(()) = sources.trust.changed() => {}
+                Ok(()) = leading.changed() => {}
+            }
+        }
+    }
+
+    /// One pass at the time `now`. Returns when the next thing becomes due.
+    ///
+    /// # Errors
+    /// When a request failed; what was found is published all the same, and the next pass goes on.
+    pub async fn pass(
+        &mut self,
+        (meshes, secrets): (&MeshSet, &SecretSet),
+        now: Timestamp,
+        may_write: bool,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let result = self.look_and_write((meshes, secrets), now, may_write).await;
+        let outcome = match &result {
+            Ok((_, true)) => Outcome::Changed,
+            Ok((_, false)) => Outcome::Unchanged,
+            Err(error) => Outcome::from_class(error.class()),
+        };
+        self.metrics
+            .count_reconcile(Controller::Authorities, outcome);
+        result.map(|(next, _)| next)
+    }
+
+    async fn look_and_write(
+        &mut self,
+        (meshes, secrets): (&MeshSet, &SecretSet),
+        now: Timestamp,
+        may_write: bool,
+    ) -> Result<(Option<Timestamp>, bool), StoreError> {
+        let stored = self.store.read_trust().await?;
+        let before = parse(stored.as_ref());
+        let seen = self.look(meshes, secrets, now);
+        if !may_write {
+            self.publish(&seen, &before, now);
+            return Ok((next_deadline(&seen, &before), false));
+        }
+        let made = self.make(&seen, secrets, now).await;
+        let after = advance(&before, &seen, now);
+        let mut wrote = false;
+        if after != before {
+            let data = after
+                .iter()
+                .map(|(mesh, trust)| (mesh.clone(), trust.to_json()))
+                .collect();
+            let written = self.store.write_trust(stored.as_ref(), data).await;
+            if let Err(error) = written {
+                self.publish(&seen, &before, now);
+                return Err(error);
+            }
+            tracing::info!("remembered who is trusted");
+            wrote = true;
+        }
+        self.publish(&seen, &after, now);
+        Ok((next_deadline(&seen, &after), made? || wrote))
+    }
+
+    fn look<'a>(
+        &mut self,
+        meshes: &'a MeshSet,
+        secrets: &SecretSet,
+        now: Timestamp,
+    ) -> BTreeMap<&'a str, Seen<'a>> {
+        self.known.retain(|mesh, _| meshes.contains_key(mesh));
+        let mut seen = BTreeMap::new();
+        for (name, mesh) in meshes {
+            let wanted = mesh.spec.authority();
+            let found = match &wanted {
+                Err(violation) => Err(violation.clone()),
+                Ok(None) => Ok(None),
+                Ok(Some(authority)) => Ok(Some(self.find((name, authority), secrets, now))),
+            };
+            let wanted = wanted.ok().flatten();
+            seen.insert(
+                name.as_str(),
+                Seen {
+                    mesh,
+                    wanted,
+                    found,
+                },
+            );
+        }
+        seen
+    }
+
+    fn find(
+        &mut self,
+        (mesh, authority): (&str, &authority::Authority),
+        secrets: &SecretSet,
+        now: Timestamp,
+    ) -> Found {
+        let read = std::cell::RefCell::new(None);
+        let known = self.known.get(mesh);
+        let found = resolve::find(
+            (mesh, authority),
+            secrets,
+            |pair| {
+                *read.borrow_mut() = Some(pair.clone());
+                let (_, root) = known.filter(|(known, _)| known == pair)?;
+                Some(root.clone())
+            },
+            now,
+        );
+        if let (Found::Usable(root, _), Some(pair)) = (&found, read.into_inner()) {
+            self.known.insert(mesh.to_owned(), (pair, root.clone()));
+        }
+        found
+    }
+
+    /// Makes what builtin roots lack. Returns whether anything was written.
+    async fn make(
+        &self,
+        seen: &BTreeMap<&str, Seen<'_>>,
+        secrets: &SecretSet,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut wrote = false;
+        for (name, seen) in seen {
+            let make = match &seen.found {
+                Ok(Some(Found::Usable(_, Some(make)) | Found::Incomplete(make))) => *make,
+                _ => continue,
+            };
+            let Some(authority) = &seen.wanted else {
+                continue;
+            };
+            let RootSource::Builtin { life } = authority.root else {
+                continue;
+            };
+            let key_name = key_secret(name, &authority.name);
+            let version = |name: &str| secrets.get(name).and_then(|stored| stored.version.clone());
+            let (secret, value) = match make {
+                Make::Key => (key_name, root::new_key()?),
+                Make::Certificate => {
+                    let key = secrets
+                        .get(&key_name)
+                        .and_then(|stored| stored.value.clone());
+                    let key = key.unwrap_or_default();
+                    let life = resolve::signed(life);
+                    let certificate = root::new_certificate(name, &key, now, life)?;
+                    (certificate_secret(name, &authority.name), certificate)
+                }
+            };
+            let version = version(&secret);
+            self.store
+                .write_secret(seen.mesh, &secret, value, version)
+                .await?;
+            tracing::info!(mesh = %name, secret, "made a part of the builtin authority");
+            wrote = true;
+        }
+        Ok(wrote)
+    }
+
+    fn publish(&self, seen: &BTreeMap<&str, Seen<'_>>, trusts: &Trusts, now: Timestamp) {
+        let nobody = Trust::default();
+        let authorities: Authorities = seen
+            .iter()
+            .map(|(name, seen)| {
+                let trust = trusts.get(*name).unwrap_or(&nobody);
+                let authority = Authority {
+                    bundle: trust.bundle(now).into(),
+                    signer: signer(seen, trust),
+                };
+                ((*name).to_owned(), authority)
+            })
+            .collect();
+        self.view.send_if_modified(|view| {
+            let changed = view.as_deref() != Some(&authorities);
+            if changed {
+                *view = Some(Arc::new(authorities));
+            }
+            changed
+        });
+    }
+}
+
+fn signer(seen: &Seen<'_>, trust: &Trust) -> Result<Signer, NotReady> {
+    let root = match &seen.found {
+        Err(violation) | Ok(Some(Found::Unusable(violation))) => {
+            return Err(NotReady::Unusable(violation.clone()));
+        }
+        Ok(None) => return Err(NotReady::Off),
+        Ok(Some(Found::Incomplete(_))) => return Err(NotReady::Soon),
+        Ok(Some(Found::Usable(root, _))) => root,
+    };
+    let life = seen
+        .wanted
+        .as_ref()
+        .map_or(authority::LEAF_LIFE, |wanted| wanted.leaf_life);
+    Ok(Signer {
+        root: root.clone(),
+        from: trust.signs_from(root).ok_or(NotReady::Soon)?,
+        leaf_life: resolve::signed(life),
+    })
+}
+
+fn advance(before: &Trusts, seen: &BTreeMap<&str, Seen<'_>>, now: Timestamp) -> Trusts {
+    let mut after = Trusts::new();
+    let gone = before
+        .keys()
+        .map(String::as_str)
+        .filter(|mesh| !seen.contains_key(mesh));
+    for mesh in gone.chain(seen.keys().copied()) {
+        let trust = before.get(mesh).cloned().unwrap_or_default();
+        let trust = match seen.get(mesh) {
+            None => trust.advanced(None, now),
+            Some(seen) => match (&seen.found, &seen.wanted) {
+                (Ok(None), _) => trust.advanced(None, now),
+                (Ok(Some(Found::Usable(root, _))), Some(wanted)) => {
+                    trust.advanced(Some((root, resolve::signed(wanted.leaf_life))), now)
+                }
+                _ => trust.pruned(now),
+            },
+        };
+        if !trust.is_empty() {
+            after.insert(mesh.to_owned(), trust);
+        }
+    }
+    after
+}
+
+fn parse(map: Option<&ConfigMap>) -> Trusts {
+    let data = map.and_then(|map| map.data.as_ref()).into_iter().flatten();
+    data.filter_map(|(mesh, json)| {
+        let trust = Trust::parse(json);
+        if trust.is_none() {
+            tracing::error!(mesh, "who was trusted cannot be read, and is forgotten");
+        }
+        Some((mesh.clone(), trust?))
+    })
+    .collect()
+}
+
+fn next_deadline(seen: &BTreeMap<&str, Seen<'_>>, trusts: &Trusts) -> Option<Timestamp> {
+    let roots = seen.values().filter_map(|seen| match &seen.found {
+        Ok(Some(Found::Usable(root, _))) => Some(root.renew_at()),
+        _ => None,
+    });
+    let ends = trusts.values().filter_map(Trust::next_end);
+    roots.chain(ends).min()
+}
+
+/// How long to sleep until `next`, within [`RECHECK`].
+fn until(next: Option<Timestamp>, now: Timestamp) -> Duration {
+    let left = next.map(|next| Duration::try_from(next.duration_since(now)));
+    match left {
+        Some(Ok(left)) if !left.is_zero() => left.min(RECHECK),
+        _ => RECHECK,
+    }
+}

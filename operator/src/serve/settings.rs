@@ -1,0 +1,114 @@
+//! `Settings.Watch` (weir.settings.v1): the settings of the pod that asks, at once and at every change.
+//! Served by `serve`. `source` makes the settings, `version` writes them as the caller reads them. It
+//! knows no resource.
+
+mod source;
+mod version;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::Stream;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+use weir_crds::grpc::v1::settings_server::{Settings as Served, SettingsServer};
+use weir_crds::grpc::v1::{Document, WatchRequest};
+
+pub use source::Sources;
+pub use version::{BACK, VersionError, choose};
+
+use crate::token::{Caller, TokenError, Tokens};
+
+/// What `authorization` begins with (RFC 6750, section 2.1).
+const BEARER: &str = "bearer ";
+
+/// Why a stream does not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// No token came with it.
+    #[error(
+        "authorization: has no token: send `Bearer <token>` with a service account token for weir-operator"
+    )]
+    NoToken,
+    /// The token was not accepted, or could not be checked.
+    #[error("authorization: {0}")]
+    Token(#[from] TokenError),
+    /// The token is bound to no pod.
+    #[error("authorization: the token is bound to no pod: use a projected service account token")]
+    NoPod,
+    /// The document cannot be written for this caller.
+    #[error(transparent)]
+    Version(#[from] VersionError),
+}
+
+impl From<WatchError> for Status {
+    fn from(error: WatchError) -> Self {
+        let text = error.to_string();
+        match error {
+            WatchError::NoToken | WatchError::Token(TokenError::Rejected(_)) => {
+                Self::unauthenticated(text)
+            }
+            WatchError::Token(TokenError::Unavailable(_)) => Self::unavailable(text),
+            WatchError::NoPod | WatchError::Version(VersionError::Old { .. }) => {
+                Self::failed_precondition(text)
+            }
+            WatchError::Version(VersionError::Unsaid) => Self::invalid_argument(text),
+        }
+    }
+}
+
+/// The service.
+pub struct Service {
+    tokens: Arc<dyn Tokens>,
+    sources: Sources,
+}
+
+impl Service {
+    /// To be added to a server.
+    #[must_use]
+    pub fn server(tokens: Arc<dyn Tokens>, sources: Sources) -> SettingsServer<Self> {
+        SettingsServer::new(Self { tokens, sources }).max_decoding_message_size(super::MAX_MESSAGE)
+    }
+
+    async fn caller(&self, metadata: &MetadataMap) -> Result<Caller, WatchError> {
+        let value = metadata
+            .get("authorization")
+            .and_then(|value| value.to_str().ok());
+        let Some(token) = value.and_then(bearer) else {
+            return Err(WatchError::NoToken);
+        };
+        let caller = self.tokens.check(token).await?;
+        if caller.pod.is_none() {
+            return Err(WatchError::NoPod);
+        }
+        Ok(caller)
+    }
+}
+
+/// The token in `authorization`; the scheme is written in any case (RFC 9110, section 11.1).
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_at_checked(BEARER.len())?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case(BEARER) && !token.is_empty()).then_some(token)
+}
+
+#[tonic::async_trait]
+impl Served for Service {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<Document, Status>> + Send>>;
+
+    async fn watch(
+        &self,
+        request: Request<WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let version = choose(request.get_ref().newest_version).map_err(WatchError::from)?;
+        let caller = self.caller(request.metadata()).await?;
+        tracing::debug!(namespace = caller.namespace, pod = ?caller.pod, version, "watches its settings");
+        let following = self.sources.follow(&caller);
+        let documents = futures::stream::unfold(following, move |mut following| async move {
+            let settings = following.next().await?;
+            let json = version::write(&settings, version);
+            Some((Ok(Document { version, json }), following))
+        });
+        Ok(Response::new(Box::pin(documents)))
+    }
+}

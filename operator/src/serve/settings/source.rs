@@ -1,0 +1,135 @@
+//! Makes the settings of one workload of everything they depend on: its Mesh, its authority, the
+//! permissions and the workload itself, merged as the webhook merges them. Used by `settings`, which
+//! sends them. It knows no caller and no protobuf.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use weir_crds::identity::{Identity, workload_name};
+use weir_crds::permission;
+use weir_crds::settings::{IdentitySettings, InboundSettings, MtlsMode, Settings};
+use weir_crds::{Mesh, merge, names};
+
+use crate::index::MeshView;
+use crate::mesh_ca::View as AuthorityView;
+use crate::token::Caller;
+use crate::workload::{PermissionView, Workload, WorkloadView, Workloads};
+
+/// Where settings come from.
+#[derive(Clone)]
+pub struct Sources {
+    /// The Meshes.
+    pub meshes: watch::Receiver<MeshView>,
+    /// Whom their proxies trust.
+    pub authorities: watch::Receiver<AuthorityView>,
+    /// The TrafficPermissions.
+    pub permissions: watch::Receiver<PermissionView>,
+    /// The workloads.
+    pub workloads: Arc<dyn Workloads>,
+    /// The last labels of every DNS name in a certificate.
+    pub trust_domain: Arc<str>,
+}
+
+/// The settings of one workload, now and at every change.
+pub(super) struct Following {
+    name: String,
+    meshes: watch::Receiver<MeshView>,
+    authorities: watch::Receiver<AuthorityView>,
+    permissions: watch::Receiver<PermissionView>,
+    workload: watch::Receiver<WorkloadView>,
+    /// What was handed out last.
+    last: Option<Settings>,
+}
+
+impl Sources {
+    pub(super) fn follow(&self, caller: &Caller) -> Following {
+        Following {
+            name: workload_name(
+                &caller.service_account,
+                &caller.namespace,
+                &self.trust_domain,
+            ),
+            meshes: self.meshes.clone(),
+            authorities: self.authorities.clone(),
+            permissions: self.permissions.clone(),
+            workload: self.workloads.follow(caller),
+            last: None,
+        }
+    }
+}
+
+impl Following {
+    /// The next settings that differ from the last; none once nobody tells of changes any more.
+    /// What is not known (yet, or any more) changes nothing: the last settings stand.
+    pub(super) async fn next(&mut self) -> Option<Settings> {
+        loop {
+            if let Some(settings) = self.current()
+                && self.last.as_ref() != Some(&settings)
+            {
+                self.last = Some(settings.clone());
+                return Some(settings);
+            }
+            let changed = tokio::select! {
+                changed = self.meshes.changed() => changed,
+                changed = self.authorities.changed() => changed,
+                changed = self.permissions.changed() => changed,
+                changed = self.workload.changed() => changed,
+            };
+            changed.ok()?;
+        }
+    }
+
+    fn current(&mut self) -> Option<Settings> {
+        let workload = self.workload.borrow_and_update().clone();
+        let meshes = self.meshes.borrow_and_update().clone();
+        let authorities = self.authorities.borrow_and_update().clone();
+        let permissions = self.permissions.borrow_and_update().clone();
+        let workload = workload?;
+        let mesh = meshes?.get(&workload.mesh)?.clone();
+        let mut settings = merged(&mesh, &workload);
+        if settings.mtls != MtlsMode::Disabled {
+            let bundle = authorities
+                .as_deref()
+                .and_then(|known| known.get(&workload.mesh));
+            let bundle = bundle.map(|authority| &*authority.bundle);
+            // Without anybody to trust, the proxy waits with what it was given at its start.
+            settings.identity =
+                Some(self.identity(&workload, bundle.filter(|pem| !pem.is_empty())?));
+        }
+        settings.inbounds = permissions.map(|permissions| {
+            let candidates = permissions
+                .get(&workload.mesh)
+                .map_or(&[][..], Vec::as_slice);
+            let inbound = workload.inbounds.iter();
+            inbound
+                .map(|inbound| InboundSettings {
+                    port: inbound.port,
+                    service: inbound
+                        .tags
+                        .get(names::SERVICE_TAG)
+                        .cloned()
+                        .unwrap_or_default(),
+                    permission: permission::select(candidates, &inbound.tags),
+                })
+                .collect()
+        });
+        Some(settings)
+    }
+
+    fn identity(&self, workload: &Workload, bundle: &str) -> IdentitySettings {
+        let identity = Identity {
+            name: self.name.clone(),
+            mesh: workload.mesh.clone(),
+            tags: workload.tags.clone(),
+        };
+        IdentitySettings {
+            uris: identity.uris(),
+            name: identity.name,
+            trust_bundle: bundle.to_owned(),
+        }
+    }
+}
+
+fn merged(mesh: &Mesh, workload: &Workload) -> Settings {
+    merge::settings(&workload.mesh, &mesh.spec, workload.metrics.as_ref())
+}

@@ -1,0 +1,291 @@
+//! `Settings.Watch` as its client sees it: the document at once and at every change that concerns the
+//! pod, and every way to be refused.
+
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::sync::watch;
+use tonic::service::Routes;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status, Streaming};
+use weir_crds::grpc::v1::settings_client::SettingsClient;
+use weir_crds::grpc::v1::{Document, WatchRequest};
+use weir_crds::mesh::MeshSpec;
+use weir_crds::permission::Candidate;
+use weir_crds::settings::{MtlsMode, SETTINGS_VERSION, Settings};
+use weir_crds::{Mesh, annotations};
+use weir_operator::index::{MeshSet, MeshView};
+use weir_operator::mesh_ca::View;
+use weir_operator::serve::Limits;
+use weir_operator::serve::settings::{Service, Sources};
+use weir_operator::workload::{Inbound, PermissionSet, PermissionView, Workload};
+
+use crate::scene::{KnownTokens, Pods, Server, authorities, root, soon, workload};
+
+/// A server of settings and everything that they are made of.
+struct Scene {
+    _server: Server,
+    client: SettingsClient<Channel>,
+    meshes: watch::Sender<MeshView>,
+    authorities: watch::Sender<View>,
+    permissions: watch::Sender<PermissionView>,
+    pods: Arc<Pods>,
+}
+
+impl Scene {
+    async fn start() -> Self {
+        let meshes = watch::Sender::new(None);
+        let authorities = watch::Sender::new(None);
+        let permissions = watch::Sender::new(None);
+        let pods = Arc::new(Pods::default());
+        let sources = Sources {
+            meshes: meshes.subscribe(),
+            authorities: authorities.subscribe(),
+            permissions: permissions.subscribe(),
+            workloads: pods.clone(),
+            trust_domain: "cluster.local".into(),
+        };
+        let service = Service::server(KnownTokens::usual(), sources);
+        let server = Server::start(Routes::new(service), Limits::default()).await;
+        let client = SettingsClient::new(server.channel().await);
+        Self {
+            _server: server,
+            client,
+            meshes,
+            authorities,
+            permissions,
+            pods,
+        }
+    }
+
+    async fn watch(
+        &mut self,
+        authorization: Option<&str>,
+        newest_version: u32,
+    ) -> Result<Streaming<Document>, Status> {
+        let mut request = Request::new(WatchRequest { newest_version });
+        if let Some(value) = authorization {
+            request
+                .metadata_mut()
+                .insert("authorization", value.parse().unwrap());
+        }
+        soon("an answer", self.client.watch(request))
+            .await
+            .map(tonic::Response::into_inner)
+    }
+
+    fn put_mesh(&self, spec: serde_json::Value) {
+        let mesh = Arc::new(Mesh::new("default", MeshSpec(spec)));
+        self.meshes.send_replace(Some(Arc::new(MeshSet::from([(
+            "default".to_owned(),
+            mesh,
+        )]))));
+    }
+}
+
+async fn next(stream: &mut Streaming<Document>) -> Settings {
+    let document = soon("a document", stream.message()).await.unwrap().unwrap();
+    assert_eq!(document.version, SETTINGS_VERSION);
+    Settings::parse(&document.json).unwrap()
+}
+
+/// That nothing comes; short, because nothing is being waited for.
+async fn assert_quiet(stream: &mut Streaming<Document>) {
+    let next = tokio::time::timeout(Duration::from_millis(100), stream.message()).await;
+    assert!(next.is_err(), "{next:?}");
+}
+
+fn metrics(port: u16) -> serde_json::Value {
+    let backend = json!({"name": "p", "type": "prometheus", "conf": {"port": port}});
+    json!({"metrics": {"enabledBackend": "p", "backends": [backend]}})
+}
+
+fn permissive() -> serde_json::Value {
+    let backend = json!({"name": "ca-1", "type": "builtin", "mode": "PERMISSIVE"});
+    json!({"mtls": {"enabledBackend": "ca-1", "backends": [backend]}})
+}
+
+#[tokio::test]
+async fn a_pod_gets_its_settings_at_once_and_at_every_change() {
+    let mut scene = Scene::start().await;
+    scene.put_mesh(metrics(5670));
+    let pairs = BTreeMap::from([(
+        "prometheus.metrics.kuma.io/path".to_owned(),
+        "/stats".to_owned(),
+    )]);
+    let over = annotations::metrics_override(&pairs).unwrap();
+    scene.pods.put(
+        "web-0",
+        Some(Workload {
+            metrics: Some(over),
+            ..workload("default")
+        }),
+    );
+    let mut stream = scene
+        .watch(Some("Bearer web-token"), SETTINGS_VERSION)
+        .await
+        .unwrap();
+    let settings = next(&mut stream).await;
+    let endpoint = settings.metrics.unwrap();
+    assert_eq!((endpoint.port, endpoint.path.as_str()), (5670, "/stats"));
+    assert_eq!(
+        (settings.mtls, settings.identity),
+        (MtlsMode::Disabled, None)
+    );
+    assert_eq!(settings.inbounds, None, "permissions are not known yet");
+
+    scene.put_mesh(metrics(1234));
+    assert_eq!(next(&mut stream).await.metrics.unwrap().port, 1234);
+    scene.pods.put("web-0", Some(workload("default")));
+    assert_eq!(next(&mut stream).await.metrics.unwrap().path, "/metrics");
+    // What changes nothing for this pod is not sent.
+    scene.put_mesh(metrics(1234));
+    scene.pods.put("admin-0", Some(workload("other")));
+    assert_quiet(&mut stream).await;
+    // Neither is what becomes unknown: the last answer stands.
+    scene.pods.put("web-0", None);
+    assert_quiet(&mut stream).await;
+}
+
+#[tokio::test]
+async fn a_mesh_with_an_authority_names_whom_to_trust() {
+    let mut scene = Scene::start().await;
+    scene.put_mesh(permissive());
+    let tags = BTreeMap::from([("kuma.io/service".to_owned(), "web_shop_svc_80".to_owned())]);
+    let inbounds = vec![Inbound {
+        port: 80,
+        tags: tags.clone(),
+    }];
+    scene.pods.put(
+        "web-0",
+        Some(Workload {
+            inbounds,
+            ..workload("default")
+        }),
+    );
+    let mut stream = scene
+        .watch(Some("bearer web-token"), SETTINGS_VERSION)
+        .await
+        .unwrap();
+    // Mutual TLS with nobody to trust is nothing to be told.
+    assert_quiet(&mut stream).await;
+
+    let (_, signing) = root(Timestamp::now());
+    scene
+        .authorities
+        .send_replace(authorities(&signing, signing.anchor()));
+    let settings = next(&mut stream).await;
+    assert_eq!(settings.mtls, MtlsMode::Permissive);
+    let identity = settings.identity.unwrap();
+    assert_eq!(
+        identity.name,
+        "web.shop.serviceaccount.identity.kuma-system.cluster.local"
+    );
+    assert_eq!(identity.trust_bundle, signing.anchor());
+    assert_eq!(identity.uris[0], "spiffe://default/web_shop_svc_80");
+    assert_eq!(identity.uris.len(), 5);
+
+    // A new root: the bundle holds both.
+    let (_, other) = root(Timestamp::now());
+    let both = format!("{}{}", other.anchor(), signing.anchor());
+    scene.authorities.send_replace(authorities(&other, &both));
+    assert_eq!(next(&mut stream).await.identity.unwrap().trust_bundle, both);
+}
+
+#[tokio::test]
+async fn an_inbound_has_the_one_permission_that_is_in_force() {
+    let mut scene = Scene::start().await;
+    scene.put_mesh(metrics(5670));
+    let tags = BTreeMap::from([("kuma.io/service".to_owned(), "web_shop_svc_80".to_owned())]);
+    let inbounds = vec![Inbound { port: 80, tags }];
+    scene.pods.put(
+        "web-0",
+        Some(Workload {
+            inbounds,
+            ..workload("default")
+        }),
+    );
+    let mut stream = scene
+        .watch(Some("Bearer web-token"), SETTINGS_VERSION)
+        .await
+        .unwrap();
+    assert_eq!(next(&mut stream).await.inbounds, None);
+    let any = BTreeMap::from([("kuma.io/service".to_owned(), "*".to_owned())]);
+    let allow = Candidate {
+        name: "all".into(),
+        created: 1,
+        sources: vec![any.clone()],
+        destinations: vec![any],
+    };
+    let set = |one: Candidate| {
+        Some(Arc::new(PermissionSet::from([(
+            "default".to_owned(),
+            vec![one],
+        )])))
+    };
+    scene.permissions.send_replace(set(allow.clone()));
+    let inbounds = next(&mut stream).await.inbounds.unwrap();
+    assert_eq!(
+        (inbounds[0].port, inbounds[0].service.as_str()),
+        (80, "web_shop_svc_80")
+    );
+    assert_eq!(inbounds[0].permission.as_ref().unwrap().name, "all");
+    scene.permissions.send_replace(Some(Arc::default()));
+    let inbounds = next(&mut stream).await.inbounds.unwrap();
+    assert_eq!(inbounds[0].permission, None, "nobody may connect");
+}
+
+#[tokio::test]
+async fn who_is_not_a_pod_or_reads_no_version_is_refused() {
+    let mut scene = Scene::start().await;
+    for (authorization, version, code, words) in [
+        (None, 1, Code::Unauthenticated, "Bearer"),
+        (Some("Basic web-token"), 1, Code::Unauthenticated, "Bearer"),
+        (Some("Bearer "), 1, Code::Unauthenticated, "Bearer"),
+        (
+            Some("Bearer expired-token"),
+            1,
+            Code::Unauthenticated,
+            "expired",
+        ),
+        (
+            Some("Bearer silent-token"),
+            1,
+            Code::Unavailable,
+            "did not answer",
+        ),
+        (
+            Some("Bearer unbound-token"),
+            1,
+            Code::FailedPrecondition,
+            "projected",
+        ),
+        (
+            Some("Bearer web-token"),
+            0,
+            Code::InvalidArgument,
+            "newest_version",
+        ),
+    ] {
+        let status = scene.watch(authorization, version).await.unwrap_err();
+        assert_eq!(status.code(), code, "{authorization:?}: {status}");
+        assert!(status.message().contains(words), "{words}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn a_newer_proxy_gets_the_newest_that_there_is() {
+    let mut scene = Scene::start().await;
+    scene.put_mesh(metrics(5670));
+    scene.pods.put("web-0", Some(workload("default")));
+    let mut stream = scene
+        .watch(Some("Bearer web-token"), SETTINGS_VERSION + 7)
+        .await
+        .unwrap();
+    assert_eq!(next(&mut stream).await.version, SETTINGS_VERSION);
+}
