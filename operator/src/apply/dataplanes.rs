@@ -20,7 +20,7 @@ use crate::FIELD_MANAGER;
 use crate::backoff::Backoff;
 use crate::call::{CallError, within};
 use crate::events::Events;
-use crate::index::{Discovery, Ingredients, MANAGED_BY, MANAGER, ObjectKey};
+use crate::index::{Discovery, Indexed, Ingredients, MANAGED_BY, MANAGER, ObjectKey};
 use crate::metrics::{Controller, Metrics, Outcome};
 use crate::reconcile::{DataplaneChange, Note, dataplane_change};
 
@@ -167,10 +167,11 @@ impl DataplaneWriter {
                 if is_new && is_users(find(&dataplanes, &key.name).await?.as_ref()) {
                     return Ok(());
                 }
-                apply(&dataplanes, &key.name, object).await
+                self.learn(apply(&dataplanes, &key.name, object).await?);
+                Ok(())
             }
             DataplaneChange::Status(status, note) => {
-                write_status(&dataplanes, key, status).await?;
+                self.learn(write_status(&dataplanes, key, status).await?);
                 if let Some(note) = note {
                     self.tell(key, ingredients, note).await;
                 }
@@ -184,6 +185,11 @@ impl DataplaneWriter {
                 Ok(())
             }
         }
+    }
+
+    /// Tells the index what was written, before the watch does: it may be asked again at once.
+    fn learn(&self, stored: Dataplane) {
+        self.index.clone().apply(stored);
     }
 
     /// Publishes an event about the pod.
@@ -225,18 +231,22 @@ fn is_users(found: Option<&Found>) -> bool {
     })
 }
 
-async fn apply(dataplanes: &Api<Dataplane>, name: &str, object: &Value) -> Result<(), CallError> {
+async fn apply(
+    dataplanes: &Api<Dataplane>,
+    name: &str,
+    object: &Value,
+) -> Result<Dataplane, CallError> {
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    within(dataplanes.patch(name, &params, &Patch::Apply(object))).await?;
+    let stored = within(dataplanes.patch(name, &params, &Patch::Apply(object))).await?;
     tracing::debug!(name, "wrote a Dataplane");
-    Ok(())
+    Ok(stored)
 }
 
 async fn write_status(
     dataplanes: &Api<Dataplane>,
     key: &ObjectKey,
     status: &Status,
-) -> Result<(), CallError> {
+) -> Result<Dataplane, CallError> {
     let object = json!({
         "apiVersion": Dataplane::api_version(&()),
         "kind": Dataplane::kind(&()),
@@ -244,8 +254,7 @@ async fn write_status(
         "status": status,
     });
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    within(dataplanes.patch_status(&key.name, &params, &Patch::Apply(object))).await?;
-    Ok(())
+    within(dataplanes.patch_status(&key.name, &params, &Patch::Apply(object))).await
 }
 
 /// Deletes the Dataplane that is there now; what a user makes of that name meanwhile stays.

@@ -31,6 +31,8 @@ pub struct Dataplane {
     pub status: u64,
     /// Whether it was ready, and since when, in seconds since the epoch.
     pub ready: Option<(bool, i64)>,
+    /// `resourceVersion`; 0 where it is no number.
+    pub version: u64,
 }
 
 impl Dataplane {
@@ -54,6 +56,10 @@ impl Dataplane {
                 let since = ready.last_transition_time.0.as_second();
                 (ready.status == "True", since)
             }),
+            version: object
+                .resource_version()
+                .and_then(|text| text.parse().ok())
+                .unwrap_or_default(),
             key: ObjectKey {
                 namespace: object.namespace().unwrap_or_default().into(),
                 name: name.into(),

@@ -11,6 +11,7 @@ use weir_operator::app::Bound;
 use crate::api::Api;
 use crate::scene::{apply_webhooks, eventually, operator};
 
+const MESHES: &str = "/apis/kuma.io/v1alpha1/meshes";
 const PODS: &str = "/api/v1/namespaces/shop/pods";
 const SERVICES: &str = "/api/v1/namespaces/shop/services";
 const DATAPLANES: &str = "/apis/kuma.io/v1alpha1/namespaces/shop/dataplanes";
@@ -39,6 +40,10 @@ fn service(target: Value) -> Value {
 async fn start() -> (Api, CancellationToken, JoinHandle<()>) {
     let (api, client) = Api::start().await;
     apply_webhooks(&api);
+    api.put(
+        MESHES,
+        serde_json::to_value(weir_crds::Mesh::initial()).unwrap(),
+    );
     let bound = Bound::new(client, operator("a")).await.unwrap();
     let stop = CancellationToken::new();
     let task = tokio::spawn(bound.run(stop.clone()));

@@ -77,7 +77,9 @@ pub(crate) fn secret(api: &Api, name: &str, key: &str) -> Option<String> {
 
 fn decode(value: &Value) -> Option<String> {
     let bytes: k8s_openapi::ByteString = serde_json::from_value(value.clone()).ok()?;
-    String::from_utf8(bytes.0).ok()
+    String::from_utf8(bytes.0)
+        .ok()
+        .filter(|text| !text.is_empty())
 }
 
 pub(crate) fn certificates() -> ca::Config {

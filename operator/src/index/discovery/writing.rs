@@ -98,28 +98,27 @@ impl Discovery {
 }
 
 impl Cluster {
+    /// Takes a Dataplane over, unless a later one is known: the writer tells of what it wrote before the watch does.
     fn set_dataplane(&mut self, dataplane: Dataplane) {
         let key = dataplane.key.clone();
-        if self.dataplanes.get(&key) != Some(&dataplane) {
-            self.dataplanes.insert(key.clone(), dataplane);
-            self.touched.touch(key);
+        let known = self.dataplanes.get(&key);
+        if known.is_some_and(|known| known.version > dataplane.version) {
+            return;
         }
+        if known.is_none_or(|known| differ(known, &dataplane)) {
+            self.touched.touch(key.clone());
+        }
+        self.dataplanes.insert(key, dataplane);
     }
 }
 
-/// Objects of which another index beside it keeps more.
-impl Indexed<weir_crds::Dataplane> for Discovery {
-    fn apply(&mut self, object: weir_crds::Dataplane) {
-        self.apply(Dataplane::keep(&object));
-    }
-
-    fn delete(&mut self, object: &weir_crds::Dataplane) {
-        self.delete(&Dataplane::keep(object));
-    }
-
-    fn reset(&mut self, objects: Vec<weir_crds::Dataplane>) {
-        self.reset(objects.iter().map(Dataplane::keep).collect::<Vec<_>>());
-    }
+/// Whether two versions of a Dataplane say different things.
+fn differ(one: &Dataplane, other: &Dataplane) -> bool {
+    let said = |dataplane: &Dataplane| Dataplane {
+        version: 0,
+        ..dataplane.clone()
+    };
+    said(one) != said(other)
 }
 
 impl Indexed<Dataplane> for Discovery {
@@ -139,7 +138,10 @@ impl Indexed<Dataplane> for Discovery {
         let before = std::mem::take(&mut cluster.dataplanes);
         for dataplane in dataplanes {
             let key = dataplane.key.clone();
-            if before.get(&key) != Some(&dataplane) {
+            if before
+                .get(&key)
+                .is_none_or(|known| differ(known, &dataplane))
+            {
                 cluster.touched.touch(key.clone());
             }
             cluster.dataplanes.insert(key, dataplane);
@@ -151,5 +153,21 @@ impl Indexed<Dataplane> for Discovery {
             cluster.touched.touch(key);
         }
         cluster.has_listed(Source::Dataplanes);
+    }
+}
+
+/// Whole objects, for a watch that others share.
+impl Indexed<weir_crds::Dataplane> for Discovery {
+    fn apply(&mut self, dataplane: weir_crds::Dataplane) {
+        self.apply(Dataplane::keep(&dataplane));
+    }
+
+    fn delete(&mut self, dataplane: &weir_crds::Dataplane) {
+        self.delete(&Dataplane::keep(dataplane));
+    }
+
+    fn reset(&mut self, dataplanes: Vec<weir_crds::Dataplane>) {
+        let kept = dataplanes.iter().map(Dataplane::keep);
+        self.reset(kept.collect::<Vec<Dataplane>>());
     }
 }
