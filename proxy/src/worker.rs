@@ -22,13 +22,14 @@ use weir_crds::settings::Settings;
 use crate::accept::{Guard, Handoff, Plan, Purpose, listen};
 use crate::activity::{Activity, Gauge};
 use crate::buffer::Pool;
+use crate::destinations::{Destinations, Link};
 use crate::detect::wait::ServerFirst;
 use crate::endpoints::{EndpointSet, Roster};
 use crate::heartbeat::Pulse;
-use crate::record::{Book, Census, Known, Labels, Subject};
+use crate::record::{Book, CallSource, Calls, Census, Known, Labels, Subject};
 use crate::telemetry::{Recorder, Seat};
 use crate::terminate::Links;
-use crate::{detect, endpoints, forward, terminate};
+use crate::{destinations, detect, endpoints, forward, terminate};
 
 /// What the connections of a worker are served with.
 #[derive(Clone, Debug)]
@@ -37,6 +38,7 @@ pub struct Config {
     pub forward: forward::Config,
     pub endpoints: endpoints::Config,
     pub terminate: terminate::Config,
+    pub destinations: destinations::Config,
     pub guard: Guard,
     /// Name of the default policy, the `srv_name` and `authz_name` of traffic that no
     /// resource describes.
@@ -52,6 +54,7 @@ impl Default for Config {
             forward: forward::Config::default(),
             endpoints: endpoints::Config::default(),
             terminate: terminate::Config::default(),
+            destinations: destinations::Config::default(),
             guard: Guard::default(),
             policy: "all-unauthenticated".to_owned(),
             refusal_drain: Duration::from_secs(1),
@@ -67,6 +70,10 @@ pub struct Start {
     pub settings: watch::Receiver<Arc<Settings>>,
     /// The endpoints of services, now and whenever they change.
     pub roster: watch::Receiver<Arc<Roster>>,
+    /// The way to whoever knows destinations; none where there is no operator.
+    pub link: Option<Link>,
+    /// The calls to the operator, of the one worker that counts them.
+    pub calls: Option<CallSource>,
     pub handoff: mpsc::Sender<Handoff>,
     pub gauge: Gauge,
     pub pulse: Pulse,
@@ -83,6 +90,7 @@ pub struct Worker {
     pub pool: Pool,
     pub activity: Activity,
     pub server_first: RefCell<ServerFirst>,
+    pub destinations: Rc<Destinations>,
     /// The connections that requests to several endpoints share.
     pub links: Links,
     /// The metrics port in force, where connections are handed over instead of dialed.
@@ -122,6 +130,8 @@ async fn serve(start: Start) -> io::Result<()> {
         plans,
         mut settings,
         mut roster,
+        link,
+        calls,
         handoff,
         gauge,
         pulse,
@@ -131,6 +141,7 @@ async fn serve(start: Start) -> io::Result<()> {
     let tasks = TaskTracker::new();
     let worker = Rc::new(Worker {
         labels: Rc::new(Labels::new(&config.policy)),
+        destinations: Destinations::new(config.destinations, config.endpoints, link, tasks.clone()),
         links: Links::new(config.terminate, config.forward, tasks.clone(), draining),
         config,
         recorder: Rc::new(seat.take()),
@@ -141,17 +152,11 @@ async fn serve(start: Start) -> io::Result<()> {
         handoff,
         tasks,
     });
-    let (mut sets, mut books) = (Vec::new(), Vec::new());
-    for plan in plans {
-        let (listener, purpose) = plan.open(worker.config.endpoints)?;
-        if let Purpose::Service(set) = &purpose {
-            sets.push((listener.local_addr()?, Rc::clone(set)));
-        }
-        books.extend(book(&worker, &listener, &purpose));
-        worker.spawn(listen(Rc::clone(&worker), listener, purpose, stop.clone()));
-    }
+    let (sets, books) = open(&worker, plans, &stop)?;
+    worker.spawn(Rc::clone(&worker.destinations).follow());
     let mut known = Known::new(books);
     let mut census = census(&worker, &sets);
+    let mut calls = calls.map(|source| Calls::new(Rc::clone(&worker.recorder), source));
     let mut ticks = tokio::time::interval(crate::heartbeat::TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -167,11 +172,43 @@ async fn serve(start: Start) -> io::Result<()> {
                 pulse.bump();
                 worker.tick(Instant::from(now));
                 known.renew();
+                calls.iter_mut().for_each(Calls::renew);
                 census.publish(sets.iter().map(|(_, set)| set.census()));
             }
             Ok(()) = settings.changed() => {}
             Ok(()) = roster.changed() => regroup(&sets, &roster.borrow_and_update()),
+            () = enter(&mut calls) => {}
         }
+    }
+}
+
+/// Services by the addresses that are listened on for them.
+type Sets = Vec<(SocketAddr, Rc<EndpointSet>)>;
+
+/// Serves every listener; answers the services among them, and what connections will be counted under.
+fn open(
+    worker: &Rc<Worker>,
+    plans: Vec<Plan>,
+    stop: &CancellationToken,
+) -> io::Result<(Sets, Vec<Book>)> {
+    let (mut sets, mut books) = (Vec::new(), Vec::new());
+    for plan in plans {
+        let (listener, purpose) = plan.open(worker.config.endpoints)?;
+        if let Purpose::Service(set) = &purpose {
+            sets.push((listener.local_addr()?, Rc::clone(set)));
+        }
+        books.extend(book(worker, &listener, &purpose));
+        let listening = listen(Rc::clone(worker), listener, purpose, stop.clone());
+        worker.spawn(listening);
+    }
+    Ok((sets, books))
+}
+
+/// Enters what happens to calls, where this worker does.
+async fn enter(calls: &mut Option<Calls>) {
+    match calls {
+        Some(calls) => calls.enter().await,
+        None => std::future::pending().await,
     }
 }
 

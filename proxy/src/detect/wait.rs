@@ -83,6 +83,24 @@ pub struct Detected {
     pub timed_out: bool,
 }
 
+impl Detected {
+    /// Of a connection whose bytes nobody is to look at.
+    pub fn unread() -> Self {
+        Self::of(Verdict::Opaque)
+    }
+
+    fn of(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            server: None,
+            up: Flow::default(),
+            down: Flow::default(),
+            server_first: false,
+            timed_out: false,
+        }
+    }
+}
+
 /// What is dialed while a client is silent.
 pub struct Dialing<'a> {
     pub target: &'a Destination,
@@ -103,14 +121,7 @@ pub async fn wait(
     config: &Config,
     pool: &Pool,
 ) -> io::Result<Detected> {
-    let mut detected = Detected {
-        verdict: Verdict::NeedMore,
-        server: None,
-        up: Flow::default(),
-        down: Flow::default(),
-        server_first: false,
-        timed_out: false,
-    };
+    let mut detected = Detected::of(Verdict::NeedMore);
     let waited = listen(client, dialing, &mut detected, (config, pool)).await;
     if let (Err(_), Some(Ok(connected))) = (&waited, &detected.server) {
         forward::reset(&connected.stream);
