@@ -112,7 +112,7 @@ async fn a_pods_address_is_one_endpoint_and_the_world_is_outside() {
 }
 
 #[tokio::test]
-async fn what_the_operator_refuses_is_not_asked_again_and_what_may_pass_is() {
+async fn what_the_operator_refuses_for_good_is_not_asked_again() {
     let operator = Operator::new(None);
     let serving = operator.serve(LOOPBACK).await;
     let running = start(connection(serving.addr), following());
@@ -165,6 +165,13 @@ async fn what_the_operator_refuses_is_not_asked_again_and_what_may_pass_is() {
     );
     let (_, answer) = running.learn("10.96.3.1:80").await;
     assert_eq!(service(&answer).1, ["10.96.3.1:80"]);
+}
+
+#[tokio::test]
+async fn what_may_pass_is_asked_again() {
+    let operator = Operator::new(None);
+    let serving = operator.serve(LOOPBACK).await;
+    let running = start(connection(serving.addr), following());
     for code in [Code::Unavailable, Code::Unauthenticated, Code::Internal] {
         let at = "10.96.4.1:80";
         operator.profile(at, Known::Refused(code));
