@@ -21,6 +21,7 @@ use crate::activity::Gauge;
 use crate::admin::Service;
 use crate::endpoints::Roster;
 use crate::heartbeat::{self, Heart, Pulse};
+use crate::identity::Identity;
 use crate::log::Levels;
 use crate::telemetry::{self, Seat, Telemetry};
 use crate::{admin, drain, worker};
@@ -50,6 +51,8 @@ pub struct Config {
     pub roster: Option<watch::Receiver<Arc<Roster>>>,
     pub admin: admin::Config,
     pub telemetry: telemetry::Config,
+    /// The proxy's identity, now and whenever it changes. Default none is kept, and TLS is not spoken.
+    pub identity: Option<watch::Receiver<Option<Arc<Identity>>>>,
     /// What is recorded, now and whenever it changes; `None` is everything.
     pub metrics_policy: Option<watch::Receiver<Arc<MetricsPolicy>>>,
     /// The authorities of known Services, which no budget refuses.
@@ -168,6 +171,7 @@ impl App {
             config: config.worker.clone(),
             settings: settings.clone(),
             roster: (config.roster).unwrap_or_else(|| watch::channel(Arc::default()).1),
+            identity: config.identity,
             handoff,
             draining: CancellationToken::new(),
             stop: stop.clone(),
@@ -216,6 +220,7 @@ struct Template {
     config: worker::Config,
     settings: watch::Receiver<Arc<Settings>>,
     roster: watch::Receiver<Arc<Roster>>,
+    identity: Option<watch::Receiver<Option<Arc<Identity>>>>,
     handoff: mpsc::Sender<Handoff>,
     draining: CancellationToken,
     stop: CancellationToken,
@@ -246,6 +251,7 @@ impl Template {
             plans,
             settings: self.settings.clone(),
             roster: self.roster.clone(),
+            identity: self.identity.clone(),
             handoff: self.handoff.clone(),
             gauge,
             pulse,

@@ -29,6 +29,7 @@ pub(super) fn compose(config: config::Config) -> (app::Config, Sources) {
         worker: config.worker,
         listeners,
         roster: None,
+        identity: None,
         admin: config.admin,
         telemetry: config.telemetry,
         metrics_policy: Some(config.sources.metrics_policy()),

@@ -91,6 +91,7 @@ impl Proxy {
             plans: vec![Plan { listener, aim }],
             settings: watch::channel(Arc::new(settings)).1,
             roster: changes,
+            identity: None,
             handoff: mpsc::channel(1).0,
             gauge: gauge.clone(),
             pulse: pulses.remove(0),
