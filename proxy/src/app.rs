@@ -23,6 +23,7 @@ use crate::control::Operator;
 use crate::destinations::Link;
 use crate::endpoints::Roster;
 use crate::heartbeat::{self, Heart, Pulse};
+use crate::identity::Identity;
 use crate::log::Levels;
 use crate::record::CallSource;
 use crate::telemetry::{self, Seat, Telemetry};
@@ -54,6 +55,8 @@ pub struct Config {
     pub roster: Option<watch::Receiver<Arc<Roster>>>,
     pub admin: admin::Config,
     pub telemetry: telemetry::Config,
+    /// The proxy's identity, now and whenever it changes. Default none is kept, and TLS is not spoken.
+    pub identity: Option<watch::Receiver<Option<Arc<Identity>>>>,
     /// What is recorded, now and whenever it changes; `None` is everything.
     pub metrics_policy: Option<watch::Receiver<Arc<MetricsPolicy>>>,
     /// The authorities of known Services, which no budget refuses.
@@ -176,6 +179,7 @@ impl App {
             settings: settings.clone(),
             roster: (config.roster).unwrap_or_else(|| watch::channel(Arc::default()).1),
             link: operated.link,
+            identity: config.identity,
             handoff,
             draining: CancellationToken::new(),
             stop: stop.clone(),
@@ -233,6 +237,7 @@ struct Template {
     settings: watch::Receiver<Arc<Settings>>,
     roster: watch::Receiver<Arc<Roster>>,
     link: Option<Link>,
+    identity: Option<watch::Receiver<Option<Arc<Identity>>>>,
     handoff: mpsc::Sender<Handoff>,
     draining: CancellationToken,
     stop: CancellationToken,
@@ -265,6 +270,7 @@ impl Template {
             roster: self.roster.clone(),
             link: self.link.clone(),
             calls,
+            identity: self.identity.clone(),
             handoff: self.handoff.clone(),
             gauge,
             pulse,

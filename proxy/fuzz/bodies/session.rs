@@ -91,6 +91,7 @@ impl Pair {
             },
             labels,
             target_port: 80,
+            standing: Default::default(),
         };
         Self {
             session: Session::new(HttpLedger::new(book)),

@@ -56,6 +56,7 @@ impl Pair {
             },
             labels,
             target_port: 80,
+        standing: Default::default(),
         };
         let mut session = Session::new(HttpLedger::new(book));
         session.dialed();

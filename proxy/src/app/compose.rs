@@ -30,6 +30,7 @@ pub(super) fn compose(config: config::Config) -> (app::Config, Sources) {
         listeners,
         roster: None,
         operator: config.operator,
+        identity: None,
         admin: config.admin,
         telemetry: config.telemetry,
         metrics_policy: Some(config.sources.metrics_policy()),

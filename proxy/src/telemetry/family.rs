@@ -112,6 +112,14 @@ macro_rules! families {
 }
 
 families! {
+    InboundHttpAuthzAllow Kind::Single(Self::InboundHttpAuthzAllow), Counter "inbound_http_authz_allow_total"
+        "Inbound requests of peers that may connect.";
+    InboundHttpAuthzDeny Kind::Single(Self::InboundHttpAuthzDeny), Counter "inbound_http_authz_deny_total"
+        "Inbound requests that no permission allows, which the proxy has answered with 403.";
+    InboundTcpAuthzAllow Kind::Single(Self::InboundTcpAuthzAllow), Counter "inbound_tcp_authz_allow_total"
+        "Inbound connections without HTTP of peers that may connect.";
+    InboundTcpAuthzDeny Kind::Single(Self::InboundTcpAuthzDeny), Counter "inbound_tcp_authz_deny_total"
+        "Inbound connections without HTTP that no permission allows, which the proxy has closed.";
     RequestTotal Kind::Http, Counter "request_total"
         "Requests whose head the proxy has parsed.";
     ResponseTotal Kind::Http, Counter "response_total"

@@ -12,7 +12,7 @@ use super::family::Family;
 use super::http::{HttpEntry, HttpSeries};
 use super::http2::{GrpcEntry, GrpcSeries, Http2Entry, Http2Labels, Http2Series};
 use super::labels::{
-    Direction, EndpointLabels, GrpcLabels, HttpErrorLabels, HttpLabels, Peer, Server,
+    AuthzLabels, Direction, EndpointLabels, GrpcLabels, HttpErrorLabels, HttpLabels, Peer, Server,
     TcpErrorLabels, TransportLabels,
 };
 use super::render::Unparsed;
@@ -154,6 +154,20 @@ impl Recorder {
         self.tables
             .counts
             .count(&self.hand, family, labels, &labels.without_ports());
+    }
+
+    /// Counts a decision on who may connect.
+    pub fn authz(&self, labels: &AuthzLabels<'_>) {
+        let family = match (labels.authority, labels.authz) {
+            (Some(_), Some(_)) => Family::InboundHttpAuthzAllow,
+            (Some(_), None) => Family::InboundHttpAuthzDeny,
+            (None, Some(_)) => Family::InboundTcpAuthzAllow,
+            (None, None) => Family::InboundTcpAuthzDeny,
+        };
+        let rules = self.hand.rules();
+        let wider = labels.overflowed(rules.stand());
+        let counts = &self.tables.counts;
+        counts.count(&self.hand, family, labels, &wider);
     }
 
     /// Counts an answer that the proxy made up itself.

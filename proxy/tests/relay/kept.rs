@@ -125,11 +125,12 @@ async fn the_proxy_closes_no_idle_connection_by_itself() {
             },
             labels,
             target_port: 80,
+            standing: Default::default(),
         };
         let ((ours, mut client), (other, mut server)) = (sockets().await, sockets().await);
         let pair = Pair {
-            client: ours,
-            server: other,
+            client: ours.into(),
+            server: other.into(),
             claim: None,
             accepted: book.accepted(Instant::now()),
             dialed: book.dialed(Instant::now()),

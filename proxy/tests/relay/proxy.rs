@@ -93,6 +93,7 @@ impl Proxy {
             roster: changes,
             link: None,
             calls: None,
+            identity: None,
             handoff: mpsc::channel(1).0,
             gauge: gauge.clone(),
             pulse: pulses.remove(0),

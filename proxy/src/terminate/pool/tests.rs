@@ -12,7 +12,10 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::endpoints::{self, Listed, Service as Described};
+use crate::forward;
+use crate::mesh::Mesh;
 use crate::record::{Labels, Subject};
+use crate::telemetry::Dst;
 use crate::telemetry::{self, Selection, Telemetry};
 
 /// Longer than anything here takes, however busy the machine is.
@@ -65,10 +68,11 @@ fn bench(endpoints: Vec<Listed>) -> Bench {
         },
         labels,
         target_port: 80,
+        standing: Default::default(),
     };
     let links = Links::new(
         Config::default(),
-        forward::Config::default(),
+        dialer(),
         TaskTracker::new(),
         CancellationToken::new(),
     );
@@ -77,6 +81,14 @@ fn bench(endpoints: Vec<Listed>) -> Bench {
         set: Rc::new(set),
         book,
         telemetry,
+    }
+}
+
+fn dialer() -> Dialer {
+    Dialer {
+        config: forward::Config::default(),
+        mesh: Rc::new(Mesh::new(Vec::new())),
+        pool: Rc::default(),
     }
 }
 
@@ -257,7 +269,7 @@ async fn who_sends_without_an_end_leaves_the_others_their_turn() {
     });
     let (stream, _) = accepted.expect("accepted");
     let side = bench.book.dialed(Instant::now());
-    let mut socket = Socket::dialed(stream, Bytes::new(), side);
+    let mut socket = Socket::dialed(stream.into(), Bytes::new(), side);
     let count = Arc::<Count>::default();
     let waker = Arc::clone(&count).into();
     let mut read = 0;

@@ -133,6 +133,7 @@ fn session() -> Session {
         },
         labels,
         target_port: 80,
+        standing: Default::default(),
     }))
 }
 
