@@ -24,12 +24,16 @@ pub(super) fn compose(config: config::Config) -> (app::Config, Sources) {
         None => redirected(&config.redirected),
         Some(universal) => described(universal),
     };
+    let mut operator = config.operator;
+    if let Some(operator) = operator.as_mut().filter(|_| in_pod) {
+        operator.settings = Some(config.sources.publisher());
+    }
     let composed = app::Config {
         workers: config.workers,
         worker: config.worker,
         listeners,
         roster: None,
-        operator: config.operator,
+        operator,
         identity: None,
         admin: config.admin,
         telemetry: config.telemetry,

@@ -1,4 +1,5 @@
-//! What is started for a proxy that has an operator: the connection to it, and who follows destinations by it.
+//! What is started for a proxy that has an operator: the connection to it, and who follows settings and destinations by
+//! it.
 //!
 //! Called by `App::serve` on the service thread. Without an operator nothing is started.
 
@@ -8,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::control::discovery::{self, Desk, Discovery, Told};
-use crate::control::{Operator, operator};
+use crate::control::{Operator, operator, settings};
 use crate::destinations::Link;
 use crate::record::CallSource;
 use crate::telemetry::Telemetry;
@@ -34,6 +35,7 @@ pub(super) fn start(
     let Some(Operator {
         connection,
         discovery,
+        settings,
     }) = operator
     else {
         return Operated::default();
@@ -41,6 +43,10 @@ pub(super) fn start(
     let target = &connection.target;
     let (log, calls) = CallSource::new(target.addr(), target.labels());
     let (client, connection) = operator::open(connection, log);
+    if let Some(settings) = settings {
+        let following = settings::follow(client.clone(), discovery.retry, settings);
+        tasks.spawn(stop.clone().run_until_cancelled_owned(following));
+    }
     let (link, questions, changes) = Link::new();
     let desk = Desk {
         questions,

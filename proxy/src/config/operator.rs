@@ -35,6 +35,7 @@ impl Values {
         Some(Operator {
             connection,
             discovery,
+            settings: None,
         })
     }
 }

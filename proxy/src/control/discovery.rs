@@ -17,7 +17,6 @@ use crate::destinations::{Answer, Question, Usage};
 
 mod follow;
 mod known;
-mod stream;
 mod wire;
 
 pub use known::{GONE, Known, Names, Told, told};

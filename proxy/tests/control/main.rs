@@ -6,3 +6,4 @@ mod desk;
 mod discovery;
 #[allow(dead_code, reason = "the tests with real redirection use the rest")]
 mod operator;
+mod settings;

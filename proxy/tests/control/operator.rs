@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use futures::Stream;
 use futures::stream::unfold;
@@ -27,6 +29,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Response, Status};
 use tower_service::Service;
+use weir_crds::grpc::v1::settings_server::{Settings, SettingsServer};
+use weir_crds::grpc::v1::{Document, WatchRequest};
+
+/// Longest time for its port to be free.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Labels of an endpoint, or of a set of them.
 pub(crate) type Labels = BTreeMap<&'static str, &'static str>;
@@ -70,6 +77,8 @@ struct State {
     asked: Vec<Asked>,
     streams: usize,
     most_streams: usize,
+    /// The settings of whoever asks.
+    settings: Option<watch::Sender<String>>,
 }
 
 /// The control plane; clones are the same one.
@@ -129,6 +138,13 @@ impl Operator {
             .send_replace(endpoints);
     }
 
+    /// The settings of whoever asks, from now on.
+    pub(crate) fn settings(&self, json: &str) {
+        let mut state = self.state();
+        let said = state.settings.get_or_insert_with(watch::Sender::default);
+        said.send_replace(json.to_owned());
+    }
+
     /// Everything that was asked so far.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.state().asked.clone()
@@ -148,15 +164,8 @@ impl Operator {
 
     /// Serves on this address, whose port may be 0.
     pub(crate) async fn serve(&self, addr: SocketAddr) -> Serving {
-        let socket = if addr.is_ipv4() {
-            tokio::net::TcpSocket::new_v4()
-        } else {
-            tokio::net::TcpSocket::new_v6()
-        };
-        let socket = socket.expect("a socket");
-        socket.set_reuseaddr(true).expect("a socket option");
-        socket.bind(addr).expect("a free port");
-        let listener = socket.listen(64).expect("it is bound");
+        let listener = tokio::time::timeout(DEADLINE, listen(addr));
+        let listener = listener.await.expect("the one before ends in time");
         let serving = Serving {
             addr: listener.local_addr().expect("it is bound"),
             killed: CancellationToken::new(),
@@ -202,10 +211,18 @@ impl Operator {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         leaving: CancellationToken,
     ) {
-        let server = DestinationServer::new(self);
+        let destination = DestinationServer::new(self.clone());
+        let settings = SettingsServer::new(self);
         let service = service_fn(move |request: Request<Incoming>| {
-            let mut server = server.clone();
-            async move { Ok::<_, Infallible>(server.call(request).await.expect("it cannot fail")) }
+            let (mut destination, mut settings) = (destination.clone(), settings.clone());
+            async move {
+                let answer = if request.uri().path().starts_with("/weir.settings.v1.") {
+                    settings.call(request).await
+                } else {
+                    destination.call(request).await
+                };
+                Ok::<_, Infallible>(answer.expect("it cannot fail"))
+            }
         });
         let mut builder = Builder::new(TokioExecutor::new());
         builder.max_concurrent_streams(4096);
@@ -231,6 +248,19 @@ impl Operator {
         state.streams += 1;
         state.most_streams = state.most_streams.max(state.streams);
         Open(self.clone())
+    }
+}
+
+async fn listen(addr: SocketAddr) -> TcpListener {
+    loop {
+        match TcpListener::bind(addr).await {
+            Ok(listener) => return listener,
+            // The one before is on its way out.
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Err(error) => panic!("cannot listen on {addr}: {error}"),
+        }
     }
 }
 
@@ -333,6 +363,30 @@ impl Destination for Operator {
                 }
             },
         );
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+#[tonic::async_trait]
+impl Settings for Operator {
+    type WatchStream = Messages<Document>;
+
+    async fn watch(
+        &self,
+        request: tonic::Request<WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let version = request.get_ref().newest_version;
+        let said = self.state().settings.as_ref().map(watch::Sender::subscribe);
+        let Some(said) = said else {
+            return Err(Status::unimplemented("no settings in this test"));
+        };
+        let stream = unfold((said, true), move |(mut said, is_first)| async move {
+            if !is_first {
+                said.changed().await.ok()?;
+            }
+            let json = said.borrow_and_update().clone();
+            Some((Ok(Document { version, json }), (said, false)))
+        });
         Ok(Response::new(Box::pin(stream)))
     }
 }

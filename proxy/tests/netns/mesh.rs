@@ -190,6 +190,7 @@ fn config(operator: SocketAddr) -> app::Config {
         operator: Some(Operated {
             connection: operator::Config::new(target),
             discovery: discovery::Config::default(),
+            settings: None,
         }),
         beats: true,
         ..app::Config::default()

@@ -12,10 +12,10 @@ use tokio::sync::{mpsc, watch};
 use tonic::{Status, Streaming};
 
 use super::known::Known;
-use super::stream::{Event, Watch, watch};
 use super::wire::{Endpoints, Profile};
 use super::{Config, Retry};
 use crate::control::operator::Client;
+use crate::control::stream::{Event, Watch, watch};
 use crate::destinations::{Answer, Inside};
 use crate::endpoints::{Listed, Service};
 use crate::telemetry::Dst;

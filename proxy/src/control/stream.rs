@@ -1,5 +1,5 @@
 //! A stream of the operator that is opened again whenever it breaks, until the operator says that there is nothing to
-//! follow. Knows no message.
+//! follow. Used by `discovery` and `settings`; knows no message.
 
 use std::future::Future;
 
@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tonic::{Code, Status, Streaming};
 
-use crate::control::operator::{Client, Pause, Retry};
+use super::operator::{Client, Pause, Retry};
 
 /// What is streamed.
 pub(super) trait Watch {
