@@ -110,6 +110,13 @@ impl Link {
     pub fn epoch(&self) -> Instant {
         self.epoch
     }
+
+    /// Asks. Where too many questions wait already, this one is dropped, and so is the place for its reply.
+    pub fn ask(&self, question: Question) {
+        if let Err(error) = self.questions.try_send(question) {
+            tracing::debug!(%error, "a destination is not asked about");
+        }
+    }
 }
 
 /// The destinations that a worker knows.
@@ -275,27 +282,19 @@ impl Destinations {
             self.outside.borrow_mut().retain(|other| *other != to);
         }
         self.places.borrow_mut().insert(to, place);
-        let asking = Rc::clone(self).ask(to, Rc::clone(&entry), link.questions.clone());
+        let asking = Rc::clone(self).ask(to, Rc::clone(&entry), link.clone());
         self.tasks.spawn_local(asking);
         Some(entry)
     }
 
-    async fn ask(
-        self: Rc<Self>,
-        to: SocketAddr,
-        entry: Rc<Entry>,
-        questions: mpsc::Sender<Question>,
-    ) {
+    async fn ask(self: Rc<Self>, to: SocketAddr, entry: Rc<Entry>, link: Link) {
         let (reply, replied) = oneshot::channel();
-        let asked = questions.try_send(Question {
+        link.ask(Question {
             to,
             usage: Arc::clone(&entry.usage),
             reply,
         });
-        match asked {
-            Ok(()) => *entry.answers.borrow_mut() = replied.await.ok(),
-            Err(error) => tracing::debug!(%to, %error, "a destination is not asked about"),
-        }
+        *entry.answers.borrow_mut() = replied.await.ok();
         self.take_over(to, &entry);
     }
 

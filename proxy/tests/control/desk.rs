@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use weir_proxy::control::discovery::{self, Desk, Discovery};
 use weir_proxy::control::operator::{self, Retry, Target};
-use weir_proxy::destinations::{Answer, Link, Question, Usage};
+use weir_proxy::destinations::{Answer, InUse, Link, Question, Usage};
 use weir_proxy::record::CallSource;
 
 /// Longest time any condition may take.
@@ -37,10 +37,10 @@ pub(crate) fn following() -> discovery::Config {
 
 /// A discovery that runs until it is dropped.
 pub(crate) struct Running {
-    questions: mpsc::Sender<Question>,
+    /// What a worker is given of it.
+    pub(crate) link: Link,
     pub(crate) calls: CallSource,
     pub(crate) told: discovery::Told,
-    epoch: tokio::time::Instant,
     _stop: DropGuard,
 }
 
@@ -48,11 +48,9 @@ pub(crate) fn start(connection: operator::Config, following: discovery::Config) 
     let target = &connection.target;
     let (log, calls) = CallSource::new(target.addr(), target.labels());
     let (client, connection) = operator::open(connection, log);
-    // The way of workers in is not needed: what they send is.
-    let (link, _questions, changes) = Link::new();
-    let (questions, asked) = mpsc::channel(4096);
+    let (link, questions, changes) = Link::new();
     let desk = Desk {
-        questions: asked,
+        questions,
         changes,
         epoch: link.epoch(),
     };
@@ -61,10 +59,9 @@ pub(crate) fn start(connection: operator::Config, following: discovery::Config) 
     tokio::spawn(connection.keep(stop.clone()));
     tokio::spawn(Discovery::new(following, client, desk, known).run(stop.clone()));
     Running {
-        questions,
+        link,
         calls,
         told,
-        epoch: link.epoch(),
         _stop: stop.drop_guard(),
     }
 }
@@ -79,13 +76,13 @@ impl Running {
     /// Asks; none where there is no room.
     pub(crate) async fn ask(&self, to: &str) -> Option<Watched> {
         let (reply, replied) = tokio::sync::oneshot::channel();
-        let usage = Arc::new(Usage::new(self.epoch));
+        let usage = Arc::new(Usage::new(self.link.epoch()));
         let question = Question {
             to: to.parse().expect("an address"),
             usage: Arc::clone(&usage),
             reply,
         };
-        soon(self.questions.send(question)).await.expect("it runs");
+        self.link.ask(question);
         let answers = soon(replied).await.ok()?;
         Some(Watched { answers, usage })
     }
@@ -98,8 +95,8 @@ impl Running {
     }
 
     /// A connection that is open to a destination.
-    pub(crate) fn connect(&self, watched: &Watched) -> weir_proxy::destinations::InUse {
-        weir_proxy::destinations::InUse::begin(&watched.usage, self.epoch)
+    pub(crate) fn connect(&self, watched: &Watched) -> InUse {
+        InUse::begin(&watched.usage, self.link.epoch())
     }
 }
 

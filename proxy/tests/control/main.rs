@@ -7,3 +7,4 @@ mod discovery;
 #[allow(dead_code, reason = "the tests with real redirection use the rest")]
 mod operator;
 mod settings;
+mod worker;

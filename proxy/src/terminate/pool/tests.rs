@@ -296,3 +296,42 @@ async fn who_sends_without_an_end_leaves_the_others_their_turn() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
+
+#[tokio::test]
+async fn a_service_that_nobody_has_any_more_is_forgotten_with_its_last_connection() {
+    LocalSet::new()
+        .run_until(async {
+            let bench = bench(vec![named(endpoint().await, "a")]);
+            let service = bench.service();
+            let found = found(&service).await;
+            bench.wait_for(1.0).await;
+            let Bench {
+                links, set, book, ..
+            } = &bench;
+            let kept = |now| {
+                links.sweep(now);
+                links.services.borrow().len()
+            };
+            let now = Instant::now();
+            let idle = now + 2 * service.setup.config.idle;
+            drop((found, service));
+            assert_eq!(kept(idle), 1, "its connection is not closed yet");
+            bench.wait_for(0.0).await;
+            assert_eq!(kept(idle), 1, "somebody has the set");
+            let other = Rc::new(EndpointSet::new(
+                Described {
+                    name: "other".to_owned(),
+                    endpoints: Vec::new(),
+                },
+                endpoints::Config::default(),
+                fastrand::Rng::with_seed(7),
+                now,
+            ));
+            links.service(&other, book);
+            assert_eq!(links.services.borrow().len(), 2);
+            drop(other);
+            assert_eq!(kept(idle), 1, "nobody has the set");
+            assert!(Rc::ptr_eq(&links.services.borrow()[0].set, set));
+        })
+        .await;
+}
