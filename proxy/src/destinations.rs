@@ -37,9 +37,6 @@ pub struct Config {
     pub outside: Duration,
     /// Most destinations that are remembered to be outside; beyond it those learned first are forgotten. Default: 1,000.
     pub most_outside: usize,
-    /// Whether connections may go to destinations that are not known (`networking.outbound.passthrough` of a Mesh).
-    /// Default: they may. Without an operator they always do.
-    pub passthrough: bool,
 }
 
 impl Default for Config {
@@ -48,7 +45,6 @@ impl Default for Config {
             wait: Duration::from_millis(500),
             outside: Duration::from_secs(300),
             most_outside: 1_000,
-            passthrough: true,
         }
     }
 }
@@ -177,7 +173,7 @@ impl Destinations {
         let now = Instant::now().into_std();
         let nowhere = EndpointSet::new(nobody, balance, fastrand::Rng::new(), now);
         Rc::new(Self {
-            passthrough: Cell::new(config.passthrough),
+            passthrough: Cell::new(true),
             config,
             balance,
             link,
@@ -188,7 +184,8 @@ impl Destinations {
         })
     }
 
-    /// Says whether connections may go to destinations that are not known.
+    /// Says whether connections may go to destinations that are not known (`networking.outbound.passthrough` of a
+    /// Mesh), which they may until this is called. Without an operator nothing is known, and they always may.
     pub fn set_passthrough(&self, passthrough: bool) {
         self.passthrough.set(passthrough);
     }

@@ -122,6 +122,7 @@ impl Worker {
     ) {
         self.metrics_port
             .set(settings.metrics.as_ref().map(|m| m.port));
+        self.destinations.set_passthrough(settings.passthrough);
         *self.permissions.borrow_mut() = Rc::new(Permissions::of(settings));
         if let Some(identity) = identity {
             let identity = identity.borrow_and_update().clone();

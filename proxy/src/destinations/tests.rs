@@ -246,10 +246,8 @@ async fn only_so_many_are_remembered_to_be_outside() {
 #[tokio::test(start_paused = true)]
 async fn without_passthrough_what_is_unknown_leads_nowhere() {
     run(async {
-        let mut desk = desk(Config {
-            passthrough: false,
-            ..Config::default()
-        });
+        let mut desk = desk(Config::default());
+        desk.destinations.set_passthrough(false);
         let (known, outside, silent) = (desk.find(1), desk.find(2), desk.find(3));
         let mut kept = Vec::new();
         for _ in 0..3 {
@@ -277,12 +275,9 @@ async fn nothing_is_asked_of_loopback_or_without_an_operator() {
         let mut with = desk(Config::default());
         let found = with.destinations.find(([127, 0, 0, 1], 80).into()).await;
         assert!(found.set.is_none() && with.questions.try_recv().is_err());
-        let config = Config {
-            passthrough: false,
-            ..Config::default()
-        };
-        let balance = endpoints::Config::default();
+        let (config, balance) = (Config::default(), endpoints::Config::default());
         let without = Destinations::new(config, balance, None, TaskTracker::new());
+        without.set_passthrough(false);
         assert!(without.find(addr(1)).await.set.is_none());
         assert!(without.is_empty());
     })

@@ -4,8 +4,11 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use weir_crds::settings::Settings;
 
 use crate::mesh::{Control, DEADLINE, Mesh};
 use crate::namespace::is_skipped;
@@ -47,7 +50,7 @@ fn the_first_connection_waits_for_the_operator_and_is_labelled() {
     if is_skipped() {
         return;
     }
-    let mesh = Mesh::start(|_| {});
+    let mesh = Mesh::start();
     mesh.operator.profile("10.96.0.1:80", Known::Silence);
     let delay = Duration::from_millis(150);
     let (body, took) = thread::scope(|scope| {
@@ -101,7 +104,7 @@ fn a_pods_own_address_is_labelled_and_the_world_is_not() {
     if is_skipped() {
         return;
     }
-    let mesh = Mesh::start(|_| {});
+    let mesh = Mesh::start();
     let pod = Labels::from([("pod", "web-0"), ("statefulset", "web")]);
     mesh.operator
         .profile(A.0, Known::Pod(A.0.parse().unwrap(), pod));
@@ -128,7 +131,7 @@ fn an_operator_that_does_not_answer_costs_half_a_second_once() {
     if is_skipped() {
         return;
     }
-    let mesh = Mesh::start(|_| {});
+    let mesh = Mesh::start();
     mesh.operator.profile("10.96.0.9:8080", Known::Silence);
     let (body, took) = mesh.get("10.96.0.9:8080", "slow");
     assert_eq!(body, "10.96.0.9:8080", "it goes where it was going");
@@ -151,7 +154,7 @@ fn endpoints_come_and_go_without_a_failed_request() {
     if is_skipped() {
         return;
     }
-    let mesh = Mesh::start(|_| {});
+    let mesh = Mesh::start();
     let sets = [&[A, B][..], &[B, C], &[C], &[A, C]];
     web(&mesh, "10.96.0.1:80", sets[0], false);
     let mut kept = mesh.pod.inside.enter(|| connect("10.96.0.1:80"));
@@ -200,7 +203,7 @@ fn traffic_goes_on_without_the_operator_which_is_back_within_ten_seconds() {
     if is_skipped() {
         return;
     }
-    let mut mesh = Mesh::start(|_| {});
+    let mut mesh = Mesh::start();
     web(&mesh, "10.96.0.1:80", &[A], false);
     assert_eq!(mesh.get("10.96.0.1:80", "web").0, A.0);
     let port = mesh.control.take().unwrap().addr.port();
@@ -234,7 +237,7 @@ fn nothing_is_read_into_an_opaque_service() {
     if is_skipped() {
         return;
     }
-    let mesh = Mesh::start(|_| {});
+    let mesh = Mesh::start();
     web(&mesh, "10.96.0.1:80", &[A, B], true);
     let answer = mesh.say(
         "10.96.0.1:80",
@@ -257,7 +260,10 @@ fn without_passthrough_only_what_is_known_is_reached() {
     if is_skipped() {
         return;
     }
-    let mesh = Mesh::start(|config| config.worker.destinations.passthrough = false);
+    let mesh = Mesh::start();
+    let mut settings = Settings::without_metrics("default");
+    settings.passthrough = false;
+    mesh.settings.send_replace(Arc::new(settings.clone()));
     web(&mesh, "10.96.0.1:80", &[A], false);
     assert_eq!(mesh.get("10.96.0.1:80", "web").0, A.0);
     let refused = mesh.say(
@@ -284,4 +290,9 @@ fn without_passthrough_only_what_is_known_is_reached() {
         (&*labels["status_code"], &*labels["error"], *count),
         ("502", "connect", 1.0)
     );
+    settings.passthrough = true;
+    mesh.settings.send_replace(Arc::new(settings));
+    mesh.until("it may go there again", |mesh| {
+        mesh.get(B.0, "far").0 == B.0
+    });
 }

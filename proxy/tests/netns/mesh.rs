@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::thread::move_into_link_name_space;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use weir_crds::settings::Settings;
 use weir_proxy::accept::{Aim, Guard};
@@ -31,6 +32,7 @@ pub(crate) struct Mesh {
     pub(crate) pod: Pod,
     pub(crate) operator: Operator,
     pub(crate) control: Option<Control>,
+    pub(crate) settings: watch::Sender<Arc<Settings>>,
     admin: SocketAddr,
     terminate: tokio::sync::mpsc::Sender<()>,
     proxy: Option<JoinHandle<()>>,
@@ -90,7 +92,7 @@ fn inside(
 }
 
 impl Mesh {
-    pub(crate) fn start(change: impl FnOnce(&mut app::Config)) -> Self {
+    pub(crate) fn start() -> Self {
         let pod = Pod::new();
         for range in ["10.96.0.0/16", "10.244.0.0/16"] {
             pod.peer.exec(&format!("ip route add local {range} dev lo"));
@@ -100,14 +102,12 @@ impl Mesh {
         let operator = Operator::new(None);
         let control = Control::start(&pod, &operator, 0);
         redirect(&pod.inside, "");
-        let mut config = config(control.addr);
-        change(&mut config);
+        let config = config(control.addr);
+        let (settings, in_force) = watch::channel(Arc::new(Settings::without_metrics("default")));
         let (terminate, terminated) = tokio::sync::mpsc::channel(2);
         let (told, admin) = mpsc::channel();
         let proxy = inside(&pod.inside, Some(PROXY_UID), async move {
-            let settings = Settings::without_metrics("default");
-            let (_keep, settings) = tokio::sync::watch::channel(Arc::new(settings));
-            let app = app::bind(config, settings).map_err(|error| error.to_string());
+            let app = app::bind(config, in_force).map_err(|error| error.to_string());
             let app = app.unwrap();
             told.send(app.bound().admin).unwrap();
             app.serve(terminated).await.unwrap();
@@ -117,6 +117,7 @@ impl Mesh {
             pod,
             operator,
             control: Some(control),
+            settings,
             terminate,
             proxy: Some(proxy),
         };
