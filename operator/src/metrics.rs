@@ -104,6 +104,8 @@ pub enum Watch {
     EndpointSlices,
     /// Nodes.
     Nodes,
+    /// Dataplanes.
+    Dataplanes,
     /// The Secret of the authority.
     AuthoritySecret,
     /// The Secret of the serving certificate.
@@ -136,6 +138,7 @@ impl Watch {
             Self::Services => "services",
             Self::EndpointSlices => "endpoint_slices",
             Self::Nodes => "nodes",
+            Self::Dataplanes => "dataplanes",
             Self::AuthoritySecret => "authority_secret",
             Self::ServingSecret => "serving_secret",
             Self::OperatorAuthoritySecret => "operator_authority_secret",

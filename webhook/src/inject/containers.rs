@@ -221,6 +221,7 @@ fn environment(config: &Config, documents: &Documents<'_>) -> Value {
         field(env::POD_NAMESPACE, "metadata.namespace"),
         field(env::INSTANCE_IP, "status.podIP"),
         field(env::POD_IPS, "status.podIPs"),
+        field(env::NODE_NAME, "spec.nodeName"),
         value(env::MESH, documents.mesh),
         value(
             env::NAME,
