@@ -91,12 +91,14 @@ def get(port: int, path: str, headers: dict[str, str] | None = None) -> None:
 
 def start_in_pod(program: str, work: Path) -> None:
     """A start with what the webhook gives a pod instead of files."""
-    admin, metrics, inbound, outbound = (proxies.free_port() for _ in range(4))
+    admin, metrics, inbound, outbound, operator = (proxies.free_port() for _ in range(5))
     endpoint = {"port": metrics, "path": "/metrics", "tags": {}, "tls": "disabled"}
     pod = {
         "WEIR_SETTINGS": json.dumps({"version": 1, "mesh": "default", "metrics": endpoint}),
         "WEIR_PROBES": json.dumps([{"action": {"tcp": {"port": admin}}, "timeoutSeconds": 1}]),
         "WEIR_POD_IPS": "127.0.0.1",
+        # It is away, as at the start of a cluster.
+        "KUMA_CONTROL_PLANE_URL": f"http://127.0.0.1:{operator}",
     }
     command = ["env", *(f"{name}={value}" for name, value in pod.items()), program, "run"]
     command += ["--admin-addr", f"127.0.0.1:{admin}"]
