@@ -22,6 +22,7 @@ mod node;
 pub mod permission;
 pub mod ports;
 pub mod probe;
+pub mod routes;
 pub mod settings;
 pub mod traffic_permission;
 pub mod universal;

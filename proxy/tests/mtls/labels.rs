@@ -26,28 +26,48 @@ fn counted(proxy: &Proxy, families: &[&str]) -> Vec<String> {
     counted
 }
 
-#[tokio::test]
-async fn both_sides_name_each_other() {
-    let pair = Pair::start(application(|s| answer_heads(s, OK)).await);
-    let mut client = pair.client.proxy.connect().await;
-    client.write_all(GET).await.expect("written");
-    assert_eq!(read_until(&mut client, b"ok").await, OK);
-    drop(client);
-    for party in [&pair.client, &pair.server] {
-        party.proxy.counts("tcp_close_total", &[], 2.0).await;
-    }
-    let families = [
-        "request_total",
-        "response_total",
-        "tcp_open_total",
-        "tcp_read_bytes_total",
-        "tcp_close_total",
-        "tcp_connection_duration_ms_count",
-        "inbound_http_authz_allow_total",
-    ];
-    let (port, server) = (pair.client.proxy.addr.port(), pair.server.proxy.addr.port());
+const FAMILIES: [&str; 7] = [
+    "request_total",
+    "response_total",
+    "tcp_open_total",
+    "tcp_read_bytes_total",
+    "tcp_close_total",
+    "tcp_connection_duration_ms_count",
+    "inbound_http_authz_allow_total",
+];
+
+const ENDED: &str = r#"status_code="200",classification="success",grpc_status_code="",error="""#;
+const CLOSED: &str = r#"classification="success",errno="""#;
+
+/// The series of one request over two connections that ended well.
+fn exchange(
+    direction: &str,
+    request: &str,
+    [src, dst]: [&str; 2],
+    [of_src, of_dst]: [&str; 2],
+) -> Vec<String> {
+    let lived = |peer: &str, tls: &str| {
+        format!(
+            r#"tcp_connection_duration_ms_count{{direction="{direction}",peer="{peer}",tls="{tls}",classification="success"}} 1"#
+        )
+    };
+    vec![
+        format!("request_total{{{request}}} 1"),
+        format!("response_total{{{request},{ENDED}}} 1"),
+        format!("tcp_close_total{{{src},{CLOSED}}} 1"),
+        format!("tcp_close_total{{{dst},{CLOSED}}} 1"),
+        format!("tcp_open_total{{{src}}} 1"),
+        format!("tcp_open_total{{{dst}}} 1"),
+        format!("tcp_read_bytes_total{{{src}}} {}", GET.len()),
+        format!("tcp_read_bytes_total{{{dst}}} {}", OK.len()),
+        lived("src", of_src),
+        lived("dst", of_dst),
+    ]
+}
+
+/// What the client's proxy counts.
+fn of_client(port: u16) -> Vec<String> {
     let secured = format!(r#"tls="true",server_id="{SERVER}""#);
-    let close = r#"classification="success",errno="""#;
     let src = format!(
         r#"direction="outbound",peer="src",tls="no_identity",no_tls_reason="loopback",target_port="{port}""#
     );
@@ -57,49 +77,44 @@ async fn both_sides_name_each_other() {
     let request = format!(
         r#"direction="outbound",authority="web",target_port="{port}",{secured},dst_service="web""#
     );
-    let ended = r#"status_code="200",classification="success",grpc_status_code="",error="""#;
-    let mut expected = vec![
-        format!("request_total{{{request}}} 1"),
-        format!("response_total{{{request},{ended}}} 1"),
-        format!("tcp_close_total{{{dst},{close}}} 1"),
-        format!("tcp_close_total{{{src},{close}}} 1"),
-        r#"tcp_connection_duration_ms_count{direction="outbound",peer="dst",tls="true",classification="success"} 1"#.to_owned(),
-        r#"tcp_connection_duration_ms_count{direction="outbound",peer="src",tls="no_identity",classification="success"} 1"#.to_owned(),
-        format!("tcp_open_total{{{dst}}} 1"),
-        format!("tcp_open_total{{{src}}} 1"),
-        format!("tcp_read_bytes_total{{{dst}}} {}", OK.len()),
-        format!("tcp_read_bytes_total{{{src}}} {}", GET.len()),
-    ];
-    expected.sort();
-    assert_eq!(counted(&pair.client.proxy, &families), expected);
+    exchange("outbound", &request, [&src, &dst], ["no_identity", "true"])
+}
 
+/// What the server's proxy counts.
+fn of_server(port: u16) -> Vec<String> {
     let secured = format!(r#"tls="true",client_id="{CLIENT}""#);
     let srv = r#"srv_group="kuma.io",srv_kind="dataplane",srv_name="web",srv_port="80""#;
     let route = r#"route_group="",route_kind="default",route_name="default""#;
     let authz = r#"authz_group="",authz_kind="default",authz_name="all-unauthenticated""#;
-    let src = format!(r#"direction="inbound",peer="src",{secured},{srv},target_port="{server}""#);
+    let src = format!(r#"direction="inbound",peer="src",{secured},{srv},target_port="{port}""#);
     let dst = format!(
-        r#"direction="inbound",peer="dst",tls="no_identity",no_tls_reason="loopback",target_port="{server}""#
+        r#"direction="inbound",peer="dst",tls="no_identity",no_tls_reason="loopback",target_port="{port}""#
     );
     let request = format!(
-        r#"direction="inbound",authority="web",target_port="{server}",{secured},{srv},{route},{authz}"#
+        r#"direction="inbound",authority="web",target_port="{port}",{secured},{srv},{route},{authz}"#
     );
+    let mut series = exchange("inbound", &request, [&src, &dst], ["true", "no_identity"]);
     let allowed = format!(r#"direction="inbound",authority="web",{srv},{route},{authz},{secured}"#);
-    let mut expected = vec![
-        format!("inbound_http_authz_allow_total{{{allowed}}} 1"),
-        format!("request_total{{{request}}} 1"),
-        format!("response_total{{{request},{ended}}} 1"),
-        format!("tcp_close_total{{{dst},{close}}} 1"),
-        format!("tcp_close_total{{{src},{close}}} 1"),
-        r#"tcp_connection_duration_ms_count{direction="inbound",peer="dst",tls="no_identity",classification="success"} 1"#.to_owned(),
-        r#"tcp_connection_duration_ms_count{direction="inbound",peer="src",tls="true",classification="success"} 1"#.to_owned(),
-        format!("tcp_open_total{{{dst}}} 1"),
-        format!("tcp_open_total{{{src}}} 1"),
-        format!("tcp_read_bytes_total{{{dst}}} {}", OK.len()),
-        format!("tcp_read_bytes_total{{{src}}} {}", GET.len()),
-    ];
-    expected.sort();
-    assert_eq!(counted(&pair.server.proxy, &families), expected);
+    series.push(format!("inbound_http_authz_allow_total{{{allowed}}} 1"));
+    series
+}
+
+#[tokio::test]
+async fn both_sides_name_each_other() {
+    let pair = Pair::start(application(|s| answer_heads(s, OK)).await);
+    let mut client = pair.client.proxy.connect().await;
+    client.write_all(GET).await.expect("written");
+    assert_eq!(read_until(&mut client, b"ok").await, OK);
+    drop(client);
+    let [client, server] = [&pair.client.proxy, &pair.server.proxy];
+    for (proxy, mut expected) in [
+        (client, of_client(client.addr.port())),
+        (server, of_server(server.addr.port())),
+    ] {
+        proxy.counts("tcp_close_total", &[], 2.0).await;
+        expected.sort();
+        assert_eq!(counted(proxy, &FAMILIES), expected);
+    }
 }
 
 #[tokio::test]

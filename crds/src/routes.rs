@@ -1,0 +1,278 @@
+//! The routes of a service as one table, whatever resource they were written in.
+//! Compiled by the operator from ServiceProfiles ([`service_profile`]) and HTTPRoutes ([`http_route`]), sent to the
+//! proxies that call the service, and matched there. It knows no request and compiles no expression.
+
+pub mod http_route;
+pub mod service_profile;
+
+use std::time::Duration;
+
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+
+use crate::violation::Violation;
+
+/// The routes of one service, the first that matches first.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteTable {
+    /// The routes in the order in which they are tried.
+    pub routes: Vec<Route>,
+    /// Whether a request that matches no route is answered 404; else it goes on without a route's name.
+    #[serde(default)]
+    pub closed: bool,
+    /// How much may be retried; `None` is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_budget: Option<RetryBudget>,
+    /// Where requests that matched no route's own backends go instead of to the service (`dstOverrides`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backends: Vec<Backend>,
+}
+
+/// One route.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Route {
+    /// Its name, the label `rt_route`.
+    pub name: String,
+    /// Which requests are its own.
+    pub condition: Condition,
+    /// What counts as a success or a failure, the first that matches first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<ResponseClass>,
+    /// How long a request with all its attempts may take until the response's head, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// Whether a request that failed may be sent again.
+    #[serde(default)]
+    pub retryable: bool,
+    /// Where its requests go instead of to the service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backends: Vec<Backend>,
+}
+
+/// What a request must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Condition {
+    /// Every one of these; of none, any request.
+    All(Vec<Condition>),
+    /// At least one of these.
+    Any(Vec<Condition>),
+    /// Not that.
+    Not(Box<Condition>),
+    /// The method is that, exactly.
+    Method(String),
+    /// The path, without query.
+    Path(Text),
+    /// The path begins with these segments: `/a` matches `/a` and `/a/b`, and not `/ab`.
+    PathPrefix(String),
+    /// The first header of that name, in lower case.
+    Header(String, Text),
+    /// The first query parameter of that name.
+    Query(String, Text),
+}
+
+/// What a text must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Text {
+    /// That text.
+    Exact(String),
+    /// All of it matches the expression.
+    Regex(String),
+}
+
+/// A judgement on responses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResponseClass {
+    /// Which responses it is about.
+    pub condition: ResponseCondition,
+    /// Whether these are failures.
+    pub is_failure: bool,
+}
+
+/// What a response must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ResponseCondition {
+    /// Every one of these; of none, any response.
+    All(Vec<ResponseCondition>),
+    /// At least one of these.
+    Any(Vec<ResponseCondition>),
+    /// Not that.
+    Not(Box<ResponseCondition>),
+    /// The status lies between these, both included.
+    Status(u16, u16),
+}
+
+/// How much a service's requests may be retried.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RetryBudget {
+    /// Retries for each request, as a fraction of the requests.
+    pub ratio: f32,
+    /// Retries a second that are always allowed.
+    pub min_per_second: u32,
+    /// How long a request counts.
+    pub ttl: Duration,
+}
+
+/// Linkerd's: a fifth more, and ten a second.
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self {
+            ratio: 0.2,
+            min_per_second: 10,
+            ttl: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A destination with its share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Backend {
+    /// `name.namespace.svc.cluster.local:port`.
+    pub authority: String,
+    /// Its share in the sum of all weights; never 0.
+    pub weight: u32,
+}
+
+impl Condition {
+    /// Any request.
+    #[must_use]
+    pub fn always() -> Self {
+        Self::All(Vec::new())
+    }
+}
+
+impl ResponseCondition {
+    /// Whether a response with this status is one of these.
+    #[must_use]
+    pub fn matches(&self, status: u16) -> bool {
+        match self {
+            Self::All(all) => all.iter().all(|one| one.matches(status)),
+            Self::Any(any) => any.iter().any(|one| one.matches(status)),
+            Self::Not(not) => !not.matches(status),
+            Self::Status(min, max) => (*min..=*max).contains(&status),
+        }
+    }
+}
+
+impl Route {
+    /// Whether the route's own classes call a response with this status a failure; `None` where they say nothing.
+    #[must_use]
+    pub fn fails(&self, status: u16) -> Option<bool> {
+        let class = self
+            .classes
+            .iter()
+            .find(|class| class.condition.matches(status));
+        class.map(|class| class.is_failure)
+    }
+}
+
+/// An expression that must match all of a text, as both resources mean it, checked for the proxy to compile.
+fn whole(expression: &str, field: impl Into<String>) -> Result<Text, Violation> {
+    let trimmed = expression.trim();
+    let inner = trimmed.strip_prefix('^').unwrap_or(trimmed);
+    let inner = match inner.strip_suffix('$') {
+        // An escaped dollar is a character.
+        Some(rest) if !rest.ends_with('\\') => rest,
+        _ => inner,
+    };
+    let whole = format!("^(?:{inner})$");
+    match Regex::new(&whole) {
+        Ok(_) => Ok(Text::Regex(whole)),
+        Err(error) => {
+            let last = error.to_string();
+            let last = last.lines().last().unwrap_or_default().trim().to_owned();
+            Err(Violation::new(
+                field,
+                format!("{expression:?} is no regular expression: {last}"),
+            ))
+        }
+    }
+}
+
+/// Whole milliseconds, at least one.
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions_are_about_the_whole_text() {
+        let regex = |text: &str| match whole(text, "f").unwrap() {
+            Text::Regex(regex) => regex,
+            Text::Exact(_) => panic!("exact"),
+        };
+        assert_eq!(regex("/a/[^/]*"), "^(?:/a/[^/]*)$");
+        assert_eq!(regex(" ^/a$ "), "^(?:/a)$");
+        assert_eq!(regex(r"/a\$"), r"^(?:/a\$)$");
+        assert_eq!(regex("/a|/b"), "^(?:/a|/b)$");
+        let error = whole("/a(", "spec.routes[0]").unwrap_err();
+        assert_eq!(error.field, "spec.routes[0]");
+        assert!(
+            error.message.contains("\"/a(\" is no regular expression"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_first_class_that_matches_judges() {
+        let class = |condition, is_failure| ResponseClass {
+            condition,
+            is_failure,
+        };
+        let route = Route {
+            name: "r".into(),
+            condition: Condition::always(),
+            classes: vec![
+                class(ResponseCondition::Status(404, 404), false),
+                class(
+                    ResponseCondition::Not(Box::new(ResponseCondition::Status(200, 399))),
+                    true,
+                ),
+            ],
+            timeout_ms: None,
+            retryable: false,
+            backends: Vec::new(),
+        };
+        assert_eq!(route.fails(404), Some(false));
+        assert_eq!(route.fails(429), Some(true));
+        assert_eq!(route.fails(200), None);
+        assert!(
+            ResponseCondition::All(vec![]).matches(1) && !ResponseCondition::Any(vec![]).matches(1)
+        );
+    }
+
+    #[test]
+    fn a_table_survives_the_way_to_the_proxy() {
+        let table = RouteTable {
+            routes: vec![Route {
+                name: "r".into(),
+                condition: Condition::Any(vec![
+                    Condition::Not(Box::new(Condition::Method("GET".into()))),
+                    Condition::Header("x".into(), Text::Exact("1".into())),
+                ]),
+                classes: vec![],
+                timeout_ms: Some(300),
+                retryable: true,
+                backends: vec![Backend {
+                    authority: "a:1".into(),
+                    weight: 1,
+                }],
+            }],
+            closed: true,
+            retry_budget: Some(RetryBudget::default()),
+            backends: vec![],
+        };
+        let json = serde_json::to_string(&table).unwrap();
+        assert_eq!(serde_json::from_str::<RouteTable>(&json).unwrap(), table);
+    }
+}

@@ -1,0 +1,440 @@
+//! Gateway API HTTPRoutes (`gateway.networking.k8s.io/v1`) with a Service as parent, as that Service's route table.
+//! Called by the operator with all routes of one Service. What of a route is not obeyed is told of.
+
+use std::cmp::Reverse;
+
+use serde_json::Value;
+
+use super::{Backend, Condition, Route, RouteTable, Text, milliseconds, whole};
+use crate::duration;
+use crate::node::Node;
+use crate::ports;
+use crate::violation::Violation;
+
+/// An HTTPRoute.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpRoute<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// When it was created, in seconds since the epoch.
+    pub created: i64,
+    /// Its `spec`.
+    pub spec: &'a Value,
+}
+
+/// A port of a Service.
+#[derive(Clone, Copy, Debug)]
+pub struct Parent<'a> {
+    /// Name of the Service.
+    pub name: &'a str,
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// The port that clients connect to.
+    pub port: u16,
+    /// The domain of the cluster's Services, as `cluster.local`.
+    pub domain: &'a str,
+}
+
+/// What comes first: an exact path, an expression (the API leaves its place open), the longest prefix; then a method,
+/// the most headers, the most query parameters.
+type Precedence = (u8, usize, bool, usize, usize);
+
+/// The table of a Service's port, and what is wrong with its routes. Without a route it is open and empty, else
+/// requests that match nothing are answered 404, as the API says.
+#[must_use]
+pub fn compile(routes: &[HttpRoute<'_>], parent: Parent<'_>) -> (RouteTable, Vec<Violation>) {
+    let mut attached: Vec<_> = routes
+        .iter()
+        .filter(|route| attaches(route, parent))
+        .collect();
+    attached.sort_by_key(|route| (route.created, route.namespace, route.name));
+    let mut problems = Vec::new();
+    let mut ranked = Vec::new();
+    for route in &attached {
+        let root = Node::at(route.spec, "spec".to_owned());
+        let rules = root.get("rules").items().unwrap_or_default();
+        for (index, node) in rules.iter().enumerate() {
+            match rule(node, route, index, parent) {
+                Ok(matches) => ranked.extend(matches),
+                Err(problem) => problems.push(problem),
+            }
+            problems.extend(unheeded(node));
+        }
+    }
+    // Stable: of equals the oldest route's first rule comes first.
+    ranked.sort_by_key(|(precedence, _)| Reverse(*precedence));
+    let table = RouteTable {
+        routes: ranked.into_iter().map(|(_, route)| route).collect(),
+        closed: !attached.is_empty(),
+        ..RouteTable::default()
+    };
+    (table, problems)
+}
+
+/// Whether the route names this Service's port, or all of its ports, as a parent.
+#[must_use]
+pub fn attaches(route: &HttpRoute<'_>, parent: Parent<'_>) -> bool {
+    let parents = Node::root(route.spec)
+        .get("parentRefs")
+        .items()
+        .unwrap_or_default();
+    parents.iter().any(|node| {
+        let text = |key: &str| node.get(key).text().ok().flatten();
+        let port = node.get("port").number();
+        text("kind") == Some("Service")
+            && matches!(text("group"), Some("" | "core"))
+            && text("name") == Some(parent.name)
+            && text("namespace").unwrap_or(route.namespace) == parent.namespace
+            && port.is_ok_and(|port| port.is_none_or(|port| port == u32::from(parent.port)))
+    })
+}
+
+/// A rule is one route for each of its matches, all with its name.
+fn rule(
+    node: &Node<'_>,
+    route: &HttpRoute<'_>,
+    index: usize,
+    parent: Parent<'_>,
+) -> Result<Vec<(Precedence, Route)>, Violation> {
+    let node = node.object()?;
+    let own = node.get("name").text()?.filter(|name| !name.is_empty());
+    let own = own.map_or_else(|| index.to_string(), str::to_owned);
+    let route = Route {
+        name: format!("{}/{own}", route.name),
+        condition: Condition::always(),
+        classes: Vec::new(),
+        timeout_ms: timeout(&node.get("timeouts").get("request"))?,
+        retryable: false,
+        backends: backends(&node.get("backendRefs"), route.namespace, parent)?,
+    };
+    let matches = node.get("matches").items()?;
+    if matches.is_empty() {
+        let anything = Condition::PathPrefix("/".to_owned());
+        return Ok(vec![(
+            (0, 1, false, 0, 0),
+            Route {
+                condition: anything,
+                ..route
+            },
+        )]);
+    }
+    let one = |node: &Node<'_>| {
+        let (precedence, condition) = request(node)?;
+        Ok((
+            precedence,
+            Route {
+                condition,
+                ..route.clone()
+            },
+        ))
+    };
+    matches.iter().map(one).collect()
+}
+
+fn request(node: &Node<'_>) -> Result<(Precedence, Condition), Violation> {
+    let mut all = Vec::new();
+    let (kind, length, path) = path(&node.get("path"))?;
+    all.push(path);
+    let method = node
+        .get("method")
+        .text()?
+        .filter(|method| !method.is_empty());
+    all.extend(method.map(|method| Condition::Method(method.to_owned())));
+    let (headers, query) = (
+        node.get("headers").items()?,
+        node.get("queryParams").items()?,
+    );
+    for header in &headers {
+        let (name, text) = named(header)?;
+        all.push(Condition::Header(name.to_ascii_lowercase(), text));
+    }
+    for parameter in &query {
+        let (name, text) = named(parameter)?;
+        all.push(Condition::Query(name.to_owned(), text));
+    }
+    let precedence = (kind, length, method.is_some(), headers.len(), query.len());
+    let condition = match all.len() {
+        1 => all.remove(0),
+        _ => Condition::All(all),
+    };
+    Ok((precedence, condition))
+}
+
+fn path(node: &Node<'_>) -> Result<(u8, usize, Condition), Violation> {
+    let value = node.get("value").text()?.unwrap_or("/");
+    let kind = node.get("type").text()?.unwrap_or("PathPrefix");
+    match kind {
+        "Exact" => Ok((2, 0, Condition::Path(Text::Exact(value.to_owned())))),
+        "RegularExpression" => {
+            let text = whole(value, node.get("value").path())?;
+            Ok((1, 0, Condition::Path(text)))
+        }
+        "PathPrefix" => Ok((0, value.len(), Condition::PathPrefix(value.to_owned()))),
+        _ => Err(node
+            .get("type")
+            .violation("must be Exact, PathPrefix or RegularExpression")),
+    }
+}
+
+fn named<'a>(node: &Node<'a>) -> Result<(&'a str, Text), Violation> {
+    let name = node.get("name").text_or_empty()?;
+    if name.is_empty() {
+        return Err(node.get("name").violation("must be set"));
+    }
+    let value = node.get("value").text_or_empty()?;
+    match node.get("type").text()?.unwrap_or("Exact") {
+        "Exact" => Ok((name, Text::Exact(value.to_owned()))),
+        "RegularExpression" => Ok((name, whole(value, node.get("value").path())?)),
+        _ => Err(node
+            .get("type")
+            .violation("must be Exact or RegularExpression")),
+    }
+}
+
+fn timeout(node: &Node<'_>) -> Result<Option<u64>, Violation> {
+    let Some(text) = node.text()? else {
+        return Ok(None);
+    };
+    let read = duration::parse(text).map_err(|error| node.violation(error.to_string()))?;
+    // The API's 0s is no timeout at all.
+    Ok((!read.is_zero()).then(|| milliseconds(read)))
+}
+
+fn backends(
+    node: &Node<'_>,
+    namespace: &str,
+    parent: Parent<'_>,
+) -> Result<Vec<Backend>, Violation> {
+    let mut backends = Vec::new();
+    for entry in node.items()? {
+        let kind = entry.get("kind").text()?.unwrap_or("Service");
+        let group = entry.get("group").text()?.unwrap_or_default();
+        if kind != "Service" || !matches!(group, "" | "core") {
+            return Err(entry
+                .get("kind")
+                .violation("must be Service: nothing else is reached by a proxy"));
+        }
+        let name = entry.get("name").text_or_empty()?;
+        let port = entry.get("port").number()?.and_then(ports::checked);
+        let Some(port) = port.filter(|_| !name.is_empty()) else {
+            return Err(entry
+                .get("port")
+                .violation("a backend needs a name and a port"));
+        };
+        let namespace = entry.get("namespace").text()?.unwrap_or(namespace);
+        let weight = entry.get("weight").number()?.unwrap_or(1);
+        let authority = format!("{name}.{namespace}.svc.{}:{port}", parent.domain);
+        if weight > 0 {
+            backends.push(Backend { authority, weight });
+        }
+    }
+    Ok(backends)
+}
+
+/// What a rule asks for and does not get: a proxy that measures changes no request.
+fn unheeded(node: &Node<'_>) -> Vec<Violation> {
+    let backends = node.get("backendRefs").items().unwrap_or_default();
+    let filters = backends.iter().map(|one| one.get("filters"));
+    let filters = filters.chain([node.get("filters")]);
+    filters
+        .filter(|filters| filters.items().is_ok_and(|items| !items.is_empty()))
+        .map(|filters| filters.violation("is not obeyed: requests pass unchanged"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const WEB: Parent<'_> = Parent {
+        name: "web",
+        namespace: "shop",
+        port: 80,
+        domain: "cluster.local",
+    };
+
+    fn parent() -> Value {
+        json!([{"group": "", "kind": "Service", "name": "web"}])
+    }
+
+    fn named_route<'a>(name: &'a str, created: i64, spec: &'a Value) -> HttpRoute<'a> {
+        HttpRoute {
+            name,
+            namespace: "shop",
+            created,
+            spec,
+        }
+    }
+
+    fn table(rules: &Value) -> (RouteTable, Vec<Violation>) {
+        let spec = json!({"parentRefs": parent(), "rules": rules});
+        compile(&[named_route("r", 0, &spec)], WEB)
+    }
+
+    #[test]
+    fn a_service_is_a_parent_by_kind_group_name_namespace_and_port() {
+        let of = |parents: Value| {
+            let spec = json!({"parentRefs": parents});
+            attaches(&named_route("r", 0, &spec), WEB)
+        };
+        assert!(of(parent()));
+        assert!(of(
+            json!([{"group": "core", "kind": "Service", "name": "web", "namespace": "shop", "port": 80}])
+        ));
+        for other in [
+            json!([{"name": "web"}]),
+            json!([{"kind": "Service", "name": "web"}]),
+            json!([{"group": "", "kind": "Service", "name": "web", "namespace": "other"}]),
+            json!([{"group": "", "kind": "Service", "name": "web", "port": 81}]),
+            json!([{"group": "", "kind": "Service", "name": "api"}]),
+            json!("x"),
+        ] {
+            assert!(!of(other.clone()), "{other}");
+        }
+        assert_eq!(compile(&[], WEB), (RouteTable::default(), vec![]));
+    }
+
+    #[test]
+    fn matches_come_in_the_order_of_the_api() {
+        let (table, problems) = table(&json!([
+            {},
+            {"name": "long", "matches": [{"path": {"value": "/long"}}]},
+            {"matches": [
+                {"path": {"type": "Exact", "value": "/e"}},
+                {"path": {"value": "/long"}, "method": "GET"},
+                {"path": {"type": "RegularExpression", "value": "/x.*"}},
+                {"headers": [{"name": "X-A", "value": "1"}]},
+                {"queryParams": [{"name": "q", "value": "a.*", "type": "RegularExpression"}]}
+            ]}
+        ]));
+        assert_eq!(problems, []);
+        let shown: Vec<_> = table
+            .routes
+            .iter()
+            .map(|r| (r.name.as_str(), &r.condition))
+            .collect();
+        let prefix = |path: &str| Condition::PathPrefix(path.into());
+        let regex = |text: &str| Text::Regex(format!("^(?:{text})$"));
+        let expected = [
+            ("r/2", Condition::Path(Text::Exact("/e".into()))),
+            ("r/2", Condition::Path(regex("/x.*"))),
+            (
+                "r/2",
+                Condition::All(vec![prefix("/long"), Condition::Method("GET".into())]),
+            ),
+            ("r/long", prefix("/long")),
+            (
+                "r/2",
+                Condition::All(vec![
+                    prefix("/"),
+                    Condition::Header("x-a".into(), Text::Exact("1".into())),
+                ]),
+            ),
+            (
+                "r/2",
+                Condition::All(vec![
+                    prefix("/"),
+                    Condition::Query("q".into(), regex("a.*")),
+                ]),
+            ),
+            ("r/0", prefix("/")),
+        ];
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(name, condition)| (*name, condition))
+            .collect();
+        assert_eq!(shown, expected);
+        assert!(table.closed);
+    }
+
+    #[test]
+    fn of_equals_the_oldest_route_is_first_then_the_first_by_name() {
+        let spec = json!({"parentRefs": parent(), "rules": [{}]});
+        let routes = [
+            named_route("b", 2, &spec),
+            named_route("c", 1, &spec),
+            named_route("a", 2, &spec),
+        ];
+        let (table, _) = compile(&routes, WEB);
+        let names: Vec<_> = table
+            .routes
+            .iter()
+            .map(|route| route.name.as_str())
+            .collect();
+        assert_eq!(names, ["c/0", "a/0", "b/0"]);
+    }
+
+    #[test]
+    fn backends_have_names_weights_and_a_timeout() {
+        let (table, problems) = table(&json!([{
+            "timeouts": {"request": "1m30s"},
+            "backendRefs": [
+                {"name": "v1", "port": 80, "weight": 9},
+                {"name": "v2", "namespace": "next", "port": 81},
+                {"name": "off", "port": 80, "weight": 0}
+            ]
+        }]));
+        assert_eq!(problems, []);
+        let route = &table.routes[0];
+        assert_eq!(route.timeout_ms, Some(90_000));
+        let backends: Vec<_> = route
+            .backends
+            .iter()
+            .map(|b| (b.authority.as_str(), b.weight))
+            .collect();
+        let expected = [
+            ("v1.shop.svc.cluster.local:80", 9),
+            ("v2.next.svc.cluster.local:81", 1),
+        ];
+        assert_eq!(backends, expected);
+    }
+
+    #[test]
+    fn what_cannot_be_read_or_is_not_obeyed_is_told_of() {
+        let wrong = [
+            (
+                json!({"matches": [{"path": {"type": "Glob"}}]}),
+                "spec.rules[0].matches[0].path.type: must be Exact",
+            ),
+            (
+                json!({"matches": [{"headers": [{"value": "x"}]}]}),
+                "spec.rules[0].matches[0].headers[0].name: must be set",
+            ),
+            (
+                json!({"backendRefs": [{"name": "a"}]}),
+                "spec.rules[0].backendRefs[0].port: a backend needs",
+            ),
+            (
+                json!({"backendRefs": [{"kind": "Job", "name": "a", "port": 1}]}),
+                "must be Service",
+            ),
+            (
+                json!({"timeouts": {"request": "soon"}}),
+                "spec.rules[0].timeouts.request: ",
+            ),
+            (
+                json!({"filters": [{"type": "RequestRedirect"}]}),
+                "spec.rules[0].filters: is not obeyed",
+            ),
+        ];
+        for (rule, message) in wrong {
+            let (_, problems) = table(&json!([rule]));
+            let problem = problems[0].to_string();
+            assert!(problem.contains(message), "{problem} is not {message}");
+        }
+        let (table, problems) = table(&json!([1, null, {"matches": 3}]));
+        let names: Vec<_> = table
+            .routes
+            .iter()
+            .map(|route| route.name.as_str())
+            .collect();
+        assert_eq!((names, problems.len()), (vec!["r/1"], 2));
+        let nothing = json!(null);
+        let (table, _) = compile(&[named_route("r", 0, &nothing)], WEB);
+        assert!(table.routes.is_empty() && !table.closed);
+    }
+}
