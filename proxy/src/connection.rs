@@ -198,6 +198,9 @@ impl Routed {
 /// Detect: waits for the first bytes. A connection that is opened meanwhile is counted from
 /// then on, however long nobody says anything on it.
 async fn detect(worker: &Worker, routed: &mut Routed, at_once: bool) -> io::Result<Detected> {
+    if matches!(&routed.to, Destination::Service(set) if set.is_opaque.get()) {
+        return Ok(Detected::unread(std::mem::take(&mut routed.first)));
+    }
     let (book, dialed) = (&routed.book, &mut routed.dialed);
     let dialing = Dialing {
         target: &routed.to,

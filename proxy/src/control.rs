@@ -2,7 +2,9 @@
 //! documents in files. `config` loads it; everyone else sees a `watch::Receiver<Arc<Settings>>` and, outside
 //! Kubernetes, one `Universal`. It knows no listener and no connection.
 
+pub mod discovery;
 mod files;
+pub mod operator;
 mod policy;
 mod universal;
 
@@ -36,6 +38,13 @@ pub struct Config {
     pub mesh: Option<String>,
     /// A file with the metrics policy. Default none: everything is recorded.
     pub metrics_policy_file: Option<PathBuf>,
+}
+
+/// An operator, and what is asked of it.
+#[derive(Clone, Debug)]
+pub struct Operator {
+    pub connection: operator::Config,
+    pub discovery: discovery::Config,
 }
 
 /// Where a text comes from.

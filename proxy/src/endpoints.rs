@@ -125,6 +125,8 @@ pub struct EndpointSet {
     pub name: Rc<str>,
     /// Whether its servers speak before their clients, as detection has learned.
     pub server_first: Cell<bool>,
+    /// Whether nothing is to be read into the bytes of its connections, as discovery has said.
+    pub is_opaque: Cell<bool>,
     endpoints: RefCell<Vec<Rc<Endpoint>>>,
     /// How often they were replaced.
     replaced: Cell<u64>,
@@ -137,6 +139,7 @@ impl EndpointSet {
         let set = Self {
             name: service.name.as_str().into(),
             server_first: Cell::new(false),
+            is_opaque: Cell::new(false),
             endpoints: RefCell::default(),
             replaced: Cell::new(0),
             shared: Rc::new(Shared {

@@ -12,6 +12,7 @@ pub mod buffer;
 pub mod config;
 pub mod connection;
 pub mod control;
+pub mod destinations;
 pub mod detect;
 pub mod drain;
 pub mod endpoints;

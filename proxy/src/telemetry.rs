@@ -18,8 +18,10 @@ use weir_crds::universal::UniversalError;
 
 mod bounds;
 mod budget;
+mod calls;
 mod cells;
 mod certificates;
+mod control;
 mod count;
 mod endpoints;
 mod expose;
@@ -40,6 +42,7 @@ mod transport;
 mod worker;
 
 pub use certificates::Certificates;
+pub use control::{ControlLabels, ControlSeries};
 pub use endpoints::EndpointSeries;
 pub use http::{HttpRef, HttpSeries};
 pub use http2::{GrpcRef, GrpcSeries, Http2Series};

@@ -22,6 +22,7 @@ use weir_crds::settings::{MtlsMode, Settings};
 use crate::accept::{Guard, Handoff, Plan, Purpose, listen};
 use crate::activity::{Activity, Gauge};
 use crate::buffer::Pool;
+use crate::destinations::{Destinations, Link};
 use crate::detect::wait::ServerFirst;
 use crate::endpoints::{EndpointSet, Roster};
 use crate::forward::Dialer;
@@ -29,10 +30,10 @@ use crate::heartbeat::Pulse;
 use crate::identity::Identity;
 use crate::mesh::Mesh;
 use crate::permission::Permissions;
-use crate::record::{Book, Census, Known, Labels, Subject};
+use crate::record::{Book, CallSource, Calls, Census, Known, Labels, Subject};
 use crate::telemetry::{Recorder, Seat};
 use crate::terminate::Links;
-use crate::{detect, endpoints, forward, terminate};
+use crate::{destinations, detect, endpoints, forward, terminate};
 
 /// What the connections of a worker are served with.
 #[derive(Clone, Debug)]
@@ -41,6 +42,7 @@ pub struct Config {
     pub forward: forward::Config,
     pub endpoints: endpoints::Config,
     pub terminate: terminate::Config,
+    pub destinations: destinations::Config,
     pub guard: Guard,
     /// Name of the default policy, the `srv_name` and `authz_name` of traffic that no
     /// resource describes.
@@ -56,6 +58,7 @@ impl Default for Config {
             forward: forward::Config::default(),
             endpoints: endpoints::Config::default(),
             terminate: terminate::Config::default(),
+            destinations: destinations::Config::default(),
             guard: Guard::default(),
             policy: "all-unauthenticated".to_owned(),
             refusal_drain: Duration::from_secs(1),
@@ -71,6 +74,10 @@ pub struct Start {
     pub settings: watch::Receiver<Arc<Settings>>,
     /// The endpoints of services, now and whenever they change.
     pub roster: watch::Receiver<Arc<Roster>>,
+    /// The way to whoever knows destinations; none where there is no operator.
+    pub link: Option<Link>,
+    /// The calls to the operator, of the one worker that counts them.
+    pub calls: Option<CallSource>,
     /// The proxy's identity, now and whenever it changes; `None` where nobody keeps one, and TLS is not spoken.
     pub identity: Option<watch::Receiver<Option<Arc<Identity>>>>,
     pub handoff: mpsc::Sender<Handoff>,
@@ -92,6 +99,7 @@ pub struct Worker {
     pub permissions: RefCell<Rc<Permissions>>,
     pub activity: Activity,
     pub server_first: RefCell<ServerFirst>,
+    pub destinations: Rc<Destinations>,
     /// The connections that requests to several endpoints share.
     pub links: Links,
     /// The metrics port in force, where connections are handed over instead of dialed.
@@ -147,6 +155,8 @@ async fn serve(start: Start) -> io::Result<()> {
         plans,
         mut settings,
         mut roster,
+        link,
+        calls,
         mut identity,
         handoff,
         gauge,
@@ -156,13 +166,10 @@ async fn serve(start: Start) -> io::Result<()> {
     } = start;
     let tasks = TaskTracker::new();
     let pool = Rc::new(Pool::default());
-    let dialer = Dialer {
-        config: config.forward,
-        mesh: Rc::new(Mesh::new(config.guard.pod_ips.clone())),
-        pool: Rc::clone(&pool),
-    };
+    let dialer = dialer(&config, &pool);
     let worker = Rc::new(Worker {
         labels: Rc::new(Labels::new(&config.policy)),
+        destinations: Destinations::new(config.destinations, config.endpoints, link, tasks.clone()),
         links: Links::new(config.terminate, dialer.clone(), tasks.clone(), draining),
         config,
         dialer,
@@ -176,8 +183,10 @@ async fn serve(start: Start) -> io::Result<()> {
         tasks,
     });
     let (sets, books) = open(&worker, plans, &stop)?;
+    worker.spawn(Rc::clone(&worker.destinations).follow());
     let mut known = Known::new(books);
     let mut census = census(&worker, &sets);
+    let mut calls = calls.map(|source| Calls::new(Rc::clone(&worker.recorder), source));
     let mut ticks = tokio::time::interval(crate::heartbeat::TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -188,12 +197,23 @@ async fn serve(start: Start) -> io::Result<()> {
                 pulse.bump();
                 worker.tick(Instant::from(now));
                 known.renew();
+                calls.iter_mut().for_each(Calls::renew);
                 census.publish(sets.iter().map(|(_, set)| set.census()));
             }
             Ok(()) = settings.changed() => {}
             () = changed(identity.as_mut()) => {}
             Ok(()) = roster.changed() => regroup(&sets, &roster.borrow_and_update()),
+            () = enter(&mut calls) => {}
         }
+    }
+}
+
+/// How the worker's connections to others are made.
+fn dialer(config: &Config, pool: &Rc<Pool>) -> Dialer {
+    Dialer {
+        config: config.forward,
+        mesh: Rc::new(Mesh::new(config.guard.pod_ips.clone())),
+        pool: Rc::clone(pool),
     }
 }
 
@@ -212,6 +232,14 @@ fn open(worker: &Rc<Worker>, plans: Vec<Plan>, stop: &CancellationToken) -> io::
         worker.spawn(listen(Rc::clone(worker), listener, purpose, stop.clone()));
     }
     Ok((sets, books))
+}
+
+/// Enters what happens to calls, where this worker does.
+async fn enter(calls: &mut Option<Calls>) {
+    match calls {
+        Some(calls) => calls.enter().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits for another identity; without one that is kept, for ever.

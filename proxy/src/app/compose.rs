@@ -29,6 +29,7 @@ pub(super) fn compose(config: config::Config) -> (app::Config, Sources) {
         worker: config.worker,
         listeners,
         roster: None,
+        operator: config.operator,
         identity: None,
         admin: config.admin,
         telemetry: config.telemetry,

@@ -90,6 +90,24 @@ pub struct Detected {
     pub timed_out: bool,
 }
 
+impl Detected {
+    /// Of a connection whose bytes nobody is to look at; `first` was read of it.
+    pub fn unread(first: Flow) -> Self {
+        Self::of(Verdict::Opaque, first)
+    }
+
+    fn of(verdict: Verdict, first: Flow) -> Self {
+        Self {
+            verdict,
+            server: None,
+            up: first,
+            down: Flow::default(),
+            server_first: false,
+            timed_out: false,
+        }
+    }
+}
+
 /// What is dialed while a client is silent.
 pub struct Dialing<'a> {
     pub target: &'a Destination,
@@ -110,14 +128,7 @@ pub async fn wait(
     config: &Config,
     pool: &Pool,
 ) -> io::Result<Detected> {
-    let mut detected = Detected {
-        verdict: Verdict::NeedMore,
-        server: None,
-        up: first,
-        down: Flow::default(),
-        server_first: false,
-        timed_out: false,
-    };
+    let mut detected = Detected::of(Verdict::NeedMore, first);
     let waited = listen(client, dialing, &mut detected, (config, pool)).await;
     if let (Err(_), Some(Ok(connected))) = (&waited, &detected.server) {
         forward::reset(connected.stream.tcp());

@@ -78,9 +78,9 @@ impl Links {
     /// Closes what has been idle for as long as it may, and what goes to endpoints that have left
     /// their service. To be called now and then.
     pub fn sweep(&self, now: std::time::Instant) {
-        for service in self.services.borrow().iter() {
-            service.sweep(now);
-        }
+        let mut services = self.services.borrow_mut();
+        services.iter().for_each(|service| service.sweep(now));
+        services.retain(|service| service.is_used());
     }
 }
 
@@ -172,6 +172,14 @@ impl Service {
         let slot = Slot::new(endpoint, book, Rc::clone(&self.setup));
         slots.insert(endpoint.addr, Rc::clone(&slot));
         slot
+    }
+
+    /// Whether there are connections, or may be again: somebody else has the set as well, or this service.
+    fn is_used(self: &Rc<Self>) -> bool {
+        let slots = self.slots.borrow();
+        Rc::strong_count(&self.set) > 1
+            || Rc::strong_count(self) > 1
+            || !slots.values().all(|slot| slot.is_unused())
     }
 
     fn sweep(&self, now: std::time::Instant) {

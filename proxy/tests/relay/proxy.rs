@@ -105,6 +105,8 @@ impl Proxy {
             plans: vec![Plan { listener, aim }],
             settings,
             roster: changes,
+            link: None,
+            calls: None,
             identity,
             handoff: mpsc::channel(1).0,
             gauge: gauge.clone(),
