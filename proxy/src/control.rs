@@ -2,12 +2,14 @@
 //! documents in files. `config` loads it; everyone else sees a `watch::Receiver<Arc<Settings>>` and, outside
 //! Kubernetes, one `Universal`. It knows no listener and no connection.
 
+mod certify;
 pub mod discovery;
 mod files;
 pub mod operator;
 mod policy;
 mod universal;
 
+pub use certify::Certify;
 pub use universal::{Endpoint, Inbound, Outbound, Universal, authorities};
 
 use std::io;

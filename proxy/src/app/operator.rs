@@ -2,14 +2,19 @@
 //!
 //! Called by `App::serve` on the service thread. Without an operator nothing is started.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use linkerd2_proxy_api::identity::identity_client::IdentityClient;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use weir_crds::settings::Settings;
 
 use crate::control::discovery::{self, Desk, Discovery, Told};
-use crate::control::{Operator, operator};
+use crate::control::{Certify, Operator, operator};
 use crate::destinations::Link;
+use crate::identity::{self, Identity};
 use crate::record::CallSource;
 use crate::telemetry::Telemetry;
 
@@ -22,11 +27,13 @@ pub(super) struct Operated {
     pub(super) link: Option<Link>,
     /// For the one worker that counts calls.
     pub(super) calls: Option<CallSource>,
+    /// The proxy's identity, where the operator certifies it.
+    pub(super) identity: Option<watch::Receiver<Option<Arc<Identity>>>>,
 }
 
 /// Starts everything, until `stop`.
 pub(super) fn start(
-    operator: Option<Operator>,
+    (operator, settings): (Option<Operator>, &watch::Receiver<Arc<Settings>>),
     telemetry: &Telemetry,
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -39,6 +46,7 @@ pub(super) fn start(
         return Operated::default();
     };
     let target = &connection.target;
+    let token = connection.token.clone();
     let (log, calls) = CallSource::new(target.addr(), target.labels());
     let (client, connection) = operator::open(connection, log);
     let (link, questions, changes) = Link::new();
@@ -48,6 +56,22 @@ pub(super) fn start(
         epoch: link.epoch(),
     };
     let (known, told) = discovery::told();
+    let identity = token.map(|token| {
+        let client = IdentityClient::with_origin(client.clone(), client.origin());
+        let (force, identity) = watch::channel(None);
+        let figures = telemetry.certificates();
+        figures.known();
+        let config = identity::Config::default();
+        let keeper = (config, Certify::new(client, token));
+        let kept = identity::keep(
+            keeper,
+            settings.clone(),
+            (force, figures),
+            stop.child_token(),
+        );
+        tasks.spawn(kept);
+        identity
+    });
     let discovery = Discovery::new(discovery, client, desk, known);
     tasks.spawn(connection.keep(stop.child_token()));
     tasks.spawn(discovery.run(stop.child_token()));
@@ -56,6 +80,7 @@ pub(super) fn start(
     Operated {
         link: Some(link),
         calls: Some(calls),
+        identity,
     }
 }
 

@@ -7,6 +7,8 @@ mod chunked;
 mod detect;
 #[path = "../../fuzz/bodies/documents.rs"]
 mod documents;
+#[path = "../../fuzz/bodies/hello.rs"]
+mod hello;
 #[path = "../../fuzz/bodies/request_head.rs"]
 mod request_head;
 #[path = "../../fuzz/bodies/response_head.rs"]
@@ -24,6 +26,7 @@ const TARGETS: &[(&str, Body)] = &[
     ("chunked", chunked::run),
     ("detect", detect::run),
     ("documents", documents::run),
+    ("hello", hello::run),
     ("request_head", request_head::run),
     ("response_head", response_head::run),
     ("session", session::run),

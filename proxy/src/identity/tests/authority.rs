@@ -54,7 +54,6 @@ impl Authority {
         Certified {
             chain: vec![leaf.der().clone()],
             valid_until: now + life,
-            key: None,
         }
     }
 }
