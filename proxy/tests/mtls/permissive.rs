@@ -39,7 +39,8 @@ async fn a_server_that_speaks_first_waits_for_tls_and_no_longer() {
         echo(stream).await;
     };
     let pair = Pair::start_in(MtlsMode::Permissive, application(greet).await);
-    for (proxy, at_least) in [(&pair.client.proxy, 0), (&pair.server.proxy, 10)] {
+    // First a stranger; the same address is believed to be slow once it has spoken TLS.
+    for (proxy, at_least) in [(&pair.server.proxy, 10), (&pair.client.proxy, 0)] {
         for _ in 0..20 {
             let start = Instant::now();
             let mut client = proxy.connect().await;
@@ -55,6 +56,28 @@ async fn a_server_that_speaks_first_waits_for_tls_and_no_longer() {
         .counts("tcp_open_total", &["no_tls_from_remote"], 20.0)
         .await;
     assert_eq!(server.sum("inbound_tcp_errors_total", &[]), 0.0);
+}
+
+/// More than the client's proxy begins TLS with in the time that a stranger has.
+#[tokio::test]
+async fn a_burst_of_a_client_that_is_known_is_waited_for() {
+    let greet = |mut stream: TcpStream| async move {
+        stream.write_all(b"220 ready\r\n").await.expect("written");
+        let _gone = stream.read(&mut [0]).await;
+    };
+    let pair = Pair::start_in(MtlsMode::Permissive, application(greet).await);
+    let greeted = async || {
+        let mut client = pair.client.proxy.connect().await;
+        read_until(&mut client, b"\n").await
+    };
+    assert_eq!(greeted().await, b"220 ready\r\n");
+    let burst = futures::future::join_all((0..300).map(|_| greeted())).await;
+    assert!(burst.iter().all(|greeting| greeting == b"220 ready\r\n"));
+    let server = &pair.server.proxy;
+    server
+        .counts("tcp_open_total", &["tls=\"true\"", SERVER_SIDE], 301.0)
+        .await;
+    assert_eq!(server.sum("tcp_open_total", &["no_tls_from_remote"]), 0.0);
 }
 
 const SERVER_SIDE: &str = "client_id=\"api.shop";
