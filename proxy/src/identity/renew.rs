@@ -114,7 +114,8 @@ pub async fn keep<C: Certifier>(
         keeper.take(&said);
         tokio::select! {
             () = stop.cancelled() => return,
-            changed = settings.changed() => if changed.is_err() { return stop.cancelled().await },
+            // What was said last stays said.
+            Ok(()) = settings.changed() => {}
             () = keeper.turn() => {}
         }
     }

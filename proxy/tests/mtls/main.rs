@@ -7,6 +7,7 @@ mod authority;
 #[path = "../relay/proxy.rs"]
 mod proxy;
 
+mod certified;
 mod cost;
 mod foreign;
 mod http2;
