@@ -170,7 +170,8 @@ impl App {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let (telemetry, seats) = record::start(&config, plans.len(), &tasks, &stop);
-        let operated = operator::start(config.operator.clone(), &telemetry, &tasks, &stop);
+        let operator = (config.operator.clone(), &settings);
+        let operated = operator::start(operator, &telemetry, &tasks, &stop);
         let (handoff, handoffs) = mpsc::channel(HANDOFFS);
         let (heart, pulses, state) = heartbeat::new(heartbeat_config(&config, &bound, plans.len()));
         let gauges: Vec<Gauge> = plans.iter().map(|_| Gauge::default()).collect();
@@ -179,7 +180,7 @@ impl App {
             settings: settings.clone(),
             roster: (config.roster).unwrap_or_else(|| watch::channel(Arc::default()).1),
             link: operated.link,
-            identity: config.identity,
+            identity: config.identity.or(operated.identity),
             handoff,
             draining: CancellationToken::new(),
             stop: stop.clone(),

@@ -21,7 +21,6 @@ use crate::detect::wait::{Detected, Dialing, wait};
 use crate::exchange::End;
 use crate::forward::relay::{Pair, relay};
 use crate::forward::{Connected, Destination, Failed, connect, reset, tune};
-use crate::permission::Verdict as Judged;
 use crate::record::{Book, HttpLedger, Side, Standing, Subject};
 use crate::session::Session;
 use crate::stream::Stream;
@@ -29,10 +28,11 @@ use crate::telemetry::{Direction, Peer};
 use crate::terminate::{self, Incoming, Service};
 use crate::worker::Worker;
 
+mod admit;
 mod deny;
 mod enter;
 
-use deny::deny;
+use admit::admit;
 use enter::{Entered, enter};
 
 /// A connection as `accept` hands it over: accepted, allowed, its target known.
@@ -142,47 +142,6 @@ fn route(worker: &Worker, target: Target) -> (Destination, Book) {
         standing: Standing::default(),
     };
     (to, book)
-}
-
-/// Holds a peer that is known to the permission of the port it comes to, and opens the account of its connection. None
-/// for one that may not connect: it has been told.
-async fn admit(
-    worker: &Rc<Worker>,
-    entered: Entered,
-    (to, mut book): (Destination, Book),
-) -> Option<Routed> {
-    let Entered {
-        stream,
-        first,
-        tls,
-        peer,
-    } = entered;
-    book.standing.tls = tls;
-    let judged = peer.map(|peer| {
-        let permissions = worker.permissions.borrow();
-        permissions.judge(book.target_port, &peer.identity)
-    });
-    let is_denied = matches!(judged, Some(Judged::Denied));
-    if worker.dialer.mesh.mode() != MtlsMode::Disabled {
-        book.standing.judged = Some(!is_denied);
-    }
-    if let Some(Judged::Allowed(authz)) = judged {
-        book.standing.authz = authz;
-    }
-    let routed = Routed {
-        stream,
-        first,
-        to,
-        accepted: book.accepted(Instant::now()),
-        book,
-        dialed: None,
-        busy: worker.activity.begin(),
-    };
-    if is_denied {
-        Box::pin(deny(worker, routed)).await;
-        return None;
-    }
-    Some(routed)
 }
 
 impl Routed {

@@ -2,6 +2,7 @@
 //! documents in files. `config` loads it; everyone else sees a `watch::Receiver<Arc<Settings>>` and, outside
 //! Kubernetes, one `Universal`. It knows no listener and no connection.
 
+mod certify;
 pub mod discovery;
 mod files;
 pub mod operator;
@@ -10,6 +11,7 @@ pub mod settings;
 mod stream;
 mod universal;
 
+pub use certify::Certify;
 pub use universal::{Endpoint, Inbound, Outbound, Universal, authorities};
 
 use std::io;

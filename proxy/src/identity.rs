@@ -12,14 +12,12 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
 mod certifier;
-mod files;
 mod key;
 mod peer;
 mod renew;
 mod trust;
 
 pub use certifier::{Certified, Certifier, CertifyError, Request};
-pub use files::Files;
 pub use key::Key;
 pub use peer::Peer;
 pub use renew::{Config, keep};

@@ -23,6 +23,7 @@ use crate::accept::{Guard, Handoff, Plan, Purpose, listen};
 use crate::activity::{Activity, Gauge};
 use crate::buffer::Pool;
 use crate::destinations::{Destinations, Link};
+use crate::detect::patience::Patience;
 use crate::detect::wait::ServerFirst;
 use crate::endpoints::{EndpointSet, Roster};
 use crate::forward::Dialer;
@@ -99,6 +100,8 @@ pub struct Worker {
     pub permissions: RefCell<Rc<Permissions>>,
     pub activity: Activity,
     pub server_first: RefCell<ServerFirst>,
+    /// Clients that have spoken the mesh's TLS.
+    pub patience: RefCell<Patience>,
     pub destinations: Rc<Destinations>,
     /// The connections that requests to several endpoints share.
     pub links: Links,
@@ -179,6 +182,7 @@ async fn serve(start: Start) -> io::Result<()> {
         pool,
         activity: Activity::new(gauge),
         server_first: RefCell::default(),
+        patience: RefCell::default(),
         metrics_port: Cell::default(),
         handoff,
         tasks,

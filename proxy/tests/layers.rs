@@ -118,6 +118,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "endpoints",
             "exchange",
             "http2",
+            "identity",
             "record",
             "telemetry",
         ],

@@ -3,14 +3,19 @@
 //!
 //! Called by `App::serve` on the service thread. Without an operator nothing is started.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use linkerd2_proxy_api::identity::identity_client::IdentityClient;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use weir_crds::settings::Settings;
 
 use crate::control::discovery::{self, Desk, Discovery, Told};
-use crate::control::{Operator, operator, settings};
+use crate::control::{Certify, Operator, operator, settings};
 use crate::destinations::Link;
+use crate::identity::{self, Identity};
 use crate::record::CallSource;
 use crate::telemetry::Telemetry;
 
@@ -23,11 +28,13 @@ pub(super) struct Operated {
     pub(super) link: Option<Link>,
     /// For the one worker that counts calls.
     pub(super) calls: Option<CallSource>,
+    /// The proxy's identity, where the operator certifies it.
+    pub(super) identity: Option<watch::Receiver<Option<Arc<Identity>>>>,
 }
 
 /// Starts everything, until `stop`.
 pub(super) fn start(
-    operator: Option<Operator>,
+    (operator, settings): (Option<Operator>, &watch::Receiver<Arc<Settings>>),
     telemetry: &Telemetry,
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -35,16 +42,17 @@ pub(super) fn start(
     let Some(Operator {
         connection,
         discovery,
-        settings,
+        settings: followed,
     }) = operator
     else {
         return Operated::default();
     };
     let target = &connection.target;
+    let token = connection.token.clone();
     let (log, calls) = CallSource::new(target.addr(), target.labels());
     let (client, connection) = operator::open(connection, log);
-    if let Some(settings) = settings {
-        let following = settings::follow(client.clone(), discovery.retry, settings);
+    if let Some(followed) = followed {
+        let following = settings::follow(client.clone(), discovery.retry, followed);
         tasks.spawn(stop.clone().run_until_cancelled_owned(following));
     }
     let (link, questions, changes) = Link::new();
@@ -54,6 +62,22 @@ pub(super) fn start(
         epoch: link.epoch(),
     };
     let (known, told) = discovery::told();
+    let identity = token.map(|token| {
+        let client = IdentityClient::with_origin(client.clone(), client.origin());
+        let (force, identity) = watch::channel(None);
+        let figures = telemetry.certificates();
+        figures.known();
+        let config = identity::Config::default();
+        let keeper = (config, Certify::new(client, token));
+        let kept = identity::keep(
+            keeper,
+            settings.clone(),
+            (force, figures),
+            stop.child_token(),
+        );
+        tasks.spawn(kept);
+        identity
+    });
     let discovery = Discovery::new(discovery, client, desk, known);
     tasks.spawn(connection.keep(stop.child_token()));
     tasks.spawn(discovery.run(stop.child_token()));
@@ -62,6 +86,7 @@ pub(super) fn start(
     Operated {
         link: Some(link),
         calls: Some(calls),
+        identity,
     }
 }
 

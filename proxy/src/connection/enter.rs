@@ -85,9 +85,17 @@ impl Entered {
 pub(super) async fn enter(worker: &Worker, book: &Book, socket: TcpStream) -> Option<Entered> {
     let began = std::time::Instant::now();
     let (mut socket, mut first) = (socket, Flow::default());
-    let stopped = match look(worker, &mut socket, &mut first).await {
+    let client = socket.peer_addr().ok();
+    let client = client.map(|client| (client.ip(), book.target_port));
+    let is_known = client.is_some_and(|(ip, port)| worker.patience.borrow().knows(ip, port));
+    let stopped = match look(worker, (&mut socket, &mut first), is_known).await {
         Ok(Seen::Mesh(identity)) => match secure(worker, (socket, first), &identity).await {
-            Ok(entered) => return Some(entered),
+            Ok(entered) => {
+                if let Some((ip, port)) = client {
+                    worker.patience.borrow_mut().learn(ip, port);
+                }
+                return Some(entered);
+            }
             Err(error) => (error, None, 0),
         },
         Ok(Seen::Foreign(sni)) => {
@@ -149,7 +157,11 @@ async fn secure(
 }
 
 /// Reads until it is clear what the client speaks, or that it waits for the server.
-async fn look(worker: &Worker, socket: &mut TcpStream, first: &mut Flow) -> Result<Seen, Stopped> {
+async fn look(
+    worker: &Worker,
+    (socket, first): (&mut TcpStream, &mut Flow),
+    is_known: bool,
+) -> Result<Seen, Stopped> {
     let mesh = &worker.dialer.mesh;
     let is_strict = mesh.mode() == MtlsMode::Strict;
     let Some(identity) = mesh.identity() else {
@@ -166,7 +178,7 @@ async fn look(worker: &Worker, socket: &mut TcpStream, first: &mut Flow) -> Resu
             Ok(seen)
         }
     };
-    if !is_strict && is_silent(worker, socket, first).await? {
+    if !is_strict && is_silent(worker, (socket, first), is_known).await? {
         return Ok(Seen::Plain);
     }
     let deadline = Instant::now() + worker.config.detect.timeout;
@@ -189,10 +201,19 @@ async fn look(worker: &Worker, socket: &mut TcpStream, first: &mut Flow) -> Resu
 
 /// Waits for a client's first bytes, for as long as they may take that are sent at once. Answers whether it waits for
 /// the server, or has closed.
-async fn is_silent(worker: &Worker, socket: &mut TcpStream, first: &mut Flow) -> io::Result<bool> {
+async fn is_silent(
+    worker: &Worker,
+    (socket, first): (&mut TcpStream, &mut Flow),
+    is_known: bool,
+) -> io::Result<bool> {
     let config = &worker.config.detect;
     let began = Instant::now();
-    if let Ok(read) = timeout(config.tls_silence, read(worker, socket, first)).await {
+    let silence = if is_known {
+        config.tls_patience
+    } else {
+        config.tls_silence
+    };
+    if let Ok(read) = timeout(silence, read(worker, socket, first)).await {
         return Ok(read? == 0);
     }
     let rtt = round_trip(socket).unwrap_or(config.assumed_rtt);

@@ -34,6 +34,8 @@ pub struct Config {
     /// In a PERMISSIVE mesh, silence of the client after which it is not believed to begin TLS, if three round trips
     /// have passed as well. Default: 10 ms.
     pub tls_silence: Duration,
+    /// The same for a client that has spoken the mesh's TLS at this port before: it is slow, more likely. Default: 1 s.
+    pub tls_patience: Duration,
     /// The round trip where the system does not say how long it is. Default: 50 ms.
     pub assumed_rtt: Duration,
 }
@@ -45,6 +47,7 @@ impl Default for Config {
             timeout: Duration::from_secs(10),
             refused_grace: Duration::from_millis(50),
             tls_silence: Duration::from_millis(10),
+            tls_patience: Duration::from_secs(1),
             assumed_rtt: Duration::from_millis(50),
         }
     }

@@ -5,8 +5,6 @@ use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
 
-use super::Key;
-
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -23,8 +21,6 @@ pub struct Certified {
     pub chain: Vec<CertificateDer<'static>>,
     /// When it ends.
     pub valid_until: SystemTime,
-    /// The key that it is for, where that is not the one of the request.
-    pub key: Option<Key>,
 }
 
 /// Why there is no certificate. What it says is logged.

@@ -17,14 +17,6 @@ impl Key {
         Ok(Self(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?))
     }
 
-    /// From PKCS#8, PEM.
-    ///
-    /// # Errors
-    /// When it is none, or of a kind that cannot sign here.
-    pub fn from_pem(pem: &str) -> Result<Self, IdentityError> {
-        Ok(Self(KeyPair::from_pem(pem)?))
-    }
-
     /// A request for a certificate with this DNS name (PKCS#10, RFC 2986), DER. Whoever certifies adds what else the
     /// certificate is to say.
     ///

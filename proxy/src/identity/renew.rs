@@ -60,6 +60,9 @@ enum RenewError {
     Ended,
 }
 
+/// Longest life that is believed: no timer has to run longer.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
 /// A certificate with its key.
 struct Leaf {
     key: Key,
@@ -92,8 +95,7 @@ struct Keeper<C> {
 pub async fn keep<C: Certifier>(
     (config, certifier): (Config, C),
     mut settings: watch::Receiver<Arc<Settings>>,
-    force: watch::Sender<Option<Arc<Identity>>>,
-    figures: Certificates,
+    (force, figures): (watch::Sender<Option<Arc<Identity>>>, Certificates),
     stop: CancellationToken,
 ) {
     let mut keeper = Keeper {
@@ -112,7 +114,8 @@ pub async fn keep<C: Certifier>(
         keeper.take(&said);
         tokio::select! {
             () = stop.cancelled() => return,
-            changed = settings.changed() => if changed.is_err() { return stop.cancelled().await },
+            // What was said last stays said.
+            Ok(()) = settings.changed() => {}
             () = keeper.turn() => {}
         }
     }
@@ -239,13 +242,12 @@ async fn renew<C: Certifier>(
         csr: key.request(&wanted.name)?,
     };
     let certified = timeout(config.timeout, certifier.certify(request)).await;
-    let mut certified = certified.map_err(|_| RenewError::Timeout(config.timeout))??;
-    let key = certified.key.take().unwrap_or(key);
+    let certified = certified.map_err(|_| RenewError::Timeout(config.timeout))??;
     let identity = Identity::new((&wanted.name, &key), &certified, &wanted.trust)?;
     let left = certified.valid_until.duration_since(SystemTime::now());
     let leaf = Leaf {
         key,
-        ends: Instant::now() + left.map_err(|_| RenewError::Ended)?,
+        ends: Instant::now() + left.map_err(|_| RenewError::Ended)?.min(LONGEST),
         certified,
     };
     Ok((leaf, identity))

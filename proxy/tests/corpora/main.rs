@@ -10,6 +10,8 @@ mod detect;
 mod documents;
 #[path = "../../fuzz/bodies/exposition.rs"]
 mod exposition;
+#[path = "../../fuzz/bodies/hello.rs"]
+mod hello;
 #[path = "../../fuzz/bodies/hpack.rs"]
 mod hpack;
 #[path = "../../fuzz/bodies/http2_frames.rs"]
@@ -35,6 +37,7 @@ const TARGETS: &[(&str, Body)] = &[
     ("detect", detect::run),
     ("documents", documents::run),
     ("exposition", exposition::run),
+    ("hello", hello::run),
     ("hpack", hpack::run),
     ("http2_frames", http2_frames::run),
     ("request_head", request_head::run),

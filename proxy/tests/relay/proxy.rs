@@ -14,11 +14,15 @@ use weir_proxy::accept::{Aim, Plan};
 use weir_proxy::activity::Gauge;
 use weir_proxy::endpoints::{Listed, Roster};
 use weir_proxy::heartbeat;
+use weir_proxy::identity::Identity;
 use weir_proxy::telemetry::{self, Dst, Selection, Server, Telemetry};
 use weir_proxy::worker::{self, Start};
 
 /// Longest time any condition may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// An identity that is kept, where one is.
+pub(crate) type Kept = Option<watch::Receiver<Option<Arc<Identity>>>>;
 
 pub(crate) struct Proxy {
     pub(crate) addr: SocketAddr,
@@ -70,6 +74,17 @@ impl Proxy {
     }
 
     pub(crate) fn start_with(aim: Aim, served: worker::Config) -> Self {
+        let settings = Settings::parse(r#"{"version":1,"mesh":"default"}"#).expect("settings");
+        let settings = watch::channel(Arc::new(settings)).1;
+        Self::start_in((settings, None), aim, served)
+    }
+
+    /// In a mesh that says so, and with an identity that somebody keeps.
+    pub(crate) fn start_in(
+        (settings, identity): (watch::Receiver<Arc<Settings>>, Kept),
+        aim: Aim,
+        served: worker::Config,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket option");
         let addr = listener.local_addr().expect("an address");
@@ -81,7 +96,6 @@ impl Proxy {
             port: 9,
         };
         let (_heart, mut pulses, _state) = heartbeat::new(config);
-        let settings = Settings::parse(r#"{"version":1,"mesh":"default"}"#).expect("settings");
         let (roster, changes) = watch::channel(Arc::default());
         let (stop, gauge) = (CancellationToken::new(), Gauge::default());
         let draining = CancellationToken::new();
@@ -89,11 +103,11 @@ impl Proxy {
             config: served,
             seat: seats.remove(0),
             plans: vec![Plan { listener, aim }],
-            settings: watch::channel(Arc::new(settings)).1,
+            settings,
             roster: changes,
             link: None,
             calls: None,
-            identity: None,
+            identity,
             handoff: mpsc::channel(1).0,
             gauge: gauge.clone(),
             pulse: pulses.remove(0),

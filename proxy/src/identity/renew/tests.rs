@@ -85,8 +85,7 @@ impl Bench {
         tokio::spawn(keep(
             (Config::default(), Arc::clone(&signer)),
             changes,
-            tell,
-            figures.clone(),
+            (tell, figures.clone()),
             stop.clone(),
         ));
         Self {

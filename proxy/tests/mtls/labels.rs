@@ -1,0 +1,147 @@
+//! What both proxies count, series by series.
+
+use tokio::io::AsyncWriteExt;
+
+use crate::mesh::{CLIENT, Pair, Party, SERVER, settings};
+use crate::proxy::{Proxy, answer_heads, application, read_until};
+use weir_crds::settings::MtlsMode;
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// The series of these families that are not 0, sorted.
+fn counted(proxy: &Proxy, families: &[&str]) -> Vec<String> {
+    let mut counted: Vec<_> = proxy
+        .samples()
+        .into_iter()
+        .filter(|(series, value)| {
+            *value != 0.0
+                && families
+                    .iter()
+                    .any(|f| series.starts_with(&format!("{f}{{")))
+        })
+        .map(|(series, value)| format!("{series} {value}"))
+        .collect();
+    counted.sort();
+    counted
+}
+
+const FAMILIES: [&str; 7] = [
+    "request_total",
+    "response_total",
+    "tcp_open_total",
+    "tcp_read_bytes_total",
+    "tcp_close_total",
+    "tcp_connection_duration_ms_count",
+    "inbound_http_authz_allow_total",
+];
+
+const ENDED: &str = r#"status_code="200",classification="success",grpc_status_code="",error="""#;
+const CLOSED: &str = r#"classification="success",errno="""#;
+
+/// The series of one request over two connections that ended well.
+fn exchange(
+    direction: &str,
+    request: &str,
+    [src, dst]: [&str; 2],
+    [of_src, of_dst]: [&str; 2],
+) -> Vec<String> {
+    let lived = |peer: &str, tls: &str| {
+        format!(
+            r#"tcp_connection_duration_ms_count{{direction="{direction}",peer="{peer}",tls="{tls}",classification="success"}} 1"#
+        )
+    };
+    vec![
+        format!("request_total{{{request}}} 1"),
+        format!("response_total{{{request},{ENDED}}} 1"),
+        format!("tcp_close_total{{{src},{CLOSED}}} 1"),
+        format!("tcp_close_total{{{dst},{CLOSED}}} 1"),
+        format!("tcp_open_total{{{src}}} 1"),
+        format!("tcp_open_total{{{dst}}} 1"),
+        format!("tcp_read_bytes_total{{{src}}} {}", GET.len()),
+        format!("tcp_read_bytes_total{{{dst}}} {}", OK.len()),
+        lived("src", of_src),
+        lived("dst", of_dst),
+    ]
+}
+
+/// What the client's proxy counts.
+fn of_client(port: u16) -> Vec<String> {
+    let secured = format!(r#"tls="true",server_id="{SERVER}""#);
+    let src = format!(
+        r#"direction="outbound",peer="src",tls="no_identity",no_tls_reason="loopback",target_port="{port}""#
+    );
+    let dst = format!(
+        r#"direction="outbound",peer="dst",{secured},authority="web",dst_service="web",target_port="{port}""#
+    );
+    let request = format!(
+        r#"direction="outbound",authority="web",target_port="{port}",{secured},dst_service="web""#
+    );
+    exchange("outbound", &request, [&src, &dst], ["no_identity", "true"])
+}
+
+/// What the server's proxy counts.
+fn of_server(port: u16) -> Vec<String> {
+    let secured = format!(r#"tls="true",client_id="{CLIENT}""#);
+    let srv = r#"srv_group="kuma.io",srv_kind="dataplane",srv_name="web",srv_port="80""#;
+    let route = r#"route_group="",route_kind="default",route_name="default""#;
+    let authz = r#"authz_group="",authz_kind="default",authz_name="all-unauthenticated""#;
+    let src = format!(r#"direction="inbound",peer="src",{secured},{srv},target_port="{port}""#);
+    let dst = format!(
+        r#"direction="inbound",peer="dst",tls="no_identity",no_tls_reason="loopback",target_port="{port}""#
+    );
+    let request = format!(
+        r#"direction="inbound",authority="web",target_port="{port}",{secured},{srv},{route},{authz}"#
+    );
+    let mut series = exchange("inbound", &request, [&src, &dst], ["true", "no_identity"]);
+    let allowed = format!(r#"direction="inbound",authority="web",{srv},{route},{authz},{secured}"#);
+    series.push(format!("inbound_http_authz_allow_total{{{allowed}}} 1"));
+    series
+}
+
+#[tokio::test]
+async fn both_sides_name_each_other() {
+    let pair = Pair::start(application(|s| answer_heads(s, OK)).await);
+    let mut client = pair.client.proxy.connect().await;
+    client.write_all(GET).await.expect("written");
+    assert_eq!(read_until(&mut client, b"ok").await, OK);
+    drop(client);
+    let [client, server] = [&pair.client.proxy, &pair.server.proxy];
+    for (proxy, mut expected) in [
+        (client, of_client(client.addr.port())),
+        (server, of_server(server.addr.port())),
+    ] {
+        proxy.counts("tcp_close_total", &[], 2.0).await;
+        expected.sort();
+        assert_eq!(counted(proxy, &FAMILIES), expected);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_secured_says_why() {
+    let app = application(|s| answer_heads(s, OK)).await;
+    let permissive = || settings(MtlsMode::Permissive);
+    // An endpoint with a name, and no certificate of our own yet; one without a name; no TLS at all.
+    let cases = [
+        Party::client((permissive(), None), app, Some(SERVER)),
+        Party::client((permissive(), None), app, None),
+        Party::client((settings(MtlsMode::Disabled), None), app, Some(SERVER)),
+        Party::server((permissive(), None), app),
+        Party::server((settings(MtlsMode::Disabled), None), app),
+    ];
+    for (n, party) in cases.iter().enumerate() {
+        let mut client = party.proxy.connect().await;
+        client.write_all(GET).await.expect("written");
+        assert_eq!(read_until(&mut client, b"ok").await, OK, "{n}");
+        let reason = match n {
+            0..=2 => "not_provided_by_service_discovery",
+            _ => "no_tls_from_remote",
+        };
+        let labels = [
+            "tls=\"no_identity\"",
+            &format!("no_tls_reason=\"{reason}\"") as &str,
+        ];
+        party.proxy.counts("request_total", &labels, 1.0).await;
+        assert_eq!(party.proxy.sum("request_total", &[]), 1.0, "{n}");
+    }
+}

@@ -1,0 +1,22 @@
+//! Two proxies with the mesh's TLS between them, on loopback: what goes in comes out, nobody else gets in, and both count
+//! the same.
+
+#[path = "../../src/identity/tests/authority.rs"]
+mod authority;
+#[allow(dead_code, reason = "the tests of the relay use the rest")]
+#[path = "../relay/proxy.rs"]
+mod proxy;
+
+mod certified;
+mod cost;
+mod foreign;
+mod http2;
+mod labels;
+mod mesh;
+mod passes;
+mod permission;
+mod permissive;
+mod refused;
+mod renewal;
+
+use weir_proxy::identity::Certified;

@@ -1,0 +1,129 @@
+//! A mesh of two: a client's proxy and a server's, each with its identity and its settings.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use weir_crds::settings::{MtlsMode, Settings};
+use weir_proxy::accept::Aim;
+use weir_proxy::endpoints::Listed;
+use weir_proxy::identity::{Identity, Key, Trust};
+use weir_proxy::telemetry::{Dst, Server};
+use weir_proxy::worker;
+
+use crate::authority::Authority;
+use crate::proxy::Proxy;
+
+pub(crate) const CLIENT: &str = "api.shop.serviceaccount.identity.kuma-system.cluster.local";
+pub(crate) const SERVER: &str = "web.shop.serviceaccount.identity.kuma-system.cluster.local";
+pub(crate) const LIFE: Duration = Duration::from_secs(600);
+
+/// An identity that the authority has certified and trusts.
+pub(crate) fn identity(authority: &Authority, name: &str, life: Duration) -> Arc<Identity> {
+    identity_in(authority, name, (life, &authority.bundle()))
+}
+
+/// The same, which trusts whom that bundle names.
+pub(crate) fn identity_in(
+    authority: &Authority,
+    name: &str,
+    (life, bundle): (Duration, &str),
+) -> Arc<Identity> {
+    let key = Key::generate().expect("a key");
+    let csr = key.request(name).expect("a request");
+    let service = name.split('.').next().unwrap_or_default();
+    let uris = [format!("spiffe://default/{service}")];
+    let certified = authority.sign(&csr, &uris, life);
+    let trust = Arc::new(Trust::from_pem(bundle).expect("a bundle"));
+    let identity = Identity::new((&name.into(), &key), &certified, &trust);
+    Arc::new(identity.expect("it holds"))
+}
+
+pub(crate) fn settings(mtls: MtlsMode) -> Settings {
+    let mut settings = Settings::without_metrics("default");
+    settings.mtls = mtls;
+    settings
+}
+
+/// One proxy of the mesh.
+pub(crate) struct Party {
+    pub(crate) proxy: Proxy,
+    pub(crate) settings: watch::Sender<Arc<Settings>>,
+    pub(crate) identity: watch::Sender<Option<Arc<Identity>>>,
+}
+
+impl Party {
+    pub(crate) fn start(
+        (settings, identity): (Settings, Option<Arc<Identity>>),
+        aim: Aim,
+        served: worker::Config,
+    ) -> Self {
+        let (settings, said) = watch::channel(Arc::new(settings));
+        let (identity, kept) = watch::channel(identity);
+        Self {
+            proxy: Proxy::start_in((said, Some(kept)), aim, served),
+            settings,
+            identity,
+        }
+    }
+
+    /// In front of an application.
+    pub(crate) fn server(
+        (settings, identity): (Settings, Option<Arc<Identity>>),
+        application: SocketAddr,
+    ) -> Self {
+        let server = Server::new("kuma.io", "dataplane", "web", 80);
+        let aim = Aim::Application {
+            addr: application,
+            server,
+        };
+        Self::start((settings, identity), aim, worker::Config::default())
+    }
+
+    /// In front of a service with one endpoint, whose certificate has this name.
+    pub(crate) fn client(
+        (settings, identity): (Settings, Option<Arc<Identity>>),
+        endpoint: SocketAddr,
+        name: Option<&str>,
+    ) -> Self {
+        let aim = Aim::Service {
+            name: "web".to_owned(),
+            endpoints: vec![listed(endpoint, name)],
+        };
+        Self::start((settings, identity), aim, worker::Config::default())
+    }
+}
+
+pub(crate) fn listed(addr: SocketAddr, name: Option<&str>) -> Listed {
+    Listed {
+        identity: name.map(Into::into),
+        ..Listed::plain(addr, Dst::new([("service", "web")]))
+    }
+}
+
+/// A client's proxy that dials a server's.
+pub(crate) struct Pair {
+    pub(crate) authority: Authority,
+    pub(crate) client: Party,
+    pub(crate) server: Party,
+}
+
+impl Pair {
+    /// In front of an application, in a STRICT mesh.
+    pub(crate) fn start(application: SocketAddr) -> Self {
+        Self::start_in(MtlsMode::Strict, application)
+    }
+
+    pub(crate) fn start_in(mode: MtlsMode, application: SocketAddr) -> Self {
+        let authority = Authority::new("mesh");
+        let of = |name| (settings(mode), Some(identity(&authority, name, LIFE)));
+        let server = Party::server(of(SERVER), application);
+        let client = Party::client(of(CLIENT), server.proxy.addr, Some(SERVER));
+        Self {
+            authority,
+            client,
+            server,
+        }
+    }
+}

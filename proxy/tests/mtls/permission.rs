@@ -1,0 +1,132 @@
+//! Peers that are known and may not connect: they are told in their own protocol, and nothing is dialed.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use hyper::http::Request;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use weir_crds::permission::Permission;
+use weir_crds::settings::{InboundSettings, MtlsMode, Settings};
+
+use crate::mesh::{Pair, settings};
+use crate::proxy::{answer_heads, application, read_until, soon};
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// What lets peers of this service in at a port.
+fn permit(port: u16, service: &str) -> Arc<Settings> {
+    let mut settings = settings(MtlsMode::Strict);
+    let source = [("kuma.io/service".to_owned(), service.to_owned())];
+    settings.inbounds = Some(vec![InboundSettings {
+        port,
+        service: "web".into(),
+        permission: Some(Permission {
+            name: format!("{service}-to-web"),
+            sources: vec![source.into()],
+        }),
+    }]);
+    Arc::new(settings)
+}
+
+async fn counting() -> (SocketAddr, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    let app = application(move |stream| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        answer_heads(stream, OK)
+    });
+    (app.await, count)
+}
+
+const CLIENT_ID: &str = "client_id=\"api.shop";
+
+/// One request on a connection of its own; answers everything that comes back.
+async fn ask(pair: &Pair) -> Vec<u8> {
+    let mut asks = pair.client.proxy.connect().await;
+    asks.write_all(GET).await.expect("written");
+    read_until(&mut asks, b"ok").await
+}
+
+/// Puts other settings in force, and asks until they are; answers how often it has asked.
+async fn obey(pair: &Pair, settings: Arc<Settings>, status: &[u8]) -> f64 {
+    pair.server.settings.send_replace(settings);
+    for n in 1..100 {
+        if ask(pair)
+            .await
+            .starts_with(&[b"HTTP/1.1 ", status].concat())
+        {
+            return f64::from(n);
+        }
+    }
+    panic!("they are never in force");
+}
+
+#[tokio::test]
+async fn who_has_no_permission_is_told_and_the_application_is_not() {
+    let (app, count) = counting().await;
+    let pair = Pair::start(app);
+    let (server, port) = (&pair.server.proxy, pair.server.proxy.addr.port());
+    obey(&pair, permit(port, "other"), b"403").await;
+    let let_in = count.load(Ordering::Relaxed);
+    // HTTP/1.
+    let answer = ask(&pair).await;
+    assert!(
+        answer.starts_with(b"HTTP/1.1 403 "),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
+    let row = [
+        "status_code=\"403\"",
+        "classification=\"success\"",
+        "error=\"\"",
+        "tls=\"true\"",
+    ];
+    server.counts("response_total", &row, 2.0).await;
+    // HTTP/2; a client of gRPC takes 403 for PERMISSION_DENIED.
+    let connection = soon(h2::client::handshake(pair.client.proxy.connect().await)).await;
+    let (mut send, connection) = connection.expect("HTTP/2");
+    let driver = tokio::spawn(connection);
+    let request = Request::post("http://web/a.B/C").body(());
+    let (answer, _) = send
+        .send_request(request.expect("a request"), true)
+        .expect("room");
+    assert_eq!(soon(answer).await.expect("an answer").status(), 403);
+    let _ended = soon(driver).await.expect("it ends");
+    let denied = ["srv_name=\"web\"", "authority=\"web\"", CLIENT_ID];
+    server
+        .counts("inbound_http_authz_deny_total", &denied, 3.0)
+        .await;
+    // Neither.
+    let mut asks = pair.client.proxy.connect().await;
+    asks.write_all(b"\0\x01\x02").await.expect("written");
+    assert!(soon(asks.read(&mut [0])).await.is_err(), "it is closed on");
+    let denied = ["peer=\"src\"", "srv_name=\"web\"", CLIENT_ID];
+    server
+        .counts("inbound_tcp_authz_deny_total", &denied, 1.0)
+        .await;
+    assert_eq!(count.load(Ordering::Relaxed), let_in, "nothing is dialed");
+    assert_eq!(server.sum("inbound_tcp_errors_total", &[]), 0.0);
+    assert_eq!(server.sum("inbound_http_errors_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn who_has_a_permission_is_counted_under_its_name() {
+    let (app, _) = counting().await;
+    let pair = Pair::start(app);
+    let (server, port) = (&pair.server.proxy, pair.server.proxy.addr.port());
+    obey(&pair, permit(port, "other"), b"403").await;
+    obey(&pair, permit(port, "api"), b"200").await;
+    let authz =
+        "authz_group=\"kuma.io\",authz_kind=\"trafficpermission\",authz_name=\"api-to-web\"";
+    for family in ["request_total", "inbound_http_authz_allow_total"] {
+        server.counts(family, &[authz, CLIENT_ID], 1.0).await;
+    }
+    let mut asks = pair.client.proxy.connect().await;
+    asks.write_all(b"\0\x01\r\n\r\n").await.expect("written");
+    assert_eq!(read_until(&mut asks, b"ok").await, OK);
+    server
+        .counts("inbound_tcp_authz_allow_total", &[authz, CLIENT_ID], 1.0)
+        .await;
+}

@@ -1,0 +1,233 @@
+//! Who is not let in, and who is not believed. Nothing of them gets to the application.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use weir_crds::settings::MtlsMode;
+use weir_proxy::accept::Aim;
+use weir_proxy::worker;
+
+use crate::authority::Authority;
+use crate::mesh::{CLIENT, LIFE, Party, SERVER, identity, listed, settings};
+use crate::proxy::{answer_heads, application, read_all, read_until, soon};
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// An application, and how many connections it has had.
+async fn counting() -> (SocketAddr, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    let app = application(move |stream| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        answer_heads(stream, OK)
+    });
+    (app.await, count)
+}
+
+fn strict() -> weir_crds::settings::Settings {
+    settings(MtlsMode::Strict)
+}
+
+#[tokio::test]
+async fn in_a_strict_mesh_nothing_but_its_tls_gets_in() {
+    let (app, count) = counting().await;
+    let authority = Authority::new("mesh");
+    let server = Party::server((strict(), Some(identity(&authority, SERVER, LIFE))), app);
+    let says: [&[u8]; 3] = [GET, b"\0\x01", b"\x16\x03\x01\0\x04\x01\xff\0\0"];
+    for (n, bytes) in (1..).zip(says) {
+        let mut client = server.proxy.connect().await;
+        client.write_all(bytes).await.expect("written");
+        let error = soon(client.read(&mut [0])).await.expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        let errors = ["error=\"identity required\"", "peer=\"src\""];
+        server
+            .proxy
+            .counts("inbound_tcp_errors_total", &errors, f64::from(n))
+            .await;
+        let closed = [
+            "peer=\"src\"",
+            "classification=\"failure\"",
+            "no_tls_from_remote",
+        ];
+        server
+            .proxy
+            .counts("tcp_close_total", &closed, f64::from(n))
+            .await;
+    }
+    // Who says nothing and leaves is no error.
+    drop(server.proxy.connect().await);
+    server
+        .proxy
+        .counts("tcp_close_total", &["classification=\"success\""], 1.0)
+        .await;
+    assert_eq!(server.proxy.sum("inbound_tcp_errors_total", &[]), 3.0);
+    assert_eq!(server.proxy.sum("tcp_open_total", &["peer=\"dst\""]), 0.0);
+    assert_eq!(server.proxy.sum("request_total", &[]), 0.0);
+    assert_eq!(count.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn without_a_certificate_a_strict_mesh_is_shut_both_ways() {
+    let (app, count) = counting().await;
+    let server = Party::server((strict(), None), app);
+    let mut client = server.proxy.connect().await;
+    client.write_all(GET).await.expect("written");
+    assert!(soon(client.read(&mut [0])).await.is_err());
+    let errors = ["error=\"identity required\"", "peer=\"src\""];
+    server
+        .proxy
+        .counts("inbound_tcp_errors_total", &errors, 1.0)
+        .await;
+    let client = Party::client((strict(), None), app, Some(SERVER));
+    let mut asks = client.proxy.connect().await;
+    asks.write_all(GET).await.expect("written");
+    assert!(read_all(&mut asks).await.starts_with(b"HTTP/1.1 502 "));
+    let errors = ["error=\"identity required\"", "peer=\"dst\""];
+    client
+        .proxy
+        .counts("outbound_tcp_errors_total", &errors, 1.0)
+        .await;
+    assert_eq!(count.load(Ordering::Relaxed), 0);
+    // It comes, and so do its connections.
+    let authority = Authority::new("mesh");
+    server
+        .identity
+        .send_replace(Some(identity(&authority, SERVER, LIFE)));
+    let client = Party::client(
+        (strict(), Some(identity(&authority, CLIENT, LIFE))),
+        server.proxy.addr,
+        Some(SERVER),
+    );
+    let mut asks = client.proxy.connect().await;
+    asks.write_all(GET).await.expect("written");
+    assert_eq!(read_until(&mut asks, b"ok").await, OK);
+}
+
+#[tokio::test]
+async fn a_hello_that_does_not_end_is_given_up() {
+    let (app, count) = counting().await;
+    let authority = Authority::new("mesh");
+    let mut config = worker::Config::default();
+    config.detect.timeout = Duration::from_millis(200);
+    for mode in [MtlsMode::Strict, MtlsMode::Permissive] {
+        let server = Party::start(
+            (settings(mode), Some(identity(&authority, SERVER, LIFE))),
+            Aim::Application {
+                addr: app,
+                server: weir_proxy::telemetry::Server::new("", "default", "all", 80),
+            },
+            config.clone(),
+        );
+        let mut client = server.proxy.connect().await;
+        client
+            .write_all(b"\x16\x03\x01\x02\0\x01\0\x01")
+            .await
+            .expect("written");
+        assert!(soon(client.read(&mut [0])).await.is_err());
+        let errors = ["error=\"tls detection timeout\"", "peer=\"src\""];
+        server
+            .proxy
+            .counts("inbound_tcp_errors_total", &errors, 1.0)
+            .await;
+    }
+    assert_eq!(count.load(Ordering::Relaxed), 0);
+}
+
+/// Asks once; answers the status, and how often the client's proxy has failed to dial for want of an identity.
+async fn ask(client: &Party) -> (Vec<u8>, f64) {
+    let mut asks = client.proxy.connect().await;
+    asks.write_all(GET).await.expect("written");
+    let answer = read_until(&mut asks, b"ok").await;
+    let errors = ["error=\"identity required\"", "peer=\"dst\""];
+    let status = answer.get(9..12).map(<[u8]>::to_vec).unwrap_or_default();
+    (
+        status,
+        client.proxy.sum("outbound_tcp_errors_total", &errors),
+    )
+}
+
+#[tokio::test]
+async fn a_server_that_is_somebody_else_is_no_endpoint() {
+    let (app, count) = counting().await;
+    let (authority, other) = (Authority::new("mesh"), Authority::new("mesh"));
+    let api = identity(&authority, CLIENT, LIFE);
+    let servers = [
+        // Another name, another authority, and one whose time is over.
+        Party::server((strict(), Some(identity(&authority, CLIENT, LIFE))), app),
+        Party::server((strict(), Some(identity(&other, SERVER, LIFE))), app),
+        Party::server(
+            (
+                strict(),
+                Some(identity(&authority, SERVER, Duration::from_secs(2))),
+            ),
+            app,
+        ),
+    ];
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    for (n, server) in servers.iter().enumerate() {
+        let client = (strict(), Some(Arc::clone(&api)));
+        let client = Party::client(client, server.proxy.addr, Some(SERVER));
+        let (status, _) = ask(&client).await;
+        assert_eq!(status, b"502", "{n}");
+        let errors = ["peer=\"dst\""];
+        client
+            .proxy
+            .counts("outbound_tcp_errors_total", &errors, 1.0)
+            .await;
+        let opened = client.proxy.sum("tcp_open_total", &["peer=\"dst\""]);
+        assert_eq!(opened, 0.0, "{n}: nothing was opened that can be used");
+    }
+    assert_eq!(count.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn another_endpoint_is_tried_where_one_is_somebody_else() {
+    let (app, _) = counting().await;
+    let (authority, other) = (Authority::new("mesh"), Authority::new("mesh"));
+    let bad = Party::server((strict(), Some(identity(&other, SERVER, LIFE))), app);
+    let good = Party::server((strict(), Some(identity(&authority, SERVER, LIFE))), app);
+    let aim = Aim::Service {
+        name: "web".to_owned(),
+        endpoints: [&bad, &good]
+            .map(|s| listed(s.proxy.addr, Some(SERVER)))
+            .into(),
+    };
+    let api = identity(&authority, CLIENT, LIFE);
+    let client = Party::start((strict(), Some(api)), aim, worker::Config::default());
+    for _ in 0..20 {
+        assert_eq!(ask(&client).await, (b"200".to_vec(), 0.0));
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_another_mesh_or_whose_time_is_over_gets_nowhere() {
+    let (app, count) = counting().await;
+    let (authority, other) = (Authority::new("mesh"), Authority::new("mesh"));
+    let server = Party::server((strict(), Some(identity(&authority, SERVER, LIFE))), app);
+    // It believes the server; the server does not believe it.
+    let foreign = crate::mesh::identity_in(
+        &other,
+        CLIENT,
+        (LIFE, &format!("{}{}", authority.bundle(), other.bundle())),
+    );
+    let ended = identity(&authority, CLIENT, Duration::from_secs(2));
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    for (n, identity) in (1..).zip([foreign, ended]) {
+        let client = Party::client((strict(), Some(identity)), server.proxy.addr, Some(SERVER));
+        let mut asks = client.proxy.connect().await;
+        asks.write_all(GET).await.expect("written");
+        let answer = read_all(&mut asks).await;
+        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{n}");
+        let errors = ["error=\"identity required\"", "peer=\"src\""];
+        server
+            .proxy
+            .counts("inbound_tcp_errors_total", &errors, f64::from(n))
+            .await;
+    }
+    assert_eq!(count.load(Ordering::Relaxed), 0);
+}
