@@ -3,7 +3,7 @@
 # fails when a command in it fails. Run from the root of the checkout. Needs lib/suite.sh.
 
 # Those that wait for what is compiled in the background come late.
-stages=(tools fmt clippy unit netns images promtool deny fuzz cluster weir stories down)
+stages=(tools fmt clippy unit netns images promtool deny h2spec fuzz cluster weir stories down)
 declare -A titles=(
     [tools]="what the tests need is installed"
     [fmt]="rustfmt and shellcheck have nothing to say"
@@ -13,6 +13,7 @@ declare -A titles=(
     [images]="static binaries and their images"
     [promtool]="promtool accepts the shipped scrape configuration"
     [deny]="licenses, sources and bans of the dependencies"
+    [h2spec]="h2spec has nothing to say of HTTP/2 that is terminated"
     [fuzz]="a short run of every fuzz target"
     [cluster]="a real cluster"
     [weir]="kubectl apply -k manifests"
@@ -21,7 +22,7 @@ declare -A titles=(
 )
 declare -A needs=(
     [fmt]=tools [clippy]=tools [unit]=tools [netns]=tools [promtool]=tools
-    [deny]=tools [fuzz]=tools [images]=tools [cluster]=tools [weir]="images cluster" [stories]=weir
+    [deny]=tools [h2spec]=tools [fuzz]=tools [images]=tools [cluster]=tools [weir]="images cluster" [stories]=weir
 )
 images=$logs/images
 
@@ -109,6 +110,8 @@ stage_deny() {
     fi
     "$deny" check --disable-fetch advisories
 }
+
+stage_h2spec() { e2e/h2spec/run "$logs/h2spec-cases.log"; }
 
 # The corpora themselves are run by stage unit, with the compiler of everything else.
 stage_fuzz() {

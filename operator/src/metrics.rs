@@ -104,6 +104,8 @@ pub enum Watch {
     EndpointSlices,
     /// Nodes.
     Nodes,
+    /// Dataplanes.
+    Dataplanes,
     /// The Secret of the authority.
     AuthoritySecret,
     /// The Secret of the serving certificate.
@@ -118,8 +120,6 @@ pub enum Watch {
     MeshSecrets,
     /// The ConfigMap with who is trusted in which Mesh.
     Trust,
-    /// Dataplanes.
-    Dataplanes,
     /// TrafficPermissions.
     TrafficPermissions,
     /// The `MutatingWebhookConfiguration`.
@@ -138,6 +138,7 @@ impl Watch {
             Self::Services => "services",
             Self::EndpointSlices => "endpoint_slices",
             Self::Nodes => "nodes",
+            Self::Dataplanes => "dataplanes",
             Self::AuthoritySecret => "authority_secret",
             Self::ServingSecret => "serving_secret",
             Self::OperatorAuthoritySecret => "operator_authority_secret",
@@ -145,7 +146,6 @@ impl Watch {
             Self::OperatorBundle => "operator_bundle",
             Self::MeshSecrets => "mesh_secrets",
             Self::Trust => "trust",
-            Self::Dataplanes => "dataplanes",
             Self::TrafficPermissions => "traffic_permissions",
             Self::MutatingWebhook => "mutating_webhook",
             Self::ValidatingWebhook => "validating_webhook",

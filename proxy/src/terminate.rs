@@ -60,7 +60,8 @@ pub struct Config {
     /// The same for what an endpoint sends, whose connection many clients share. Default: 64 MiB.
     pub server_small_frames: usize,
     /// Longest time in which a peer's first frames are exchanged, once it is connected.
-    /// Default: 5 s. An endpoint that does not say its SETTINGS by then takes no connections.
+    /// Default: 5 s. An endpoint that has not said its SETTINGS by then takes no connections, a
+    /// client that has not is sent away.
     pub handshake_timeout: Duration,
     /// How long a client whose connection the proxy has ended may take to read why.
     /// Default: 1 s.

@@ -4,14 +4,15 @@
 //! The input: steps, each a byte with its kind and what that needs (see `Step::take`). Run by the
 //! fuzzer, and by `tests/corpora` on what is in `corpus`.
 
-use std::rc::Rc;
 use std::time::Instant;
 
 use weir_proxy::exchange::End;
 use weir_proxy::http1::MAX_HEAD;
 use weir_proxy::http1::session::Session;
-use weir_proxy::record::{Book, HttpLedger, Labels, Subject};
-use weir_proxy::telemetry::{self, Selection, Telemetry};
+use weir_proxy::record::HttpLedger;
+use weir_proxy::telemetry::Telemetry;
+
+use super::book;
 
 enum Step<'a> {
     Up(&'a [u8]),
@@ -82,16 +83,7 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let (telemetry, mut seats) = telemetry::new(telemetry::Config::default(), 1);
-        let labels = Rc::new(Labels::new("all-unauthenticated"));
-        let book = Book {
-            recorder: Rc::new(seats.remove(0).take()),
-            subject: Subject::Inbound {
-                server: labels.default_server(80),
-            },
-            labels,
-            target_port: 80,
-        };
+        let (telemetry, book) = book::inbound();
         Self {
             session: Session::new(HttpLedger::new(book)),
             telemetry,
@@ -152,18 +144,6 @@ impl Pair {
             assert!(self.up.is_empty(), "an opaque connection holds bytes");
         }
     }
-
-    fn total(&self, name: &str) -> f64 {
-        let mut body = Vec::new();
-        self.telemetry
-            .expose(&Selection::default(), &mut body)
-            .expect("a vector takes all");
-        let body = String::from_utf8(body).expect("text");
-        let lines = body.lines().filter(|l| l.starts_with(name));
-        lines
-            .filter_map(|l| l.rsplit_once(' ')?.1.parse::<f64>().ok())
-            .sum()
-    }
 }
 
 pub(crate) fn run(mut data: &[u8]) {
@@ -175,13 +155,9 @@ pub(crate) fn run(mut data: &[u8]) {
         session, telemetry, ..
     } = pair;
     session.finish(Instant::now(), End::Reset);
-    pair = Pair {
-        telemetry,
-        ..Pair::new()
-    };
     assert_eq!(
-        pair.total("request_total{"),
-        pair.total("response_total{"),
+        book::total(&telemetry, "request_total{"),
+        book::total(&telemetry, "response_total{"),
         "every request is closed once"
     );
 }

@@ -3,5 +3,7 @@
 
 #[path = "../bodies/session.rs"]
 mod body;
+#[path = "../../tests/corpora/book.rs"]
+mod book;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| body::run(data));

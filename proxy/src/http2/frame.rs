@@ -92,6 +92,11 @@ impl Head {
         may_be && self.has(PADDED)
     }
 
+    /// Bytes of the fields that come before the content: a frame cannot be shorter.
+    pub fn fields(&self) -> u32 {
+        u32::from(self.is_padded()) + self.preamble()
+    }
+
     /// Bytes between the pad length and the content: the priority of HEADERS, the promised
     /// stream of PUSH_PROMISE.
     fn preamble(&self) -> u32 {
@@ -237,8 +242,7 @@ impl Reader {
         let is_padded = self.frame.is_padded();
         self.preamble = self.frame.preamble();
         self.padding = 0;
-        let fields = self.preamble + u32::from(is_padded);
-        let content = self.frame.len.checked_sub(fields);
+        let content = self.frame.len.checked_sub(self.frame.fields());
         self.content = content.ok_or(BadFrame)?;
         self.state = if is_padded {
             State::PadLength

@@ -4,16 +4,16 @@
 //! `connection` calls it with what detection has read. It must not know endpoints.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use h2::RecvStream;
 use h2::server::{Builder, Connection, SendResponse};
+use h2::{Reason, RecvStream};
 use hyper::http::Request;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::pool::Service;
 use super::socket::Socket;
@@ -49,23 +49,27 @@ pub async fn serve(service: Rc<Service>, incoming: Incoming) {
         service,
     });
     let socket = Socket::accepted(incoming.stream, incoming.first, incoming.accepted);
+    let deadline = Instant::now() + setup.config.handshake_timeout;
     let handshake = builder(&setup.config).handshake(socket.clone());
-    if let Ok(Ok(connection)) = timeout(setup.config.handshake_timeout, handshake).await {
+    if let Ok(Ok(connection)) = timeout_at(deadline, handshake).await {
         let serving = Serving {
             connection,
             socket: socket.clone(),
             busy: incoming.busy,
+            deadline: Some(Box::pin(sleep_until(deadline))),
         };
         accept(&client, serving).await;
     }
     socket.drain(setup.config.linger).await;
 }
 
-/// A connection whose first frames were exchanged.
+/// A connection whose client's SETTINGS may be still to come.
 struct Serving {
     connection: Connection<Socket, Bytes>,
     socket: Socket,
     busy: Busy,
+    /// Of its SETTINGS; none once they have come.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 /// Runs the connection until it is over.
@@ -95,7 +99,7 @@ impl Serving {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Begun, h2::Error>>> {
         let mut next = self.connection.poll_accept(cx);
         if next.is_pending()
-            && let Some(reason) = self.socket.broken()
+            && let Some(reason) = self.broken(cx)
         {
             self.connection.abrupt_shutdown(reason);
             next = self.connection.poll_accept(cx);
@@ -111,6 +115,20 @@ impl Serving {
             Poll::Ready(Err(_)) => Poll::Ready(None),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// The error that must end the connection: of what its client has sent, or has not.
+    fn broken(&mut self, cx: &mut Context<'_>) -> Option<Reason> {
+        let broken = self.socket.broken();
+        let Some(deadline) = &mut self.deadline else {
+            return broken;
+        };
+        let has_come = self.socket.has_preface();
+        let is_late = !has_come && deadline.as_mut().poll(cx).is_ready();
+        if has_come || is_late {
+            self.deadline = None;
+        }
+        broken.or_else(|| is_late.then_some(Reason::PROTOCOL_ERROR))
     }
 }
 

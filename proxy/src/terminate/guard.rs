@@ -1,6 +1,6 @@
 //! What the `h2` crate takes from a client, or names by another code, and RFC 9113 does not: a
 //! connection that does not begin with SETTINGS (section 3.4), and frames of a size that their
-//! type does not have (section 4.2).
+//! type does not have, or that are too small for what they must say (section 4.2).
 //!
 //! `socket` shows it what a client sends, before `h2` has it. It reads the heads of frames only.
 
@@ -8,7 +8,7 @@ use h2::Reason;
 
 use crate::http2::PREFACE;
 use crate::http2::frame::types::{GOAWAY, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE};
-use crate::http2::frame::{ACK, HEAD};
+use crate::http2::frame::{ACK, HEAD, Head};
 
 /// Largest frame, as the proxy announces none larger (SETTINGS_MAX_FRAME_SIZE), in bytes.
 const LARGEST: u32 = 16_384;
@@ -21,6 +21,8 @@ pub(super) struct Guard {
     head: [u8; HEAD],
     have: usize,
     has_begun: bool,
+    /// The first SETTINGS are whole.
+    has_preface: bool,
     broken: Option<Reason>,
 }
 
@@ -32,6 +34,7 @@ impl Guard {
             head: [0; HEAD],
             have: 0,
             has_begun: false,
+            has_preface: false,
             broken: None,
         }
     }
@@ -39,6 +42,11 @@ impl Guard {
     /// The error that ends the connection, once a frame was not to be taken.
     pub(super) fn broken(&self) -> Option<Reason> {
         self.broken
+    }
+
+    /// Whether the client has said its preface, the SETTINGS at its end included.
+    pub(super) fn has_preface(&self) -> bool {
+        self.has_preface
     }
 
     /// Reads on; answers how many of the bytes may be taken.
@@ -50,6 +58,7 @@ impl Guard {
                 // At most what was to be skipped, which is a u32.
                 self.skip -= n as u32;
                 at += n;
+                self.has_preface |= self.has_begun && self.skip == 0;
                 continue;
             }
             let n = (bytes.len() - at).min(HEAD - self.have);
@@ -67,10 +76,10 @@ impl Guard {
     }
 
     fn judge(&mut self) -> Option<Reason> {
-        let [a, b, c, kind, flags, ..] = self.head;
-        let len = u32::from_be_bytes([0, a, b, c]);
+        let head = Head::parse(&self.head);
+        let (kind, len) = (self.head[3], head.len);
         self.skip = len;
-        let is_ack = flags & ACK != 0;
+        let is_ack = head.has(ACK);
         if !std::mem::replace(&mut self.has_begun, true) && (kind != SETTINGS || is_ack) {
             return Some(Reason::PROTOCOL_ERROR);
         }
@@ -82,8 +91,9 @@ impl Guard {
             SETTINGS => len.is_multiple_of(6),
             PING => len == 8,
             GOAWAY => len >= 8,
-            _ => true,
+            _ => len >= head.fields(),
         };
+        self.has_preface |= len == 0;
         (!fits).then_some(Reason::FRAME_SIZE_ERROR)
     }
 }
@@ -115,6 +125,11 @@ mod tests {
         let good = [
             frame(4, 1, 0),
             frame(0, 1, 16_384),
+            frame(0, 0, 0),
+            frame(0, 8, 1),
+            frame(1, 0, 0),
+            frame(1, 0x28, 6),
+            frame(9, 0x28, 0),
             frame(6, 0, 8),
             frame(2, 0, 5),
             frame(8, 0, 4),
@@ -132,6 +147,10 @@ mod tests {
             (good.clone(), frame(2, 0, 4)),
             (good.clone(), frame(7, 0, 7)),
             (good.clone(), frame(1, 4, 16_385)),
+            (good.clone(), frame(0, 0x8, 0)),
+            (good.clone(), frame(1, 0x8, 0)),
+            (good.clone(), frame(1, 0x20, 4)),
+            (good.clone(), frame(1, 0x28, 5)),
         ];
         for size in [1, 2, 5, 9, 10, 1000, 100_000] {
             assert_eq!(shown(&good, size), (whole, None), "in pieces of {size}");
@@ -141,6 +160,19 @@ mod tests {
                 assert_eq!(broken, Some(Reason::FRAME_SIZE_ERROR), "{:?}", &bad[..9]);
                 // Its head is never whole.
                 assert!((whole..whole + 9).contains(&taken), "{taken} of {whole}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_preface_ends_with_settings_that_are_whole() {
+        for len in [0, 6] {
+            let bytes = [PREFACE.to_vec(), frame(4, 0, len), frame(1, 0, 9)].concat();
+            let whole = PREFACE.len() + 9 + len;
+            let mut guard = Guard::new();
+            for (at, byte) in bytes.iter().enumerate() {
+                assert_eq!(guard.has_preface(), at >= whole, "{at} of {whole}");
+                guard.pass(&[*byte]);
             }
         }
     }

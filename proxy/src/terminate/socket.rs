@@ -75,6 +75,12 @@ impl Socket {
         self.0.guard.as_ref()?.borrow().broken()
     }
 
+    /// Whether the client has said its preface.
+    pub(super) fn has_preface(&self) -> bool {
+        let guard = self.0.guard.as_ref();
+        guard.is_none_or(|guard| guard.borrow().has_preface())
+    }
+
     /// Writes what was gathered; ready once all of it is.
     pub(super) fn poll_out(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut outbox = self.0.outbox.borrow_mut();

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
 use hyper::http::{Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -21,28 +23,39 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long an attack goes on, unless it is ended.
 const ATTACK: Duration = Duration::from_secs(2);
 
-/// An endpoint that answers each request once its body has ended, but for `/hang`.
-async fn endpoint() -> SocketAddr {
+/// An endpoint that answers each request: `/read` once its body has ended, `/hang` never.
+pub(crate) async fn endpoint() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let addr = listener.local_addr().expect("an address");
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(async move {
-                let Ok(mut connection) = h2::server::handshake(stream).await else {
+                let mut builder = h2::server::Builder::new();
+                // What many clients send in small pieces comes on one connection.
+                builder.data_frame_budget(1024 * 1024);
+                let Ok(mut connection) = builder.handshake(stream).await else {
                     return;
                 };
                 let mut held = Vec::new();
                 while let Some(Ok((request, mut respond))) = connection.accept().await {
-                    if request.uri().path() == "/hang" {
-                        held.push((request, respond));
-                    } else {
-                        let _gone = respond.send_response(Response::new(()), true);
+                    match request.uri().path() {
+                        "/hang" => held.push((request, respond)),
+                        "/read" => drop(tokio::spawn(read(request, respond))),
+                        _ => drop(respond.send_response(Response::new(()), true)),
                     }
                 }
             });
         }
     });
     addr
+}
+
+async fn read(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    let mut body = request.into_body();
+    while let Some(Ok(bytes)) = body.data().await {
+        let _over = body.flow_control().release_capacity(bytes.len());
+    }
+    let _gone = respond.send_response(Response::new(()), true);
 }
 
 /// Both ways that HTTP/2 takes, and how long others may wait. What is relayed reaches the endpoint, which shares its
@@ -56,17 +69,17 @@ async fn proxies() -> [(&'static str, Proxy, Duration); 2] {
     ]
 }
 
-const METHOD: (&str, &str) = (":method", "POST");
-const SCHEME: (&str, &str) = (":scheme", "http");
+pub(crate) const METHOD: (&str, &str) = (":method", "POST");
+pub(crate) const SCHEME: (&str, &str) = (":scheme", "http");
 const HANG: (&str, &str) = (":path", "/hang");
-const AUTHORITY: (&str, &str) = (":authority", "web");
+pub(crate) const AUTHORITY: (&str, &str) = (":authority", "web");
 
 fn open(stream: u32) -> Vec<u8> {
     headers(stream, 0, &[METHOD, SCHEME, HANG, AUTHORITY])
 }
 
 /// One request on a connection of its own.
-async fn ask(proxy: &Proxy) {
+pub(crate) async fn ask(proxy: &Proxy) {
     let asking = async {
         let stream = proxy.connect().await;
         let (mut sender, connection) = h2::client::handshake(stream).await.expect("HTTP/2");

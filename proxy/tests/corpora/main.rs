@@ -1,12 +1,21 @@
 //! The inputs that the fuzzer has found worth keeping (`fuzz/corpus`), run through the bodies of its targets by the
 //! compiler that builds everything else. A crash it finds becomes a file there.
 
+mod book;
 #[path = "../../fuzz/bodies/chunked.rs"]
 mod chunked;
 #[path = "../../fuzz/bodies/detect.rs"]
 mod detect;
 #[path = "../../fuzz/bodies/documents.rs"]
 mod documents;
+#[path = "../../fuzz/bodies/exposition.rs"]
+mod exposition;
+#[path = "../../fuzz/bodies/hpack.rs"]
+mod hpack;
+#[path = "../../fuzz/bodies/http2_frames.rs"]
+mod http2_frames;
+#[path = "../exposition/parser.rs"]
+mod parser;
 #[path = "../../fuzz/bodies/request_head.rs"]
 mod request_head;
 #[path = "../../fuzz/bodies/response_head.rs"]
@@ -14,6 +23,7 @@ mod response_head;
 #[path = "../../fuzz/bodies/session.rs"]
 mod session;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
@@ -24,6 +34,9 @@ const TARGETS: &[(&str, Body)] = &[
     ("chunked", chunked::run),
     ("detect", detect::run),
     ("documents", documents::run),
+    ("exposition", exposition::run),
+    ("hpack", hpack::run),
+    ("http2_frames", http2_frames::run),
     ("request_head", request_head::run),
     ("response_head", response_head::run),
     ("session", session::run),
@@ -64,14 +77,19 @@ fn every_target_survives_its_corpus() {
     );
 }
 
+/// The names of what is in a directory of the fuzzer, without their extensions.
+fn names(directory: &str) -> BTreeSet<String> {
+    let files = fs::read_dir(fuzz().join(directory)).expect("a directory");
+    files
+        .map(|file| file.expect("an entry").path())
+        .map(|path| path.file_stem().expect("a name").to_string_lossy().into())
+        .collect()
+}
+
 #[test]
-fn every_corpus_has_its_target() {
-    for corpus in fs::read_dir(fuzz().join("corpus")).expect("corpora") {
-        let name = corpus.expect("an entry").file_name();
-        let name = name.to_str().expect("a name");
-        let is_run = TARGETS.iter().any(|(target, _)| *target == name);
-        // The bodies of some need what only the fuzzer's workspace has.
-        let is_fuzzed = fuzz().join(format!("fuzz_targets/{name}.rs")).exists();
-        assert!(is_run || is_fuzzed, "{name:?} is run by nothing");
+fn every_target_of_the_fuzzer_has_its_body_and_its_corpus_here() {
+    let here: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    for directory in ["fuzz_targets", "bodies", "corpus"] {
+        assert_eq!(names(directory), here, "{directory}");
     }
 }

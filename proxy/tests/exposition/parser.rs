@@ -189,17 +189,6 @@ impl Family {
             .map(|suffix| format!("{}{suffix}", self.name))
             .collect())
     }
-
-    /// The name in the text format, which is what a filter sees.
-    pub(crate) fn text_name(&self) -> String {
-        match self.kind.as_str() {
-            "histogram" => self.name.clone(),
-            _ => self
-                .samples
-                .first()
-                .map_or_else(|| self.name.clone(), |s| s.name.clone()),
-        }
-    }
 }
 
 /// What no line shows alone.

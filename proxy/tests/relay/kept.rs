@@ -1,6 +1,5 @@
 //! Kept connections: pipelined requests, answers that come before their request has ended, and long silences.
 
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -8,10 +7,11 @@ use tokio::net::{TcpListener, TcpStream};
 use weir_proxy::activity::{Activity, Gauge};
 use weir_proxy::buffer::{Flow, Pool};
 use weir_proxy::forward::relay::{Pair, relay};
-use weir_proxy::record::{Book, HttpLedger, Labels, Subject};
+use weir_proxy::record::HttpLedger;
 use weir_proxy::session::Session;
-use weir_proxy::telemetry::{self, Direction};
+use weir_proxy::telemetry::Direction;
 
+use super::book;
 use super::proxy::{Proxy, answer_heads, application, read_until};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n";
@@ -116,16 +116,7 @@ async fn exchange(client: &mut TcpStream, server: &mut TcpStream, bytes: (&[u8],
 #[tokio::test(start_paused = true)]
 async fn the_proxy_closes_no_idle_connection_by_itself() {
     for is_http in [true, false] {
-        let (_telemetry, mut seats) = telemetry::new(telemetry::Config::default(), 1);
-        let labels = Rc::new(Labels::new("all-unauthenticated"));
-        let book = Book {
-            recorder: Rc::new(seats.remove(0).take()),
-            subject: Subject::Inbound {
-                server: labels.default_server(80),
-            },
-            labels,
-            target_port: 80,
-        };
+        let (_telemetry, book) = book::inbound();
         let ((ours, mut client), (other, mut server)) = (sockets().await, sockets().await);
         let pair = Pair {
             client: ours,

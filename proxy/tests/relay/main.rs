@@ -3,6 +3,9 @@
 //! Every test runs real workers; `chain` puts two proxies in a row, as between two pods.
 
 mod balance;
+#[allow(dead_code, reason = "the fuzzer's bodies read the series, too")]
+#[path = "../corpora/book.rs"]
+mod book;
 mod broken;
 mod bulk;
 mod bytes;

@@ -274,7 +274,7 @@ async fn heads_pass_as_they_are() {
         let fields = request.headers().clone();
         let (response, _send) = client.sender.send_request(request, true).expect("sent");
         let response = soon(response).await;
-        let head = heads.recv().await.expect("a head");
+        let head = soon(heads.recv()).await.expect("a head");
         assert_eq!(
             (head.method.clone(), head.uri.to_string()),
             (method.clone(), uri.to_owned())

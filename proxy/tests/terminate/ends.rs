@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason;
@@ -14,8 +15,9 @@ use weir_proxy::worker;
 use super::both;
 use super::peer::{Client, Setup, finish, serving};
 use super::proxy::{Proxy, application, nobody, soon};
+use super::rfc9113::{PROTOCOL, Raw, ask};
 use super::service::{Asked, answering, by_streams, pod, serve, two};
-use super::wire::{END_STREAM, acknowledgement, data, goaway, settings, status};
+use super::wire::{END_STREAM, PREFACE, acknowledgement, data, goaway, settings, status};
 
 const CANCELED: &str = "error=\"canceled\"";
 
@@ -333,6 +335,27 @@ async fn a_draining_proxy_lets_its_clients_finish_and_sends_them_away() {
     let answer = late.call("/plain", Bytes::new()).await;
     assert_eq!(answer.expect("an answer").status, 200);
     proxy.counts("response_total", &["error=\"\""], 3.0).await;
+}
+
+/// The preface ends with SETTINGS (RFC 9113 section 3.4).
+#[tokio::test]
+async fn a_client_that_does_not_end_its_preface_is_sent_away() {
+    let mut config = by_streams();
+    config.terminate.handshake_timeout = Duration::from_millis(300);
+    let proxy = two(Setup::default(), config).await;
+    let mut proper = Raw::connect(&proxy).await;
+    proper.write(&[PREFACE, &settings(&[])].concat()).await;
+    for begun in [&[][..], &settings(&[(0x4, 1)])[..8]] {
+        let mut late = Raw::connect(&proxy).await;
+        late.write(&[PREFACE, begun].concat()).await;
+        assert_eq!(late.end().await, Some(PROTOCOL), "{begun:?}");
+    }
+    proper.write(&ask(1)).await;
+    assert_eq!(proper.answer(1).await, 200);
+    drop(proper);
+    proxy
+        .counts("tcp_open_connections", &["peer=\"src\""], 0.0)
+        .await;
 }
 
 #[tokio::test]

@@ -1,7 +1,6 @@
 //! The boundaries that the session sees, found from outside: it is fed byte by byte, lets a head go in one
 //! piece, and everything else as it comes.
 
-use std::rc::Rc;
 use std::time::Instant;
 
 use weir_proxy::exchange::End;
@@ -11,8 +10,9 @@ use weir_proxy::http1::request::{self, ParsedRequest};
 use weir_proxy::http1::response::{self, ParsedResponse};
 use weir_proxy::http1::session::Session;
 use weir_proxy::http1::{Framing, MAX_HEAD};
-use weir_proxy::record::{Book, HttpLedger, Labels, Subject};
-use weir_proxy::telemetry;
+use weir_proxy::record::HttpLedger;
+
+use crate::book;
 
 const DECLINED: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
 
@@ -124,16 +124,8 @@ fn decoded(body: &[u8]) -> Vec<u8> {
 }
 
 fn session() -> Session {
-    let (_telemetry, mut seats) = telemetry::new(telemetry::Config::default(), 1);
-    let labels = Rc::new(Labels::new("all-unauthenticated"));
-    Session::new(HttpLedger::new(Book {
-        recorder: Rc::new(seats.remove(0).take()),
-        subject: Subject::Inbound {
-            server: labels.default_server(80),
-        },
-        labels,
-        target_port: 80,
-    }))
+    let (_telemetry, book) = book::inbound();
+    Session::new(HttpLedger::new(book))
 }
 
 /// Shows requests. Offers to switch protocols are declined, everything before them answered.

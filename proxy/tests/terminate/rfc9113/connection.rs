@@ -39,11 +39,22 @@ async fn section_3_4_the_preface() {
     run(cases).await;
 }
 
+/// What does not begin with the preface is no HTTP/2, and the proxy no server of it: it goes to an
+/// endpoint as it is, which ends it here.
+#[tokio::test]
+async fn section_3_4_another_preface() {
+    let proxy = two(Setup::default(), by_streams()).await;
+    let late = [&PREFACE[..23], b"?"].concat();
+    for preface in [b"INVALID CONNECTION PREFACE\r\n\r\n", &late[..]] {
+        let mut raw = Raw::connect(&proxy).await;
+        raw.write(preface).await;
+        while raw.next().await.is_some() {}
+    }
+}
+
 #[tokio::test]
 async fn section_3_4_settings_are_the_first_to_come() {
-    let setup = Setup::default();
-    let endpoints = [("a", serving(setup).await), ("b", serving(setup).await)];
-    let proxy = serve(&endpoints, by_streams());
+    let proxy = two(Setup::default(), by_streams()).await;
     let mut raw = Raw::connect(&proxy).await;
     raw.write(PREFACE).await;
     let first = raw.next().await.expect("a frame");
@@ -143,7 +154,7 @@ async fn section_4_2_the_sizes_of_frames() {
 async fn section_4_3_header_blocks() {
     let broken = |name, bytes: &[u8]| {
         let sent = vec![frame(0x1, END_STREAM | END_HEADERS, 1, bytes)];
-        case("4.3", name, sent, Must::GoAway(COMPRESSION)).but(Must::GoAway(PROTOCOL))
+        case("4.3", name, sent, Must::GoAway(COMPRESSION)).or(Must::GoAway(PROTOCOL))
     };
     let cases = vec![
         broken("an incomplete literal", &[0x40, 0x7f]),
@@ -162,6 +173,10 @@ async fn section_4_3_header_blocks() {
         broken(
             "padding that is not of ones",
             &[0x00, 0x82, 0x1c, 0x00, 0x01, b'a'],
+        ),
+        broken(
+            "a text with the end of Huffman's code in it",
+            &[0x00, 0x85, 0xf2, 0xb2, 0x4f, 0xff, 0xff, 0x01, b'a'],
         ),
         case(
             "4.3",

@@ -18,14 +18,13 @@ async fn section_6_9_window_update() {
             vec![window_update(0, 0)],
             Must::GoAway(PROTOCOL),
         ),
-        // An error of the stream, which may be one of the connection (section 5.4.1).
         case(
             "6.9",
             "of nothing, for a stream",
             vec![open(1), window_update(1, 0)],
             Must::Reset(1, PROTOCOL),
         )
-        .but(Must::GoAway(PROTOCOL)),
+        .or(Must::GoAway(PROTOCOL)),
         case(
             "6.9",
             "of three bytes",
@@ -87,9 +86,7 @@ async fn wait_for(raw: &mut Raw, bytes: &[u8]) {
 }
 
 async fn proxy() -> Proxy {
-    let setup = Setup::default();
-    let endpoints = [("a", serving(setup).await), ("b", serving(setup).await)];
-    serve(&endpoints, by_streams())
+    two(Setup::default(), by_streams()).await
 }
 
 #[tokio::test]
@@ -135,11 +132,9 @@ async fn section_6_9_2_the_initial_window_changes_and_may_be_negative() {
 
 #[tokio::test]
 async fn section_6_9_1_no_more_than_the_window_is_taken() {
-    let setup = Setup::default();
-    let endpoints = [("a", serving(setup).await), ("b", serving(setup).await)];
     let mut config = by_streams();
     config.terminate.window = 1000;
-    let proxy = serve(&endpoints, config);
+    let proxy = two(Setup::default(), config).await;
     for (len, must) in [(1000, Must::Live), (1001, Must::Reset(1, FLOW_CONTROL))] {
         let mut raw = Raw::connect(&proxy).await;
         let hello = [PREFACE, &settings(&[]), &acknowledgement(), &open(1)].concat();
