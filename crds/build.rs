@@ -6,7 +6,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     #[cfg(feature = "grpc")]
     {
         let files = protox::compile(["weir/settings/v1/settings.proto"], ["proto"])?;
-        tonic_prost_build::configure().compile_fds(files)?;
+        tonic_prost_build::configure()
+            .codec_path("crate::grpc::SmallBuffers")
+            .compile_fds(files)?;
     }
     Ok(())
 }

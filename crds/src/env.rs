@@ -30,6 +30,15 @@ pub const RESOURCE_PATH: &str = "KUMA_DATAPLANE_RUNTIME_RESOURCE_PATH";
 pub const RESOURCE: &str = "KUMA_DATAPLANE_RUNTIME_RESOURCE";
 /// Number of worker threads.
 pub const CONCURRENCY: &str = "KUMA_DATAPLANE_RUNTIME_CONCURRENCY";
+/// URL of the operator, such as `https://weir-operator.kuma-system.svc:8086`.
+pub const CONTROL_PLANE_URL: &str = "KUMA_CONTROL_PLANE_URL";
+/// The certificates, in PEM, that the operator's serving certificate is signed by.
+pub const CONTROL_PLANE_CA_CERT: &str = "KUMA_CONTROL_PLANE_CA_CERT";
+/// Path of the token by which the proxy says to the operator who it is.
+pub const TOKEN_PATH: &str = "KUMA_DATAPLANE_RUNTIME_TOKEN_PATH";
+/// The name of the pod's node (`spec.nodeName`).
+pub const NODE_NAME: &str = "WEIR_NODE_NAME";
+
 /// Path of the certificate of the metrics endpoint under `providedTLS`.
 pub const METRICS_CERT_PATH: &str = "KUMA_DATAPLANE_RUNTIME_METRICS_CERT_PATH";
 /// Path of the key of the metrics endpoint under `providedTLS`.

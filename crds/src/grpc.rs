@@ -2,6 +2,46 @@
 //! `proto/weir/settings/v1/settings.proto`. Used by the operator (server) and the proxy (client). It carries a
 //! [`crate::settings::Settings`] as text and knows nothing of what is in it.
 
+use std::marker::PhantomData;
+
+use tonic::codec::{BufferSettings, Codec};
+use tonic_prost::{ProstDecoder, ProstEncoder};
+
+/// What a stream keeps for its messages, in bytes; it grows for a longer one. tonic's own 8 KiB would be most of what a
+/// watch takes.
+const BUFFER: usize = 512;
+/// Messages that are ready are sent together up to so many bytes.
+const TOGETHER: usize = 32 * 1024;
+
+/// tonic's codec for prost, with buffers for streams of small messages that mostly wait.
+#[derive(Debug, Clone)]
+pub struct SmallBuffers<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for SmallBuffers<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> Codec for SmallBuffers<T, U>
+where
+    T: prost::Message + Send + 'static,
+    U: prost::Message + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = ProstEncoder<T>;
+    type Decoder = ProstDecoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstEncoder::new(BufferSettings::new(BUFFER, TOGETHER))
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstDecoder::new(BufferSettings::new(BUFFER, TOGETHER))
+    }
+}
+
 /// Audience of the service account token by which a proxy says who it is.
 pub const AUDIENCE: &str = "weir-operator";
 

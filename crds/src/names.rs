@@ -9,6 +9,12 @@ pub const SIDECAR: &str = "kuma-sidecar";
 pub const INIT: &str = "kuma-init";
 /// The Mesh a pod or a Dataplane belongs to when it names none.
 pub const DEFAULT_MESH: &str = "default";
+/// The operator's Service, and the audience of the tokens that proxies show it.
+pub const OPERATOR: &str = "weir-operator";
+/// ConfigMap with the authority (key [`OPERATOR_CA_KEY`]) that signs the operator's serving certificate.
+pub const OPERATOR_CA: &str = "weir-operator-ca";
+/// See [`OPERATOR_CA`].
+pub const OPERATOR_CA_KEY: &str = "ca.crt";
 /// User id of the proxy; redirection lets its traffic pass.
 pub const PROXY_UID: i64 = 5678;
 

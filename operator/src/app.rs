@@ -72,8 +72,6 @@ pub struct Bound {
     pub http: SocketAddr,
     /// The real address of the gRPC server.
     pub grpc: SocketAddr,
-    /// What is known of the cluster; `serve::destination::service` answers from it.
-    pub index: Discovery,
     listener: TcpListener,
     server: serve::Bound,
     client: Client,
@@ -93,7 +91,6 @@ impl Bound {
         Ok(Self {
             http: listener.local_addr()?,
             grpc: server.address,
-            index: Discovery::new(config.index.clone()),
             listener,
             server,
             client,
@@ -123,7 +120,7 @@ impl Bound {
             stop: working.clone(),
             tracker: workers.clone(),
         };
-        tasks.spawn(&leader, &self.index, self.server);
+        tasks.spawn(&leader, self.server);
         let campaign = last.spawn(leader.run(campaigning.clone()));
         last.spawn(health::serve(
             self.listener,
@@ -161,30 +158,25 @@ struct Tasks {
 }
 
 impl Tasks {
-    fn spawn(self, leader: &Leader, index: &Discovery, server: serve::Bound) {
-        let meshes = Meshes::default();
-        let mesh_view = meshes.view();
-        let authorities = self.spawn_authorities(leader, mesh_view.clone());
-        let dataplanes = self.spawn_discovery(leader, index);
-        self.spawn_meshes(leader, (meshes, index.clone()), authorities.clone());
+    fn spawn(self, leader: &Leader, server: serve::Bound) {
+        let discovery = Discovery::new(self.config.index.clone());
+        let index = Meshes::default();
+        let meshes = index.view();
+        let authorities = self.spawn_authorities(leader, meshes.clone());
+        self.spawn_discovery(leader, &discovery);
+        self.spawn_meshes(leader, (index, discovery.clone()), authorities.clone());
         self.spawn_certificates(leader);
-        let known = serving::Known {
-            meshes: mesh_view,
-            authorities,
-            dataplanes,
-            index: index.clone(),
-        };
-        self.spawn_server(leader, server, known);
+        self.spawn_server(leader, server, &discovery, (meshes, authorities));
     }
 
     fn spawn_meshes(
         &self,
         leader: &Leader,
-        (meshes, discovery): (Meshes, Discovery),
+        index: (Meshes, Discovery),
         authorities: watch::Receiver<mesh_ca::View>,
     ) {
-        let view = meshes.view();
-        let follower = self.follower(Watch::Meshes, (meshes, discovery));
+        let view = index.0.view();
+        let follower = self.follower(Watch::Meshes, index);
         self.tracker.spawn(follow(
             Api::all(self.client.clone()),
             watcher::Config::default(),

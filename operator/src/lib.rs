@@ -2,17 +2,17 @@
 //!
 //! ```text
 //!  API server ──watch──> watch ──> index ──view──> reconcile ──> apply    Mesh default, once; Dataplanes
-//!      ^                   │         └──views──────────────┐    └──> status   conditions, events
+//!      ^                   │         └───views─────────────┬───> status   conditions, events
 //!      │                   └──> workload ──────────────────┤        │
 //!      ├──── Lease ── leader ──leading─────────────────────┼────────┤ (only the leader writes)
 //!      ├──── Secrets, bundles ── ca ── certificate ────────┤        │
 //!      ├──── Secrets, who is trusted ── mesh_ca ── roots ──┼────────┘
-//!      └──── TokenReview ── token ── who calls ──────────> serve (gRPC: Destination, Identity, Settings) <── proxies
+//!      └──── TokenReview ── token ── who calls ──────────> serve (gRPC: Identity, Settings, Destination) <── proxies
 //!                                 health: /live /ready /metrics <── metrics
 //! ```
 //! `index`, `reconcile` and `workload` are synchronous and know no client; `serve` neither; `watch`,
-//! `apply`, `status`, `events`, `leader`, `ca`, `mesh_ca` and `token` hold one. The operator never writes a
-//! `spec` of the user's.
+//! `apply`, `status`, `events`, `leader`, `ca`, `mesh_ca` and `token` hold one. The operator never
+//! writes a `spec` of the user's.
 
 pub mod app;
 pub mod apply;

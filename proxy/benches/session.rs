@@ -20,6 +20,7 @@ fn ledger() -> (Telemetry, HttpLedger) {
         },
         labels,
         target_port: 8080,
+        standing: Default::default(),
     };
     (telemetry, HttpLedger::new(book))
 }

@@ -12,9 +12,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::{self, Accepted};
-use crate::endpoints::{self, EndpointSet, Service};
+use crate::endpoints::{self, EndpointSet, Listed, Service};
 use crate::forward::reset;
-use crate::telemetry::{Direction, Dst, Peer, Server, TcpErrorLabels};
+use crate::telemetry::{Direction, Peer, Server, TcpErrorLabels};
 use crate::worker::Worker;
 
 mod guard;
@@ -81,7 +81,7 @@ pub enum Aim {
     },
     Service {
         name: String,
-        endpoints: Vec<(SocketAddr, Dst)>,
+        endpoints: Vec<Listed>,
     },
 }
 
@@ -177,10 +177,25 @@ fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, purpose: &Pur
             Err(refusal) => return refuse(worker, &stream, purpose, refusal),
         },
     };
-    worker.spawn(connection::serve(
-        Rc::clone(worker),
-        Accepted { stream, target },
-    ));
+    let serving = Rc::clone(worker);
+    match target {
+        Target::Address(to) => worker.spawn(lead(serving, stream, to)),
+        target => worker.spawn(connection::serve(serving, Accepted { stream, target })),
+    }
+}
+
+/// Serves a connection of the application, which may be meant for a service of the cluster.
+async fn lead(worker: Rc<Worker>, stream: TcpStream, to: SocketAddr) {
+    let found = worker.destinations.find(to).await;
+    let target = match found.set {
+        None => Target::Address(to),
+        Some(set) => Target::Service {
+            set,
+            port: to.port(),
+        },
+    };
+    connection::serve(worker, Accepted { stream, target }).await;
+    drop(found.held);
 }
 
 /// The target of a redirected connection; none when it is the metrics listener's.

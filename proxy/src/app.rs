@@ -19,13 +19,18 @@ use weir_crds::settings::Settings;
 use crate::accept::{Aim, Handoff, Plan};
 use crate::activity::Gauge;
 use crate::admin::Service;
+use crate::control::Operator;
+use crate::destinations::Link;
 use crate::endpoints::Roster;
 use crate::heartbeat::{self, Heart, Pulse};
+use crate::identity::Identity;
 use crate::log::Levels;
+use crate::record::CallSource;
 use crate::telemetry::{self, Seat, Telemetry};
 use crate::{admin, drain, worker};
 
 mod compose;
+mod operator;
 mod record;
 mod run;
 
@@ -50,10 +55,14 @@ pub struct Config {
     pub roster: Option<watch::Receiver<Arc<Roster>>>,
     pub admin: admin::Config,
     pub telemetry: telemetry::Config,
+    /// The proxy's identity, now and whenever it changes. Default none is kept, and TLS is not spoken.
+    pub identity: Option<watch::Receiver<Option<Arc<Identity>>>>,
     /// What is recorded, now and whenever it changes; `None` is everything.
     pub metrics_policy: Option<watch::Receiver<Arc<MetricsPolicy>>>,
     /// The authorities of known Services, which no budget refuses.
     pub known_authorities: Vec<String>,
+    /// The operator that knows destinations. Default none: connections go where they are going.
+    pub operator: Option<Operator>,
     /// Whether the redirection depends on a heartbeat.
     pub beats: bool,
     pub drain: drain::Config,
@@ -161,6 +170,7 @@ impl App {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let (telemetry, seats) = record::start(&config, plans.len(), &tasks, &stop);
+        let operated = operator::start(config.operator.clone(), &telemetry, &tasks, &stop);
         let (handoff, handoffs) = mpsc::channel(HANDOFFS);
         let (heart, pulses, state) = heartbeat::new(heartbeat_config(&config, &bound, plans.len()));
         let gauges: Vec<Gauge> = plans.iter().map(|_| Gauge::default()).collect();
@@ -168,13 +178,15 @@ impl App {
             config: config.worker.clone(),
             settings: settings.clone(),
             roster: (config.roster).unwrap_or_else(|| watch::channel(Arc::default()).1),
+            link: operated.link,
+            identity: config.identity,
             handoff,
             draining: CancellationToken::new(),
             stop: stop.clone(),
             ended: CancellationToken::new(),
         };
         let seats = seats.into_iter().zip(pulses).zip(gauges.iter().cloned());
-        let workers = template.start_all(plans.into_iter().zip(seats));
+        let workers = template.start_all(plans.into_iter().zip(seats), operated.calls);
         let (draining, is_draining) = watch::channel(false);
         let drain = CancellationToken::new();
         let deps = admin::Deps {
@@ -204,11 +216,19 @@ impl App {
             () = template.ended.cancelled() => {}
         }
         stop.cancel();
-        let ended = join(workers);
-        tasks.close();
-        tasks.wait().await;
-        ended
+        end(workers, tasks).await
     }
+}
+
+/// Waits for everything that was told to stop; answers how the workers ended.
+async fn end(
+    workers: Vec<JoinHandle<io::Result<()>>>,
+    tasks: TaskTracker,
+) -> Result<(), StartError> {
+    let ended = join(workers);
+    tasks.close();
+    tasks.wait().await;
+    ended
 }
 
 /// What all workers are started with.
@@ -216,6 +236,8 @@ struct Template {
     config: worker::Config,
     settings: watch::Receiver<Arc<Settings>>,
     roster: watch::Receiver<Arc<Roster>>,
+    link: Option<Link>,
+    identity: Option<watch::Receiver<Option<Arc<Identity>>>>,
     handoff: mpsc::Sender<Handoff>,
     draining: CancellationToken,
     stop: CancellationToken,
@@ -227,18 +249,18 @@ impl Template {
     fn start_all(
         &self,
         workers: impl Iterator<Item = (Vec<Plan>, ((Seat, Pulse), Gauge))>,
+        mut calls: Option<CallSource>,
     ) -> Vec<JoinHandle<io::Result<()>>> {
         workers
-            .map(|(plans, ((seat, pulse), gauge))| self.start(plans, seat, pulse, gauge))
+            .map(|(plans, own)| self.start(plans, own, calls.take()))
             .collect()
     }
 
     fn start(
         &self,
         plans: Vec<Plan>,
-        seat: Seat,
-        pulse: Pulse,
-        gauge: Gauge,
+        ((seat, pulse), gauge): ((Seat, Pulse), Gauge),
+        calls: Option<CallSource>,
     ) -> JoinHandle<io::Result<()>> {
         let start = worker::Start {
             config: self.config.clone(),
@@ -246,6 +268,9 @@ impl Template {
             plans,
             settings: self.settings.clone(),
             roster: self.roster.clone(),
+            link: self.link.clone(),
+            calls,
+            identity: self.identity.clone(),
             handoff: self.handoff.clone(),
             gauge,
             pulse,

@@ -9,7 +9,7 @@ use std::io;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, Interest, ReadBuf};
-use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
 
 mod pipe;
 
@@ -171,11 +171,53 @@ impl Flow {
         self.ready = self.end;
     }
 
+    /// The bytes of [`Self::pending`], for whoever changes them in place.
+    pub fn pending_mut(&mut self) -> &mut [u8] {
+        let (ready, end) = (self.ready, self.end);
+        self.bytes
+            .as_mut()
+            .map_or(&mut [], |bytes| &mut bytes[ready..end])
+    }
+
+    /// Forgets the first `n` pending bytes; nothing is approved and not written.
+    pub fn discard(&mut self, n: usize) {
+        self.approve(n);
+        self.consume(n);
+    }
+
+    /// Room for bytes of the proxy's own making: at least so many where they fit into the largest buffer beside what
+    /// is there, which is all approved.
+    pub fn room(&mut self, n: usize, pool: &Pool) -> &mut [u8] {
+        self.wants_large = self.end - self.start + n > SMALL;
+        if self.wants_large && self.bytes.as_ref().is_some_and(|b| b.len() == SMALL) {
+            self.grow(pool);
+        }
+        self.space(pool)
+    }
+
+    /// So many bytes were written into [`Self::room`]; they may go on.
+    pub fn filled(&mut self, n: usize) {
+        self.end += n;
+        self.ready = self.end;
+    }
+
+    /// Moves what is held to a large buffer.
+    fn grow(&mut self, pool: &Pool) {
+        let held = self.end - self.start;
+        let mut next = pool.take(LARGE);
+        if let Some(old) = self.bytes.take() {
+            next[..held].copy_from_slice(&old[self.start..self.end]);
+            pool.give(old);
+        }
+        self.move_to_front();
+        self.bytes = Some(next);
+    }
+
     /// Reads once from `from`: the number of bytes, 0 at its end.
     pub fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut ReadHalf<'_>,
+        from: &mut (impl AsyncRead + Unpin),
         pool: &Pool,
     ) -> Poll<std::io::Result<usize>> {
         let space = self.space(pool);
@@ -191,13 +233,13 @@ impl Flow {
         read.map_ok(|()| n)
     }
 
-    /// Takes at most `limit` bytes from `from` into a pipe, approved and unread: their number,
+    /// Takes at most `limit` bytes from `socket` into a pipe, approved and unread: their number,
     /// 0 at its end. None where there is no pipe to be had; then they are to be read. Called
     /// only while the flow is empty.
     pub fn poll_splice(
         &mut self,
         cx: &mut Context<'_>,
-        from: &ReadHalf<'_>,
+        socket: &TcpStream,
         limit: usize,
         pool: &Pool,
     ) -> Poll<io::Result<Option<usize>>> {
@@ -207,7 +249,6 @@ impl Flow {
         };
         self.release_bytes(pool);
         let pipe = self.pipe.insert(pipe);
-        let socket: &tokio::net::TcpStream = from.as_ref();
         loop {
             std::task::ready!(socket.poll_read_ready(cx))?;
             match socket.try_io(Interest::READABLE, || pipe.fill(socket, limit)) {
@@ -232,12 +273,11 @@ impl Flow {
     pub fn poll_unsplice(
         &mut self,
         cx: &mut Context<'_>,
-        to: &WriteHalf<'_>,
+        socket: &TcpStream,
     ) -> Poll<io::Result<usize>> {
         let Some(pipe) = &mut self.pipe else {
             return Poll::Ready(Ok(0));
         };
-        let socket: &tokio::net::TcpStream = to.as_ref();
         loop {
             std::task::ready!(socket.poll_write_ready(cx))?;
             match socket.try_io(Interest::WRITABLE, || pipe.empty(socket)) {
@@ -252,15 +292,10 @@ impl Flow {
         let held = self.end - self.start;
         let size = self.bytes.as_ref().map_or(0, |b| b.len());
         let must_grow = size == SMALL && (held == size || (held == 0 && self.wants_large));
-        if size == 0 || must_grow {
-            let large = self.wants_large || must_grow;
-            let mut next = pool.take(if large { LARGE } else { SMALL });
-            if let Some(old) = self.bytes.take() {
-                next[..held].copy_from_slice(&old[self.start..self.end]);
-                pool.give(old);
-            }
-            self.move_to_front();
-            self.bytes = Some(next);
+        if size == 0 {
+            self.bytes = Some(pool.take(if self.wants_large { LARGE } else { SMALL }));
+        } else if must_grow {
+            self.grow(pool);
         } else if self.start > 0 {
             if let Some(bytes) = self.bytes.as_mut() {
                 bytes.copy_within(self.start..self.end, 0);

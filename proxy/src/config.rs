@@ -3,13 +3,14 @@
 
 mod args;
 mod cgroup;
+mod operator;
 mod report;
 mod size;
 mod values;
 
 pub use args::RunArgs;
 
-use crate::control::{self, ControlError, Input, Sources, Universal};
+use crate::control::{self, ControlError, Input, Operator, Sources, Universal};
 use crate::{accept, admin, drain, telemetry, worker};
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
@@ -34,6 +35,8 @@ pub struct Config {
     pub admin: admin::Config,
     pub telemetry: telemetry::Config,
     pub drain: drain::Config,
+    /// What a pod's variables say of the operator. Default none.
+    pub operator: Option<Operator>,
     /// Settings, and the Universal Dataplane outside Kubernetes.
     pub sources: Sources,
     /// Whether what fails at the start is tried again.
@@ -109,6 +112,7 @@ pub fn load(args: RunArgs, variable: impl Fn(&str) -> Option<String>) -> Result<
     let workers = values.workers(args.concurrency.as_deref());
     let log = values.log(args.log_level.as_deref());
     let metrics_ip = values.parsed("--metrics-ip", args.metrics_ip.as_deref(), "an IP address");
+    let operator = values.operator(&variable);
     let mut problems = values.problems;
     problems
         .iter_mut()
@@ -131,6 +135,7 @@ pub fn load(args: RunArgs, variable: impl Fn(&str) -> Option<String>) -> Result<
         admin,
         telemetry,
         drain,
+        operator,
         sources,
         best_effort: args.best_effort,
         ignored: problems,

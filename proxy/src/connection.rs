@@ -1,4 +1,4 @@
-//! The life of one accepted connection, stage by stage: route, detect, forward, record.
+//! The life of one accepted connection, stage by stage: route, enter, detect, forward, record.
 //!
 //! `accept` spawns one per connection on its worker. Each stage takes a plain struct and
 //! hands on a richer one; this file is only their order. Which endpoint a connection goes to
@@ -11,6 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use weir_crds::settings::MtlsMode;
 
 use crate::accept::Target;
 use crate::activity::Busy;
@@ -20,11 +21,19 @@ use crate::detect::wait::{Detected, Dialing, wait};
 use crate::exchange::End;
 use crate::forward::relay::{Pair, relay};
 use crate::forward::{Connected, Destination, Failed, connect, reset, tune};
-use crate::record::{Book, HttpLedger, Side, Subject};
+use crate::permission::Verdict as Judged;
+use crate::record::{Book, HttpLedger, Side, Standing, Subject};
 use crate::session::Session;
+use crate::stream::Stream;
 use crate::telemetry::{Direction, Peer};
 use crate::terminate::{self, Incoming, Service};
 use crate::worker::Worker;
+
+mod deny;
+mod enter;
+
+use deny::deny;
+use enter::{Entered, enter};
 
 /// A connection as `accept` hands it over: accepted, allowed, its target known.
 #[derive(Debug)]
@@ -35,7 +44,9 @@ pub struct Accepted {
 
 /// A connection that knows where it goes and what it is counted under.
 struct Routed {
-    stream: TcpStream,
+    stream: Stream,
+    /// What was read of it.
+    first: Flow,
     to: Destination,
     book: Book,
     accepted: Side,
@@ -46,7 +57,20 @@ struct Routed {
 
 /// Serves one connection to its end.
 pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
-    let mut routed = route(&worker, accepted);
+    let Accepted { stream, target } = accepted;
+    tune(&stream, &worker.config.forward);
+    let (to, book) = route(&worker, target);
+    let is_inbound = book.subject.direction() == Direction::Inbound;
+    let entered = if is_inbound && worker.dialer.mesh.mode() != MtlsMode::Disabled {
+        // Boxed, because connections without TLS would have to have the room for it.
+        Box::pin(enter(&worker, &book, stream)).await
+    } else {
+        Some(Entered::plain(stream))
+    };
+    let Some(entered) = entered else { return };
+    let Some(mut routed) = admit(&worker, entered, (to, book)).await else {
+        return;
+    };
     let dial_now = speaks_first(&worker, &routed.to);
     let waited = detect(&worker, &mut routed, dial_now).await;
     let mut detected = match waited {
@@ -82,14 +106,12 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
 }
 
 /// Route: from the target to a destination and the labels of the connection, as far as they
-/// are known before an endpoint has accepted.
-fn route(worker: &Worker, accepted: Accepted) -> Routed {
-    let now = Instant::now();
-    let Accepted { stream, target } = accepted;
-    tune(&stream, &worker.config.forward);
+/// are known before it is looked at, and before an endpoint has accepted.
+fn route(worker: &Worker, target: Target) -> (Destination, Book) {
     let labels = &worker.labels;
     let (to, port, subject) = match target {
         Target::Application { addr, port, server } => {
+            let server = server.or_else(|| worker.permissions.borrow().server(port));
             let server = server.unwrap_or_else(|| labels.default_server(port));
             (
                 Destination::Address(addr),
@@ -117,15 +139,50 @@ fn route(worker: &Worker, accepted: Accepted) -> Routed {
         labels: Rc::clone(labels),
         subject,
         target_port: port,
+        standing: Standing::default(),
     };
-    Routed {
+    (to, book)
+}
+
+/// Holds a peer that is known to the permission of the port it comes to, and opens the account of its connection. None
+/// for one that may not connect: it has been told.
+async fn admit(
+    worker: &Rc<Worker>,
+    entered: Entered,
+    (to, mut book): (Destination, Book),
+) -> Option<Routed> {
+    let Entered {
         stream,
+        first,
+        tls,
+        peer,
+    } = entered;
+    book.standing.tls = tls;
+    let judged = peer.map(|peer| {
+        let permissions = worker.permissions.borrow();
+        permissions.judge(book.target_port, &peer.identity)
+    });
+    let is_denied = matches!(judged, Some(Judged::Denied));
+    if worker.dialer.mesh.mode() != MtlsMode::Disabled {
+        book.standing.judged = Some(!is_denied);
+    }
+    if let Some(Judged::Allowed(authz)) = judged {
+        book.standing.authz = authz;
+    }
+    let routed = Routed {
+        stream,
+        first,
         to,
-        accepted: book.accepted(now),
+        accepted: book.accepted(Instant::now()),
         book,
         dialed: None,
         busy: worker.activity.begin(),
+    };
+    if is_denied {
+        Box::pin(deny(worker, routed)).await;
+        return None;
     }
+    Some(routed)
 }
 
 impl Routed {
@@ -141,18 +198,22 @@ impl Routed {
 /// Detect: waits for the first bytes. A connection that is opened meanwhile is counted from
 /// then on, however long nobody says anything on it.
 async fn detect(worker: &Worker, routed: &mut Routed, at_once: bool) -> io::Result<Detected> {
+    if matches!(&routed.to, Destination::Service(set) if set.is_opaque.get()) {
+        return Ok(Detected::unread(std::mem::take(&mut routed.first)));
+    }
     let (book, dialed) = (&routed.book, &mut routed.dialed);
     let dialing = Dialing {
         target: &routed.to,
-        config: &worker.config.forward,
+        dialer: &worker.dialer,
         at_once,
         opened: &mut |connected| {
             let mut settled = book.clone();
-            settled.settle(connected.claim.as_ref().map(|claim| claim.dst.clone()));
+            let dst = connected.claim.as_ref().map(|claim| claim.dst.clone());
+            settled.settle(dst, connected.tls.clone());
             *dialed = Some(settled.dialed(Instant::now()));
         },
     };
-    let client = &mut routed.stream;
+    let client = (&mut routed.stream, std::mem::take(&mut routed.first));
     wait(client, dialing, &worker.config.detect, &worker.pool).await
 }
 
@@ -183,7 +244,7 @@ fn learn(worker: &Worker, routed: &Routed, detected: &Detected, dialed_at_once: 
 /// while it was silent.
 fn leave(routed: Routed, detected: Detected, error: Option<io::Error>) {
     if let (Some(Ok(unused)), Some(_)) = (&detected.server, &error) {
-        reset(&unused.stream);
+        reset(unused.stream.tcp());
     }
     routed.close(error.as_ref());
 }
@@ -232,8 +293,8 @@ async fn first_head(
         if may_go {
             return Ok(Some(now));
         }
-        let (mut from, _) = routed.stream.split();
-        let read = std::future::poll_fn(|cx| up.poll_read(cx, &mut from, &worker.pool));
+        let from = &mut routed.stream;
+        let read = std::future::poll_fn(|cx| up.poll_read(cx, from, &worker.pool));
         match tokio::time::timeout_at(deadline, read).await {
             Err(_slow) => return Ok(Some(Instant::now())),
             Ok(Ok(0)) => session.client_eof(),
@@ -247,6 +308,7 @@ async fn first_head(
 }
 
 async fn open_opaque(worker: &Worker, mut routed: Routed, mut detected: Detected) {
+    routed.book.tcp_judged();
     let pending = detected.up.pending().len();
     detected.up.approve(pending);
     let pending = detected.down.pending().len();
@@ -260,7 +322,7 @@ async fn open_opaque(worker: &Worker, mut routed: Routed, mut detected: Detected
         }
         Err(Failed { error, .. }) => {
             routed.book.tcp_error(Peer::Dst, error.class());
-            reset(&routed.stream);
+            reset(routed.stream.tcp());
             routed.accepted.close(Some(&error.into()));
         }
     }
@@ -307,8 +369,8 @@ async fn await_request(worker: &Worker, routed: &mut Routed, session: &mut Sessi
     let mut up = Flow::default();
     let first = async {
         while !session.is_busy() && !session.is_opaque() {
-            let (mut from, _) = routed.stream.split();
-            let read = std::future::poll_fn(|cx| up.poll_read(cx, &mut from, &worker.pool));
+            let from = &mut routed.stream;
+            let read = std::future::poll_fn(|cx| up.poll_read(cx, from, &worker.pool));
             match read.await {
                 Ok(0) | Err(_) => return,
                 Ok(n) => routed.accepted.read(n),
@@ -329,13 +391,16 @@ async fn reach(
 ) -> Result<Connected, Failed> {
     let outcome = match dialed {
         Some(outcome) => outcome,
-        None => connect(&routed.to, &worker.config.forward).await,
+        None => connect(&routed.to, &worker.dialer).await,
     };
-    let dst = match &outcome {
-        Ok(connected) => connected.claim.as_ref().map(|claim| claim.dst.clone()),
-        Err(failed) => failed.dst.clone(),
+    let (dst, tls) = match &outcome {
+        Ok(connected) => {
+            let dst = connected.claim.as_ref().map(|claim| claim.dst.clone());
+            (dst, connected.tls.clone())
+        }
+        Err(failed) => (failed.dst.clone(), failed.tls.clone()),
     };
-    routed.book.settle(dst);
+    routed.book.settle(dst, tls);
     outcome.inspect_err(|error| tracing::debug!(%error, "dial"))
 }
 

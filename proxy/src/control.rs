@@ -2,8 +2,12 @@
 //! documents in files. `config` loads it; everyone else sees a `watch::Receiver<Arc<Settings>>` and, outside
 //! Kubernetes, one `Universal`. It knows no listener and no connection.
 
+pub mod discovery;
 mod files;
+pub mod operator;
 mod policy;
+pub mod settings;
+mod stream;
 mod universal;
 
 pub use universal::{Endpoint, Inbound, Outbound, Universal, authorities};
@@ -36,6 +40,15 @@ pub struct Config {
     pub mesh: Option<String>,
     /// A file with the metrics policy. Default none: everything is recorded.
     pub metrics_policy_file: Option<PathBuf>,
+}
+
+/// An operator, and what is asked of it.
+#[derive(Clone, Debug)]
+pub struct Operator {
+    pub connection: operator::Config,
+    pub discovery: discovery::Config,
+    /// What its settings are published to. Default none: they are not asked for.
+    pub settings: Option<watch::Sender<Arc<Settings>>>,
 }
 
 /// Where a text comes from.
@@ -174,6 +187,11 @@ impl Sources {
     /// The settings in force, now and whenever they change.
     pub fn settings(&self) -> watch::Receiver<Arc<Settings>> {
         self.settings.subscribe()
+    }
+
+    /// Where whoever has newer settings publishes them; in a pod nobody else does.
+    pub fn publisher(&self) -> watch::Sender<Arc<Settings>> {
+        self.settings.clone()
     }
 
     /// The services that the application calls and their endpoints, now and whenever they change; none in a pod.

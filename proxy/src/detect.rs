@@ -7,6 +7,8 @@
 
 use crate::http2::PREFACE;
 
+pub mod hello;
+pub mod rtt;
 pub mod wait;
 
 /// Longest request line that detection will wait for, in bytes. A longer one

@@ -13,11 +13,14 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::http1::reply::Reply;
+use crate::stream::HandshakeError;
 
 mod connect;
+mod dialer;
 pub mod relay;
 
 pub use connect::{Connected, Destination, Failed, connect, search};
+pub use dialer::Dialer;
 
 /// How the proxy dials.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +58,10 @@ pub enum DialError {
     NoEndpoint(Rc<str>),
     #[error("no socket: {0}")]
     Socket(#[source] io::Error),
+    #[error("{0}: {1}")]
+    Handshake(SocketAddr, #[source] HandshakeError),
+    #[error("{0} is to be reached with mesh TLS, and the proxy has no certificate yet")]
+    NoIdentity(SocketAddr),
 }
 
 impl DialError {
@@ -64,6 +71,8 @@ impl DialError {
             Self::Connect(_, e) if e.kind() == io::ErrorKind::TimedOut => "connect timeout",
             Self::Connect(..) | Self::NoEndpoint(_) | Self::Socket(_) => "connect",
             Self::Timeout(..) => "connect timeout",
+            Self::Handshake(_, error) => error.class(),
+            Self::NoIdentity(_) => "identity required",
         }
     }
 
@@ -90,8 +99,8 @@ impl DialError {
                     | io::ErrorKind::OutOfMemory
                     | io::ErrorKind::PermissionDenied
             ),
-            Self::Timeout(..) => true,
-            Self::NoEndpoint(_) | Self::Socket(_) => false,
+            Self::Timeout(..) | Self::Handshake(..) => true,
+            Self::NoEndpoint(_) | Self::Socket(_) | Self::NoIdentity(_) => false,
         }
     }
 }
@@ -102,6 +111,8 @@ impl From<DialError> for io::Error {
             DialError::Connect(_, cause) | DialError::Socket(cause) => cause,
             DialError::Timeout(..) => Errno::TIMEDOUT.into(),
             DialError::NoEndpoint(_) => io::ErrorKind::AddrNotAvailable.into(),
+            DialError::Handshake(_, HandshakeError::Broken(cause)) => cause,
+            DialError::Handshake(..) | DialError::NoIdentity(_) => Errno::CONNREFUSED.into(),
         }
     }
 }

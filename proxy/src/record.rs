@@ -11,18 +11,20 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::telemetry::{
-    Authz, Classification, Direction, Dst, GrpcRef, HttpErrorLabels, HttpLabels, HttpRef,
-    HttpSeries, HttpSide, NoTlsReason, Peer, Recorder, Route, Server, TcpErrorLabels, Tls,
+    Authz, AuthzLabels, Classification, Direction, Dst, GrpcRef, HttpErrorLabels, HttpLabels,
+    HttpRef, HttpSeries, HttpSide, NoTlsReason, Peer, Recorder, Route, Server, TcpErrorLabels, Tls,
     TransportEnd, TransportLabels, TransportSeries,
 };
 
 mod authority;
+mod calls;
 mod census;
 mod errno;
 mod http2;
 mod known;
 
 pub use authority::{Authority, MAX_AUTHORITY, Scheme};
+pub use calls::{CALL_EVENTS, CallEvent, CallLog, CallSource, Calls};
 pub use census::Census;
 pub use http2::{GrpcAccount, Http2Account, Http2Side};
 pub use known::Known;
@@ -100,6 +102,17 @@ impl Subject {
     }
 }
 
+/// What a peer's certificate, or the lack of one, changes in the labels of its connection.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    /// Of the client's connection (inbound) or the endpoint's (outbound); none is what plaintext is counted under.
+    pub tls: Option<Tls>,
+    /// The permission that let it in; none is the default policy.
+    pub authz: Option<Authz>,
+    /// Whether it was let in; none where nobody asks.
+    pub judged: Option<bool>,
+}
+
 /// The book-keeper of one connection: it knows the labels, and hands out the accounts.
 #[derive(Clone)]
 pub struct Book {
@@ -107,6 +120,7 @@ pub struct Book {
     pub labels: Rc<Labels>,
     pub subject: Subject,
     pub target_port: u16,
+    pub standing: Standing,
 }
 
 impl Book {
@@ -116,9 +130,10 @@ impl Book {
     }
 
     /// Enters the endpoint that the connection goes to, where it was not known before.
-    pub fn settle(&mut self, endpoint: Option<Dst>) {
-        if let (Subject::Outbound { dst, .. }, Some(endpoint)) = (&mut self.subject, endpoint) {
-            *dst = endpoint;
+    pub fn settle(&mut self, endpoint: Option<Dst>, tls: Tls) {
+        if let Subject::Outbound { dst, .. } = &mut self.subject {
+            self.standing.tls = Some(tls);
+            *dst = endpoint.unwrap_or_else(|| dst.clone());
         }
     }
 
@@ -130,7 +145,7 @@ impl Book {
     fn src(&self) -> TransportLabels<'_> {
         match &self.subject {
             Subject::Inbound { server } => {
-                self.end(&self.labels.not_tls, TransportEnd::InboundSrc { server })
+                self.end(self.tls(), TransportEnd::InboundSrc { server })
             }
             Subject::Outbound { .. } => self.end(&self.labels.loopback, TransportEnd::OutboundSrc),
         }
@@ -144,9 +159,18 @@ impl Book {
                     authority: service,
                     dst,
                 };
-                self.end(&self.labels.undiscovered, end)
+                self.end(self.tls(), end)
             }
         }
+    }
+
+    /// The security of the connection that leaves the pod.
+    fn tls(&self) -> &Tls {
+        let usual = match self.subject {
+            Subject::Inbound { .. } => &self.labels.not_tls,
+            Subject::Outbound { .. } => &self.labels.undiscovered,
+        };
+        self.standing.tls.as_ref().unwrap_or(usual)
     }
 
     fn end<'a>(&'a self, tls: &'a Tls, end: TransportEnd<'a>) -> TransportLabels<'a> {
@@ -155,6 +179,26 @@ impl Book {
             tls,
             end,
         }
+    }
+
+    /// Counts that a connection without HTTP was let in, or was not.
+    pub fn tcp_judged(&self) {
+        self.judged(None);
+    }
+
+    fn judged(&self, authority: Option<&str>) {
+        let (Subject::Inbound { server }, Some(is_allowed)) = (&self.subject, self.standing.judged)
+        else {
+            return;
+        };
+        let authz = self.standing.authz.as_ref().unwrap_or(&self.labels.authz);
+        self.recorder.authz(&AuthzLabels {
+            authority,
+            server,
+            route: &self.labels.route,
+            authz: is_allowed.then_some(authz),
+            tls: self.tls(),
+        });
     }
 
     /// Counts a connection that the proxy could not process.
@@ -248,6 +292,9 @@ impl HttpLedger {
 
     /// The series of a request to this authority.
     pub fn series(&mut self, authority: Authority<'_>) -> HttpSeries {
+        if self.book.standing.judged.is_some() {
+            self.book.judged(Some(&canonical(authority)));
+        }
         if let Some((known, series)) = &self.last
             && known.is(authority)
             && let Some(series) = series.pin()
@@ -275,22 +322,20 @@ impl HttpLedger {
             labels,
             subject,
             target_port,
+            standing,
         } = &self.book;
-        let (tls, side) = match subject {
-            Subject::Inbound { server } => {
-                let side = HttpSide::Inbound {
-                    server,
-                    route: &labels.route,
-                    authz: &labels.authz,
-                };
-                (&labels.not_tls, side)
-            }
-            Subject::Outbound { dst, .. } => (&labels.undiscovered, HttpSide::Outbound { dst }),
+        let side = match subject {
+            Subject::Inbound { server } => HttpSide::Inbound {
+                server,
+                route: &labels.route,
+                authz: standing.authz.as_ref().unwrap_or(&labels.authz),
+            },
+            Subject::Outbound { dst, .. } => HttpSide::Outbound { dst },
         };
         recorder.http(&HttpLabels {
             authority,
             target_port: *target_port,
-            tls,
+            tls: self.book.tls(),
             side,
         })
     }

@@ -18,7 +18,10 @@ use weir_crds::universal::UniversalError;
 
 mod bounds;
 mod budget;
+mod calls;
 mod cells;
+mod certificates;
+mod control;
 mod count;
 mod endpoints;
 mod expose;
@@ -38,13 +41,15 @@ mod store;
 mod transport;
 mod worker;
 
+pub use certificates::Certificates;
+pub use control::{ControlLabels, ControlSeries};
 pub use endpoints::EndpointSeries;
 pub use http::{HttpRef, HttpSeries};
 pub use http2::{GrpcRef, GrpcSeries, Http2Series};
 pub use labels::{
-    Authz, Classification, Direction, Dst, EndpointLabels, GrpcLabels, HttpErrorLabels, HttpLabels,
-    HttpSide, NoTlsReason, OVERFLOW, Peer, ResponseEnd, Route, Server, TcpErrorLabels, Tls,
-    TransportEnd, TransportLabels,
+    Authz, AuthzLabels, Classification, Direction, Dst, EndpointLabels, GrpcLabels,
+    HttpErrorLabels, HttpLabels, HttpSide, NoTlsReason, OVERFLOW, Peer, ResponseEnd, Route, Server,
+    TcpErrorLabels, Tls, TransportEnd, TransportLabels,
 };
 pub use plan::{Plan, PlanError, Saving, Size, plan};
 pub use recorder::{Recorder, Seat};
@@ -197,6 +202,11 @@ impl Telemetry {
     /// values were scraped.
     pub fn end(&self, destinations: &[Dst]) {
         self.store.end(destinations);
+    }
+
+    /// Where the renewals of the proxy's own certificate are told.
+    pub fn certificates(&self) -> Certificates {
+        self.own.certificates.clone()
     }
 
     /// The bytes of the budget that are in use.

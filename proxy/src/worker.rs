@@ -17,18 +17,23 @@ use tokio::task::LocalSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use weir_crds::settings::Settings;
+use weir_crds::settings::{MtlsMode, Settings};
 
 use crate::accept::{Guard, Handoff, Plan, Purpose, listen};
 use crate::activity::{Activity, Gauge};
 use crate::buffer::Pool;
+use crate::destinations::{Destinations, Link};
 use crate::detect::wait::ServerFirst;
 use crate::endpoints::{EndpointSet, Roster};
+use crate::forward::Dialer;
 use crate::heartbeat::Pulse;
-use crate::record::{Book, Census, Known, Labels, Subject};
+use crate::identity::Identity;
+use crate::mesh::Mesh;
+use crate::permission::Permissions;
+use crate::record::{Book, CallSource, Calls, Census, Known, Labels, Subject};
 use crate::telemetry::{Recorder, Seat};
 use crate::terminate::Links;
-use crate::{detect, endpoints, forward, terminate};
+use crate::{destinations, detect, endpoints, forward, terminate};
 
 /// What the connections of a worker are served with.
 #[derive(Clone, Debug)]
@@ -37,6 +42,7 @@ pub struct Config {
     pub forward: forward::Config,
     pub endpoints: endpoints::Config,
     pub terminate: terminate::Config,
+    pub destinations: destinations::Config,
     pub guard: Guard,
     /// Name of the default policy, the `srv_name` and `authz_name` of traffic that no
     /// resource describes.
@@ -52,6 +58,7 @@ impl Default for Config {
             forward: forward::Config::default(),
             endpoints: endpoints::Config::default(),
             terminate: terminate::Config::default(),
+            destinations: destinations::Config::default(),
             guard: Guard::default(),
             policy: "all-unauthenticated".to_owned(),
             refusal_drain: Duration::from_secs(1),
@@ -67,6 +74,12 @@ pub struct Start {
     pub settings: watch::Receiver<Arc<Settings>>,
     /// The endpoints of services, now and whenever they change.
     pub roster: watch::Receiver<Arc<Roster>>,
+    /// The way to whoever knows destinations; none where there is no operator.
+    pub link: Option<Link>,
+    /// The calls to the operator, of the one worker that counts them.
+    pub calls: Option<CallSource>,
+    /// The proxy's identity, now and whenever it changes; `None` where nobody keeps one, and TLS is not spoken.
+    pub identity: Option<watch::Receiver<Option<Arc<Identity>>>>,
     pub handoff: mpsc::Sender<Handoff>,
     pub gauge: Gauge,
     pub pulse: Pulse,
@@ -80,9 +93,13 @@ pub struct Worker {
     pub config: Config,
     pub recorder: Rc<Recorder>,
     pub labels: Rc<Labels>,
-    pub pool: Pool,
+    pub pool: Rc<Pool>,
+    pub dialer: Dialer,
+    /// Who may connect to the application.
+    pub permissions: RefCell<Rc<Permissions>>,
     pub activity: Activity,
     pub server_first: RefCell<ServerFirst>,
+    pub destinations: Rc<Destinations>,
     /// The connections that requests to several endpoints share.
     pub links: Links,
     /// The metrics port in force, where connections are handed over instead of dialed.
@@ -95,6 +112,23 @@ impl Worker {
     /// Runs a connection on this worker.
     pub fn spawn(&self, connection: impl Future<Output = ()> + 'static) {
         self.tasks.spawn_local(connection);
+    }
+
+    /// Takes over what is in force now.
+    fn obey(
+        &self,
+        settings: &Settings,
+        identity: Option<&mut watch::Receiver<Option<Arc<Identity>>>>,
+    ) {
+        self.metrics_port
+            .set(settings.metrics.as_ref().map(|m| m.port));
+        self.destinations.set_passthrough(settings.passthrough);
+        *self.permissions.borrow_mut() = Rc::new(Permissions::of(settings));
+        if let Some(identity) = identity {
+            let identity = identity.borrow_and_update().clone();
+            let identity = identity.filter(|_| settings.mtls != MtlsMode::Disabled);
+            self.dialer.mesh.set(settings.mtls, identity);
+        }
     }
 
     /// Tells the time to what retires by it.
@@ -122,6 +156,9 @@ async fn serve(start: Start) -> io::Result<()> {
         plans,
         mut settings,
         mut roster,
+        link,
+        calls,
+        mut identity,
         handoff,
         gauge,
         pulse,
@@ -129,50 +166,91 @@ async fn serve(start: Start) -> io::Result<()> {
         stop,
     } = start;
     let tasks = TaskTracker::new();
+    let pool = Rc::new(Pool::default());
+    let dialer = dialer(&config, &pool);
     let worker = Rc::new(Worker {
         labels: Rc::new(Labels::new(&config.policy)),
-        links: Links::new(config.terminate, config.forward, tasks.clone(), draining),
+        destinations: Destinations::new(config.destinations, config.endpoints, link, tasks.clone()),
+        links: Links::new(config.terminate, dialer.clone(), tasks.clone(), draining),
         config,
+        dialer,
+        permissions: RefCell::default(),
         recorder: Rc::new(seat.take()),
-        pool: Pool::default(),
+        pool,
         activity: Activity::new(gauge),
         server_first: RefCell::default(),
         metrics_port: Cell::default(),
         handoff,
         tasks,
     });
-    let (mut sets, mut books) = (Vec::new(), Vec::new());
-    for plan in plans {
-        let (listener, purpose) = plan.open(worker.config.endpoints)?;
-        if let Purpose::Service(set) = &purpose {
-            sets.push((listener.local_addr()?, Rc::clone(set)));
-        }
-        books.extend(book(&worker, &listener, &purpose));
-        worker.spawn(listen(Rc::clone(&worker), listener, purpose, stop.clone()));
-    }
+    let (sets, books) = open(&worker, plans, &stop)?;
+    worker.spawn(Rc::clone(&worker.destinations).follow());
     let mut known = Known::new(books);
     let mut census = census(&worker, &sets);
+    let mut calls = calls.map(|source| Calls::new(Rc::clone(&worker.recorder), source));
     let mut ticks = tokio::time::interval(crate::heartbeat::TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let metrics = settings
-            .borrow_and_update()
-            .metrics
-            .as_ref()
-            .map(|m| m.port);
-        worker.metrics_port.set(metrics);
+        worker.obey(&settings.borrow_and_update(), identity.as_mut());
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             now = ticks.tick() => {
                 pulse.bump();
                 worker.tick(Instant::from(now));
                 known.renew();
+                calls.iter_mut().for_each(Calls::renew);
                 census.publish(sets.iter().map(|(_, set)| set.census()));
             }
             Ok(()) = settings.changed() => {}
+            () = changed(identity.as_mut()) => {}
             Ok(()) = roster.changed() => regroup(&sets, &roster.borrow_and_update()),
+            () = enter(&mut calls) => {}
         }
     }
+}
+
+/// How the worker's connections to others are made.
+fn dialer(config: &Config, pool: &Rc<Pool>) -> Dialer {
+    Dialer {
+        config: config.forward,
+        mesh: Rc::new(Mesh::new(config.guard.pod_ips.clone())),
+        pool: Rc::clone(pool),
+    }
+}
+
+/// The services that are listened for, and what the connections of all listeners will be counted under.
+type Opened = (Vec<(SocketAddr, Rc<EndpointSet>)>, Vec<Book>);
+
+/// Begins to accept.
+fn open(worker: &Rc<Worker>, plans: Vec<Plan>, stop: &CancellationToken) -> io::Result<Opened> {
+    let (mut sets, mut books) = (Vec::new(), Vec::new());
+    for plan in plans {
+        let (listener, purpose) = plan.open(worker.config.endpoints)?;
+        if let Purpose::Service(set) = &purpose {
+            sets.push((listener.local_addr()?, Rc::clone(set)));
+        }
+        books.extend(book(worker, &listener, &purpose));
+        worker.spawn(listen(Rc::clone(worker), listener, purpose, stop.clone()));
+    }
+    Ok((sets, books))
+}
+
+/// Enters what happens to calls, where this worker does.
+async fn enter(calls: &mut Option<Calls>) {
+    match calls {
+        Some(calls) => calls.enter().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for another identity; without one that is kept, for ever.
+async fn changed(identity: Option<&mut watch::Receiver<Option<Arc<Identity>>>>) {
+    if let Some(identity) = identity
+        && identity.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Counts the endpoints of the services that are listened for.
@@ -208,5 +286,6 @@ fn book(worker: &Worker, listener: &TcpListener, purpose: &Purpose) -> Option<Bo
         labels: Rc::clone(&worker.labels),
         subject,
         target_port: listener.local_addr().ok()?.port(),
+        standing: Default::default(),
     })
 }

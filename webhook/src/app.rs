@@ -20,7 +20,7 @@ use weir_crds::{Mesh, names, ports};
 use crate::{
     cluster::watching::{self, Names},
     config::{Offline, Serve},
-    inject::{self, Context},
+    inject::{self, Context, Operator},
     metrics::Metrics,
     namespace::Namespace,
     pod::Pod,
@@ -52,6 +52,7 @@ pub async fn bind(config: Serve, client: Client) -> anyhow::Result<Bound> {
         namespace: config.namespace.clone(),
         secret: config.secret,
         configuration: config.configuration,
+        operator_ca: (!config.inject.control_plane_url.is_empty()).then_some(config.operator_ca),
         native_sidecars: config.native_sidecars.known(),
     };
     let cluster = watching::start(&client, watched, provider.clone(), (&tasks, &stop));
@@ -148,12 +149,20 @@ pub fn inject_offline(offline: &Offline) -> anyhow::Result<String> {
             "{field}: the pod belongs to Mesh {wanted:?}, and the Mesh given is {name:?}: give --mesh-file"
         );
     }
+    let authority = match &offline.operator_ca_file {
+        None => None,
+        Some(path) => Some(text(path)?),
+    };
     let context = Context {
         namespace: &namespace,
         mesh: name,
         spec: &mesh.spec,
         native_sidecars: !offline.no_native_sidecars,
         config: &offline.inject,
+        operator: authority.as_deref().map(|authority| Operator {
+            url: &offline.inject.control_plane_url,
+            authority,
+        }),
     };
     let injected = inject::inject(pod, &context)?;
     for warning in &injected.warnings {
@@ -168,12 +177,15 @@ fn namespace_of<'a>(pod: &'a Pod, asked: Option<&'a str>) -> &'a str {
     asked.or(own).unwrap_or("default")
 }
 
-fn read(path: &Path) -> anyhow::Result<Value> {
+fn text(path: &Path) -> anyhow::Result<String> {
     let text = match path == Path::new("-") {
         true => io::read_to_string(io::stdin().take(crate::serve::MAX_BODY as u64)),
         false => std::fs::read_to_string(path),
     };
-    let text = text.with_context(|| format!("cannot read {}", path.display()))?;
-    serde_yaml::from_str(&text)
+    text.with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn read(path: &Path) -> anyhow::Result<Value> {
+    serde_yaml::from_str(&text(path)?)
         .with_context(|| format!("{} is neither YAML nor JSON", path.display()))
 }

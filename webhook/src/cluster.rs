@@ -49,6 +49,8 @@ pub struct Cluster {
     pub serving: watch::Receiver<Arc<Serving>>,
     /// Our webhook configurations.
     pub hooks: watch::Receiver<Hooks>,
+    /// The authority of the operator's certificate, PEM, once it is known; `None` where pods get no operator.
+    pub operator_ca: Option<watch::Receiver<Option<Arc<str>>>>,
     /// For what the caches do not hold yet; `None` in tests.
     pub client: Option<Client>,
 }
@@ -68,10 +70,13 @@ impl Cluster {
             .now_or_never()
             .map(|r| r.is_ok());
         let version = Some(self.native_sidecars.borrow().is_some());
+        let authority = self.operator_ca.as_ref();
+        let authority = authority.map_or(Some(true), |ca| Some(ca.borrow().is_some()));
         [
             ("Namespaces", namespaces),
             ("Meshes", meshes),
             ("version", version),
+            ("ConfigMap with the operator's authority", authority),
         ]
         .into_iter()
         .filter_map(|(name, ready)| (!filled(ready)).then_some(name))
@@ -82,6 +87,11 @@ impl Cluster {
     pub fn native_sidecars(&self) -> Result<bool, LookupError> {
         let known = *self.native_sidecars.borrow();
         known.ok_or_else(|| LookupError::Pending("version".to_owned()))
+    }
+
+    /// The authority of the operator's certificate, PEM; `None` while it is not known.
+    pub fn operator_ca(&self) -> Option<Arc<str>> {
+        self.operator_ca.as_ref()?.borrow().clone()
     }
 
     /// A Namespace from the cache, or from the API server where it is too new for the cache.

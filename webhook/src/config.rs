@@ -62,6 +62,9 @@ pub struct Serve {
     /// Name of the MutatingWebhookConfiguration and the ValidatingWebhookConfiguration
     #[arg(long, env = "WEIR_CONFIGURATION", default_value = "weir-webhook")]
     pub configuration: String,
+    /// ConfigMap with the authority of the operator's certificate (ca.crt), kept by the operator
+    #[arg(long, env = "WEIR_OPERATOR_CA", default_value = names::OPERATOR_CA)]
+    pub operator_ca: String,
     /// Whether pods get a native sidecar
     #[arg(long, env = "WEIR_NATIVE_SIDECARS", value_enum, default_value_t = NativeSidecars::Auto)]
     pub native_sidecars: NativeSidecars,
@@ -104,6 +107,9 @@ pub struct Offline {
     /// A file with the Mesh; by default the one that the operator creates
     #[arg(long)]
     pub mesh_file: Option<PathBuf>,
+    /// A file with the authority of the operator's certificate, PEM; without it the pod runs without the operator
+    #[arg(long)]
+    pub operator_ca_file: Option<PathBuf>,
     /// Render for an API server without native sidecars
     #[arg(long)]
     pub no_native_sidecars: bool,

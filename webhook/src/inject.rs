@@ -17,11 +17,13 @@ use crate::{
 mod containers;
 mod exclusions;
 mod labels;
+mod operator;
 mod probes;
 
 use containers::Documents;
 pub use containers::{Config, PullPolicy};
 use exclusions::Exclusions;
+pub use operator::Operator;
 
 /// The annotation that tells kubectl which container a command means.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
@@ -41,6 +43,8 @@ pub struct Context<'a> {
     pub native_sidecars: bool,
     /// How the containers look.
     pub config: &'a Config,
+    /// The operator; without it the proxy runs on its settings alone.
+    pub operator: Option<Operator<'a>>,
 }
 
 /// A pod with the proxy, and what its author should hear.
@@ -104,6 +108,7 @@ pub fn inject(mut pod: Pod, context: &Context<'_>) -> Result<Injected, Refusal> 
         settings: settings.to_json(),
         probes: &probes,
         strict: settings.mtls == MtlsMode::Strict,
+        operator: context.operator,
     };
     match present {
         true => refresh(&mut pod, &documents),
@@ -111,6 +116,9 @@ pub fn inject(mut pod: Pod, context: &Context<'_>) -> Result<Injected, Refusal> 
             let init = containers::init(context.config, &exclusions, documents.strict);
             let sidecar = containers::sidecar(context.config, &documents, context.native_sidecars);
             place(&mut pod, init, sidecar);
+            if documents.operator.is_some() {
+                operator::add_token(&mut pod);
+            }
         }
     }
     Ok(Injected { pod, warnings })

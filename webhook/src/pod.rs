@@ -94,6 +94,17 @@ impl Pod {
             .collect()
     }
 
+    /// The pod's volumes, created where it has none.
+    pub fn volumes_mut(&mut self) -> &mut Vec<Value> {
+        let volumes = &mut self.0["spec"]["volumes"];
+        if !volumes.is_array() {
+            *volumes = json!([]);
+        }
+        volumes
+            .as_array_mut()
+            .expect("it has just been made a list")
+    }
+
     /// Sets a label.
     pub fn set_label(&mut self, key: &str, value: &str) {
         self.set_metadata("labels", key, value);

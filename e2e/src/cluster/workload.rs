@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, ReplicationController, Service};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
@@ -126,14 +126,38 @@ impl Workload {
     }
 
     pub fn deployment(&self) -> Deployment {
-        typed(json!({
-            "metadata": {"name": self.name},
-            "spec": {
-                "replicas": 1,
-                "selector": {"matchLabels": {"app": self.name}},
-                "template": self.template("Always"),
-            },
-        }))
+        typed(self.controller(json!({"replicas": 1})))
+    }
+
+    /// A Deployment of so many pods.
+    pub fn scaled(&self, replicas: u16) -> Deployment {
+        typed(self.controller(json!({"replicas": replicas})))
+    }
+
+    pub fn replica_set(&self) -> ReplicaSet {
+        typed(self.controller(json!({"replicas": 1})))
+    }
+
+    /// Its governing Service has its name.
+    pub fn stateful_set(&self) -> StatefulSet {
+        typed(self.controller(json!({"replicas": 1, "serviceName": self.name})))
+    }
+
+    pub fn daemon_set(&self) -> DaemonSet {
+        typed(self.controller(json!({})))
+    }
+
+    pub fn replication_controller(&self) -> ReplicationController {
+        let mut document = self.controller(json!({"replicas": 1}));
+        document["spec"]["selector"] = json!({"app": self.name});
+        typed(document)
+    }
+
+    /// What all kinds that keep pods have in common, with what this kind has beside it.
+    fn controller(&self, mut spec: Value) -> Value {
+        spec["selector"] = json!({"matchLabels": {"app": self.name}});
+        spec["template"] = self.template("Always");
+        json!({"metadata": {"name": self.name}, "spec": spec})
     }
 
     pub fn job(&self) -> Job {

@@ -5,6 +5,7 @@
 mod altered;
 mod bad_input;
 mod cannot_start;
+mod destinations;
 mod jobs;
 mod never_in_the_way;
 mod operator_down;

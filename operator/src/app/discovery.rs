@@ -1,22 +1,21 @@
-//! Wires discovery: one watch a kind that feeds the index, and the writer of Dataplanes behind it.
+//! Wires discovery: one watch a kind that feeds the index, and the writer of Dataplanes behind it. Meshes and
+//! Dataplanes come from the watches that others share.
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::PartialObjectMeta;
-use weir_crds::Dataplane;
 
 use super::Tasks;
 use crate::apply::DataplaneWriter;
 use crate::index::{Discovery, Indexed};
 use crate::leader::Leader;
 use crate::metrics::Watch;
-use crate::watch::{Watched, follow, follow_kept, in_pages};
-use crate::workload::Dataplanes;
+use crate::watch::{Watched, follow_kept, in_pages};
 
 impl Tasks {
-    /// Follows everything that discovery answers from, and keeps the Dataplanes, which say what workloads are.
-    pub(super) fn spawn_discovery(&self, leader: &Leader, index: &Discovery) -> Dataplanes {
+    /// Follows what discovery answers from, and keeps the Dataplanes.
+    pub(super) fn spawn_discovery(&self, leader: &Leader, index: &Discovery) {
         let keep = index.clone();
         self.spawn_kept(Watch::Pods, index, move |pod: Pod| keep.keep_pod(pod));
         let keep = index.clone();
@@ -30,11 +29,6 @@ impl Tasks {
         let keep = index.clone();
         let keep_node = move |node: PartialObjectMeta<Node>| keep.keep_node(&node);
         self.spawn_kept(Watch::Nodes, index, keep_node);
-        let dataplanes = Dataplanes::default();
-        let both = (dataplanes.clone(), index.clone());
-        let api: Api<Dataplane> = Api::all(self.client.clone());
-        let follower = self.follower(Watch::Dataplanes, both);
-        self.tracker.spawn(follow(api, in_pages(), follower));
         let writer = DataplaneWriter::new(
             self.client.clone(),
             index.clone(),
@@ -44,7 +38,6 @@ impl Tasks {
         );
         self.tracker
             .spawn(writer.run(leader.leading(), self.stop.clone()));
-        dataplanes
     }
 
     fn spawn_kept<K, T>(

@@ -8,7 +8,7 @@ use kube::Api;
 use kube::runtime::watcher;
 use tokio::sync::watch;
 use tonic::service::Routes;
-use weir_crds::TrafficPermission;
+use weir_crds::{Dataplane, TrafficPermission};
 
 use super::Tasks;
 use crate::ca::{Keeper, Publish};
@@ -24,14 +24,6 @@ use crate::serve::tls::Certificates;
 use crate::token::{Reviewer, Tokens};
 use crate::watch::{follow, in_pages, only};
 use crate::workload::{Dataplanes, PermissionView, Permissions, Workloads};
-
-/// What the server answers from.
-pub(super) struct Known {
-    pub(super) meshes: watch::Receiver<MeshView>,
-    pub(super) authorities: watch::Receiver<mesh_ca::View>,
-    pub(super) dataplanes: Dataplanes,
-    pub(super) index: Discovery,
-}
 
 impl Tasks {
     /// Keeps the authorities of Meshes.
@@ -63,32 +55,41 @@ impl Tasks {
     }
 
     /// Serves, and keeps what is served from.
-    pub(super) fn spawn_server(&self, leader: &Leader, server: serve::Bound, known: Known) {
+    pub(super) fn spawn_server(
+        &self,
+        leader: &Leader,
+        server: serve::Bound,
+        discovery: &Discovery,
+        (meshes, authorities): (watch::Receiver<MeshView>, watch::Receiver<mesh_ca::View>),
+    ) {
         let security = if self.config.grpc.plaintext {
             serve::Security::Plaintext
         } else {
             self.spawn_own_certificates(leader)
         };
         let tokens: Arc<dyn Tokens> = Arc::new(Reviewer::new(self.client.clone()));
-        let workloads: Arc<dyn Workloads> = Arc::new(known.dataplanes);
+        let (workloads, permissions) = self.spawn_workloads(discovery);
         let trust_domain: Arc<str> = self.config.trust_domain.as_str().into();
         let certifier = Certifier {
             tokens: tokens.clone(),
             workloads: workloads.clone(),
-            authorities: known.authorities.clone(),
+            authorities: authorities.clone(),
             trust_domain: trust_domain.clone(),
             metrics: self.metrics.server.clone(),
         };
         let sources = settings::Sources {
-            meshes: known.meshes,
-            authorities: known.authorities,
-            permissions: self.spawn_permissions(),
+            meshes,
+            authorities,
+            permissions,
             workloads,
             trust_domain,
         };
         let services = Routes::new(certifier.service())
             .add_service(settings::Service::server(tokens, sources))
-            .add_service(destination::service(known.index, destination::MAX_STREAMS));
+            .add_service(destination::service(
+                discovery.clone(),
+                destination::MAX_STREAMS,
+            ));
         let ends = (self.metrics.server.clone(), self.stop.clone());
         self.tracker.spawn(async move {
             if let Err(error) = server.run(services, security, ends).await {
@@ -97,13 +98,22 @@ impl Tasks {
         });
     }
 
-    fn spawn_permissions(&self) -> watch::Receiver<PermissionView> {
+    fn spawn_workloads(
+        &self,
+        discovery: &Discovery,
+    ) -> (Arc<dyn Workloads>, watch::Receiver<PermissionView>) {
+        let all = watcher::Config::default;
+        let dataplanes = Dataplanes::default();
+        let api: Api<Dataplane> = Api::all(self.client.clone());
+        let index = (dataplanes.clone(), discovery.clone());
+        let follower = self.follower(Watch::Dataplanes, index);
+        self.tracker.spawn(follow(api, in_pages(), follower));
         let permissions = Permissions::default();
         let view = permissions.view();
         let api: Api<TrafficPermission> = Api::all(self.client.clone());
         let follower = self.follower(Watch::TrafficPermissions, permissions);
-        self.tracker.spawn(follow(api, in_pages(), follower));
-        view
+        self.tracker.spawn(follow(api, all(), follower));
+        (Arc::new(dataplanes), view)
     }
 
     fn spawn_own_certificates(&self, leader: &Leader) -> serve::Security {

@@ -228,7 +228,8 @@ impl Keeper {
         found
     }
 
-    /// Makes what builtin roots lack. Returns whether anything was written.
+    /// Makes what builtin roots lack. Returns whether anything was written, or the first failure: one
+    /// Mesh that cannot be helped holds up no other.
     async fn make(
         &self,
         seen: &BTreeMap<&str, Seen<'_>>,
@@ -236,39 +237,35 @@ impl Keeper {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let mut wrote = false;
+        let mut failed = None;
         for (name, seen) in seen {
-            let make = match &seen.found {
-                Ok(Some(Found::Usable(_, Some(make)) | Found::Incomplete(make))) => *make,
-                _ => continue,
-            };
-            let Some(authority) = &seen.wanted else {
+            let (Ok(Some(Found::Usable(_, Some(make)) | Found::Incomplete(make))), Some(authority)) =
+                (&seen.found, &seen.wanted)
+            else {
                 continue;
             };
-            let RootSource::Builtin { life } = authority.root else {
-                continue;
-            };
-            let key_name = key_secret(name, &authority.name);
-            let version = |name: &str| secrets.get(name).and_then(|stored| stored.version.clone());
-            let (secret, value) = match make {
-                Make::Key => (key_name, root::new_key()?),
-                Make::Certificate => {
-                    let key = secrets
-                        .get(&key_name)
-                        .and_then(|stored| stored.value.clone());
-                    let key = key.unwrap_or_default();
-                    let life = resolve::signed(life);
-                    let certificate = root::new_certificate(name, &key, now, life)?;
-                    (certificate_secret(name, &authority.name), certificate)
+            let part = part(*make, (name, authority), secrets, now);
+            let written = match part {
+                Ok(None) => continue,
+                Ok(Some((secret, value))) => {
+                    let version = secrets
+                        .get(&secret)
+                        .and_then(|stored| stored.version.clone());
+                    self.store
+                        .write_secret(seen.mesh, &secret, value, version)
+                        .await
                 }
+                Err(error) => Err(error.into()),
             };
-            let version = version(&secret);
-            self.store
-                .write_secret(seen.mesh, &secret, value, version)
-                .await?;
-            tracing::info!(mesh = %name, secret, "made a part of the builtin authority");
-            wrote = true;
+            match written {
+                Ok(()) => {
+                    tracing::info!(mesh = %name, part = ?make, "made a part of the builtin authority");
+                    wrote = true;
+                }
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        Ok(wrote)
+        failed.map_or(Ok(wrote), Err)
     }
 
     fn publish(&self, seen: &BTreeMap<&str, Seen<'_>>, trusts: &Trusts, now: Timestamp) {
@@ -292,6 +289,29 @@ impl Keeper {
             changed
         });
     }
+}
+
+/// The Secret to write and its content.
+fn part(
+    make: Make,
+    (mesh, authority): (&str, &authority::Authority),
+    secrets: &SecretSet,
+    now: Timestamp,
+) -> Result<Option<(String, String)>, root::RootError> {
+    let RootSource::Builtin { life } = authority.root else {
+        return Ok(None);
+    };
+    let key = key_secret(mesh, &authority.name);
+    if make == Make::Key {
+        return Ok(Some((key, root::new_key()?)));
+    }
+    let stored = secrets.get(&key).and_then(|stored| stored.value.as_deref());
+    let life = resolve::signed(life);
+    let certificate = root::new_certificate(mesh, stored.unwrap_or_default(), now, life)?;
+    Ok(Some((
+        certificate_secret(mesh, &authority.name),
+        certificate,
+    )))
 }
 
 fn signer(seen: &Seen<'_>, trust: &Trust) -> Result<Signer, NotReady> {

@@ -112,7 +112,9 @@ where
             &shared.metrics,
             busy.clone(),
         );
-        answer(shared.services.clone(), request, call, closing.clone())
+        // In a box of its own, which is gone once the response has begun.
+        let services = shared.services.clone();
+        Box::pin(answer(services, request, call, closing.clone()))
     });
     let mut builder = http2::Builder::new(Tracked(shared.tasks.clone()));
     builder

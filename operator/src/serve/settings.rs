@@ -105,7 +105,7 @@ impl Served for Service {
         tracing::debug!(namespace = caller.namespace, pod = ?caller.pod, version, "watches its settings");
         let following = self.sources.follow(&caller);
         let documents = futures::stream::unfold(following, move |mut following| async move {
-            let settings = following.next().await?;
+            let settings = following.next().await;
             let json = version::write(&settings, version);
             Some((Ok(Document { version, json }), following))
         });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -68,6 +68,12 @@ impl Certificates {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(Newest(self.current.subscribe())));
         config.alpn_protocols = vec![b"h2".to_vec()];
+        // A proxy that comes back resumes; what for is in its ticket and not here, where thousands would be kept.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 1;
+        if let Ok(ticketer) = rustls::crypto::aws_lc_rs::Ticketer::new() {
+            config.ticketer = ticketer;
+        }
         Arc::new(config)
     }
 

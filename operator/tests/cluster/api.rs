@@ -26,6 +26,7 @@ const BODY_LIMIT: usize = 1 << 20;
 #[derive(Clone)]
 pub(crate) struct Api {
     store: Arc<Mutex<Store>>,
+    address: std::net::SocketAddr,
     version: watch::Sender<u64>,
 }
 
@@ -62,16 +63,22 @@ type Answer = Result<Value, (StatusCode, &'static str)>;
 impl Api {
     /// Starts an empty server and a client for it.
     pub(crate) async fn start() -> (Self, kube::Client) {
-        let api = Self {
-            store: Arc::default(),
-            version: watch::Sender::new(0),
-        };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
+        let api = Self {
+            store: Arc::default(),
+            address,
+            version: watch::Sender::new(0),
+        };
         let router = Router::new().fallback(handle).with_state(api.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let config = kube::Config::new(format!("http://{address}").parse().unwrap());
         (api, kube::Client::try_from(config).unwrap())
+    }
+
+    /// Where it is, for another process.
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        self.address
     }
 
     /// Puts an object there as a user would.

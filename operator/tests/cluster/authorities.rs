@@ -360,6 +360,30 @@ async fn switched_off_the_root_is_trusted_until_its_certificates_end() {
 }
 
 #[tokio::test]
+async fn a_mesh_that_cannot_be_helped_holds_up_no_other() {
+    let mut scene = Scene::start(builtin()).await;
+    let mtls = json!({"enabledBackend": "ca-1", "backends": [builtin()]});
+    let first = Mesh::new("a", MeshSpec(json!({ "mtls": mtls })));
+    scene.meshes.insert("a".to_owned(), Arc::new(first));
+    for _ in 0..3 {
+        let taken = "POST /api/v1/namespaces/kuma-system/secrets";
+        scene.api.fail(taken, 409, 1);
+        let secrets = scene.secrets().await;
+        let failed = scene
+            .keeper
+            .pass((&scene.meshes, &secrets), start(), true)
+            .await;
+        assert!(
+            failed
+                .unwrap_err()
+                .to_string()
+                .contains("a.ca-builtin-key-ca-1")
+        );
+    }
+    scene.signer();
+}
+
+#[tokio::test]
 async fn a_second_writer_is_a_conflict_and_no_overwrite() {
     let mut scene = Scene::start(builtin()).await;
     let stale = scene.secrets().await;

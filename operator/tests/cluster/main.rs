@@ -1,5 +1,6 @@
 //! The operator against an API server in this process. `operator` runs the whole of it,
-//! `certificates` and `authorities` the two keepers alone with the time given, `mesh` a proxy's calls; `api` is the server, `scene` what both share.
+//! `certificates` and `authorities` the two keepers alone with the time given, `mesh` a proxy's calls, `process` the program
+//! with many proxies connected; `api` is the server, `scene` what both share.
 
 mod api;
 mod authorities;
@@ -7,4 +8,5 @@ mod certificates;
 mod dataplanes;
 mod mesh;
 mod operator;
+mod process;
 mod scene;

@@ -17,10 +17,10 @@ use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, Streaming};
 use weir_crds::Settings;
-use weir_crds::grpc::v1::WatchRequest;
 use weir_crds::grpc::v1::settings_client::SettingsClient;
+use weir_crds::grpc::v1::{Document, WatchRequest};
 
 use crate::api::Api;
 use crate::operator::Running;
@@ -41,7 +41,7 @@ fn roots(pem: &str) -> Arc<RootCertStore> {
 }
 
 /// A channel as a pod's proxy opens it: by the bundle that the webhook copies into pods.
-async fn channel(api: &Api, address: SocketAddr) -> Channel {
+pub(crate) async fn channel(api: &Api, address: SocketAddr) -> Channel {
     let bundle = eventually("the bundle is published", || {
         Some(
             api.get(MAPS, "weir-operator-ca")?["data"]["ca.crt"]
@@ -78,7 +78,7 @@ async fn channel(api: &Api, address: SocketAddr) -> Channel {
     }
 }
 
-async fn certify(channel: Channel, token: &str) -> Result<CertifyResponse, Status> {
+pub(crate) async fn certify(channel: Channel, token: &str) -> Result<CertifyResponse, Status> {
     let key = rcgen::KeyPair::generate().unwrap();
     let request = rcgen::CertificateParams::default()
         .serialize_request(&key)
@@ -105,13 +105,18 @@ fn verified(bundle: &str, answer: &CertifyResponse) -> bool {
         .is_ok()
 }
 
-/// The settings of the pod, once its permissions are among them.
-async fn settings(channel: Channel) -> Settings {
+/// The stream of a pod's settings.
+pub(crate) async fn watch(channel: Channel, token: &str) -> Streaming<Document> {
     let mut request = Request::new(WatchRequest { newest_version: 1 });
-    let token = "Bearer web-token".parse().unwrap();
+    let token = format!("Bearer {token}").parse().unwrap();
     request.metadata_mut().insert("authorization", token);
     let stream = SettingsClient::new(channel).watch(request).await;
-    let mut stream = stream.unwrap().into_inner();
+    stream.unwrap().into_inner()
+}
+
+/// The settings of the pod, once its permissions are among them.
+async fn settings(channel: Channel) -> Settings {
+    let mut stream = watch(channel, "web-token").await;
     loop {
         let document = stream.message().await.unwrap().unwrap();
         let settings = Settings::parse(&document.json).unwrap();
@@ -122,7 +127,7 @@ async fn settings(channel: Channel) -> Settings {
     }
 }
 
-fn put_mesh(api: &Api, backend: Value) {
+pub(crate) fn put_mesh(api: &Api, backend: Value) {
     let mtls = json!({"enabledBackend": backend["name"], "backends": [backend]});
     api.put(
         MESHES,
@@ -130,18 +135,18 @@ fn put_mesh(api: &Api, backend: Value) {
     );
 }
 
-fn put_pod(api: &Api) {
+pub(crate) fn put_pod(api: &Api, pod: &str, token: &str) {
     let inbound = json!({"port": 80, "tags": {"kuma.io/service": "web_shop_svc_80"}});
-    let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": "web-0", "uid": "uid-0"});
+    let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": "uid-0"});
     api.put(
         DATAPLANES,
         json!({
-            "metadata": {"name": "web-0", "namespace": "shop", "ownerReferences": [owner]},
+            "metadata": {"name": pod, "namespace": "shop", "ownerReferences": [owner]},
             "mesh": "default",
             "spec": {"networking": {"address": "10.0.0.1", "inbound": [inbound]}},
         }),
     );
-    api.accept("web-token", ("shop", "web", "web-0", "uid-0"));
+    api.accept(token, ("shop", "web", pod, "uid-0"));
 }
 
 #[tokio::test]
@@ -151,7 +156,7 @@ async fn a_proxy_is_certified_by_any_replica_and_told_whom_to_trust() {
         &api,
         json!({"name": "ca-1", "type": "builtin", "mode": "STRICT"}),
     );
-    put_pod(&api);
+    put_pod(&api, "web-0", "web-token");
     let any = json!([{"match": {"kuma.io/service": "*"}}]);
     let spec = json!({"sources": any, "destinations": any});
     api.put(
@@ -183,15 +188,21 @@ async fn a_proxy_is_certified_by_any_replica_and_told_whom_to_trust() {
         bundle = identity.trust_bundle;
     }
     let channel = channel(&api, first.grpc).await;
-    let refused = certify(channel, "stranger").await.unwrap_err();
+    let refused = certify(channel.clone(), "stranger").await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
     assert!(
         refused.message().contains("invalid bearer token"),
         "{refused}"
     );
+    for _ in 0..3 {
+        certify(channel.clone(), "web-token").await.unwrap();
+    }
+    let asked = |request: &String| request.ends_with("/tokenreviews");
+    let reviews = api.requests().into_iter().filter(asked).count();
+    assert_eq!(reviews, 3, "each replica asks about a token once");
     let metrics = first.get("/metrics").await;
     for line in [
-        r#"weir_operator_certificates_total{outcome="issued"} 1"#,
+        r#"weir_operator_certificates_total{outcome="issued"} 4"#,
         r#"weir_operator_certificates_total{outcome="token"} 1"#,
         r#"weir_operator_certificate_expiration_timestamp_seconds{certificate="operator"}"#,
     ] {
@@ -210,7 +221,7 @@ async fn a_provided_authority_that_cannot_be_used_is_told_in_the_mesh() {
         &api,
         json!({"name": "ca-1", "type": "provided", "conf": conf}),
     );
-    put_pod(&api);
+    put_pod(&api, "web-0", "web-token");
     let running = Running::start(&client, operator("a")).await;
     let ready = |wanted: &'static str| {
         let api = api.clone();

@@ -14,7 +14,7 @@ use crate::accept::Aim;
 use crate::app;
 use crate::config::{self, Redirected};
 use crate::control::{Outbound, Sources, Universal, authorities};
-use crate::endpoints::{Roster, Service};
+use crate::endpoints::{Listed, Roster, Service};
 use crate::telemetry::{Dst, Server};
 
 /// Splits a configuration into what is bound and the sources that feed it.
@@ -24,11 +24,17 @@ pub(super) fn compose(config: config::Config) -> (app::Config, Sources) {
         None => redirected(&config.redirected),
         Some(universal) => described(universal),
     };
+    let mut operator = config.operator;
+    if let Some(operator) = operator.as_mut().filter(|_| in_pod) {
+        operator.settings = Some(config.sources.publisher());
+    }
     let composed = app::Config {
         workers: config.workers,
         worker: config.worker,
         listeners,
         roster: None,
+        operator,
+        identity: None,
         admin: config.admin,
         telemetry: config.telemetry,
         metrics_policy: Some(config.sources.metrics_policy()),
@@ -80,7 +86,7 @@ fn service(outbound: &Outbound) -> Service {
             .labels
             .iter()
             .map(|(k, v)| (k.as_str(), v.as_str()));
-        (endpoint.addr, Dst::new(labels))
+        Listed::plain(endpoint.addr, Dst::new(labels))
     });
     Service {
         name: outbound.service.clone(),
@@ -122,7 +128,7 @@ mod tests {
     use tokio::sync::watch;
     use tokio_util::sync::CancellationToken;
 
-    use super::follow;
+    use super::{Listed, follow};
     use crate::control::{Endpoint, Outbound};
     use crate::telemetry::Dst;
 
@@ -145,7 +151,8 @@ mod tests {
         rosters.changed().await.expect("a roster");
         let service = rosters.borrow()[&listen].clone();
         assert_eq!(service.name, "db");
-        assert_eq!(service.endpoints, [(addr, Dst::new([("service", "db")]))]);
+        let listed = Listed::plain(addr, Dst::new([("service", "db")]));
+        assert_eq!(service.endpoints, [listed]);
         stop.cancel();
         following.await.expect("it ends");
     }

@@ -129,7 +129,7 @@ fn behaviour(args: &RunArgs, config: &Config) -> [Entry; 8] {
 }
 
 /// What the webhook gives a pod: there are no flags for it.
-fn pod(config: &Config, variable: &impl Fn(&str) -> Option<String>) -> [Entry; 3] {
+fn pod(config: &Config, variable: &impl Fn(&str) -> Option<String>) -> [Entry; 5] {
     let given = |name: &'static str| variable(name).filter(|value| !value.is_empty());
     let entry = |name: &'static str, value: Value| Entry {
         name,
@@ -139,10 +139,15 @@ fn pod(config: &Config, variable: &impl Fn(&str) -> Option<String>) -> [Entry; 3
             None => Source::Default,
         },
     };
+    let connection = config.operator.as_ref().map(|of| &of.connection);
+    let operator = connection.map(|connection| connection.target.addr());
+    let token = connection.and_then(|connection| connection.token.as_ref());
     [
         entry(env::POD_IPS, json!(config.worker.guard.pod_ips)),
         entry(env::PROBES, json!(config.admin.probes.len())),
         entry(env::SETTINGS, hidden(&given(env::SETTINGS))),
+        entry(env::CONTROL_PLANE_URL, json!(operator)),
+        entry(env::TOKEN_PATH, json!(token)),
     ]
 }
 

@@ -24,7 +24,7 @@ pub(super) struct Values {
 }
 
 impl Values {
-    fn wrong(&mut self, name: &'static str, reason: impl Into<String>) {
+    pub(super) fn wrong(&mut self, name: &'static str, reason: impl Into<String>) {
         self.problems.push(Problem::Value {
             name: name.to_owned(),
             reason: reason.into(),

@@ -11,14 +11,14 @@ use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Verdict, detect};
 use crate::buffer::{Flow, Pool};
-use crate::forward::{self, Connected, Destination, Failed};
+use crate::forward::{self, Connected, Destination, Dialer, Failed};
 use crate::http2::frame::HEAD;
 use crate::http2::frame::types::SETTINGS;
+use crate::stream::Stream;
 
 /// How long detection waits.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +31,11 @@ pub struct Config {
     /// How long a client that has not spoken yet may still begin an HTTP request, and so
     /// earn an answer instead of a reset, when the target refused. Default: 50 ms.
     pub refused_grace: Duration,
+    /// In a PERMISSIVE mesh, silence of the client after which it is not believed to begin TLS, if three round trips
+    /// have passed as well. Default: 10 ms.
+    pub tls_silence: Duration,
+    /// The round trip where the system does not say how long it is. Default: 50 ms.
+    pub assumed_rtt: Duration,
 }
 
 impl Default for Config {
@@ -39,6 +44,8 @@ impl Default for Config {
             silence: Duration::from_millis(2),
             timeout: Duration::from_secs(10),
             refused_grace: Duration::from_millis(50),
+            tls_silence: Duration::from_millis(10),
+            assumed_rtt: Duration::from_millis(50),
         }
     }
 }
@@ -83,47 +90,61 @@ pub struct Detected {
     pub timed_out: bool,
 }
 
+impl Detected {
+    /// Of a connection whose bytes nobody is to look at; `first` was read of it.
+    pub fn unread(first: Flow) -> Self {
+        Self::of(Verdict::Opaque, first)
+    }
+
+    fn of(verdict: Verdict, first: Flow) -> Self {
+        Self {
+            verdict,
+            server: None,
+            up: first,
+            down: Flow::default(),
+            server_first: false,
+            timed_out: false,
+        }
+    }
+}
+
 /// What is dialed while a client is silent.
 pub struct Dialing<'a> {
     pub target: &'a Destination,
-    pub config: &'a forward::Config,
+    pub dialer: &'a Dialer,
     /// Its servers are known to speak first: it is dialed at once.
     pub at_once: bool,
     /// Told of the connection as soon as it is open, long before anybody may say anything.
     pub opened: &'a mut dyn FnMut(&Connected),
 }
 
-/// Waits for the first bytes of `client`.
+/// Waits for the first bytes of `client`, unless some were read of it already.
 ///
 /// # Errors
 /// How the client ended; a connection to the server was then reset.
 pub async fn wait(
-    client: &mut TcpStream,
+    (client, first): (&mut Stream, Flow),
     dialing: Dialing<'_>,
     config: &Config,
     pool: &Pool,
 ) -> io::Result<Detected> {
-    let mut detected = Detected {
-        verdict: Verdict::NeedMore,
-        server: None,
-        up: Flow::default(),
-        down: Flow::default(),
-        server_first: false,
-        timed_out: false,
-    };
+    let mut detected = Detected::of(Verdict::NeedMore, first);
     let waited = listen(client, dialing, &mut detected, (config, pool)).await;
     if let (Err(_), Some(Ok(connected))) = (&waited, &detected.server) {
-        forward::reset(&connected.stream);
+        forward::reset(connected.stream.tcp());
     }
     waited.map(|()| detected)
 }
 
 async fn listen(
-    client: &mut TcpStream,
+    client: &mut Stream,
     dialing: Dialing<'_>,
     detected: &mut Detected,
     (config, pool): (&Config, &Pool),
 ) -> io::Result<()> {
+    if !detected.up.is_empty() {
+        return rest(client, detected, First::Client, (config, pool)).await;
+    }
     if !dialing.at_once {
         let first = first_bytes(client, detected, pool);
         match timeout(config.silence, first).await {
@@ -131,7 +152,7 @@ async fn listen(
             Err(_silence) => {}
         }
     }
-    let dialed = forward::connect(dialing.target, dialing.config).await;
+    let dialed = forward::connect(dialing.target, dialing.dialer).await;
     let grace = dialed.is_err().then_some(config.refused_grace);
     if let Ok(connected) = &dialed {
         (dialing.opened)(connected);
@@ -159,15 +180,14 @@ enum First {
 }
 
 /// Reads once from whichever side speaks first.
-async fn first_bytes(client: &mut TcpStream, d: &mut Detected, pool: &Pool) -> io::Result<First> {
-    let (mut from_client, _) = client.split();
+async fn first_bytes(client: &mut Stream, d: &mut Detected, pool: &Pool) -> io::Result<First> {
     let mut server = match &mut d.server {
-        Some(Ok(connected)) => Some(connected.stream.split().0),
+        Some(Ok(connected)) => Some(&mut connected.stream),
         _ => None,
     };
     let (up, down) = (&mut d.up, &mut d.down);
     poll_fn(|cx| {
-        if let Poll::Ready(read) = up.poll_read(cx, &mut from_client, pool) {
+        if let Poll::Ready(read) = up.poll_read(cx, client, pool) {
             return Poll::Ready(read.map(|n| {
                 if n == 0 {
                     First::ClientEnd
@@ -177,7 +197,7 @@ async fn first_bytes(client: &mut TcpStream, d: &mut Detected, pool: &Pool) -> i
             }));
         }
         if let Some(server) = &mut server
-            && let Poll::Ready(read) = down.poll_read(cx, server, pool)
+            && let Poll::Ready(read) = down.poll_read(cx, *server, pool)
         {
             // An end or an error is the relay's to see: it reads it again.
             return Poll::Ready(Ok(if matches!(read, Ok(n) if n > 0) {
@@ -197,7 +217,7 @@ async fn first_bytes(client: &mut TcpStream, d: &mut Detected, pool: &Pool) -> i
 /// its first byte: a client may be silent for as long as it likes, also where its server has
 /// greeted it in HTTP/2.
 async fn rest(
-    client: &mut TcpStream,
+    client: &mut Stream,
     detected: &mut Detected,
     mut first: First,
     (config, pool): (&Config, &Pool),

@@ -9,12 +9,12 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::{Config, DialError, dial};
+use super::{Config, DialError, Dialer};
 use crate::endpoints::{Claim, EndpointSet, Search};
-use crate::telemetry::Dst;
+use crate::stream::Stream;
+use crate::telemetry::{Dst, NoTlsReason, Tls};
 
 /// Where a connection is to go.
 #[derive(Clone, Debug)]
@@ -26,7 +26,9 @@ pub enum Destination {
 /// An open connection.
 #[derive(Debug)]
 pub struct Connected {
-    pub stream: TcpStream,
+    pub stream: Stream,
+    /// Whether it is secured, and by whom.
+    pub tls: Tls,
     /// The claim on its endpoint, to be held as long as the connection lives.
     pub claim: Option<Claim>,
     /// How long its endpoint took to accept.
@@ -41,25 +43,32 @@ pub struct Failed<E = DialError> {
     pub error: E,
     /// The labels of the endpoint that was tried last, if any was.
     pub dst: Option<Dst>,
+    /// Whether it was to be secured.
+    pub tls: Tls,
 }
 
-/// Opens a connection within `config.connect_timeout`.
+/// Opens a connection within `config.connect_timeout` of the dialer.
 ///
 /// # Errors
 /// That of the address, or of a [`search`].
-pub async fn connect(to: &Destination, config: &Config) -> Result<Connected, Failed> {
+pub async fn connect(to: &Destination, dialer: &Dialer) -> Result<Connected, Failed> {
     let set = match to {
-        Destination::Address(addr) => return connect_to(*addr, config).await,
+        Destination::Address(addr) => return connect_to(*addr, dialer).await,
         Destination::Service(set) => set,
     };
-    let dialed = search(set, config, async |claim, limit| {
+    let dialed = search(set, &dialer.config, async |claim, limit| {
         let start = Instant::now();
-        let stream = dial(claim.addr, limit, config).await?;
-        Ok((stream, start.elapsed()))
+        let to = (claim.addr, claim.identity.as_ref());
+        let (tls, dialed) = dialer.dial(to, limit).await;
+        match dialed {
+            Ok(stream) => Ok((stream, tls, start.elapsed())),
+            Err(error) => Err((error, tls)),
+        }
     });
-    let (claim, (stream, took)) = dialed.await?;
+    let (claim, (stream, tls, took)) = dialed.await?;
     Ok(Connected {
         stream,
+        tls,
         claim: Some(claim),
         took,
     })
@@ -74,7 +83,7 @@ pub async fn connect(to: &Destination, config: &Config) -> Result<Connected, Fai
 pub async fn search<T, E>(
     set: &Rc<EndpointSet>,
     config: &Config,
-    mut attempt: impl AsyncFnMut(&Claim, Duration) -> Result<T, E>,
+    mut attempt: impl AsyncFnMut(&Claim, Duration) -> Result<T, (E, Tls)>,
 ) -> Result<(Claim, T), Failed<E>>
 where
     E: Borrow<DialError> + From<DialError>,
@@ -84,6 +93,7 @@ where
     let mut failed = Failed {
         error: DialError::NoEndpoint(Rc::clone(&set.name)).into(),
         dst: None,
+        tls: Tls::NoIdentity(NoTlsReason::NotProvidedByServiceDiscovery),
     };
     loop {
         let now = Instant::now();
@@ -104,7 +114,7 @@ where
                 claim.accepted();
                 return Ok((claim, taken));
             }
-            Err(error) => {
+            Err((error, tls)) => {
                 let why: &DialError = error.borrow();
                 tracing::debug!(error = %why, service = %set.name, "an endpoint is left for another");
                 let is_over = matches!(why, DialError::Socket(_));
@@ -113,7 +123,7 @@ where
                 }
                 search.failed(claim.addr);
                 let dst = Some(claim.dst.clone());
-                failed = Failed { error, dst };
+                failed = Failed { error, dst, tls };
                 if is_over {
                     return Err(failed);
                 }
@@ -122,14 +132,21 @@ where
     }
 }
 
-async fn connect_to(addr: SocketAddr, config: &Config) -> Result<Connected, Failed> {
+async fn connect_to(addr: SocketAddr, dialer: &Dialer) -> Result<Connected, Failed> {
     let start = Instant::now();
-    match dial(addr, config.connect_timeout, config).await {
+    let limit = dialer.config.connect_timeout;
+    let (tls, dialed) = dialer.dial((addr, None), limit).await;
+    match dialed {
         Ok(stream) => Ok(Connected {
             stream,
+            tls,
             claim: None,
             took: start.elapsed(),
         }),
-        Err(error) => Err(Failed { error, dst: None }),
+        Err(error) => Err(Failed {
+            error,
+            dst: None,
+            tls,
+        }),
     }
 }

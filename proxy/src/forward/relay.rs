@@ -11,7 +11,6 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use crate::activity::Busy;
@@ -22,6 +21,7 @@ use crate::forward::reset;
 use crate::http1::reply::Reply;
 use crate::record::Side;
 use crate::session::Session;
+use crate::stream::Stream;
 use crate::telemetry::Direction;
 
 mod half;
@@ -43,8 +43,8 @@ pub const VIGIL: Duration = Duration::from_secs(1);
 
 /// A connection pair, ready to be relayed.
 pub struct Pair {
-    pub client: TcpStream,
-    pub server: TcpStream,
+    pub client: Stream,
+    pub server: Stream,
     /// The claim on the server's endpoint, held as long as the connection lives.
     pub claim: Option<Claim>,
     /// The accounts of the two sockets.
@@ -61,7 +61,9 @@ pub struct Pair {
 
 /// Relays until both sides have ended, and closes every account.
 pub async fn relay(mut pair: Pair, pool: &Pool, busy: Busy) {
+    let can_pipe = pair.client.plain().is_some() && pair.server.plain().is_some();
     let mut relay = Relay {
+        can_pipe,
         client: Half::new(&mut pair.client, &pair.accepted),
         server: Half::new(&mut pair.server, &pair.dialed),
         up: pair.up,
@@ -83,12 +85,12 @@ pub async fn relay(mut pair: Pair, pool: &Pool, busy: Busy) {
     // A side that is reset because of the other one closes with the other's error.
     let (of_client, of_server) = (client_error.as_ref(), server_error.as_ref());
     if of_client.is_some() {
-        reset(&pair.server);
+        reset(pair.server.tcp());
         pair.accepted.close(of_client);
         pair.dialed.close(of_server.or(of_client));
     } else {
         if passes_reset {
-            reset(&pair.client);
+            reset(pair.client.tcp());
         }
         pair.accepted.close(of_server.filter(|_| passes_reset));
         pair.dialed.close(of_server);
@@ -104,6 +106,8 @@ enum Which {
 struct Relay<'a> {
     client: Half<'a>,
     server: Half<'a>,
+    /// Whether the bytes of both sockets are those of the application.
+    can_pipe: bool,
     up: Flow,
     down: Flow,
     session: Option<Session>,
@@ -197,7 +201,7 @@ impl Relay<'_> {
     /// How many bytes of a direction may go by unread in this turn.
     fn unread(&self, of: impl FnOnce(&Session) -> u64) -> usize {
         let unread = match &self.session {
-            _ if self.replied => 0,
+            _ if self.replied || !self.can_pipe => 0,
             None => u64::MAX,
             Some(session) => of(session),
         };

@@ -8,6 +8,8 @@
 pub enum Reply {
     /// 400: the framing of the request is ambiguous.
     BadRequest,
+    /// 403: the peer has no permission.
+    Denied,
     /// 431: the head is larger than the limit.
     TooLarge,
     /// 502: the application refused the connection, or could not be reached.
@@ -22,6 +24,7 @@ impl Reply {
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest => 400,
+            Self::Denied => 403,
             Self::TooLarge => 431,
             Self::Connect | Self::Reset => 502,
             Self::Timeout => 504,
@@ -29,14 +32,14 @@ impl Reply {
     }
 
     /// The `error` label of `inbound_http_errors_total` and `outbound_http_errors_total`;
-    /// none where the application ended the exchange itself.
+    /// none where the application ended the exchange itself, and where the peer was denied.
     pub fn label(self) -> Option<&'static str> {
         match self {
             Self::BadRequest => Some("bad request"),
             Self::TooLarge => Some("too large"),
             Self::Connect => Some("connect"),
             Self::Timeout => Some("timeout"),
-            Self::Reset => None,
+            Self::Denied | Self::Reset => None,
         }
     }
 
@@ -44,6 +47,7 @@ impl Reply {
     pub fn error_type(self) -> &'static str {
         match self {
             Self::BadRequest | Self::TooLarge => "http_request_error",
+            Self::Denied => "http_request_denied",
             Self::Connect => "connection_refused",
             Self::Reset => "connection_terminated",
             Self::Timeout => "connection_timeout",
@@ -54,6 +58,7 @@ impl Reply {
     pub fn bytes(self) -> &'static [u8] {
         match self {
             Self::BadRequest => concat_reply!("400 Bad Request", "http_request_error"),
+            Self::Denied => concat_reply!("403 Forbidden", "http_request_denied"),
             Self::TooLarge => {
                 concat_reply!("431 Request Header Fields Too Large", "http_request_error")
             }
@@ -87,6 +92,7 @@ mod tests {
     fn every_reply_is_a_response_with_its_status() {
         for reply in [
             Reply::BadRequest,
+            Reply::Denied,
             Reply::TooLarge,
             Reply::Connect,
             Reply::Reset,

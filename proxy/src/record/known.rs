@@ -67,6 +67,7 @@ mod tests {
             labels,
             subject: Subject::Inbound { server },
             target_port: 8080,
+            standing: Default::default(),
         }]);
         let mut now = Instant::now();
         for policy in ["", "dropLabels: [srv_port, target_port]"] {

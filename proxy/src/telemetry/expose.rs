@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Selection;
 use super::bounds::Bounds;
+use super::certificates::Certificates;
 use super::family::Family;
 use super::process::Process;
 use super::render;
@@ -22,6 +23,7 @@ use body::Body;
 /// What the exposition tells about itself and its process.
 pub(super) struct Own {
     process: Process,
+    pub(super) certificates: Certificates,
     /// Nanoseconds that the last exposition took; 0 before the first.
     last_nanos: AtomicU64,
     /// Nanoseconds of the longest hold of a lock in the last exposition; 0 before the first.
@@ -32,6 +34,7 @@ impl Own {
     pub(super) fn new() -> Self {
         Self {
             process: Process::new(),
+            certificates: Certificates::default(),
             last_nanos: AtomicU64::new(0),
             held_nanos: AtomicU64::new(0),
         }
@@ -113,6 +116,7 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 fn write_own(store: &Store, own: &Own, body: &mut Body<'_>) {
+    write_certificates(&own.certificates, body);
     write_counts(store, body);
     let scrapes = [
         (
@@ -146,6 +150,31 @@ fn write_own(store: &Store, own: &Own, body: &mut Body<'_>) {
         render::label(&mut labels, "profile", &build.profile);
         render::label(&mut labels, "vendor", &build.vendor);
         body.sample(&labels, 1);
+    }
+}
+
+/// The families of the page, then the same under the names of today's Linkerd.
+fn write_certificates(certificates: &Certificates, body: &mut Body<'_>) {
+    let Some((expires, renewed, failed)) = certificates.read() else {
+        return;
+    };
+    let ends = "When the proxy's certificate ends, in seconds since the Unix epoch.";
+    let taken = "Certificates that the proxy has taken, the first included.";
+    let asked = "Requests for a certificate, by whether one was taken.";
+    if body.begin("identity_cert_expiration_timestamp_seconds", "gauge", ends) && expires > 0.0 {
+        body.sample("", expires);
+    }
+    if body.begin("identity_cert_refresh_count", "counter", taken) {
+        body.known_sample("", renewed);
+    }
+    let name = "control_identity_cert_expiration_timestamp_seconds";
+    if body.begin(name, "gauge", ends) && expires > 0.0 {
+        body.sample("", expires);
+    }
+    let name = "control_identity_cert_refreshes_total";
+    if body.begin(name, "counter", asked) {
+        body.known_sample("result=\"ok\"", renewed);
+        body.known_sample("result=\"error\"", failed);
     }
 }
 

@@ -340,6 +340,21 @@ pub struct HttpErrorLabels<'a> {
     pub error: &'static str,
 }
 
+/// A decision on who may connect: `inbound_http_authz_*_total`, `inbound_tcp_authz_*_total`.
+#[derive(Clone, Copy, Debug)]
+pub struct AuthzLabels<'a> {
+    /// The authority of the request; none where the connection speaks no HTTP.
+    pub authority: Option<&'a str>,
+    /// Where it arrived.
+    pub server: &'a Server,
+    /// Which route it took.
+    pub route: &'a Route,
+    /// The permission that lets it in; none where it is denied.
+    pub authz: Option<&'a Authz>,
+    /// Security of the client's connection.
+    pub tls: &'a Tls,
+}
+
 /// How a response stream ended.
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseEnd<'a> {

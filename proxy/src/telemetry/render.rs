@@ -3,11 +3,12 @@
 
 use std::fmt::Write;
 
+use super::control::ControlLabels;
 use super::http2::Http2Labels;
 use super::labels::{
-    ANY_PORT, Classification, Direction, EndpointLabels, GrpcLabels, HttpErrorLabels, HttpLabels,
-    HttpSide, NoTlsReason, OVERFLOW, Peer, ResponseEnd, TcpErrorLabels, Tls, TransportEnd,
-    TransportLabels,
+    ANY_PORT, AuthzLabels, Classification, Direction, EndpointLabels, GrpcLabels, HttpErrorLabels,
+    HttpLabels, HttpSide, NoTlsReason, OVERFLOW, Peer, ResponseEnd, TcpErrorLabels, Tls,
+    TransportEnd, TransportLabels,
 };
 
 /// Something whose labels identify a label set. The text is the identity: equal text, equal set.
@@ -207,6 +208,25 @@ impl Render for TransportLabels<'_> {
     }
 }
 
+impl Render for AuthzLabels<'_> {
+    fn render(&self, out: &mut String) {
+        let direction = Direction::Inbound;
+        label(out, "direction", direction.name());
+        match self.authority {
+            Some(authority) => label(out, "authority", authority),
+            None => label(out, "peer", Peer::Src.name()),
+        }
+        text(out, self.server.0.text());
+        if self.authority.is_some() {
+            text(out, self.route.0.text());
+        }
+        if let Some(authz) = self.authz {
+            text(out, authz.0.text());
+        }
+        self.tls.render(direction, out);
+    }
+}
+
 impl Render for TcpErrorLabels {
     fn render(&self, out: &mut String) {
         label(out, "direction", self.direction.name());
@@ -244,6 +264,13 @@ impl Render for GrpcLabels<'_> {
     fn render(&self, out: &mut String) {
         label(out, "direction", self.direction.name());
         label(out, "authority", self.authority);
+    }
+}
+
+impl Render for ControlLabels<'_> {
+    fn render(&self, out: &mut String) {
+        label(out, "addr", self.addr);
+        self.tls.render(Direction::Outbound, out);
     }
 }
 

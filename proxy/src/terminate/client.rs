@@ -12,7 +12,6 @@ use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use hyper::http::Request;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::pool::Service;
@@ -21,11 +20,12 @@ use super::stream::Stream;
 use super::{Config, LARGEST_WINDOW};
 use crate::activity::Busy;
 use crate::record::{Book, Http2Side, Side};
+use crate::stream;
 use crate::telemetry::Peer;
 
 /// A connection that speaks HTTP/2, as `connection` hands it over.
 pub struct Incoming {
-    pub stream: TcpStream,
+    pub stream: stream::Stream,
     /// What detection has read of it, and counted.
     pub first: Bytes,
     pub book: Book,

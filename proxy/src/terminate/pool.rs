@@ -19,15 +19,14 @@ use super::Config;
 use super::link::{Lease, Link};
 use super::slot::{Refused, Slot};
 use super::socket::Socket;
-use crate::endpoints::{Claim, EndpointSet};
-use crate::forward::{self, Connected, Failed, search};
+use crate::endpoints::{Claim, Endpoint, EndpointSet};
+use crate::forward::{Connected, Dialer, Failed, search};
 use crate::record::{Book, Side};
-use crate::telemetry::Dst;
 
 /// What all connections of a worker are made with.
 pub(super) struct Setup {
     pub(super) config: Config,
-    pub(super) forward: forward::Config,
+    pub(super) dialer: Dialer,
     pub(super) tasks: TaskTracker,
     /// Clients that are connected when it is cancelled are asked to leave.
     pub(super) draining: CancellationToken,
@@ -43,13 +42,13 @@ impl Links {
     /// None yet. Tasks are tracked by `tasks`; `draining` is cancelled when the proxy is to end.
     pub fn new(
         config: Config,
-        forward: forward::Config,
+        dialer: Dialer,
         tasks: TaskTracker,
         draining: CancellationToken,
     ) -> Self {
         let setup = Setup {
             config,
-            forward,
+            dialer,
             tasks,
             draining,
         };
@@ -79,9 +78,9 @@ impl Links {
     /// Closes what has been idle for as long as it may, and what goes to endpoints that have left
     /// their service. To be called now and then.
     pub fn sweep(&self, now: std::time::Instant) {
-        for service in self.services.borrow().iter() {
-            service.sweep(now);
-        }
+        let mut services = self.services.borrow_mut();
+        services.iter().for_each(|service| service.sweep(now));
+        services.retain(|service| service.is_used());
     }
 }
 
@@ -108,7 +107,7 @@ impl Service {
     pub fn adopt(&self, connected: Connected, greeting: Bytes, dialed: Side) {
         if let Some(claim) = &connected.claim {
             let socket = Socket::dialed(connected.stream, greeting, dialed);
-            self.slot(claim.addr, &claim.dst).adopt(socket);
+            self.slot(claim).adopt(socket);
         }
     }
 
@@ -116,7 +115,7 @@ impl Service {
     /// room: nothing has to be waited for, which is so for nearly all.
     pub(super) fn find_now(&self, now: std::time::Instant) -> Option<Found> {
         let claim = self.set.choose(now)?;
-        let slot = self.slot(claim.addr, &claim.dst);
+        let slot = self.slot(&claim);
         let lease = slot.find(Link::has_room)?;
         claim.accepted();
         Some(Found { claim, slot, lease })
@@ -128,11 +127,17 @@ impl Service {
     /// # Errors
     /// That of the [`search`].
     pub(super) async fn find(&self) -> Result<Found, Failed<Refused>> {
-        let found = search(&self.set, &self.setup.forward, async |claim, limit| {
-            let slot = self.slot(claim.addr, &claim.dst);
-            let lease = slot.lease(Instant::now() + limit).await?;
-            Ok((slot, lease))
-        });
+        let found = search(
+            &self.set,
+            &self.setup.dialer.config,
+            async |claim, limit| {
+                let slot = self.slot(claim);
+                match slot.lease(Instant::now() + limit).await {
+                    Ok(lease) => Ok((slot, lease)),
+                    Err(error) => Err((error, slot.tls())),
+                }
+            },
+        );
         let (claim, (slot, lease)) = found.await?;
         Ok(Found { claim, slot, lease })
     }
@@ -142,7 +147,7 @@ impl Service {
     pub(super) async fn find_again(&self, found: Found) -> Result<Found, Failed<Refused>> {
         let Found { claim, slot, lease } = found;
         drop(lease);
-        let limit = Instant::now() + self.setup.forward.attempt_timeout;
+        let limit = Instant::now() + self.setup.dialer.config.attempt_timeout;
         match slot.lease(limit).await {
             Ok(lease) => Ok(Found { claim, slot, lease }),
             Err(_) => {
@@ -152,13 +157,29 @@ impl Service {
         }
     }
 
-    fn slot(&self, addr: SocketAddr, dst: &Dst) -> Rc<Slot> {
-        let make = || {
-            let mut book = self.book.clone();
-            book.settle(Some(dst.clone()));
-            Slot::new(addr, book, Rc::clone(&self.setup))
-        };
-        Rc::clone(self.slots.borrow_mut().entry(addr).or_insert_with(make))
+    fn slot(&self, endpoint: &Endpoint) -> Rc<Slot> {
+        let mut slots = self.slots.borrow_mut();
+        if let Some(slot) = slots.get(&endpoint.addr) {
+            if slot.is_of(endpoint) && slot.is_current() {
+                return Rc::clone(slot);
+            }
+            slot.retire();
+        }
+        let mesh = &self.setup.dialer.mesh;
+        let way = mesh.way_to(endpoint.addr, endpoint.identity.as_ref());
+        let mut book = self.book.clone();
+        book.settle(Some(endpoint.dst.clone()), way.tls());
+        let slot = Slot::new(endpoint, book, Rc::clone(&self.setup));
+        slots.insert(endpoint.addr, Rc::clone(&slot));
+        slot
+    }
+
+    /// Whether there are connections, or may be again: somebody else has the set as well, or this service.
+    fn is_used(self: &Rc<Self>) -> bool {
+        let slots = self.slots.borrow();
+        Rc::strong_count(&self.set) > 1
+            || Rc::strong_count(self) > 1
+            || !slots.values().all(|slot| slot.is_unused())
     }
 
     fn sweep(&self, now: std::time::Instant) {

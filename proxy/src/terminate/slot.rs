@@ -9,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -20,9 +21,10 @@ use super::LARGEST_WINDOW;
 use super::link::{Lease, Link};
 use super::pool::Setup;
 use super::socket::Socket;
-use crate::forward::{DialError, dial};
+use crate::endpoints::Endpoint;
+use crate::forward::DialError;
 use crate::record::{Book, HttpLedger};
-use crate::telemetry::{Dst, Peer};
+use crate::telemetry::{Dst, Peer, Tls};
 
 /// Why no connection could be made; all that waited for it are told.
 pub(super) type Refused = Rc<DialError>;
@@ -31,6 +33,8 @@ type Outcome = Option<Result<(), Refused>>;
 
 pub(super) struct Slot {
     addr: SocketAddr,
+    /// The name that its certificate must have.
+    identity: Option<Arc<str>>,
     setup: Rc<Setup>,
     book: Book,
     /// The series of its requests; it remembers them without keeping them.
@@ -41,16 +45,39 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Of the endpoint at this address; `book` knows its labels.
-    pub(super) fn new(addr: SocketAddr, book: Book, setup: Rc<Setup>) -> Rc<Self> {
+    /// Of this endpoint, dialed in the way that `book` is labelled with.
+    pub(super) fn new(endpoint: &Endpoint, book: Book, setup: Rc<Setup>) -> Rc<Self> {
         Rc::new(Self {
-            addr,
+            addr: endpoint.addr,
+            identity: endpoint.identity.clone(),
             setup,
             ledger: RefCell::new(HttpLedger::new(book.clone())),
             book,
             links: RefCell::default(),
             dialing: RefCell::default(),
         })
+    }
+
+    /// Whether it is dialed as the mesh asks for now.
+    pub(super) fn is_current(&self) -> bool {
+        let mesh = &self.setup.dialer.mesh;
+        let is_secured = matches!(self.book.standing.tls, Some(Tls::Mutual { .. }));
+        mesh.secures(self.addr, self.identity.as_ref()) == is_secured
+    }
+
+    /// The label of its connections.
+    pub(super) fn tls(&self) -> Tls {
+        let way = self
+            .setup
+            .dialer
+            .mesh
+            .way_to(self.addr, self.identity.as_ref());
+        self.book.standing.tls.clone().unwrap_or_else(|| way.tls())
+    }
+
+    /// Whether it is this endpoint, by name too.
+    pub(super) fn is_of(&self, endpoint: &Endpoint) -> bool {
+        self.identity == endpoint.identity
     }
 
     /// The labels that it is counted under.
@@ -114,7 +141,7 @@ impl Slot {
             outcome
         };
         let mut outcome = self.dialing.borrow_mut().get_or_insert_with(begin).clone();
-        let gone = DialError::Timeout(self.addr, self.setup.forward.connect_timeout);
+        let gone = DialError::Timeout(self.addr, self.setup.dialer.config.connect_timeout);
         async move {
             match outcome.wait_for(Option::is_some).await.as_deref() {
                 Ok(Some(outcome)) => outcome.clone(),
@@ -125,11 +152,12 @@ impl Slot {
 
     /// Makes one connection, tells those that wait for it, and serves it to its end.
     async fn open(self: Rc<Self>, open: Option<Socket>, done: watch::Sender<Outcome>) {
-        let forward = &self.setup.forward;
+        let dialer = &self.setup.dialer;
         let dialed = match open {
             Some(socket) => Ok(socket),
             None => {
-                let dialed = dial(self.addr, forward.connect_timeout, forward).await;
+                let to = (self.addr, self.identity.as_ref());
+                let (_, dialed) = dialer.dial(to, dialer.config.connect_timeout).await;
                 let account = || self.book.dialed(std::time::Instant::now());
                 dialed.map(|stream| Socket::dialed(stream, Bytes::new(), account()))
             }

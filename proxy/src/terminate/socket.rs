@@ -14,11 +14,11 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::guard::Guard;
 use super::outbox::Outbox;
 use crate::record::Side;
+use crate::stream::Stream;
 
 /// Bytes that are read of a socket before the others of its worker have their turn: what makes
 /// some thousand of the smallest frames.
@@ -29,7 +29,7 @@ pub(super) const TURN: usize = 64 * 1024;
 pub(super) struct Socket(Rc<Shared>);
 
 struct Shared {
-    stream: RefCell<TcpStream>,
+    stream: RefCell<Stream>,
     /// What detection has read, and counted.
     first: RefCell<Bytes>,
     /// Taken when it is closed.
@@ -46,17 +46,17 @@ struct Shared {
 
 impl Socket {
     /// Of a client; `first` was read of it, and counted, before.
-    pub(super) fn accepted(stream: TcpStream, first: Bytes, side: Side) -> Self {
+    pub(super) fn accepted(stream: Stream, first: Bytes, side: Side) -> Self {
         let guard = Some(RefCell::new(Guard::new()));
         Self::new(stream, first, side, guard)
     }
 
     /// Of an endpoint; `first` was read of it, and counted, before.
-    pub(super) fn dialed(stream: TcpStream, first: Bytes, side: Side) -> Self {
+    pub(super) fn dialed(stream: Stream, first: Bytes, side: Side) -> Self {
         Self::new(stream, first, side, None)
     }
 
-    fn new(stream: TcpStream, first: Bytes, side: Side, guard: Option<RefCell<Guard>>) -> Self {
+    fn new(stream: Stream, first: Bytes, side: Side, guard: Option<RefCell<Guard>>) -> Self {
         Self(Rc::new(Shared {
             stream: RefCell::new(stream),
             first: RefCell::new(first),
@@ -84,10 +84,14 @@ impl Socket {
     /// Writes what was gathered; ready once all of it is.
     pub(super) fn poll_out(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut outbox = self.0.outbox.borrow_mut();
-        if outbox.is_empty() {
+        let mut stream = self.0.stream.borrow_mut();
+        if outbox.is_empty() && !stream.is_unsent() {
             return Poll::Ready(Ok(()));
         }
-        let written = outbox.poll_empty(cx, &mut *self.0.stream.borrow_mut(), |n| self.0.wrote(n));
+        let mut written = outbox.poll_empty(cx, &mut *stream, |n| self.0.wrote(n));
+        if matches!(written, Poll::Ready(Ok(()))) {
+            written = Pin::new(&mut *stream).poll_flush(cx);
+        }
         if let Poll::Ready(Err(error)) = &written {
             self.0.fail(error);
         }

@@ -228,12 +228,12 @@ fn open(found: &Found, asked: &Asked) -> Call {
 
 /// There is no endpoint for it.
 fn refuse(book: &Book, mut asked: Asked, unreached: Failed<Refused>) {
-    let Failed { error, dst } = unreached;
+    let Failed { error, dst, tls } = unreached;
     tracing::debug!(%error, "dial");
     let reply = error.reply();
     let label = reply.label().unwrap_or_default();
     let mut book = book.clone();
-    book.settle(dst);
+    book.settle(dst, tls);
     book.tcp_error(Peer::Dst, error.class());
     book.http_error(label);
     let series = HttpLedger::new(book).series(message::authority(&asked.head));

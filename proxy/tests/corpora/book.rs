@@ -17,6 +17,7 @@ pub(crate) fn inbound() -> (Telemetry, Book) {
         },
         labels,
         target_port: 80,
+        standing: Default::default(),
     };
     (telemetry, book)
 }

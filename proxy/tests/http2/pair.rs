@@ -38,6 +38,7 @@ impl Pair {
             labels,
             subject,
             target_port: 80,
+            standing: Default::default(),
         };
         let mut session = Session::new(HttpLedger::new(book));
         session.dialed();

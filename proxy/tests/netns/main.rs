@@ -7,9 +7,17 @@
     reason = "a helper of a test fails as the test does"
 )]
 
+mod mesh;
 mod namespace;
+#[allow(dead_code, reason = "the tests of the client use the rest")]
+#[path = "../control/operator.rs"]
+mod operator;
+#[allow(dead_code, reason = "the tests of the exposition use the rest")]
+#[path = "../exposition/parser.rs"]
+mod parser;
 mod pod;
 mod stand_in;
 
+mod discovery;
 mod fail_open;
 mod rules;

@@ -119,8 +119,8 @@ async fn the_proxy_closes_no_idle_connection_by_itself() {
         let (_telemetry, book) = book::inbound();
         let ((ours, mut client), (other, mut server)) = (sockets().await, sockets().await);
         let pair = Pair {
-            client: ours,
-            server: other,
+            client: ours.into(),
+            server: other.into(),
             claim: None,
             accepted: book.accepted(Instant::now()),
             dialed: book.dialed(Instant::now()),

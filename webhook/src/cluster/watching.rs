@@ -27,7 +27,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
-use weir_crds::Mesh;
+use weir_crds::{Mesh, names::OPERATOR_CA_KEY};
 
 use super::{Cluster, LOOKUP_TIMEOUT};
 use crate::{
@@ -53,6 +53,8 @@ pub struct Names {
     pub secret: String,
     /// Both webhook configurations.
     pub configuration: String,
+    /// The ConfigMap with the authority of the operator's certificate; `None` where pods get no operator.
+    pub operator_ca: Option<String>,
     /// The answer to whether the API server has native sidecars, where its version is not to be asked.
     pub native_sidecars: Option<bool>,
 }
@@ -94,12 +96,19 @@ pub fn start(
         tasks,
         watch_hooks(client.clone(), names.configuration, writer),
     );
+    let operator_ca = names.operator_ca.map(|name| {
+        let (writer, authority) = watch::channel(None);
+        let api = Api::<v1::ConfigMap>::namespaced(client.clone(), &names.namespace);
+        spawn(tasks, watch_authority(api, name, writer));
+        authority
+    });
     Cluster {
         namespaces,
         meshes,
         native_sidecars,
         serving,
         hooks,
+        operator_ca,
         client: Some(client.clone()),
     }
 }
@@ -196,6 +205,31 @@ async fn watch_certificate(
             }
             // The one being served stays: it is better than none, and /ready tells whether it is trusted.
             Err(error) => warn!(secret, %error, "the Secret's certificate cannot be served"),
+        }
+    }
+}
+
+/// Follows the authority of the operator's certificate. A ConfigMap that goes leaves the last one: pods need it.
+async fn watch_authority(
+    api: Api<v1::ConfigMap>,
+    name: String,
+    authority: watch::Sender<Option<Arc<str>>>,
+) {
+    let mut events = std::pin::pin!(watch_object(api, &name).backoff(backoff()));
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(found) => {
+                let data = found.and_then(|found| found.data?.remove(OPERATOR_CA_KEY));
+                if let Some(pem) = data.filter(|pem| !pem.is_empty()) {
+                    authority.send_replace(Some(pem.into()));
+                } else {
+                    debug!(
+                        configmap = name,
+                        "the operator's authority is not there yet"
+                    );
+                }
+            }
+            Err(error) => warn!(configmap = name, %error, "watching failed, trying again"),
         }
     }
 }

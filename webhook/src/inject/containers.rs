@@ -9,7 +9,10 @@ use weir_crds::{
     probe::{self, Probe},
 };
 
-use super::exclusions::Exclusions;
+use super::{
+    exclusions::Exclusions,
+    operator::{self, Operator},
+};
 
 /// Where the image of the proxy has its program.
 const PROGRAM: &str = "/weir-proxy";
@@ -56,6 +59,9 @@ pub struct Config {
     /// How long a stopping proxy waits for open connections, as in 30s
     #[arg(long, env = "WEIR_PROXY_DRAIN_TIME", default_value = "30s", value_parser = duration_text)]
     pub proxy_drain_time: String,
+    /// Where proxies reach the operator; empty leaves them to what the webhook tells them
+    #[arg(long, env = "WEIR_CONTROL_PLANE_URL", default_value_t = control_plane_url(), value_parser = url_text)]
+    pub control_plane_url: String,
 }
 
 /// `imagePullPolicy`, in Kubernetes' spelling.
@@ -93,6 +99,8 @@ pub(super) struct Documents<'a> {
     pub(super) probes: &'a [Probe],
     /// Nothing may pass the proxy unsecured.
     pub(super) strict: bool,
+    /// Where the operator is.
+    pub(super) operator: Option<Operator<'a>>,
 }
 
 /// The init container. It needs root and NET_ADMIN for nftables in the pod's own network, and nothing else.
@@ -170,6 +178,9 @@ pub(super) fn sidecar(config: &Config, documents: &Documents<'_>, native: bool) 
             "periodSeconds": READINESS_PERIOD_SECONDS,
         });
     }
+    if documents.operator.is_some() {
+        container["volumeMounts"] = json!([operator::mount()]);
+    }
     if native {
         container["restartPolicy"] = json!("Always");
     }
@@ -205,11 +216,12 @@ fn wait(config: &Config, strict: bool) -> Vec<String> {
 fn environment(config: &Config, documents: &Documents<'_>) -> Value {
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let value = |name: &str, value: &str| json!({"name": name, "value": value});
-    json!([
+    let own = json!([
         field(env::POD_NAME, "metadata.name"),
         field(env::POD_NAMESPACE, "metadata.namespace"),
         field(env::INSTANCE_IP, "status.podIP"),
         field(env::POD_IPS, "status.podIPs"),
+        field(env::NODE_NAME, "spec.nodeName"),
         value(env::MESH, documents.mesh),
         value(
             env::NAME,
@@ -219,7 +231,15 @@ fn environment(config: &Config, documents: &Documents<'_>) -> Value {
         value(env::LOG, &config.proxy_log),
         value(env::SETTINGS, &literal(&documents.settings)),
         value(env::PROBES, &literal(&probe::to_json(documents.probes))),
-    ])
+    ]);
+    let operator = operator::variables(documents.operator.as_ref()).into_iter();
+    let operator = operator.map(|(name, text)| value(name, &literal(&text)));
+    own.as_array()
+        .into_iter()
+        .flatten()
+        .cloned()
+        .chain(operator)
+        .collect()
 }
 
 /// Brings the documents in a sidecar that is there already up to date and leaves the rest of it as others made it.
@@ -227,13 +247,13 @@ pub(super) fn refresh(sidecar: &mut Value, documents: &Documents<'_>) {
     let Some(variables) = sidecar["env"].as_array_mut() else {
         return;
     };
-    let probes = probe::to_json(documents.probes);
-    for (name, text) in [
-        (env::MESH, documents.mesh),
-        (env::SETTINGS, &documents.settings),
-        (env::PROBES, &probes),
-    ] {
-        let wanted = json!({"name": name, "value": literal(text)});
+    let own = [
+        (env::MESH, documents.mesh.to_owned()),
+        (env::SETTINGS, documents.settings.clone()),
+        (env::PROBES, probe::to_json(documents.probes)),
+    ];
+    for (name, text) in own {
+        let wanted = json!({"name": name, "value": literal(&text)});
         match variables
             .iter_mut()
             .find(|variable| variable["name"] == name)
@@ -294,6 +314,26 @@ fn log_filter(text: &str) -> Result<String, String> {
     }
 }
 
+fn control_plane_url() -> String {
+    let (service, namespace) = (names::OPERATOR, names::SYSTEM_NAMESPACE);
+    format!("https://{service}.{namespace}.svc:{}", ports::OPERATOR_GRPC)
+}
+
+/// The operator's URL, checked as a quantity is.
+fn url_text(text: &str) -> Result<String, String> {
+    let authority = text.strip_prefix("https://");
+    let has_port = authority.and_then(|authority| authority.rsplit_once(':'));
+    let is_good =
+        has_port.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    match text.is_empty() || is_good {
+        true => Ok(text.to_owned()),
+        false => Err(format!(
+            "{text:?} is no URL of an operator: use for example {}",
+            control_plane_url()
+        )),
+    }
+}
+
 /// A Kubernetes quantity, checked so far that a typing mistake ends the webhook and not every pod.
 fn quantity(text: &str) -> Result<String, String> {
     const SUFFIXES: [&str; 11] = ["Ki", "Mi", "Gi", "Ti", "m", "k", "M", "G", "T", "u", "n"];
@@ -325,6 +365,22 @@ mod tests {
     }
 
     #[test]
+    fn the_operators_url_is_checked() {
+        for good in [control_plane_url().as_str(), "https://[::1]:8086", ""] {
+            assert_eq!(url_text(good).as_deref(), Ok(good));
+        }
+        for bad in [
+            "weir-operator:8086",
+            "http://op:8086",
+            "https://op",
+            "https://:1",
+            "https://op:x",
+        ] {
+            assert!(url_text(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn a_log_filter_that_would_end_every_proxy_is_refused() {
         for good in ["info", "info,weir_proxy::admin=debug"] {
             assert_eq!(log_filter(good).unwrap(), good);
@@ -352,6 +408,7 @@ mod tests {
             settings: "{\"filter\":\"a$\"}".to_owned(),
             probes: &probes,
             strict: false,
+            operator: None,
         };
         refresh(&mut sidecar, &documents);
         assert_eq!(carried_probes(&sidecar), probes);

@@ -9,7 +9,7 @@ use super::Service;
 use crate::{
     cluster::LookupError,
     decide::{Decision, Skip, decide},
-    inject::{self, Context},
+    inject::{self, Context, Operator},
     namespace::Namespace,
     pod::Pod,
     refusal::Refusal,
@@ -87,12 +87,18 @@ async fn injected(
     let Some(spec) = service.cluster.mesh(&mesh).await? else {
         return Ok(Err(Refusal::UnknownMesh { field, name: mesh }));
     };
+    let authority = service.cluster.operator_ca();
+    let operator = authority.as_deref().map(|authority| Operator {
+        url: &service.config.control_plane_url,
+        authority,
+    });
     let context = Context {
         namespace,
         mesh: &mesh,
         spec: &spec,
         native_sidecars,
         config: &service.config,
+        operator,
     };
     Ok(inject::inject(pod, &context).map(|injected| {
         service.metrics.decided("injected", "asked");

@@ -44,6 +44,7 @@ pub(crate) struct Fixture {
     pub(crate) native_sidecars: watch::Sender<Option<bool>>,
     pub(crate) serving: watch::Sender<Arc<Serving>>,
     pub(crate) hooks: watch::Sender<Hooks>,
+    pub(crate) operator_ca: watch::Sender<Option<Arc<str>>>,
     pub(crate) service: Arc<Service>,
 }
 
@@ -55,12 +56,14 @@ pub(crate) fn empty(client: Option<Client>) -> Fixture {
     let (native_sidecars, native) = watch::channel(None);
     let (serving, served) = watch::channel(Arc::new(Serving::placeholder(&provider)));
     let (hooks, hooks_read) = watch::channel(Hooks::default());
+    let (operator_ca, authority) = watch::channel(None);
     let cluster = Cluster {
         namespaces: namespace_store,
         meshes: mesh_store,
         native_sidecars: native,
         serving: served,
         hooks: hooks_read,
+        operator_ca: Some(authority),
         client,
     };
     let service = Arc::new(Service {
@@ -76,6 +79,7 @@ pub(crate) fn empty(client: Option<Client>) -> Fixture {
         native_sidecars,
         serving,
         hooks,
+        operator_ca,
         service,
     }
 }
@@ -98,6 +102,7 @@ pub(crate) fn filled(annotations: Value) -> Fixture {
         fixture.meshes.apply_watcher_event(&event);
     }
     fixture.native_sidecars.send_replace(Some(true));
+    fixture.operator_ca.send_replace(Some("PEM".into()));
     fixture
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use weir_crds::mesh::MeshSpec;
 use weir_webhook::{
     decide::{Decision, decide},
-    inject::{Config, Context, Injected, inject, mesh_of},
+    inject::{Config, Context, Injected, Operator, inject, mesh_of},
     namespace::Namespace,
     pod::Pod,
 };
@@ -42,6 +42,10 @@ fn injected(pod: &Value, namespace: &Namespace, native_sidecars: bool) -> Inject
         spec: &MeshSpec::initial(),
         native_sidecars,
         config: &config(),
+        operator: Some(Operator {
+            url: &config().control_plane_url,
+            authority: "-----BEGIN CERTIFICATE-----",
+        }),
     };
     inject(pod, &context).unwrap()
 }
@@ -70,7 +74,8 @@ fn shown(before: &Value, injected: &Injected) -> Value {
         "2 annotations": side_by_side("annotations"),
         "3 initContainers": after["spec"]["initContainers"],
         "4 containers": after["spec"]["containers"],
-        "5 warnings": injected.warnings,
+        "5 volumes": after["spec"]["volumes"],
+        "6 warnings": injected.warnings,
     })
 }
 
@@ -252,6 +257,25 @@ fn a_second_review_measures_what_another_webhook_added() {
 }
 
 #[test]
+fn a_pod_without_an_operator_has_no_token() {
+    let pod = Pod::parse(owned(owner("apps/v1", "DaemonSet", "logs"), json!({}))).unwrap();
+    let context = Context {
+        namespace: &namespace(json!({})),
+        mesh: "default",
+        spec: &MeshSpec::initial(),
+        native_sidecars: true,
+        config: &config(),
+        operator: None,
+    };
+    let injected = inject(pod, &context).unwrap();
+    let text = injected.pod.value().to_string();
+    assert!(
+        !text.contains("KUMA_CONTROL_PLANE") && !text.contains("weir-token"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_strict_mesh_keeps_its_redirection() {
     let backends = json!([{"name": "ca", "type": "builtin"}]);
     let strict = MeshSpec(json!({"mtls": {"enabledBackend": "ca", "backends": backends}}));
@@ -262,6 +286,7 @@ fn a_strict_mesh_keeps_its_redirection() {
         spec: &strict,
         native_sidecars: true,
         config: &config(),
+        operator: None,
     };
     let injected = inject(pod, &context).unwrap();
     let args = &injected.pod.init_containers()[0]["args"];

@@ -18,7 +18,7 @@ async fn ready_says_what_is_missing_until_nothing_is() {
     );
     let missing = (
         StatusCode::SERVICE_UNAVAILABLE,
-        "waiting for the API server's Namespaces, Meshes, version\n".to_owned(),
+        "waiting for the API server's Namespaces, Meshes, version, ConfigMap with the operator's authority\n".to_owned(),
     );
     assert_eq!(get(&fixture, "/ready").await, missing);
 

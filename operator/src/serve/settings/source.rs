@@ -59,15 +59,15 @@ impl Sources {
 }
 
 impl Following {
-    /// The next settings that differ from the last; none once nobody tells of changes any more.
-    /// What is not known (yet, or any more) changes nothing: the last settings stand.
-    pub(super) async fn next(&mut self) -> Option<Settings> {
+    /// The next settings that differ from the last. What is not known (yet, or any more) changes
+    /// nothing: the last settings stand, also once nobody tells of changes any more.
+    pub(super) async fn next(&mut self) -> Settings {
         loop {
             if let Some(settings) = self.current()
                 && self.last.as_ref() != Some(&settings)
             {
                 self.last = Some(settings.clone());
-                return Some(settings);
+                return settings;
             }
             let changed = tokio::select! {
                 changed = self.meshes.changed() => changed,
@@ -75,7 +75,10 @@ impl Following {
                 changed = self.permissions.changed() => changed,
                 changed = self.workload.changed() => changed,
             };
-            changed.ok()?;
+            if changed.is_err() {
+                // The operator ends; the server tells the stream.
+                std::future::pending::<()>().await;
+            }
         }
     }
 

@@ -1,32 +1,41 @@
 //! Waiting with real sockets on loopback; the clock is the real one where it must be.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{Config, Detected, Dialing, wait};
-use crate::buffer::Pool;
+use crate::buffer::Flow;
 use crate::detect::Verdict;
-use crate::forward::{self, Destination};
+use crate::forward::{self, Destination, Dialer};
+use crate::mesh::Mesh;
+use crate::stream::Stream;
 
-async fn pair() -> (TcpStream, TcpStream) {
+async fn pair() -> (TcpStream, Stream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let addr = listener.local_addr().expect("an address");
     let (client, accepted) = tokio::join!(TcpStream::connect(addr), listener.accept());
-    (client.expect("connect"), accepted.expect("accept").0)
+    (client.expect("connect"), accepted.expect("accept").0.into())
 }
 
-async fn run(stream: &mut TcpStream, target: std::net::SocketAddr, config: &Config) -> Detected {
+async fn run(stream: &mut Stream, target: std::net::SocketAddr, config: &Config) -> Detected {
     let target = Destination::Address(target);
+    let dialer = Dialer {
+        config: forward::Config::default(),
+        mesh: Rc::new(Mesh::new(Vec::new())),
+        pool: Rc::default(),
+    };
     let mut opened = 0;
     let dialing = Dialing {
         target: &target,
-        config: &forward::Config::default(),
+        dialer: &dialer,
         at_once: false,
         opened: &mut |_| opened += 1,
     };
-    let detected = wait(stream, dialing, config, &Pool::default()).await;
+    let client = (&mut *stream, Flow::default());
+    let detected = wait(client, dialing, config, &dialer.pool).await;
     let detected = detected.expect("no error");
     let is_open = matches!(detected.server, Some(Ok(_)));
     assert_eq!(opened, usize::from(is_open), "whoever is open is told of");

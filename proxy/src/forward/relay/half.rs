@@ -7,11 +7,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use crate::buffer::{Flow, LARGE, PIPE, Pool};
 use crate::record::Side;
+use crate::stream::Stream;
 
 /// What a read has brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +24,7 @@ pub(super) enum Took {
 }
 
 pub(super) struct Half<'a> {
-    read: ReadHalf<'a>,
-    write: WriteHalf<'a>,
+    stream: &'a mut Stream,
     side: &'a Side,
     /// The peer has closed its sending half.
     eof: bool,
@@ -42,11 +40,9 @@ pub(super) struct Half<'a> {
 }
 
 impl<'a> Half<'a> {
-    pub(super) fn new(stream: &'a mut TcpStream, side: &'a Side) -> Self {
-        let (read, write) = stream.split();
+    pub(super) fn new(stream: &'a mut Stream, side: &'a Side) -> Self {
         Self {
-            read,
-            write,
+            stream,
             side,
             eof: false,
             shut: false,
@@ -72,7 +68,7 @@ impl<'a> Half<'a> {
     /// Looks for an error without reading: where nothing is read, nothing else tells that the
     /// peer has reset the connection. Answers whether it has.
     pub(super) fn find_reset(&mut self) -> bool {
-        let Ok(Some(error)) = self.read.as_ref().take_error() else {
+        let Ok(Some(error)) = self.stream.tcp().take_error() else {
             return false;
         };
         self.error.get_or_insert(error);
@@ -88,14 +84,17 @@ impl<'a> Half<'a> {
         pool: &Pool,
         cx: &mut Context<'_>,
     ) -> Took {
-        let mut is_piped = unread >= LARGE && flow.is_bulk();
+        let mut is_piped = false;
         let mut read = Poll::Pending;
-        if is_piped {
-            read = flow.poll_splice(cx, &self.read, unread.min(PIPE), pool);
+        if unread >= LARGE
+            && flow.is_bulk()
+            && let Some(socket) = self.stream.plain()
+        {
+            read = flow.poll_splice(cx, socket, unread.min(PIPE), pool);
             is_piped = !matches!(read, Poll::Ready(Ok(None)));
         }
         if !is_piped {
-            read = flow.poll_read(cx, &mut self.read, pool).map_ok(Some);
+            read = flow.poll_read(cx, &mut *self.stream, pool).map_ok(Some);
         }
         match read {
             Poll::Pending => return Took::Nothing,
@@ -129,9 +128,9 @@ impl<'a> Half<'a> {
             }
             let is_copied = !flow.approved().is_empty();
             let written = if is_copied {
-                Pin::new(&mut self.write).poll_write(cx, flow.approved())
+                Pin::new(&mut *self.stream).poll_write(cx, flow.approved())
             } else {
-                flow.poll_unsplice(cx, &self.write)
+                flow.poll_unsplice(cx, self.stream.tcp())
             };
             match written {
                 Poll::Pending => break,
@@ -142,16 +141,28 @@ impl<'a> Half<'a> {
                     }
                 }
                 Poll::Ready(Err(error)) => {
-                    self.shut = true;
-                    // EPIPE is the reset of a peer that had closed as it should before.
-                    self.reset = error.kind() != io::ErrorKind::BrokenPipe;
-                    self.error.get_or_insert(error);
+                    self.fail(error);
                     flow.clear();
                 }
             }
             moved = true;
         }
+        if self.stream.is_unsent()
+            && !self.shut
+            && let Poll::Ready(Err(error)) = Pin::new(&mut *self.stream).poll_flush(cx)
+        {
+            self.fail(error);
+            moved = true;
+        }
         moved
+    }
+
+    /// Writing has failed.
+    fn fail(&mut self, error: io::Error) {
+        self.shut = true;
+        // EPIPE is the reset of a peer that had closed as it should before.
+        self.reset = error.kind() != io::ErrorKind::BrokenPipe;
+        self.error.get_or_insert(error);
     }
 
     /// Closes our sending half. Answers whether that happened now.
@@ -159,7 +170,7 @@ impl<'a> Half<'a> {
         if self.shut {
             return false;
         }
-        match Pin::new(&mut self.write).poll_shutdown(cx) {
+        match Pin::new(&mut *self.stream).poll_shutdown(cx) {
             Poll::Pending => false,
             // A peer that is already gone has nothing left to be told.
             Poll::Ready(_) => {

@@ -51,11 +51,12 @@ fn bench(
         },
         labels,
         target_port: 80,
+        standing: Default::default(),
     };
     let ((client, reader), (server, writer)) = (sockets(), sockets());
     let pair = Pair {
-        client,
-        server,
+        client: client.into(),
+        server: server.into(),
         claim: None,
         accepted: book.accepted(Instant::now()),
         dialed: book.dialed(Instant::now()),

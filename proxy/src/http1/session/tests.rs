@@ -29,6 +29,7 @@ fn bench() -> Bench {
         labels,
         subject,
         target_port: 80,
+        standing: Default::default(),
     };
     Bench {
         session: Session::new(HttpLedger::new(book)),

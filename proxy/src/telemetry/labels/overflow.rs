@@ -2,8 +2,8 @@
 //! totals by direction, status and class stay right. Called by a worker's look-up; knows no budget.
 
 use super::{
-    ANY_PORT, Dst, HttpErrorLabels, HttpLabels, HttpSide, OVERFLOW, Server, TcpErrorLabels, Tls,
-    TransportEnd, TransportLabels,
+    ANY_PORT, AuthzLabels, Dst, HttpErrorLabels, HttpLabels, HttpSide, OVERFLOW, Server,
+    TcpErrorLabels, Tls, TransportEnd, TransportLabels,
 };
 
 /// What stands for the names in [`Tls`] where they are not told apart.
@@ -138,6 +138,17 @@ impl<'a> TransportLabels<'a> {
         if let TransportEnd::InboundSrc { server } = &mut self.end {
             *server = server.without_port();
         }
+        self
+    }
+}
+
+impl<'a> AuthzLabels<'a> {
+    /// With the overflow in place of what anybody can make up, and of ports.
+    pub(in crate::telemetry) fn overflowed(mut self, stand: &'a Stand) -> Self {
+        let authority = self.authority.filter(|authority| !authority.is_empty());
+        self.authority = authority.map(|_| OVERFLOW).or(self.authority);
+        self.tls = stand.for_tls(self.tls);
+        self.server = self.server.without_port();
         self
     }
 }

@@ -11,8 +11,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::endpoints::{self, Service as Described};
+use crate::endpoints::{self, Listed, Service as Described};
+use crate::forward;
+use crate::mesh::Mesh;
 use crate::record::{Labels, Subject};
+use crate::telemetry::Dst;
 use crate::telemetry::{self, Selection, Telemetry};
 
 /// Longer than anything here takes, however busy the machine is.
@@ -43,11 +46,11 @@ async fn endpoint() -> SocketAddr {
     addr
 }
 
-fn named(addr: SocketAddr, pod: &str) -> (SocketAddr, Dst) {
-    (addr, Dst::new([("pod", pod)]))
+fn named(addr: SocketAddr, pod: &str) -> Listed {
+    Listed::plain(addr, Dst::new([("pod", pod)]))
 }
 
-fn bench(endpoints: Vec<(SocketAddr, Dst)>) -> Bench {
+fn bench(endpoints: Vec<Listed>) -> Bench {
     let (telemetry, mut seats) = telemetry::new(telemetry::Config::default(), 1);
     let labels = Rc::new(Labels::new("all-unauthenticated"));
     let name = "web".to_owned();
@@ -65,10 +68,11 @@ fn bench(endpoints: Vec<(SocketAddr, Dst)>) -> Bench {
         },
         labels,
         target_port: 80,
+        standing: Default::default(),
     };
     let links = Links::new(
         Config::default(),
-        forward::Config::default(),
+        dialer(),
         TaskTracker::new(),
         CancellationToken::new(),
     );
@@ -77,6 +81,14 @@ fn bench(endpoints: Vec<(SocketAddr, Dst)>) -> Bench {
         set: Rc::new(set),
         book,
         telemetry,
+    }
+}
+
+fn dialer() -> Dialer {
+    Dialer {
+        config: forward::Config::default(),
+        mesh: Rc::new(Mesh::new(Vec::new())),
+        pool: Rc::default(),
     }
 }
 
@@ -257,7 +269,7 @@ async fn who_sends_without_an_end_leaves_the_others_their_turn() {
     });
     let (stream, _) = accepted.expect("accepted");
     let side = bench.book.dialed(Instant::now());
-    let mut socket = Socket::dialed(stream, Bytes::new(), side);
+    let mut socket = Socket::dialed(stream.into(), Bytes::new(), side);
     let count = Arc::<Count>::default();
     let waker = Arc::clone(&count).into();
     let mut read = 0;
@@ -283,4 +295,43 @@ async fn who_sends_without_an_end_leaves_the_others_their_turn() {
         read += turn;
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+}
+
+#[tokio::test]
+async fn a_service_that_nobody_has_any_more_is_forgotten_with_its_last_connection() {
+    LocalSet::new()
+        .run_until(async {
+            let bench = bench(vec![named(endpoint().await, "a")]);
+            let service = bench.service();
+            let found = found(&service).await;
+            bench.wait_for(1.0).await;
+            let Bench {
+                links, set, book, ..
+            } = &bench;
+            let kept = |now| {
+                links.sweep(now);
+                links.services.borrow().len()
+            };
+            let now = Instant::now();
+            let idle = now + 2 * service.setup.config.idle;
+            drop((found, service));
+            assert_eq!(kept(idle), 1, "its connection is not closed yet");
+            bench.wait_for(0.0).await;
+            assert_eq!(kept(idle), 1, "somebody has the set");
+            let other = Rc::new(EndpointSet::new(
+                Described {
+                    name: "other".to_owned(),
+                    endpoints: Vec::new(),
+                },
+                endpoints::Config::default(),
+                fastrand::Rng::with_seed(7),
+                now,
+            ));
+            links.service(&other, book);
+            assert_eq!(links.services.borrow().len(), 2);
+            drop(other);
+            assert_eq!(kept(idle), 1, "nobody has the set");
+            assert!(Rc::ptr_eq(&links.services.borrow()[0].set, set));
+        })
+        .await;
 }

@@ -1,0 +1,154 @@
+//! What a client's proxy says of whom it calls: for every kind of owner a pod may have, exactly the
+//! labels of that pod, from the operator.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::ensure;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use weir_e2e::cluster::pod::{is_ready, name};
+use weir_e2e::cluster::{Story, Workload, eventually};
+use weir_e2e::exposition::Series;
+
+use crate::beside_others;
+
+/// Requests to each destination.
+const REQUESTS: u16 = 30;
+/// Pods of the one that is scaled: no proxy sends this many requests to one of them alone.
+const SCALED: u16 = 3;
+const REPORTED: Duration = Duration::from_secs(30);
+
+/// The destinations, each with the label of its owner.
+const OWNERS: [(&str, &str); 7] = [
+    ("scaled", "dst_deployment"),
+    ("single", "dst_deployment"),
+    ("stateful", "dst_statefulset"),
+    ("daemon", "dst_daemonset"),
+    ("batch", "dst_k8s_job"),
+    ("bare-set", "dst_replicaset"),
+    ("controller", "dst_replicationcontroller"),
+];
+
+#[tokio::test]
+async fn a_destination_is_named_by_its_pod_and_owner() -> anyhow::Result<()> {
+    beside_others("destinations", async |story| {
+        start_all(story).await?;
+        for (app, owner) in OWNERS {
+            let pods = ready_pods(story, app).await?;
+            let client = call(story, app).await?;
+            let scrape = story.scrape(&client).await?;
+            let outbound = [("direction", "outbound"), ("authority", app)];
+            let series: Vec<_> = scrape.select("request_total", &outbound).collect();
+            let total: f64 = series.iter().map(|series| series.value).sum();
+            ensure!(total == f64::from(REQUESTS), "{app}: {series:?}");
+            ensure!(
+                series.len() == pods.len(),
+                "{app}: {} pods, {series:?}",
+                pods.len()
+            );
+            for series in series {
+                is_labelled(series, (app, owner), &pods)?;
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn start_all(story: &Story) -> anyhow::Result<()> {
+    let web = |name: &str| Workload::web(name);
+    story.create(&web("scaled").scaled(SCALED)).await?;
+    story.create(&web("single").deployment()).await?;
+    story.create(&web("stateful").stateful_set()).await?;
+    story.create(&web("daemon").daemon_set()).await?;
+    story.create(&web("batch").job()).await?;
+    story.create(&web("bare-set").replica_set()).await?;
+    story
+        .create(&web("controller").replication_controller())
+        .await?;
+    for (app, _) in OWNERS {
+        story.create(&Workload::web(app).service(8080)).await?;
+    }
+    Ok(())
+}
+
+/// The pods of a destination, once all of them are Ready.
+async fn ready_pods(story: &Story, app: &str) -> anyhow::Result<Vec<Pod>> {
+    let expected = if app == "scaled" {
+        usize::from(SCALED)
+    } else {
+        1
+    };
+    let parameters = ListParams::default().labels(&format!("app={app}"));
+    let limit = Duration::from_secs(60);
+    eventually(&format!("the pods of {app}"), limit, async || {
+        let pods = story.api::<Pod>().list(&parameters).await?.items;
+        let ready = pods.iter().filter(|pod| is_ready(pod)).count();
+        ensure!(
+            (pods.len(), ready) == (expected, expected),
+            "{ready} of {} are Ready",
+            pods.len()
+        );
+        Ok(pods)
+    })
+    .await
+}
+
+/// Sends the requests from a pod of its own and gives that pod's name.
+async fn call(story: &Story, app: &str) -> anyhow::Result<String> {
+    let (url, requests) = (format!("http://{app}/ok"), REQUESTS.to_string());
+    let args = [
+        "bot",
+        &url,
+        "--requests",
+        &requests,
+        "--linger-seconds",
+        "600",
+    ];
+    let client = format!("bot-{app}");
+    story.create(&Workload::new(&client, &args).pod()).await?;
+    let report = story.report(&client, REPORTED).await?;
+    ensure!(
+        report.succeeded == usize::from(REQUESTS),
+        "{app}: {report:?}"
+    );
+    Ok(client)
+}
+
+/// Exactly the `dst_*` labels of one of these pods.
+fn is_labelled(series: &Series, (app, owner): (&str, &str), pods: &[Pod]) -> anyhow::Result<()> {
+    let found: BTreeMap<&str, &str> = series
+        .labels
+        .iter()
+        .filter(|(key, value)| key.starts_with("dst_") && !value.is_empty())
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect();
+    let pod = pods
+        .iter()
+        .find(|pod| Some(&name(pod)) == found.get("dst_pod"));
+    let Some(pod) = pod else {
+        anyhow::bail!("{app}: no pod of the destination is named by {found:?}");
+    };
+    let labels = pod.metadata.labels.clone().unwrap_or_default();
+    let mut expected = BTreeMap::from([
+        ("dst_control_plane_ns", "kuma-system"),
+        (
+            "dst_namespace",
+            pod.metadata.namespace.as_deref().unwrap_or_default(),
+        ),
+        ("dst_pod", name(pod)),
+        ("dst_service", app),
+        ("dst_serviceaccount", "default"),
+        ("dst_zone_locality", "unknown"),
+        (owner, app),
+    ]);
+    if let Some(hash) = labels.get("pod-template-hash") {
+        expected.insert("dst_pod_template_hash", hash);
+    }
+    ensure!(
+        found == expected,
+        "{app}: {found:?} instead of {expected:?}"
+    );
+    Ok(())
+}

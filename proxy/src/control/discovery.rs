@@ -1,0 +1,189 @@
+//! What the operator knows of the destinations that this pod's connections are meant for: each is followed for as long as
+//! it is used, at most so many at a time. A task of the service thread, started by `app`; workers ask it by
+//! [`Question`]s and read the answers, which are plain values: the operator's messages end in `wire`.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::operator::{Client, Retry};
+use crate::destinations::{Answer, Question, Usage};
+
+mod follow;
+mod known;
+mod wire;
+
+pub use known::{GONE, Known, Names, Told, told};
+
+use follow::{Lookup, Publisher, follow};
+
+/// How destinations are followed.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Most destinations that are followed at a time. Beyond it the one whose last connection is longest ago is
+    /// forgotten; where connections are open to all of them, a further one is not asked about. Default: 500.
+    pub most: usize,
+    /// How long a destination without connections is followed. Default: 5 minutes.
+    pub idle: Duration,
+    /// That time is longer by a random part of itself, at most this. Default: 0.2.
+    pub jitter: f64,
+    /// How often unused destinations are looked for. Default: 10 s.
+    pub sweep: Duration,
+    /// Pauses before a stream that has broken is opened again. Default: 100 ms to 4 s.
+    pub retry: Retry,
+    /// What tells the operator who asks (`context_token` of its API), by which it knows what is near. Default nothing.
+    pub context: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            most: 500,
+            idle: Duration::from_secs(300),
+            jitter: 0.2,
+            sweep: Duration::from_secs(10),
+            retry: Retry {
+                min: Duration::from_millis(100),
+                max: Duration::from_secs(4),
+            },
+            context: String::new(),
+        }
+    }
+}
+
+/// Where workers ask, and how they learn that answers have changed.
+#[derive(Debug)]
+pub struct Desk {
+    pub questions: mpsc::Receiver<Question>,
+    pub changes: watch::Sender<()>,
+    /// What usage is dated from.
+    pub epoch: Instant,
+}
+
+/// Everything that is followed.
+pub struct Discovery {
+    config: Config,
+    lookup: Lookup,
+    publish: Publisher,
+    questions: mpsc::Receiver<Question>,
+    epoch: Instant,
+    destinations: HashMap<SocketAddr, Destination>,
+    followers: JoinSet<SocketAddr>,
+}
+
+struct Destination {
+    answers: watch::Receiver<Answer>,
+    follower: AbortHandle,
+    /// How workers use it; of one that has forgotten it, nobody else holds it.
+    users: Vec<Arc<Usage>>,
+    /// How long it is followed without connections.
+    idle: Duration,
+}
+
+impl Destination {
+    fn is_live(&self) -> bool {
+        self.users.iter().any(|usage| usage.is_live())
+    }
+
+    /// When it was last used, as time since the epoch.
+    fn last(&self) -> Duration {
+        let last = self.users.iter().map(|usage| usage.last());
+        last.max().unwrap_or_default()
+    }
+}
+
+impl Discovery {
+    /// Asks by `client`; `known` is told which services and endpoints there are.
+    pub fn new(config: Config, client: Client, desk: Desk, known: Known) -> Self {
+        Self {
+            lookup: Lookup::new(client, &config),
+            publish: Publisher::new(desk.changes, known),
+            config,
+            questions: desk.questions,
+            epoch: desk.epoch,
+            destinations: HashMap::new(),
+            followers: JoinSet::new(),
+        }
+    }
+
+    /// Follows what is asked about until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut sweeps = tokio::time::interval(self.config.sweep);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(question) = self.questions.recv() => self.answer(question),
+                Some(ended) = self.followers.join_next_with_id() => {
+                    // One that was aborted is forgotten already.
+                    if let Ok((id, to)) = ended
+                        && self.destinations.get(&to).is_some_and(|d| d.follower.id() == id)
+                    {
+                        self.destinations.remove(&to);
+                    }
+                }
+                _ = sweeps.tick() => self.sweep(),
+            }
+        }
+    }
+
+    fn answer(&mut self, question: Question) {
+        let Question { to, usage, reply } = question;
+        if !self.destinations.contains_key(&to) {
+            if self.destinations.len() >= self.config.most && !self.forget_one() {
+                tracing::debug!(%to, "not asked about: connections are open to all that are followed");
+                return;
+            }
+            self.begin(to);
+        }
+        let destination = self.destinations.get_mut(&to);
+        let destination = destination.expect("it was just looked for");
+        destination.users.retain(|user| Arc::strong_count(user) > 1);
+        destination.users.push(usage);
+        // The worker may have ended.
+        let _told = reply.send(destination.answers.clone());
+    }
+
+    fn begin(&mut self, to: SocketAddr) {
+        let (answers, answer) = watch::channel(Answer::Pending);
+        let following = follow(to, self.lookup.clone(), self.publish.to(answers));
+        let part = fastrand::f64() * self.config.jitter.max(0.0);
+        let destination = Destination {
+            answers: answer,
+            follower: self.followers.spawn(following),
+            users: Vec::new(),
+            idle: self.config.idle + self.config.idle.mul_f64(part),
+        };
+        self.destinations.insert(to, destination);
+    }
+
+    /// Makes room for one more; false where connections are open to all.
+    fn forget_one(&mut self) -> bool {
+        let unused = self.destinations.iter().filter(|(_, d)| !d.is_live());
+        let oldest = unused.min_by_key(|(_, d)| d.last()).map(|(to, _)| *to);
+        oldest.is_some_and(|to| {
+            self.forget(to);
+            true
+        })
+    }
+
+    fn sweep(&mut self) {
+        let now = self.epoch.elapsed();
+        let is_idle = |d: &Destination| !d.is_live() && now.saturating_sub(d.last()) >= d.idle;
+        let idle = self.destinations.iter().filter(|(_, d)| is_idle(d));
+        let idle: Vec<_> = idle.map(|(to, _)| *to).collect();
+        idle.into_iter().for_each(|to| self.forget(to));
+    }
+
+    /// Workers learn it from the end of the answers.
+    fn forget(&mut self, to: SocketAddr) {
+        if let Some(destination) = self.destinations.remove(&to) {
+            destination.follower.abort();
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Following one destination: first what it is, then, where it is a service, the service's endpoints, both for as long as
+//! it is followed. What was last said stands until something else is. A task for each; started by `discovery`.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+
+use linkerd2_proxy_api::destination::destination_client::DestinationClient;
+use linkerd2_proxy_api::destination::{DestinationProfile, GetDestination, Update};
+use tokio::sync::{mpsc, watch};
+use tonic::{Status, Streaming};
+
+use super::known::Known;
+use super::wire::{Endpoints, Profile};
+use super::{Config, Retry};
+use crate::control::operator::Client;
+use crate::control::stream::{Event, Watch, watch};
+use crate::destinations::{Answer, Inside};
+use crate::endpoints::{Listed, Service};
+use crate::telemetry::Dst;
+
+/// Largest message that is taken, in bytes: ten thousand endpoints with their labels.
+const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+
+/// How destinations are looked up.
+#[derive(Clone)]
+pub(super) struct Lookup {
+    client: Client,
+    stub: DestinationClient<Client>,
+    retry: Retry,
+    context: Arc<str>,
+}
+
+impl Lookup {
+    pub(super) fn new(client: Client, config: &Config) -> Self {
+        let stub = DestinationClient::with_origin(client.clone(), client.origin());
+        Self {
+            stub: stub.max_decoding_message_size(MAX_MESSAGE),
+            client,
+            retry: config.retry,
+            context: config.context.as_str().into(),
+        }
+    }
+
+    fn request(&self, path: String) -> GetDestination {
+        GetDestination {
+            path,
+            context_token: (*self.context).to_owned(),
+            ..GetDestination::default()
+        }
+    }
+}
+
+/// `GetProfile`: what an address is.
+struct Profiles(Lookup, SocketAddr);
+
+impl Watch for Profiles {
+    type Message = DestinationProfile;
+
+    async fn open(&self) -> Result<Streaming<DestinationProfile>, Status> {
+        let request = self.0.request(self.1.to_string());
+        let answer = self.0.stub.clone().get_profile(request).await;
+        Ok(answer?.into_inner())
+    }
+}
+
+/// `Get`: the endpoints of a service, by name and port.
+struct Updates(Lookup, String);
+
+impl Watch for Updates {
+    type Message = Update;
+
+    async fn open(&self) -> Result<Streaming<Update>, Status> {
+        let request = self.0.request(self.1.clone());
+        let answer = self.0.stub.clone().get(request).await;
+        Ok(answer?.into_inner())
+    }
+}
+
+/// Where answers go.
+pub(super) struct Publisher {
+    changes: Arc<watch::Sender<()>>,
+    known: Known,
+}
+
+impl Publisher {
+    pub(super) fn new(changes: watch::Sender<()>, known: Known) -> Self {
+        let changes = Arc::new(changes);
+        Self { changes, known }
+    }
+
+    /// The answers about one destination.
+    pub(super) fn to(&self, answers: watch::Sender<Answer>) -> Answers {
+        Answers {
+            answers: Some(answers),
+            changes: Arc::clone(&self.changes),
+            known: self.known.clone(),
+            name: String::new(),
+        }
+    }
+}
+
+/// The answers about one destination; dropping them tells workers that it is forgotten.
+pub(super) struct Answers {
+    answers: Option<watch::Sender<Answer>>,
+    changes: Arc<watch::Sender<()>>,
+    known: Known,
+    /// The service that is known because of it.
+    name: String,
+}
+
+impl Answers {
+    fn publish(&mut self, answer: Answer) {
+        let name = match &answer {
+            Answer::Inside(inside) => inside.service.name.as_str(),
+            Answer::Outside | Answer::Pending => "",
+        };
+        self.rename(name.to_owned());
+        let Some(answers) = &self.answers else {
+            return;
+        };
+        let mut gone = Vec::new();
+        let is_new = answers.send_if_modified(|current| {
+            let is_new = *current != answer;
+            if is_new {
+                gone = left_out(current, &answer);
+                *current = answer;
+            }
+            is_new
+        });
+        if is_new {
+            self.known.gone(gone);
+            self.changes.send_replace(());
+        }
+    }
+
+    fn rename(&mut self, name: String) {
+        if self.name == name {
+            return;
+        }
+        if !name.is_empty() {
+            self.known.enter(&name);
+        }
+        let before = std::mem::replace(&mut self.name, name);
+        if !before.is_empty() {
+            self.known.leave(&before);
+        }
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        self.rename(String::new());
+        self.answers.take();
+        self.changes.send_replace(());
+    }
+}
+
+/// The labels of endpoints that were there before and are not now.
+fn left_out(before: &Answer, now: &Answer) -> Vec<Dst> {
+    let now: HashMap<_, _> = listed(now).iter().map(|l| (l.addr, &l.dst)).collect();
+    let gone = listed(before).iter();
+    let gone = gone.filter(|listed| now.get(&listed.addr) != Some(&&listed.dst));
+    gone.map(|listed| listed.dst.clone()).collect()
+}
+
+fn listed(answer: &Answer) -> &[Listed] {
+    match answer {
+        Answer::Inside(inside) => &inside.service.endpoints,
+        Answer::Outside | Answer::Pending => &[],
+    }
+}
+
+/// A service whose endpoints are followed.
+struct Resolved {
+    name: String,
+    following: Pin<Box<dyn Future<Output = ()> + Send>>,
+    updates: mpsc::Receiver<Event<Update>>,
+    endpoints: Endpoints,
+    /// Whether anything was said about its endpoints.
+    is_said: bool,
+}
+
+impl Resolved {
+    fn new(lookup: &Lookup, name: String, port: u16) -> Self {
+        let (events, updates) = mpsc::channel(1);
+        let of = Updates(lookup.clone(), format!("{name}:{port}"));
+        let following = watch(of, (lookup.client.clone(), lookup.retry), events);
+        Self {
+            name,
+            following: Box::pin(following),
+            updates,
+            endpoints: Endpoints::default(),
+            is_said: false,
+        }
+    }
+
+    /// The next thing that is said about its endpoints is taken over.
+    async fn next(&mut self) {
+        let event = tokio::select! {
+            () = &mut self.following => None,
+            event = self.updates.recv() => event,
+        };
+        match event {
+            Some(Event::Message { message, is_first }) => {
+                let mut endpoints = std::mem::take(&mut self.endpoints);
+                if is_first {
+                    endpoints = Endpoints::default();
+                }
+                self.is_said |= endpoints.take(message);
+                self.endpoints = endpoints;
+            }
+            Some(Event::Refused) => {
+                self.is_said = true;
+                self.endpoints = Endpoints::default();
+                self.endpoints.is_unknown = true;
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Its endpoints. Of a service that the operator cannot resolve, connections go where they were going.
+    fn listed(&self, to: SocketAddr) -> Vec<Listed> {
+        if self.endpoints.is_unknown {
+            return vec![Listed::plain(to, Dst::unknown())];
+        }
+        self.endpoints.listed()
+    }
+}
+
+/// Follows a destination until it turns out to be outside; answers which it was.
+pub(super) async fn follow(to: SocketAddr, lookup: Lookup, mut answers: Answers) -> SocketAddr {
+    let (events, mut profiles) = mpsc::channel(1);
+    let of = Profiles(lookup.clone(), to);
+    let mut following = pin!(watch(of, (lookup.client.clone(), lookup.retry), events));
+    let mut resolved: Option<Resolved> = None;
+    let mut is_opaque = false;
+    loop {
+        tokio::select! {
+            () = &mut following => return to,
+            Some(event) = profiles.recv() => {
+                let profile = match event {
+                    Event::Message { message, .. } => Profile::from(message),
+                    Event::Refused => {
+                        answers.publish(Answer::Outside);
+                        return to;
+                    }
+                };
+                is_opaque = profile.is_opaque;
+                if let Some(endpoint) = profile.endpoint {
+                    resolved = None;
+                    answers.publish(inside(String::new(), vec![endpoint], is_opaque));
+                } else if profile.name.is_empty() {
+                    answers.publish(Answer::Outside);
+                    return to;
+                } else if resolved.as_ref().is_none_or(|r| r.name != profile.name) {
+                    resolved = Some(Resolved::new(&lookup, profile.name, to.port()));
+                }
+            }
+            () = next(&mut resolved) => {}
+        }
+        if let Some(resolved) = resolved.as_ref().filter(|resolved| resolved.is_said) {
+            answers.publish(inside(
+                resolved.name.clone(),
+                resolved.listed(to),
+                is_opaque,
+            ));
+        }
+    }
+}
+
+async fn next(resolved: &mut Option<Resolved>) {
+    match resolved {
+        Some(resolved) => resolved.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn inside(name: String, endpoints: Vec<Listed>, is_opaque: bool) -> Answer {
+    let service = Service { name, endpoints };
+    Answer::Inside(Arc::new(Inside { service, is_opaque }))
+}

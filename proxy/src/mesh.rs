@@ -1,0 +1,91 @@
+//! What a worker knows of its mesh's TLS at the moment: whether it is asked for, the identity in force, and so which way
+//! a connection goes. `worker` keeps it, the stages that accept and dial ask it. It does no I/O.
+
+use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use weir_crds::settings::MtlsMode;
+
+use crate::identity::Identity;
+use crate::telemetry::{NoTlsReason, Tls};
+
+/// One worker's view.
+#[derive(Debug)]
+pub struct Mesh {
+    mode: Cell<MtlsMode>,
+    identity: RefCell<Option<Arc<Identity>>>,
+    /// The pod's own addresses.
+    own: Vec<IpAddr>,
+}
+
+/// How an endpoint is to be dialed.
+#[derive(Debug)]
+pub enum Way {
+    /// As it is, and why.
+    Plain(NoTlsReason),
+    /// With mesh TLS; its certificate is to have this name.
+    Secured(Arc<Identity>, Arc<str>),
+    /// Not at all: in a STRICT mesh nothing goes out in plaintext for want of a certificate.
+    Refused(Arc<str>),
+}
+
+impl Mesh {
+    /// Without TLS, in a pod with these addresses.
+    pub fn new(own: Vec<IpAddr>) -> Self {
+        Self {
+            mode: Cell::new(MtlsMode::Disabled),
+            identity: RefCell::default(),
+            own,
+        }
+    }
+
+    /// Takes over what is in force from now on.
+    pub fn set(&self, mode: MtlsMode, identity: Option<Arc<Identity>>) {
+        self.mode.set(mode);
+        *self.identity.borrow_mut() = identity;
+    }
+
+    /// Whether connections between proxies are secured.
+    pub fn mode(&self) -> MtlsMode {
+        self.mode.get()
+    }
+
+    /// The identity in force.
+    pub fn identity(&self) -> Option<Arc<Identity>> {
+        self.identity.borrow().clone()
+    }
+
+    /// Whether an endpoint whose certificate is to have that name is dialed with mesh TLS, or not at all.
+    pub fn secures(&self, addr: SocketAddr, name: Option<&Arc<str>>) -> bool {
+        name.is_some()
+            && self.mode() != MtlsMode::Disabled
+            && (self.mode() == MtlsMode::Strict || self.identity.borrow().is_some())
+            && !self.own.contains(&addr.ip())
+    }
+
+    /// How an endpoint is dialed whose certificate is to have that name, where it has one.
+    pub fn way_to(&self, addr: SocketAddr, name: Option<&Arc<str>>) -> Way {
+        if self.own.contains(&addr.ip()) {
+            return Way::Plain(NoTlsReason::Loopback);
+        }
+        let Some(name) = name.filter(|_| self.mode() != MtlsMode::Disabled) else {
+            return Way::Plain(NoTlsReason::NotProvidedByServiceDiscovery);
+        };
+        match self.identity() {
+            Some(identity) => Way::Secured(identity, Arc::clone(name)),
+            None if self.mode() == MtlsMode::Strict => Way::Refused(Arc::clone(name)),
+            None => Way::Plain(NoTlsReason::NotProvidedByServiceDiscovery),
+        }
+    }
+}
+
+impl Way {
+    /// The label of a connection that goes this way.
+    pub fn tls(&self) -> Tls {
+        match self {
+            Self::Plain(reason) => Tls::NoIdentity(*reason),
+            Self::Secured(_, id) | Self::Refused(id) => Tls::Mutual { id: Arc::clone(id) },
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The proxy and its operator: real connections on loopback to a control plane of which each test says everything.
+
+mod calls;
+mod connection;
+mod desk;
+mod discovery;
+#[allow(dead_code, reason = "the tests with real redirection use the rest")]
+mod operator;
+mod settings;
+mod worker;
