@@ -202,6 +202,18 @@ mod tests {
         );
     }
 
+    #[test]
+    fn of_every_object_only_what_is_used_is_kept() {
+        let names = |event| match kept(event, |object: (&str, u8)| object.0) {
+            Event::Apply(name) | Event::Delete(name) | Event::InitApply(name) => Some(name),
+            Event::Init | Event::InitDone => None,
+        };
+        assert_eq!(names(Event::Apply(("a", 1))), Some("a"));
+        assert_eq!(names(Event::Delete(("b", 1))), Some("b"));
+        assert_eq!(names(Event::InitApply(("c", 1))), Some("c"));
+        assert_eq!(names(Event::Init).or(names(Event::InitDone)), None);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_pauses_of_a_watch_that_never_works_grow() {
         let follow = Follow {

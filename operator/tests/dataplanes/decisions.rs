@@ -284,3 +284,19 @@ fn a_fingerprint_is_of_what_is_said() {
         assert_ne!(keep(r#"{"a": 1, "b": [1, 2]}"#), keep(other), "{other}");
     }
 }
+
+#[test]
+fn a_late_event_does_not_undo_what_was_written_since() {
+    let mut given = written(&[mesh(metrics()), pod(json!({}), running())]);
+    let wanted = given.change(None);
+    assert!(matches!(wanted, DataplaneChange::Status(..)));
+    let mut older = object(&given);
+    older["kind"] = "Dataplane".into();
+    older["metadata"]["resourceVersion"] = "6".into();
+    older["spec"]["networking"]["address"] = "10.9.9.9".into();
+    apply(&mut given.index, older.clone());
+    assert_eq!(given.change(None), wanted);
+    older["metadata"]["resourceVersion"] = "8".into();
+    apply(&mut given.index, older);
+    assert!(matches!(given.change(None), DataplaneChange::Apply(_)));
+}

@@ -156,18 +156,17 @@ impl Indexed<Dataplane> for Discovery {
     }
 }
 
-/// Whole objects, for a watch that others share.
+/// Objects of which another index beside it keeps more.
 impl Indexed<weir_crds::Dataplane> for Discovery {
-    fn apply(&mut self, dataplane: weir_crds::Dataplane) {
-        self.apply(Dataplane::keep(&dataplane));
+    fn apply(&mut self, object: weir_crds::Dataplane) {
+        self.apply(Dataplane::keep(&object));
     }
 
-    fn delete(&mut self, dataplane: &weir_crds::Dataplane) {
-        self.delete(&Dataplane::keep(dataplane));
+    fn delete(&mut self, object: &weir_crds::Dataplane) {
+        self.delete(&Dataplane::keep(object));
     }
 
-    fn reset(&mut self, dataplanes: Vec<weir_crds::Dataplane>) {
-        let kept = dataplanes.iter().map(Dataplane::keep);
-        self.reset(kept.collect::<Vec<Dataplane>>());
+    fn reset(&mut self, objects: Vec<weir_crds::Dataplane>) {
+        self.reset(objects.iter().map(Dataplane::keep).collect::<Vec<_>>());
     }
 }
