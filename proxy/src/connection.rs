@@ -73,8 +73,9 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     };
     let dial_now = speaks_first(&worker, &routed.to);
     let waited = detect(&worker, &mut routed, dial_now).await;
+    // Boxed like `routed`: each stage that hands them on would have to have the room for them.
     let mut detected = match waited {
-        Ok(detected) => detected,
+        Ok(detected) => Box::new(detected),
         Err(error) => return routed.close(Some(&error)),
     };
     // Until here nobody has said anything that its end could break.
@@ -85,7 +86,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         && set.len() > 1
     {
         let service = worker.links.service(set, &routed.book);
-        return balance(&worker, service, routed, detected).await;
+        return Box::pin(balance(&worker, service, routed, detected)).await;
     }
     let ledger = || HttpLedger::new(routed.book.clone());
     let session = match detected.verdict {
@@ -146,7 +147,7 @@ fn route(worker: &Worker, target: Target) -> (Destination, Book) {
 
 impl Routed {
     /// Closes its accounts; the error is how the client ended.
-    fn close(self, error: Option<&io::Error>) {
+    fn close(self: Box<Self>, error: Option<&io::Error>) {
         if let Some(dialed) = self.dialed {
             dialed.close(error);
         }
@@ -201,7 +202,7 @@ fn learn(worker: &Worker, routed: &Routed, detected: &Detected, dialed_at_once: 
 
 /// Ends a connection whose client will never be forwarded, and that which was dialed for it
 /// while it was silent.
-fn leave(routed: Routed, detected: Detected, error: Option<io::Error>) {
+fn leave(routed: Box<Routed>, detected: Box<Detected>, error: Option<io::Error>) {
     if let (Some(Ok(unused)), Some(_)) = (&detected.server, &error) {
         reset(unused.stream.tcp());
     }
@@ -209,7 +210,12 @@ fn leave(routed: Routed, detected: Detected, error: Option<io::Error>) {
 }
 
 /// Several endpoints: each request of the connection goes to the best of them.
-async fn balance(worker: &Worker, service: Rc<Service>, routed: Routed, mut detected: Detected) {
+async fn balance(
+    worker: &Worker,
+    service: Rc<Service>,
+    routed: Box<Routed>,
+    mut detected: Box<Detected>,
+) {
     let take = |flow: &mut Flow| {
         let bytes = Bytes::copy_from_slice(flow.pending());
         flow.clear();
@@ -217,6 +223,7 @@ async fn balance(worker: &Worker, service: Rc<Service>, routed: Routed, mut dete
         bytes
     };
     let (first, greeting) = (take(&mut detected.up), take(&mut detected.down));
+    let routed = *routed;
     if let (Some(Ok(connected)), Some(dialed)) = (detected.server, routed.dialed) {
         dialed.read(greeting.len());
         service.adopt(connected, greeting, dialed);
@@ -266,7 +273,7 @@ async fn first_head(
     }
 }
 
-async fn open_opaque(worker: &Worker, mut routed: Routed, mut detected: Detected) {
+async fn open_opaque(worker: &Worker, mut routed: Box<Routed>, mut detected: Box<Detected>) {
     routed.book.tcp_judged();
     let pending = detected.up.pending().len();
     detected.up.approve(pending);
@@ -289,8 +296,8 @@ async fn open_opaque(worker: &Worker, mut routed: Routed, mut detected: Detected
 
 async fn open_http(
     worker: &Worker,
-    mut routed: Routed,
-    mut detected: Detected,
+    mut routed: Box<Routed>,
+    mut detected: Box<Detected>,
     (mut session, begun): (Session, Instant),
 ) {
     let reached = reach(worker, &mut routed, detected.server.take()).await;
@@ -364,13 +371,14 @@ async fn reach(
 }
 
 /// Forward: hands both sockets and what was read so far to the relay.
-async fn forward(
+fn forward(
     worker: &Worker,
-    routed: Routed,
+    routed: Box<Routed>,
     server: Connected,
-    detected: Detected,
+    detected: Box<Detected>,
     session: Option<Session>,
-) {
+) -> impl Future<Output = ()> {
+    let (routed, detected) = (*routed, *detected);
     let known = routed.dialed;
     let dialed = known.unwrap_or_else(|| routed.book.dialed(Instant::now()));
     dialed.read(detected.down.pending().len() + detected.down.approved().len());
@@ -386,7 +394,7 @@ async fn forward(
         session,
         direction,
     };
-    relay(pair, &worker.pool, routed.busy).await;
+    relay(pair, &worker.pool, routed.busy)
 }
 
 /// Answers in the server's place, then lets the client read it before the socket closes.

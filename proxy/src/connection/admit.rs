@@ -18,7 +18,7 @@ pub(super) async fn admit(
     worker: &Rc<Worker>,
     entered: Entered,
     (to, mut book): (Destination, Book),
-) -> Option<Routed> {
+) -> Option<Box<Routed>> {
     let Entered {
         stream,
         first,
@@ -37,7 +37,7 @@ pub(super) async fn admit(
     if let Some(Verdict::Allowed(authz)) = judged {
         book.standing.authz = authz;
     }
-    let routed = Routed {
+    let routed = Box::new(Routed {
         stream,
         first,
         to,
@@ -45,7 +45,7 @@ pub(super) async fn admit(
         book,
         dialed: None,
         busy: worker.activity.begin(),
-    };
+    });
     if is_denied {
         Box::pin(deny(worker, routed)).await;
         return None;

@@ -18,7 +18,7 @@ use crate::session::Session;
 use crate::worker::Worker;
 
 /// Refuses a connection, in its own protocol where that has words for it.
-pub(super) async fn deny(worker: &Rc<Worker>, mut routed: Routed) {
+pub(super) async fn deny(worker: &Rc<Worker>, mut routed: Box<Routed>) {
     let mut up = Flow::default();
     let session = match protocol(worker, &mut routed, &mut up).await {
         Verdict::Http1 => Some(Session::http1(HttpLedger::new(routed.book.clone()))),
