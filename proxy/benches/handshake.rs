@@ -37,10 +37,15 @@ async fn connect(
 ) {
     let addr = listener.local_addr().expect("an address");
     let (dialed, accepted) = tokio::join!(TcpStream::connect(addr), listener.accept());
+    let (dialed, accepted) = (dialed.expect("dialed"), accepted.expect("accepted").0);
+    // As the proxy's own sockets have it.
+    for socket in [&dialed, &accepted] {
+        socket.set_nodelay(true).expect("an option");
+    }
     let name = server_name(NAME).expect("a name");
-    let accepted = (accepted.expect("accepted").0, Flow::default());
+    let accepted = (accepted, Flow::default());
     let (client, server) = tokio::join!(
-        Stream::connect(dialed.expect("dialed"), (client, name), pool),
+        Stream::connect(dialed, (client, name), pool),
         Stream::accept(accepted, server, pool)
     );
     let (mut client, (mut server, _)) = (client.expect("shaken"), server.expect("shaken"));
