@@ -31,13 +31,14 @@ const PAGE: [&str; 9] = [
     "job",
 ];
 
-/// The labels of the metrics themselves that are not empty where there is no mesh TLS and no route.
+/// The labels of the metrics themselves that are not empty where there is no mesh TLS, no route and no zone.
 const OUTBOUND_REQUEST: &str = "authority direction no_tls_reason target_port tls";
 const INBOUND_REQUEST: &str = "authority authz_kind authz_name direction no_tls_reason route_kind route_name \
-     srv_kind srv_name srv_port target_port tls";
+     srv_group srv_kind srv_name srv_port target_port tls";
 const CONNECTION: &str = "direction no_tls_reason peer target_port tls";
-const INBOUND_ACCEPTED: &str =
-    "direction no_tls_reason peer srv_kind srv_name srv_port target_port tls";
+const SERVER: &str = "srv_group srv_kind srv_name srv_port";
+const DESTINATION: &str = "dst_control_plane_ns dst_deployment dst_namespace dst_pod dst_pod_template_hash \
+     dst_service dst_serviceaccount dst_zone_locality";
 
 #[tokio::test]
 async fn prometheus_answers_with_the_labels_of_the_page() -> anyhow::Result<()> {
@@ -88,28 +89,32 @@ async fn prometheus_agrees(
         (
             bot,
             "request_total{direction=\"outbound\"",
-            OUTBOUND_REQUEST,
+            vec![OUTBOUND_REQUEST, DESTINATION],
         ),
-        (web, "request_total{direction=\"inbound\"", INBOUND_REQUEST),
+        (
+            web,
+            "request_total{direction=\"inbound\"",
+            vec![INBOUND_REQUEST],
+        ),
         (
             bot,
             "tcp_open_total{direction=\"outbound\",peer=\"src\"",
-            CONNECTION,
+            vec![CONNECTION],
         ),
         (
             bot,
             "tcp_open_total{direction=\"outbound\",peer=\"dst\"",
-            CONNECTION,
+            vec![CONNECTION, "authority", DESTINATION],
         ),
         (
             web,
             "tcp_open_total{direction=\"inbound\",peer=\"src\"",
-            INBOUND_ACCEPTED,
+            vec![CONNECTION, SERVER],
         ),
         (
             web,
             "tcp_open_total{direction=\"inbound\",peer=\"dst\"",
-            CONNECTION,
+            vec![CONNECTION],
         ),
     ] {
         let query = format!("{metric},instance=\"{}:4191\"}} > 0", ip(pod));
@@ -120,7 +125,7 @@ async fn prometheus_agrees(
                 Ok(())
             })
             .await?;
-        has_exactly(&series[0], pod, own).with_context(|| query)?;
+        has_exactly(&series[0], pod, &own).with_context(|| query)?;
     }
     // The server measured nothing outbound, the client nothing inbound.
     for (pod, direction) in [(web, "outbound"), (bot, "inbound")] {
@@ -135,9 +140,12 @@ async fn prometheus_agrees(
 }
 
 /// The labels of the page with the pod's values, the metric's own, and no other.
-fn has_exactly(series: &Series, pod: &Pod, own: &str) -> anyhow::Result<()> {
+fn has_exactly(series: &Series, pod: &Pod, own: &[&str]) -> anyhow::Result<()> {
     let keys: BTreeSet<&str> = series.labels.keys().map(String::as_str).collect();
-    let expected: BTreeSet<&str> = PAGE.into_iter().chain(own.split_whitespace()).collect();
+    let expected: BTreeSet<&str> = {
+        let own = own.iter().flat_map(|labels| labels.split_whitespace());
+        PAGE.into_iter().chain(own).collect()
+    };
     ensure!(
         keys == expected,
         "the labels are {keys:?} instead of {expected:?}"
