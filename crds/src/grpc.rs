@@ -42,9 +42,6 @@ where
     }
 }
 
-/// Audience of the service account token by which a proxy says who it is.
-pub const AUDIENCE: &str = "weir-operator";
-
 /// `weir.settings.v1`.
 // The generator's style, not ours; its doc comments are those of the .proto file.
 #[allow(clippy::all, clippy::too_many_lines, unreachable_pub)]

@@ -67,12 +67,16 @@ pub const DECISION: &str = "weir.io/injection";
 pub const EXCLUDE_INBOUND_PORTS: &str = "traffic.kuma.io/exclude-inbound-ports";
 /// Annotation: outbound ports that are not redirected.
 pub const EXCLUDE_OUTBOUND_PORTS: &str = "traffic.kuma.io/exclude-outbound-ports";
-/// Prefix of the annotations that configure Linkerd's proxy; two of them mean something to Weir's.
+/// Prefix of the annotations that configure Linkerd's proxy; three of them mean something to Weir.
 pub const LINKERD_CONFIG_PREFIX: &str = "config.linkerd.io/";
 /// Annotation: inbound ports that are not redirected, Linkerd's spelling.
 pub const SKIP_INBOUND_PORTS: &str = "config.linkerd.io/skip-inbound-ports";
 /// Annotation: outbound ports that are not redirected, Linkerd's spelling.
 pub const SKIP_OUTBOUND_PORTS: &str = "config.linkerd.io/skip-outbound-ports";
+/// Annotation of a Service or a pod: ports whose bytes are not looked at.
+pub const OPAQUE_PORTS: &str = "config.linkerd.io/opaque-ports";
+/// Flag of kuma-init: inbound ports that are not redirected.
+pub const EXCLUDE_INBOUND_FLAG: &str = "--exclude-inbound-ports";
 
 /// Prefix of the annotations that configure a pod's metrics endpoint.
 pub const METRICS_PREFIX: &str = "prometheus.metrics.kuma.io/";

@@ -8,17 +8,17 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::ObjectMeta;
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use weir_crds::Mesh;
 
-use crate::FIELD_MANAGER;
 use crate::backoff::Backoff;
 use crate::call::{CallError, within};
 use crate::index::MeshView;
 use crate::metrics::{Controller, Metrics, Outcome};
+use crate::object::written_by_us;
 use crate::reconcile::{self, Initial};
 
 pub use self::dataplanes::DataplaneWriter;
@@ -153,12 +153,5 @@ impl InitialMesh {
         within(self.states.replace(STATE, &written_by_us(), &state))
             .await
             .map(|_| ())
-    }
-}
-
-fn written_by_us() -> PostParams {
-    PostParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        ..PostParams::default()
     }
 }

@@ -40,6 +40,14 @@ impl Backoff {
     }
 }
 
+/// Waits for the next try, for ever where there is none.
+pub(crate) async fn pause(retry: Option<Duration>) {
+    match retry {
+        Some(pause) => tokio::time::sleep(pause).await,
+        None => std::future::pending().await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

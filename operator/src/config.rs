@@ -9,7 +9,7 @@ use clap::Parser;
 use jiff::SignedDuration;
 use tracing_subscriber::EnvFilter;
 use weir_crds::identity::TRUST_DOMAIN;
-use weir_crds::names::SYSTEM_NAMESPACE;
+use weir_crds::names::{OPERATOR, OPERATOR_CA, SYSTEM_NAMESPACE};
 
 use crate::app;
 use crate::ca::{self, Publish};
@@ -281,10 +281,10 @@ impl Args {
             server: "operator",
             metrics: [Certificate::OperatorAuthority, Certificate::Operator],
             namespace: self.namespace.clone(),
-            authority_secret: "weir-operator-ca".to_owned(),
+            authority_secret: OPERATOR_CA.to_owned(),
             serving_secret: "weir-operator-tls".to_owned(),
-            service: "weir-operator".to_owned(),
-            publish: Publish::ConfigMap("weir-operator-ca".to_owned()),
+            service: OPERATOR.to_owned(),
+            publish: Publish::ConfigMap(OPERATOR_CA.to_owned()),
             authority_validity: days(self.operator_authority_days),
             serving_validity: days(self.certificate_days),
         }

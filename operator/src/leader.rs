@@ -9,16 +9,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::ObjectMeta;
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::election::{Election, Step};
-use crate::FIELD_MANAGER;
 use crate::call::{CallError, within_time};
 use crate::metrics::Metrics;
+use crate::object::written_by_us;
 
 /// Pause between two looks at a Lease that another replica holds, and between failed tries.
 const RETRY: Duration = Duration::from_secs(1);
@@ -140,10 +140,7 @@ impl Leader {
 
     /// Writes with the version that was read, so that of two writers one gets a conflict.
     async fn write(&self, read: Option<Lease>, spec: LeaseSpec) -> Result<(), CallError> {
-        let params = PostParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PostParams::default()
-        };
+        let params = written_by_us();
         match read {
             Some(lease) => {
                 let next = Lease {

@@ -26,6 +26,7 @@ pub mod index;
 pub mod leader;
 pub mod mesh_ca;
 pub mod metrics;
+mod object;
 pub mod reconcile;
 pub mod serve;
 pub mod status;
@@ -34,4 +35,4 @@ mod watch;
 pub mod workload;
 
 /// The field manager of every write, and the reporting controller of every event.
-pub const FIELD_MANAGER: &str = "weir-operator";
+pub const FIELD_MANAGER: &str = weir_crds::names::OPERATOR;

@@ -1,8 +1,6 @@
 //! The operator's own metrics. Every loop holds a clone and counts; `health` prints them. Label
 //! values are enums, so a search finds every series. It knows nothing of what is counted.
 
-pub mod server;
-
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -12,70 +10,62 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// What is reconciled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Controller {
-    /// Status of Meshes.
-    Mesh,
-    /// The one-time creation of Mesh `default`.
-    DefaultMesh,
-    /// Dataplanes of injected pods.
-    Dataplane,
-    /// Certificates of our servers, and the bundles to verify them with.
-    Certificates,
-    /// Certificate authorities of Meshes.
-    Authorities,
-}
-
-impl Controller {
-    /// The label value.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Mesh => "mesh",
-            Self::DefaultMesh => "default_mesh",
-            Self::Dataplane => "dataplane",
-            Self::Certificates => "certificates",
-            Self::Authorities => "authorities",
+/// Defines a label's values and their spelling.
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
         }
-    }
-}
 
-impl EncodeLabelValue for Controller {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
-        EncodeLabelValue::encode(&self.as_str(), encoder)
-    }
-}
-
-/// How a reconcile ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// Something was written.
-    Changed,
-    /// Everything was as it should be.
-    Unchanged,
-    /// Someone else wrote first; tried again.
-    Conflict,
-    /// It failed; tried again.
-    Error,
-}
-
-impl Outcome {
-    /// The label value.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Changed => "changed",
-            Self::Unchanged => "unchanged",
-            Self::Conflict => "conflict",
-            Self::Error => "error",
+        impl $name {
+            /// The label value.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)*
+                }
+            }
         }
+
+        impl EncodeLabelValue for $name {
+            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+                EncodeLabelValue::encode(&self.as_str(), encoder)
+            }
+        }
+    };
+}
+
+pub mod server;
+
+label! {
+    /// What is reconciled.
+    Controller {
+        /// Status of Meshes.
+        Mesh = "mesh",
+        /// The one-time creation of Mesh `default`.
+        DefaultMesh = "default_mesh",
+        /// Dataplanes of injected pods.
+        Dataplane = "dataplane",
+        /// Certificates of our servers, and the bundles to verify them with.
+        Certificates = "certificates",
+        /// Certificate authorities of Meshes.
+        Authorities = "authorities",
     }
 }
 
-impl EncodeLabelValue for Outcome {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
-        EncodeLabelValue::encode(&self.as_str(), encoder)
+label! {
+    /// How a reconcile ended.
+    Outcome {
+        /// Something was written.
+        Changed = "changed",
+        /// Everything was as it should be.
+        Unchanged = "unchanged",
+        /// Someone else wrote first; tried again.
+        Conflict = "conflict",
+        /// It failed; tried again.
+        Error = "error",
     }
 }
 
@@ -91,103 +81,55 @@ impl Outcome {
     }
 }
 
-/// What is watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Watch {
-    /// Meshes.
-    Meshes,
-    /// Pods.
-    Pods,
-    /// Services.
-    Services,
-    /// EndpointSlices.
-    EndpointSlices,
-    /// Nodes.
-    Nodes,
-    /// Dataplanes.
-    Dataplanes,
-    /// The Secret of the authority.
-    AuthoritySecret,
-    /// The Secret of the serving certificate.
-    ServingSecret,
-    /// The Secret of the operator's own authority.
-    OperatorAuthoritySecret,
-    /// The Secret of the operator's serving certificate.
-    OperatorServingSecret,
-    /// The ConfigMap with the bundle to verify the operator with.
-    OperatorBundle,
-    /// The Secrets of Meshes.
-    MeshSecrets,
-    /// The ConfigMap with who is trusted in which Mesh.
-    Trust,
-    /// TrafficPermissions.
-    TrafficPermissions,
-    /// The `MutatingWebhookConfiguration`.
-    MutatingWebhook,
-    /// The `ValidatingWebhookConfiguration`.
-    ValidatingWebhook,
-}
-
-impl Watch {
-    /// The label value.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Meshes => "meshes",
-            Self::Pods => "pods",
-            Self::Services => "services",
-            Self::EndpointSlices => "endpoint_slices",
-            Self::Nodes => "nodes",
-            Self::Dataplanes => "dataplanes",
-            Self::AuthoritySecret => "authority_secret",
-            Self::ServingSecret => "serving_secret",
-            Self::OperatorAuthoritySecret => "operator_authority_secret",
-            Self::OperatorServingSecret => "operator_serving_secret",
-            Self::OperatorBundle => "operator_bundle",
-            Self::MeshSecrets => "mesh_secrets",
-            Self::Trust => "trust",
-            Self::TrafficPermissions => "traffic_permissions",
-            Self::MutatingWebhook => "mutating_webhook",
-            Self::ValidatingWebhook => "validating_webhook",
-        }
+label! {
+    /// What is watched.
+    Watch {
+        /// Meshes.
+        Meshes = "meshes",
+        /// Pods.
+        Pods = "pods",
+        /// Services.
+        Services = "services",
+        /// EndpointSlices.
+        EndpointSlices = "endpoint_slices",
+        /// Nodes.
+        Nodes = "nodes",
+        /// Dataplanes.
+        Dataplanes = "dataplanes",
+        /// The Secret of the authority.
+        AuthoritySecret = "authority_secret",
+        /// The Secret of the serving certificate.
+        ServingSecret = "serving_secret",
+        /// The Secret of the operator's own authority.
+        OperatorAuthoritySecret = "operator_authority_secret",
+        /// The Secret of the operator's serving certificate.
+        OperatorServingSecret = "operator_serving_secret",
+        /// The ConfigMap with the bundle to verify the operator with.
+        OperatorBundle = "operator_bundle",
+        /// The Secrets of Meshes.
+        MeshSecrets = "mesh_secrets",
+        /// The ConfigMap with who is trusted in which Mesh.
+        Trust = "trust",
+        /// TrafficPermissions.
+        TrafficPermissions = "traffic_permissions",
+        /// The `MutatingWebhookConfiguration`.
+        MutatingWebhook = "mutating_webhook",
+        /// The `ValidatingWebhookConfiguration`.
+        ValidatingWebhook = "validating_webhook",
     }
 }
 
-impl EncodeLabelValue for Watch {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
-        EncodeLabelValue::encode(&self.as_str(), encoder)
-    }
-}
-
-/// Whose expiry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Certificate {
-    /// The webhook's authority.
-    Authority,
-    /// The webhook's serving certificate.
-    Webhook,
-    /// The authority of the operator's own server.
-    OperatorAuthority,
-    /// The operator's serving certificate.
-    Operator,
-}
-
-impl Certificate {
-    /// The label value.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Authority => "authority",
-            Self::Webhook => "webhook",
-            Self::OperatorAuthority => "operator_authority",
-            Self::Operator => "operator",
-        }
-    }
-}
-
-impl EncodeLabelValue for Certificate {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
-        EncodeLabelValue::encode(&self.as_str(), encoder)
+label! {
+    /// Whose expiry.
+    Certificate {
+        /// The webhook's authority.
+        Authority = "authority",
+        /// The webhook's serving certificate.
+        Webhook = "webhook",
+        /// The authority of the operator's own server.
+        OperatorAuthority = "operator_authority",
+        /// The operator's serving certificate.
+        Operator = "operator",
     }
 }
 

@@ -12,8 +12,8 @@ pub use self::dataplane::{ConversionError, DataplaneChange, dataplane, dataplane
 
 /// Condition: the specification follows the rules.
 pub const ACCEPTED: &str = "Accepted";
-/// Condition: the specification is the one that proxies are given.
-pub const READY: &str = "Ready";
+/// Condition: the specification is the one that proxies are given; of a Dataplane, that its pod is ready.
+pub use crate::index::READY;
 
 /// Longest message of a condition, in bytes; beyond it the rest is counted, not listed.
 const LONGEST_MESSAGE: usize = 4096;

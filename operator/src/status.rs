@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use weir_crds::{Mesh, Violation};
 
 use crate::FIELD_MANAGER;
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, pause};
 use crate::call::{CallError, within};
 use crate::events::Events;
 use crate::index::{MeshSet, MeshView};
@@ -141,12 +141,5 @@ fn wrong_with(authorities: Option<&Authorities>, mesh: &str) -> Option<Violation
     match &authorities?.get(mesh)?.signer {
         Err(NotReady::Unusable(violation)) => Some(violation.clone()),
         _ => None,
-    }
-}
-
-async fn pause(retry: Option<std::time::Duration>) {
-    match retry {
-        Some(pause) => tokio::time::sleep(pause).await,
-        None => std::future::pending().await,
     }
 }

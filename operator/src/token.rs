@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 pub use review::{CACHED, MOST_CACHED, Reviewer};
 
 /// Audience of the tokens that are accepted.
-pub use weir_crds::grpc::AUDIENCE;
+pub use weir_crds::names::OPERATOR as AUDIENCE;
 
 /// The workload that a token was given to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Each module and the modules of ours that it may name.
-const ALLOWED: [(&str, &[&str]); 18] = [
+const ALLOWED: [(&str, &[&str]); 19] = [
     (
         "app",
         &[
@@ -14,10 +14,18 @@ const ALLOWED: [(&str, &[&str]); 18] = [
     ),
     (
         "apply",
-        &["backoff", "call", "events", "index", "metrics", "reconcile"],
+        &[
+            "backoff",
+            "call",
+            "events",
+            "index",
+            "metrics",
+            "object",
+            "reconcile",
+        ],
     ),
     ("backoff", &[]),
-    ("ca", &["backoff", "call", "metrics"]),
+    ("ca", &["backoff", "metrics", "object"]),
     ("call", &[]),
     (
         "config",
@@ -26,9 +34,10 @@ const ALLOWED: [(&str, &[&str]); 18] = [
     ("events", &["backoff", "call", "reconcile"]),
     ("health", &["metrics"]),
     ("index", &[]),
-    ("leader", &["call", "metrics"]),
-    ("mesh_ca", &["backoff", "ca", "call", "index", "metrics"]),
+    ("leader", &["call", "metrics", "object"]),
+    ("mesh_ca", &["backoff", "ca", "index", "metrics", "object"]),
     ("metrics", &[]),
+    ("object", &["call"]),
     ("reconcile", &["index"]),
     (
         "serve",
@@ -54,8 +63,8 @@ const ALLOWED: [(&str, &[&str]); 18] = [
 ];
 
 /// Modules that hold a client, and `app`, which hands it to them.
-const WITH_CLIENT: [&str; 9] = [
-    "app", "apply", "ca", "events", "leader", "mesh_ca", "status", "token", "watch",
+const WITH_CLIENT: [&str; 10] = [
+    "app", "apply", "ca", "events", "leader", "mesh_ca", "object", "status", "token", "watch",
 ];
 
 /// The source of every module, submodules included.

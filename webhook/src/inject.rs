@@ -186,7 +186,12 @@ fn unknown_annotations(pod: &Pod) -> Vec<String> {
     let unknown = unknown.map(|key| format!("the annotation {key} is not known and does nothing"));
     let linkerds = annotations.keys().map(String::as_str).filter(|key| {
         key.starts_with(names::LINKERD_CONFIG_PREFIX)
-            && ![names::SKIP_INBOUND_PORTS, names::SKIP_OUTBOUND_PORTS].contains(key)
+            && ![
+                names::SKIP_INBOUND_PORTS,
+                names::SKIP_OUTBOUND_PORTS,
+                names::OPAQUE_PORTS,
+            ]
+            .contains(key)
     });
     let linkerds = linkerds.map(|key| {
         format!("the annotation {key} configures Linkerd's proxy and does nothing here")

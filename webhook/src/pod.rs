@@ -50,9 +50,14 @@ impl Pod {
         if !spec.get("containers").is_some_and(is_object_list) {
             return Err(shape("spec.containers", "a list of objects"));
         }
-        let init = spec.get("initContainers");
-        if !init.is_none_or(|list| list.is_null() || is_object_list(list)) {
-            return Err(shape("spec.initContainers", "a list of objects"));
+        for (key, field) in [
+            ("initContainers", "spec.initContainers"),
+            ("volumes", "spec.volumes"),
+        ] {
+            let list = spec.get(key);
+            if !list.is_none_or(|list| list.is_null() || is_object_list(list)) {
+                return Err(shape(field, "a list of objects"));
+            }
         }
         Ok(Self(value))
     }
@@ -96,13 +101,7 @@ impl Pod {
 
     /// The pod's volumes, created where it has none.
     pub fn volumes_mut(&mut self) -> &mut Vec<Value> {
-        let volumes = &mut self.0["spec"]["volumes"];
-        if !volumes.is_array() {
-            *volumes = json!([]);
-        }
-        volumes
-            .as_array_mut()
-            .expect("it has just been made a list")
+        made(&mut self.0["spec"]["volumes"])
     }
 
     /// Sets a label.
@@ -152,11 +151,7 @@ impl Pod {
 
     /// `spec.initContainers`, to change; made when there is none.
     pub fn init_containers_mut(&mut self) -> &mut Vec<Value> {
-        let value = &mut self.0["spec"]["initContainers"];
-        if value.is_null() {
-            *value = json!([]);
-        }
-        list_mut(value)
+        made(&mut self.0["spec"]["initContainers"])
     }
 
     /// Every container of either list with this name.
@@ -202,6 +197,14 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
+/// A list that need not be there, to be added to.
+fn made(value: &mut Value) -> &mut Vec<Value> {
+    if value.is_null() {
+        *value = json!([]);
+    }
+    list_mut(value)
+}
+
 fn list_mut(value: &mut Value) -> &mut Vec<Value> {
     value
         .as_array_mut()
@@ -223,6 +226,10 @@ mod tests {
         assert_eq!(
             shape(json!({"spec": {"containers": [], "initContainers": [1]}})),
             "pod: field spec.initContainers must be a list of objects"
+        );
+        assert_eq!(
+            shape(json!({"spec": {"containers": [], "volumes": {}}})),
+            "pod: field spec.volumes must be a list of objects"
         );
         assert_eq!(
             shape(json!({"metadata": {"labels": {"a": 1}}, "spec": {"containers": []}})),

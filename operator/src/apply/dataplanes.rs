@@ -17,7 +17,7 @@ use weir_crds::Dataplane;
 use weir_crds::kubernetes::Status;
 
 use crate::FIELD_MANAGER;
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, pause};
 use crate::call::{CallError, within};
 use crate::events::Events;
 use crate::index::{Discovery, Indexed, Ingredients, MANAGED_BY, MANAGER, ObjectKey};
@@ -273,11 +273,4 @@ async fn delete(dataplanes: &Api<Dataplane>, name: &str) -> Result<(), CallError
     within(dataplanes.delete(name, &params)).await?;
     tracing::debug!(name, "deleted a Dataplane");
     Ok(())
-}
-
-async fn pause(retry: Option<std::time::Duration>) {
-    match retry {
-        Some(pause) => tokio::time::sleep(pause).await,
-        None => std::future::pending().await,
-    }
 }

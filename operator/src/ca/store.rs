@@ -1,6 +1,5 @@
 //! Reads and writes what the keeper keeps: two Secrets, and the bundle in the two webhook
-//! configurations or in a ConfigMap. Called by `keeper` and, for the watches, by `app`. Every write carries the
-//! version that was read, so a second writer is a conflict and never an overwrite. It decides nothing.
+//! configurations or in a ConfigMap. Called by `keeper` and, for the watches, by `app`. It decides nothing.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +8,7 @@ use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration, WebhookClientConfig,
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,25 +18,20 @@ use super::material::Pair;
 use super::plan::{Authority, Previous, Serving};
 use super::{CertificateError, Config, Publish};
 use crate::FIELD_MANAGER;
-use crate::call::{CallError, within};
+use crate::object::{self, ObjectError};
 
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
-const BUNDLE: &str = "ca.crt";
+const BUNDLE: &str = weir_crds::names::OPERATOR_CA_KEY;
 const PREVIOUS: &str = "previous.crt";
 const PREVIOUS_KEY: &str = "previous.key";
 
 /// Why a pass over the certificates failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// A request about the named object failed.
-    #[error("{what}: {error}")]
-    Call {
-        /// Kind and name of the object.
-        what: String,
-        /// What the API server said.
-        error: CallError,
-    },
+    /// A request failed.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
     /// A certificate could not be made.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
@@ -48,7 +42,7 @@ impl StoreError {
     #[must_use]
     pub fn class(&self) -> &'static str {
         match self {
-            Self::Call { error, .. } => error.class(),
+            Self::Object(error) => error.class(),
             Self::Certificate(_) => "certificate",
         }
     }
@@ -148,49 +142,27 @@ impl Store {
     }
 
     async fn write_bundle(&self, name: &str, bundle: &str) -> Result<bool, StoreError> {
-        let wrong = |error| failed("ConfigMap", name, error);
-        let read = within(self.bundles.get_opt(name)).await.map_err(wrong)?;
+        let read = object::read(&self.bundles, name).await?;
         let stored = read.as_ref().and_then(|map| map.data.as_ref()?.get(BUNDLE));
         if stored.is_some_and(|stored| stored == bundle) {
             return Ok(false);
         }
         let data = BTreeMap::from([(BUNDLE.to_owned(), bundle.to_owned())]);
         let map = ConfigMap {
-            metadata: self.metadata(name, read.as_ref().and_then(ResourceExt::resource_version)),
+            metadata: object::metadata(
+                &self.config.namespace,
+                name,
+                read.as_ref().and_then(ResourceExt::resource_version),
+            ),
             data: Some(data),
             ..ConfigMap::default()
         };
-        let params = written_by_us();
-        let written = if read.is_some() {
-            within(self.bundles.replace(name, &params, &map)).await
-        } else {
-            within(self.bundles.create(&params, &map)).await
-        };
-        written.map(|_| true).map_err(wrong)
-    }
-
-    fn metadata(&self, name: &str, version: Option<String>) -> ObjectMeta {
-        let labels = [
-            ("app.kubernetes.io/part-of", "weir"),
-            ("app.kubernetes.io/managed-by", FIELD_MANAGER),
-        ];
-        ObjectMeta {
-            name: Some(name.to_owned()),
-            namespace: Some(self.config.namespace.clone()),
-            resource_version: version,
-            labels: Some(
-                labels
-                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                    .into(),
-            ),
-            ..ObjectMeta::default()
-        }
+        object::write(&self.bundles, &map).await?;
+        Ok(true)
     }
 
     async fn read_secret(&self, name: &str) -> Result<Option<Secret>, StoreError> {
-        within(self.secrets.get_opt(name))
-            .await
-            .map_err(|error| failed("Secret", name, error))
+        Ok(object::read(&self.secrets, name).await?)
     }
 
     async fn write_secret<T>(
@@ -199,9 +171,8 @@ impl Store {
         data: BTreeMap<&'static str, String>,
         read: &Read<T>,
     ) -> Result<(), StoreError> {
-        let params = written_by_us();
         let secret = Secret {
-            metadata: self.metadata(name, read.version.clone()),
+            metadata: object::metadata(&self.config.namespace, name, read.version.clone()),
             type_: Some(
                 read.secret_type
                     .clone()
@@ -214,14 +185,8 @@ impl Store {
             ),
             ..Secret::default()
         };
-        let written = if read.version.is_some() {
-            within(self.secrets.replace(name, &params, &secret)).await
-        } else {
-            within(self.secrets.create(&params, &secret)).await
-        };
-        written
-            .map(|_| ())
-            .map_err(|error| failed("Secret", name, error))
+        object::write(&self.secrets, &secret).await?;
+        Ok(())
     }
 }
 
@@ -253,11 +218,7 @@ async fn set_bundle<K>(api: &Api<K>, name: &str, bundle: &str) -> Result<bool, S
 where
     K: Watched + Serialize,
 {
-    let kind = K::kind(&());
-    let Some(configuration) = within(api.get_opt(name))
-        .await
-        .map_err(|error| failed(&kind, name, error))?
-    else {
+    let Some(configuration) = object::read(api, name).await? else {
         return Ok(false);
     };
     let wanted = ByteString(bundle.as_bytes().to_vec());
@@ -279,17 +240,8 @@ where
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
     };
-    within(api.patch(name, &params, &Patch::Strategic(patch)))
-        .await
-        .map_err(|error| failed(&kind, name, error))?;
+    object::about::<K, _>(name, api.patch(name, &params, &Patch::Strategic(patch))).await?;
     Ok(true)
-}
-
-fn written_by_us() -> PostParams {
-    PostParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        ..PostParams::default()
-    }
 }
 
 fn interpret<T>(
@@ -326,11 +278,4 @@ fn pair_data(pair: &Pair) -> BTreeMap<&'static str, String> {
         (CERTIFICATE, pair.certificate.clone()),
         (KEY, pair.key.clone()),
     ])
-}
-
-fn failed(kind: &str, name: &str, error: CallError) -> StoreError {
-    StoreError::Call {
-        what: format!("{kind} {name}"),
-        error,
-    }
 }

@@ -14,8 +14,8 @@ use super::pod::ObjectKey;
 /// Label on what the operator generated.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Its value.
-pub const MANAGER: &str = "weir-operator";
-/// The condition of a Dataplane.
+pub use weir_crds::names::OPERATOR as MANAGER;
+/// The condition of a Dataplane and of a Mesh.
 pub const READY: &str = "Ready";
 
 /// What is known of a Dataplane.

@@ -13,10 +13,6 @@ use super::ports::Ports;
 
 /// Label with the hash of a ReplicaSet's template.
 const TEMPLATE_HASH: &str = "pod-template-hash";
-/// Annotation: ports whose bytes are not looked at.
-pub(super) const OPAQUE_PORTS: &str = "config.linkerd.io/opaque-ports";
-/// The argument of the init container that names the ports which redirection leaves out.
-const EXCLUDED: &str = "--exclude-inbound-ports=";
 
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -205,7 +201,7 @@ impl Workload {
             template_hash: label(TEMPLATE_HASH).map(|hash| names.name(hash)),
             control_plane: label(names::CONTROL_PLANE_NS).map(|name| names.name(name)),
             mesh: is_injected.then(|| names.name(mesh)),
-            opaque: annotation(OPAQUE_PORTS).map(|list| Ports::parse(list, port)),
+            opaque: annotation(names::OPAQUE_PORTS).map(|list| Ports::parse(list, port)),
             excluded: excluded(spec),
         }
     }
@@ -216,10 +212,10 @@ fn excluded(spec: &v1::PodSpec) -> Ports {
     let mut containers = spec.init_containers.iter().flatten();
     let init = containers.find(|one| one.name == names::INIT);
     let args = init.and_then(|init| init.args.as_ref());
-    let list = args
-        .into_iter()
-        .flatten()
-        .find_map(|arg| arg.strip_prefix(EXCLUDED));
+    let list = args.into_iter().flatten().find_map(|arg| {
+        arg.strip_prefix(names::EXCLUDE_INBOUND_FLAG)?
+            .strip_prefix('=')
+    });
     Ports::parse(list.unwrap_or_default(), |_| None)
 }
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use weir_crds::Mesh;
 use weir_crds::settings::MtlsMode;
+use weir_crds::{Mesh, names};
 
 use super::interner::Interner;
-use super::pod::{OPAQUE_PORTS, ObjectKey, Pairs, Pod, pairs, value_of};
+use super::pod::{ObjectKey, Pairs, Pod, pairs, value_of};
 use super::ports::Ports;
 
 /// Label that names a slice's Service.
@@ -90,7 +90,7 @@ impl Service {
             u16::try_from(port.port).ok()
         };
         let opaque = annotations
-            .get(OPAQUE_PORTS)
+            .get(names::OPAQUE_PORTS)
             .map(|list| Ports::parse(list, named));
         let protocol = |port: i32| annotations.get(&format!("{port}{PROTOCOL_ANNOTATION}"));
         let ports = ports.iter().filter(|port| is_tcp(port.protocol.as_deref()));

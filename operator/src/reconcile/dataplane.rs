@@ -12,15 +12,13 @@ use weir_crds::names::METRICS_PORT;
 use weir_crds::settings::MetricsSettings;
 
 pub use self::spec::{ConversionError, dataplane};
-use super::Note;
+use super::{LONGEST_NOTE, Note};
 use crate::index::{
     Container, Dataplane, Ingredients, Injected, MANAGED_BY, MANAGER, Pod, READY, content, status,
 };
 
 /// Reason of the event about a pod that has no Dataplane (Kuma's).
 const FAILED: &str = "FailedToGenerateKumaDataplane";
-/// Longest text of an event, in bytes (the API server admits 1024).
-const LONGEST_NOTE: usize = 1000;
 
 /// What to do about the Dataplane of one pod.
 #[derive(Clone, Debug, PartialEq)]

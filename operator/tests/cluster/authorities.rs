@@ -83,6 +83,13 @@ impl Scene {
             .unwrap();
     }
 
+    /// What a pass of the leader's says that has to fail.
+    async fn failure(&mut self, now: Timestamp) -> String {
+        let secrets = self.secrets().await;
+        let pass = self.keeper.pass((&self.meshes, &secrets), now, true);
+        pass.await.unwrap_err().to_string()
+    }
+
     /// Passes until nothing more is made.
     async fn settle(&mut self, now: Timestamp) {
         for _ in 0..4 {
@@ -194,17 +201,8 @@ async fn what_was_interrupted_goes_on_from_what_is_there() {
     scene
         .api
         .fail("POST /api/v1/namespaces/kuma-system/secrets", 500, 1);
-    let secrets = scene.secrets().await;
-    let failed = scene
-        .keeper
-        .pass((&scene.meshes, &secrets), start(), true)
-        .await;
-    assert!(
-        failed
-            .unwrap_err()
-            .to_string()
-            .contains("default.ca-builtin-cert-ca-1")
-    );
+    let failed = scene.failure(start()).await;
+    assert!(failed.contains("default.ca-builtin-cert-ca-1"), "{failed}");
     scene.settle(start()).await;
     assert_eq!(
         secret(&scene.api, "default.ca-builtin-key-ca-1", "value"),
@@ -368,17 +366,8 @@ async fn a_mesh_that_cannot_be_helped_holds_up_no_other() {
     for _ in 0..3 {
         let taken = "POST /api/v1/namespaces/kuma-system/secrets";
         scene.api.fail(taken, 409, 1);
-        let secrets = scene.secrets().await;
-        let failed = scene
-            .keeper
-            .pass((&scene.meshes, &secrets), start(), true)
-            .await;
-        assert!(
-            failed
-                .unwrap_err()
-                .to_string()
-                .contains("a.ca-builtin-key-ca-1")
-        );
+        let failed = scene.failure(start()).await;
+        assert!(failed.contains("a.ca-builtin-key-ca-1"), "{failed}");
     }
     scene.signer();
 }

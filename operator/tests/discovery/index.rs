@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 use weir_operator::index::{Caller, Profile};
 
+use crate::owners::OWNERS;
 use crate::scene::{
     NAMESPACE, Scene, endpoint, injected, key, node, pod, secure_mesh, service, slice, with,
 };
@@ -41,81 +42,9 @@ fn label(scene: &Scene, address: &str, key: &str) -> Option<String> {
         .map(|(_, value)| value)
 }
 
-/// API version, kind, name and template hash of an owner, and the label it gives.
-type Owned = (
-    &'static str,
-    &'static str,
-    &'static str,
-    Option<&'static str>,
-    Option<(&'static str, &'static str)>,
-);
-
-const OWNED: [Owned; 11] = [
-    (
-        "apps/v1",
-        "ReplicaSet",
-        "web-5d8f",
-        Some("5d8f"),
-        Some(("deployment", "web")),
-    ),
-    (
-        "apps/v1",
-        "ReplicaSet",
-        "web-5d8f",
-        None,
-        Some(("replicaset", "web-5d8f")),
-    ),
-    (
-        "apps/v1",
-        "ReplicaSet",
-        "web",
-        Some("5d8f"),
-        Some(("replicaset", "web")),
-    ),
-    (
-        "apps/v1",
-        "ReplicaSet",
-        "-5d8f",
-        Some("5d8f"),
-        Some(("replicaset", "-5d8f")),
-    ),
-    (
-        "apps/v1",
-        "StatefulSet",
-        "db",
-        None,
-        Some(("statefulset", "db")),
-    ),
-    (
-        "apps/v1",
-        "DaemonSet",
-        "log",
-        None,
-        Some(("daemonset", "log")),
-    ),
-    ("batch/v1", "Job", "once", None, Some(("k8s_job", "once"))),
-    // A CronJob's pod is owned by its Job.
-    (
-        "batch/v1",
-        "Job",
-        "nightly-29103",
-        None,
-        Some(("k8s_job", "nightly-29103")),
-    ),
-    (
-        "v1",
-        "ReplicationController",
-        "old",
-        None,
-        Some(("replicationcontroller", "old")),
-    ),
-    ("argoproj.io/v1alpha1", "Rollout", "x", None, None),
-    ("other.io/v1", "Job", "x", None, None),
-];
-
 #[test]
 fn every_owner_gives_one_label() {
-    const OWNERS: [&str; 6] = [
+    const KEYS: [&str; 6] = [
         "daemonset",
         "deployment",
         "k8s_job",
@@ -123,12 +52,12 @@ fn every_owner_gives_one_label() {
         "replicationcontroller",
         "statefulset",
     ];
-    for (api, kind, name, hash, want) in OWNED {
+    for (api, kind, name, hash, want) in OWNERS {
         let mut scene = Scene::default();
         scene.pod(owned(api, kind, name, hash));
         let found: Vec<_> = labels(&scene, "10.0.0.1:80")
             .into_iter()
-            .filter(|(key, _)| OWNERS.contains(&key.as_str()))
+            .filter(|(key, _)| KEYS.contains(&key.as_str()))
             .collect();
         let want: Vec<_> = want
             .into_iter()

@@ -12,7 +12,8 @@ use linkerd2_proxy_api::identity::identity_client::IdentityClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::service::Routes;
-use tonic::{Code, Request, Response, Status};
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status, Streaming};
 use weir_crds::grpc::v1::settings_client::SettingsClient;
 use weir_crds::grpc::v1::settings_server::{Settings, SettingsServer};
 use weir_crds::grpc::v1::{Document, WatchRequest};
@@ -39,6 +40,14 @@ impl Settings for Silent {
 
 fn services() -> Routes {
     Routes::new(SettingsServer::new(Silent))
+}
+
+/// A stream of settings that is open: its document has come.
+async fn watched(client: &mut SettingsClient<Channel>) -> Streaming<Document> {
+    let call = client.watch(WatchRequest::default());
+    let mut stream = call.await.unwrap().into_inner();
+    soon("a document", stream.message()).await.unwrap().unwrap();
+    stream
 }
 
 #[tokio::test]
@@ -96,12 +105,7 @@ async fn a_new_certificate_is_served_without_a_restart_and_a_bad_one_is_not() {
     })
     .await;
     // Connections from before go on.
-    let mut stream = SettingsClient::new(old)
-        .watch(WatchRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
-    soon("a document", stream.message()).await.unwrap().unwrap();
+    let _stream = watched(&mut SettingsClient::new(old)).await;
 
     let broken = Pair {
         certificate: next.certificate.clone(),
@@ -117,12 +121,7 @@ async fn a_new_certificate_is_served_without_a_restart_and_a_bad_one_is_not() {
 async fn the_end_is_told_to_streams_and_awaits_none() {
     let server = Server::start(services(), Limits::default()).await;
     let mut client = SettingsClient::new(server.channel().await);
-    let mut stream = client
-        .watch(WatchRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
-    soon("a document", stream.message()).await.unwrap().unwrap();
+    let mut stream = watched(&mut client).await;
     let open = r#"weir_operator_grpc_open_calls{method="settings_watch"}"#;
     assert_eq!(server.series(open), 1.0);
     assert_eq!(server.series("weir_operator_grpc_connections"), 1.0);
@@ -154,21 +153,11 @@ async fn old_connections_end_and_idle_ones_too() {
     };
     let server = Server::start(services(), limits).await;
     let mut client = SettingsClient::new(server.channel().await);
-    let mut stream = client
-        .watch(WatchRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
-    soon("a document", stream.message()).await.unwrap().unwrap();
+    let mut stream = watched(&mut client).await;
     let status = soon("the stream ends", stream.message()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status}");
     // The client connects again by itself.
-    let mut stream = client
-        .watch(WatchRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
-    soon("a document", stream.message()).await.unwrap().unwrap();
+    let _stream = watched(&mut client).await;
 
     let limits = Limits {
         idle: Duration::from_millis(100),
@@ -250,12 +239,7 @@ async fn plaintext_is_for_loopback_alone() {
     let (address, loopback, stop) = run([127, 0, 0, 1]).await;
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
     let mut client = SettingsClient::new(endpoint.connect().await.unwrap());
-    let mut stream = client
-        .watch(WatchRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
-    soon("a document", stream.message()).await.unwrap().unwrap();
+    let _stream = watched(&mut client).await;
     stop.cancel();
     soon("the end", loopback).await.unwrap().unwrap();
 }

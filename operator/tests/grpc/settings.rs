@@ -79,6 +79,17 @@ impl Scene {
             .map(tonic::Response::into_inner)
     }
 
+    /// The pod `web-0` listens on 80.
+    fn put_web(&self) {
+        let tags = BTreeMap::from([("kuma.io/service".to_owned(), "web_shop_svc_80".to_owned())]);
+        let inbounds = vec![Inbound { port: 80, tags }];
+        let web = Workload {
+            inbounds,
+            ..workload("default")
+        };
+        self.pods.put("web-0", Some(web));
+    }
+
     fn put_mesh(&self, spec: serde_json::Value) {
         let mesh = Arc::new(Mesh::new("default", MeshSpec(spec)));
         self.meshes.send_replace(Some(Arc::new(MeshSet::from([(
@@ -156,18 +167,7 @@ async fn a_pod_gets_its_settings_at_once_and_at_every_change() {
 async fn a_mesh_with_an_authority_names_whom_to_trust() {
     let mut scene = Scene::start().await;
     scene.put_mesh(permissive());
-    let tags = BTreeMap::from([("kuma.io/service".to_owned(), "web_shop_svc_80".to_owned())]);
-    let inbounds = vec![Inbound {
-        port: 80,
-        tags: tags.clone(),
-    }];
-    scene.pods.put(
-        "web-0",
-        Some(Workload {
-            inbounds,
-            ..workload("default")
-        }),
-    );
+    scene.put_web();
     let mut stream = scene
         .watch(Some("bearer web-token"), SETTINGS_VERSION)
         .await
@@ -201,15 +201,7 @@ async fn a_mesh_with_an_authority_names_whom_to_trust() {
 async fn an_inbound_has_the_one_permission_that_is_in_force() {
     let mut scene = Scene::start().await;
     scene.put_mesh(metrics(5670));
-    let tags = BTreeMap::from([("kuma.io/service".to_owned(), "web_shop_svc_80".to_owned())]);
-    let inbounds = vec![Inbound { port: 80, tags }];
-    scene.pods.put(
-        "web-0",
-        Some(Workload {
-            inbounds,
-            ..workload("default")
-        }),
-    );
+    scene.put_web();
     let mut stream = scene
         .watch(Some("Bearer web-token"), SETTINGS_VERSION)
         .await

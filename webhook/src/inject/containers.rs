@@ -112,7 +112,7 @@ pub(super) fn init(config: &Config, exclusions: &Exclusions, strict: bool) -> Va
         if strict { "--strict" } else { BEST_EFFORT }.to_owned(),
     ];
     for (flag, list) in [
-        ("--exclude-inbound-ports", &exclusions.inbound),
+        (names::EXCLUDE_INBOUND_FLAG, &exclusions.inbound),
         ("--exclude-outbound-ports", &exclusions.outbound),
     ] {
         if !list.is_empty() {
@@ -216,7 +216,7 @@ fn wait(config: &Config, strict: bool) -> Vec<String> {
 fn environment(config: &Config, documents: &Documents<'_>) -> Value {
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let value = |name: &str, value: &str| json!({"name": name, "value": value});
-    let own = json!([
+    let mut variables = vec![
         field(env::POD_NAME, "metadata.name"),
         field(env::POD_NAMESPACE, "metadata.namespace"),
         field(env::INSTANCE_IP, "status.podIP"),
@@ -225,21 +225,16 @@ fn environment(config: &Config, documents: &Documents<'_>) -> Value {
         value(env::MESH, documents.mesh),
         value(
             env::NAME,
-            &format!("$({}).$({})", env::POD_NAME, env::POD_NAMESPACE)
+            &format!("$({}).$({})", env::POD_NAME, env::POD_NAMESPACE),
         ),
         value(env::DRAIN_TIME, &config.proxy_drain_time),
         value(env::LOG, &config.proxy_log),
         value(env::SETTINGS, &literal(&documents.settings)),
         value(env::PROBES, &literal(&probe::to_json(documents.probes))),
-    ]);
-    let operator = operator::variables(documents.operator.as_ref()).into_iter();
-    let operator = operator.map(|(name, text)| value(name, &literal(&text)));
-    own.as_array()
-        .into_iter()
-        .flatten()
-        .cloned()
-        .chain(operator)
-        .collect()
+    ];
+    let operator = documents.operator.iter().flat_map(operator::variables);
+    variables.extend(operator.map(|(name, text)| value(name, &literal(&text))));
+    Value::Array(variables)
 }
 
 /// Brings the documents in a sidecar that is there already up to date and leaves the rest of it as others made it.
@@ -247,13 +242,13 @@ pub(super) fn refresh(sidecar: &mut Value, documents: &Documents<'_>) {
     let Some(variables) = sidecar["env"].as_array_mut() else {
         return;
     };
-    let own = [
-        (env::MESH, documents.mesh.to_owned()),
-        (env::SETTINGS, documents.settings.clone()),
-        (env::PROBES, probe::to_json(documents.probes)),
-    ];
-    for (name, text) in own {
-        let wanted = json!({"name": name, "value": literal(&text)});
+    let probes = probe::to_json(documents.probes);
+    for (name, text) in [
+        (env::MESH, documents.mesh),
+        (env::SETTINGS, &documents.settings),
+        (env::PROBES, &probes),
+    ] {
+        let wanted = json!({"name": name, "value": literal(text)});
         match variables
             .iter_mut()
             .find(|variable| variable["name"] == name)

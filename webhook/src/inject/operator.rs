@@ -25,11 +25,8 @@ pub struct Operator<'a> {
 }
 
 /// The environment variables by which a proxy finds it.
-pub(super) fn variables(operator: Option<&Operator<'_>>) -> Vec<(&'static str, String)> {
-    let Some(operator) = operator else {
-        return Vec::new();
-    };
-    vec![
+pub(super) fn variables(operator: &Operator<'_>) -> [(&'static str, String); 3] {
+    [
         (env::CONTROL_PLANE_URL, operator.url.to_owned()),
         (env::CONTROL_PLANE_CA_CERT, operator.authority.to_owned()),
         (env::TOKEN_PATH, format!("{DIRECTORY}/{FILE}")),

@@ -57,7 +57,7 @@ fn what_cannot_be_injected_is_the_users_to_mend() {
 #[test]
 fn annotations_that_do_nothing_are_warned_about() {
     let pod = "{kind: Pod, metadata: {annotations: {config.linkerd.io/proxy-cpu-request: '1', \
-               config.linkerd.io/skip-inbound-ports: '1'}}, spec: {containers: [{name: web}]}}";
+               config.linkerd.io/skip-inbound-ports: '1', config.linkerd.io/opaque-ports: '1'}}, spec: {containers: [{name: web}]}}";
     let output = inject(pod, &[]);
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(
@@ -65,4 +65,5 @@ fn annotations_that_do_nothing_are_warned_about() {
         "{errors}"
     );
     assert!(!errors.contains("skip-inbound-ports"), "{errors}");
+    assert!(!errors.contains("opaque-ports"), "{errors}");
 }

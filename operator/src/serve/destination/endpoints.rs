@@ -103,23 +103,17 @@ impl Following {
 
     /// Queues what differs from what was told.
     fn tell(&mut self, now: Shown) {
-        let select = |shown: &'_ Option<Shown>| -> HashMap<SocketAddr, Endpoint> {
-            let endpoints = shown.iter().flat_map(|shown| self.selected(shown));
-            endpoints
-                .map(|endpoint| (endpoint.address, endpoint.clone()))
-                .collect()
-        };
-        let is_first = self.shown.is_none();
-        let before = select(&self.shown);
-        let existed = self.shown.as_ref().is_some_and(Shown::exists);
+        let shown = self.shown.take();
+        let is_first = shown.is_none();
+        let existed = shown.as_ref().is_some_and(Shown::exists);
+        let before = shown.iter().flat_map(|shown| self.selected(shown));
+        let mut before: HashMap<SocketAddr, &Endpoint> = before
+            .map(|endpoint| (endpoint.address, endpoint))
+            .collect();
         let chosen = self.selected(&now);
-        let new = chosen
-            .iter()
-            .filter(|endpoint| before.get(&endpoint.address) != Some(**endpoint));
-        let new: Vec<&Endpoint> = new.copied().collect();
-        let is_kept = |address: &SocketAddr| chosen.iter().any(|one| one.address == *address);
-        let gone = before.into_keys().filter(|address| !is_kept(address));
-        let mut gone: Vec<SocketAddr> = gone.collect();
+        let mut new = chosen.clone();
+        new.retain(|endpoint| before.remove(&endpoint.address) != Some(*endpoint));
+        let mut gone: Vec<SocketAddr> = before.into_keys().collect();
         gone.sort();
         let mut waiting = VecDeque::new();
         if chosen.is_empty() {
