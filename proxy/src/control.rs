@@ -247,18 +247,19 @@ impl Sources {
         {
             warn!("listeners in the files have changed: restart the proxy for them");
         }
-        self.outbounds.send_if_modified(|current| {
-            let changed = **current != universal.outbounds;
-            *current = Arc::new(universal.outbounds);
-            changed
-        });
-        let changed = self.settings.send_if_modified(|current| {
-            let changed = **current != settings;
-            *current = Arc::new(settings);
-            changed
-        });
+        publish(&self.outbounds, universal.outbounds);
+        let changed = publish(&self.settings, settings);
         info!(changed, "the files were read again");
     }
+}
+
+/// Puts a value in force; readers hear of it only where it is another. Answers whether it was.
+fn publish<T: PartialEq>(readers: &watch::Sender<Arc<T>>, value: T) -> bool {
+    readers.send_if_modified(|current| {
+        let changed = **current != value;
+        *current = Arc::new(value);
+        changed
+    })
 }
 
 /// One address for `host:port`; the first that the resolver gives.

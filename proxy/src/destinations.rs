@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use crate::endpoints::{self, EndpointSet, Listed, Service};
+use crate::endpoints::{self, EndpointSet, Service};
 
 mod usage;
 
@@ -368,28 +368,17 @@ impl Entry {
         let Service { name, endpoints } = &inside.service;
         let now = Instant::now().into_std();
         let mut set = self.set.borrow_mut();
-        let same = set.take().filter(|set| *set.name == **name);
-        let set = set.get_or_insert(match same {
-            Some(same) => {
-                replace(&same, endpoints, now);
-                same
+        match &*set {
+            Some(same) if *same.name == **name => same.replace(endpoints, now),
+            _ => {
+                let (service, random) = (inside.service.clone(), fastrand::Rng::new());
+                *set = Some(Rc::new(EndpointSet::new(service, balance, random, now)));
             }
-            None => {
-                let random = fastrand::Rng::new();
-                Rc::new(EndpointSet::new(
-                    inside.service.clone(),
-                    balance,
-                    random,
-                    now,
-                ))
-            }
-        });
-        set.is_opaque.set(inside.is_opaque);
+        }
+        if let Some(set) = &*set {
+            set.is_opaque.set(inside.is_opaque);
+        }
     }
-}
-
-fn replace(set: &EndpointSet, endpoints: &[Listed], now: std::time::Instant) {
-    set.replace(endpoints.to_vec(), now);
 }
 
 #[cfg(test)]

@@ -148,13 +148,13 @@ impl EndpointSet {
                 troubled: Cell::new(0),
             }),
         };
-        set.replace(service.endpoints, now);
+        set.replace(&service.endpoints, now);
         set
     }
 
     /// Takes these endpoints instead. Of addresses that stay, everything that is known is
     /// kept: latency, open connections, rests; of one that is given twice, the first counts.
-    pub fn replace(&self, endpoints: Vec<Listed>, now: Instant) {
+    pub fn replace(&self, endpoints: &[Listed], now: Instant) {
         self.replaced.set(self.replaced.get() + 1);
         let mut current = self.endpoints.borrow_mut();
         let known: HashMap<_, _> = current.drain(..).map(|e| (e.addr, e)).collect();
@@ -165,18 +165,18 @@ impl EndpointSet {
                 dst,
                 identity,
             } = listed;
-            if !seen.insert(addr) {
+            if !seen.insert(*addr) {
                 continue;
             }
-            let endpoint = match known.get(&addr) {
-                Some(same) if same.dst == dst && same.identity == identity => Rc::clone(same),
+            let endpoint = match known.get(addr) {
+                Some(same) if same.dst == *dst && same.identity == *identity => Rc::clone(same),
                 found => {
                     let state = found.map(|e| Rc::clone(&e.state));
                     let state = state.unwrap_or_else(|| State::new(&self.shared, now));
                     Rc::new(Endpoint {
-                        addr,
-                        dst,
-                        identity,
+                        addr: *addr,
+                        dst: dst.clone(),
+                        identity: identity.clone(),
                         state,
                     })
                 }

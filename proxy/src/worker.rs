@@ -97,7 +97,7 @@ pub struct Worker {
     pub pool: Rc<Pool>,
     pub dialer: Dialer,
     /// Who may connect to the application.
-    pub permissions: RefCell<Rc<Permissions>>,
+    pub permissions: RefCell<Permissions>,
     pub activity: Activity,
     pub server_first: RefCell<ServerFirst>,
     /// Clients that have spoken the mesh's TLS.
@@ -120,13 +120,14 @@ impl Worker {
     /// Takes over what is in force now.
     fn obey(
         &self,
-        settings: &Settings,
+        settings: &mut watch::Receiver<Arc<Settings>>,
         identity: Option<&mut watch::Receiver<Option<Arc<Identity>>>>,
     ) {
+        let settings = settings.borrow_and_update();
         self.metrics_port
             .set(settings.metrics.as_ref().map(|m| m.port));
         self.destinations.set_passthrough(settings.passthrough);
-        *self.permissions.borrow_mut() = Rc::new(Permissions::of(settings));
+        *self.permissions.borrow_mut() = Permissions::of(&settings);
         if let Some(identity) = identity {
             let identity = identity.borrow_and_update().clone();
             let identity = identity.filter(|_| settings.mtls != MtlsMode::Disabled);
@@ -194,8 +195,8 @@ async fn serve(start: Start) -> io::Result<()> {
     let mut calls = calls.map(|source| Calls::new(Rc::clone(&worker.recorder), source));
     let mut ticks = tokio::time::interval(crate::heartbeat::TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    worker.obey(&mut settings, identity.as_mut());
     loop {
-        worker.obey(&settings.borrow_and_update(), identity.as_mut());
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             now = ticks.tick() => {
@@ -205,8 +206,7 @@ async fn serve(start: Start) -> io::Result<()> {
                 calls.iter_mut().for_each(Calls::renew);
                 census.publish(sets.iter().map(|(_, set)| set.census()));
             }
-            Ok(()) = settings.changed() => {}
-            () = changed(identity.as_mut()) => {}
+            () = news(&mut settings, identity.as_mut()) => worker.obey(&mut settings, identity.as_mut()),
             Ok(()) = roster.changed() => regroup(&sets, &roster.borrow_and_update()),
             () = enter(&mut calls) => {}
         }
@@ -247,6 +247,17 @@ async fn enter(calls: &mut Option<Calls>) {
     }
 }
 
+/// Something else is in force.
+async fn news(
+    settings: &mut watch::Receiver<Arc<Settings>>,
+    identity: Option<&mut watch::Receiver<Option<Arc<Identity>>>>,
+) {
+    tokio::select! {
+        Ok(()) = settings.changed() => {}
+        () = changed(identity) => {}
+    }
+}
+
 /// Waits for another identity; without one that is kept, for ever.
 async fn changed(identity: Option<&mut watch::Receiver<Option<Arc<Identity>>>>) {
     if let Some(identity) = identity
@@ -268,7 +279,7 @@ fn census(worker: &Worker, sets: &[(SocketAddr, Rc<EndpointSet>)]) -> Census {
 fn regroup(sets: &[(SocketAddr, Rc<EndpointSet>)], roster: &Roster) {
     for (at, set) in sets {
         if let Some(service) = roster.get(at).filter(|s| *s.name == *set.name) {
-            set.replace(service.endpoints.clone(), Instant::now());
+            set.replace(&service.endpoints, Instant::now());
         }
     }
 }

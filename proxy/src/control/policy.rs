@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use tracing::{error, info};
 use weir_crds::metrics_policy::MetricsPolicy;
 
-use super::ControlError;
 use super::files::read_file;
+use super::{ControlError, publish};
 use crate::telemetry;
 
 /// The policy in force and where it comes from.
@@ -49,11 +49,7 @@ impl PolicyFile {
                 return;
             }
         };
-        let changed = self.policy.send_if_modified(|current| {
-            let changed = **current != policy;
-            *current = Arc::new(policy);
-            changed
-        });
+        let changed = publish(&self.policy, policy);
         info!(changed, "the metrics policy was read again");
     }
 }

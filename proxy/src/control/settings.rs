@@ -12,6 +12,7 @@ use weir_crds::grpc::v1::{Document, WatchRequest};
 use weir_crds::settings::{SETTINGS_VERSION, Settings};
 
 use super::operator::{Client, Retry};
+use super::publish;
 use super::stream::{Event, Watch, watch};
 
 struct Documents(SettingsClient<Client>);
@@ -36,7 +37,7 @@ pub async fn follow(client: Client, retry: Retry, settings: watch::Sender<Arc<Se
         tokio::select! {
             () = &mut following => return,
             Some(event) = said.recv() => match event {
-                Event::Message { message, .. } => publish(&message, &settings),
+                Event::Message { message, .. } => take(&message, &settings),
                 Event::Refused => {
                     tracing::warn!("the operator has no settings for this proxy: those of the pod stay in force");
                     return;
@@ -47,14 +48,10 @@ pub async fn follow(client: Client, retry: Retry, settings: watch::Sender<Arc<Se
 }
 
 /// Puts a document in force; one that cannot be read changes nothing.
-fn publish(document: &Document, settings: &watch::Sender<Arc<Settings>>) {
+fn take(document: &Document, settings: &watch::Sender<Arc<Settings>>) {
     match Settings::parse(&document.json) {
         Ok(said) => {
-            let changed = settings.send_if_modified(|current| {
-                let changed = **current != said;
-                *current = Arc::new(said);
-                changed
-            });
+            let changed = publish(settings, said);
             tracing::info!(changed, "the operator has sent settings");
         }
         Err(error) => tracing::error!(%error, "what the operator has sent is not taken over"),

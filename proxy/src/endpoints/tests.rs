@@ -303,7 +303,7 @@ fn a_replaced_set_keeps_what_is_known_of_those_that_stay() {
     let load = held[0].state.load(now);
     let labelled = Dst::new([("service", "web")]);
     let next = [addr(1), addr(2), addr(4), addr(4)].map(|a| Listed::plain(a, labelled.clone()));
-    set.replace(next.to_vec(), now);
+    set.replace(&next, now);
     assert_eq!(set.len(), 3, "an address counts once");
     let kept = set.endpoints.borrow()[0].clone();
     assert_eq!((kept.addr, &kept.dst), (addr(1), &labelled));
@@ -315,7 +315,7 @@ fn a_replaced_set_keeps_what_is_known_of_those_that_stay() {
         kept.state.load(now) < load,
         "ends are noticed across the change"
     );
-    set.replace(listed(&[1]), now);
+    set.replace(&listed(&[1]), now);
     assert_eq!(set.shared.troubled.get(), 0, "who is gone troubles nobody");
 }
 
@@ -333,7 +333,7 @@ proptest::proptest! {
                 1 => held.truncate(usize::from(n)),
                 2 => held.iter().take(usize::from(n)).for_each(|c: &Claim| c.refused(now)),
                 3 => held.iter().for_each(Claim::accepted),
-                4 => set.replace(listed(&[1, 2, 3, 4, 5, 6][usize::from(n)..]), now),
+                4 => set.replace(&listed(&[1, 2, 3, 4, 5, 6][usize::from(n)..]), now),
                 5 => held.iter().for_each(|c| c.observe(ms(u64::from(n)), now)),
                 _ => {
                     let mut search = Search::new(Rc::clone(&set));
@@ -370,6 +370,6 @@ fn a_census_tells_who_is_set_aside() {
     probe.accepted();
     assert_eq!(set.census(), (3, 0));
     claim(&set, 3).refused(later);
-    set.replace(listed(&[1, 2]), later);
+    set.replace(&listed(&[1, 2]), later);
     assert_eq!(set.census(), (2, 0), "who is gone does not count");
 }

@@ -4,33 +4,31 @@
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use futures::Stream;
-use futures::stream::unfold;
 use hyper::body::Incoming;
 use hyper::http::Request;
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use linkerd2_proxy_api::destination::destination_server::{Destination, DestinationServer};
-use linkerd2_proxy_api::destination::update;
-use linkerd2_proxy_api::destination::{
-    AddrSet, DestinationProfile, GetDestination, NoEndpoints, Update, WeightedAddr, WeightedAddrSet,
-};
-use linkerd2_proxy_api::net::TcpAddress;
+use linkerd2_proxy_api::destination::GetDestination;
+use linkerd2_proxy_api::destination::destination_server::DestinationServer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Response, Status};
+use tonic::Code;
 use tower_service::Service;
-use weir_crds::grpc::v1::settings_server::{Settings, SettingsServer};
-use weir_crds::grpc::v1::{Document, WatchRequest};
+use weir_crds::grpc::v1::settings_server::SettingsServer;
+
+// Named by path, because another test has this file as a module of its own.
+#[path = "operator/answers.rs"]
+mod answers;
+#[path = "operator/messages.rs"]
+mod messages;
 
 /// Longest time for its port to be free.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -270,191 +268,5 @@ struct Open(Operator);
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.state().streams -= 1;
-    }
-}
-
-type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-#[tonic::async_trait]
-impl Destination for Operator {
-    type GetStream = Messages<Update>;
-    type GetProfileStream = Messages<DestinationProfile>;
-
-    async fn get(
-        &self,
-        request: tonic::Request<GetDestination>,
-    ) -> Result<Response<Self::GetStream>, Status> {
-        let open = self.begin(&request);
-        let path = request.into_inner().path;
-        let said = {
-            let mut state = self.state();
-            let said = state.services.entry(path);
-            said.or_insert_with(|| watch::Sender::new(Endpoints::NoSuchService))
-                .subscribe()
-        };
-        if let Endpoints::Refused(code) = &*said.borrow() {
-            return Err(Status::new(*code, "as the test says"));
-        }
-        let stream = unfold((said, None, open), |(mut said, told, open)| async move {
-            loop {
-                let now = said.borrow_and_update().clone();
-                let (messages, told) = match (now, &told) {
-                    (Endpoints::Are(now), Some(before)) => (changes(before, &now), now),
-                    (Endpoints::Are(now), None) if now.is_empty() => (vec![none(true)], now),
-                    (Endpoints::Are(now), None) => (changes(&BTreeMap::new(), &now), now),
-                    (Endpoints::NoSuchService, _) => (vec![none(false)], BTreeMap::new()),
-                    (Endpoints::Refused(code), _) => {
-                        let status = Status::new(code, "as the test says");
-                        return Some((vec![Err(status)], (said, None, open)));
-                    }
-                };
-                if messages.is_empty() {
-                    said.changed().await.ok()?;
-                    continue;
-                }
-                let messages = messages.into_iter().map(Ok).collect::<Vec<_>>();
-                return Some((messages, (said, Some(told), open)));
-            }
-        });
-        Ok(Response::new(Box::pin(once_each(stream))))
-    }
-
-    async fn get_profile(
-        &self,
-        request: tonic::Request<GetDestination>,
-    ) -> Result<Response<Self::GetProfileStream>, Status> {
-        let open = self.begin(&request);
-        let path = request.into_inner().path;
-        let said = {
-            let mut state = self.state();
-            let said = state.profiles.entry(path);
-            said.or_insert_with(|| watch::Sender::new(Known::Outside))
-                .subscribe()
-        };
-        if let Known::Refused(code) = &*said.borrow() {
-            return Err(Status::new(*code, "as the test says"));
-        }
-        let stream = unfold(
-            (said, true, open),
-            |(mut said, is_first, open)| async move {
-                if !is_first {
-                    said.changed().await.ok()?;
-                }
-                loop {
-                    let known = said.borrow_and_update().clone();
-                    let message = match known {
-                        Known::Outside => Ok(DestinationProfile::default()),
-                        Known::Service { name, is_opaque } => Ok(DestinationProfile {
-                            fully_qualified_name: name.to_owned(),
-                            opaque_protocol: is_opaque,
-                            ..DestinationProfile::default()
-                        }),
-                        Known::Pod(addr, labels) => Ok(DestinationProfile {
-                            endpoint: Some(weighted(addr, &labels)),
-                            ..DestinationProfile::default()
-                        }),
-                        Known::Refused(code) => Err(Status::new(code, "as the test says")),
-                        Known::Silence => {
-                            said.changed().await.ok()?;
-                            continue;
-                        }
-                    };
-                    return Some((message, (said, false, open)));
-                }
-            },
-        );
-        Ok(Response::new(Box::pin(stream)))
-    }
-}
-
-#[tonic::async_trait]
-impl Settings for Operator {
-    type WatchStream = Messages<Document>;
-
-    async fn watch(
-        &self,
-        request: tonic::Request<WatchRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
-        let version = request.get_ref().newest_version;
-        let said = self.state().settings.as_ref().map(watch::Sender::subscribe);
-        let Some(said) = said else {
-            return Err(Status::unimplemented("no settings in this test"));
-        };
-        let stream = unfold((said, true), move |(mut said, is_first)| async move {
-            if !is_first {
-                said.changed().await.ok()?;
-            }
-            let json = said.borrow_and_update().clone();
-            Some((Ok(Document { version, json }), (said, false)))
-        });
-        Ok(Response::new(Box::pin(stream)))
-    }
-}
-
-/// A stream of messages from one of lists of them.
-fn once_each<T: Send + 'static>(
-    lists: impl Stream<Item = Vec<T>> + Send,
-) -> impl Stream<Item = T> + Send {
-    use futures::StreamExt;
-    lists.flat_map(futures::stream::iter)
-}
-
-/// What has changed; of what is the same, nothing.
-fn changes(
-    before: &BTreeMap<SocketAddr, Labels>,
-    now: &BTreeMap<SocketAddr, Labels>,
-) -> Vec<Update> {
-    let added: BTreeMap<_, _> = now
-        .iter()
-        .filter(|(addr, labels)| before.get(addr) != Some(labels))
-        .collect();
-    let removed: Vec<_> = before
-        .keys()
-        .filter(|addr| !now.contains_key(addr))
-        .collect();
-    let mut changes = Vec::new();
-    if !added.is_empty() {
-        let set = WeightedAddrSet {
-            addrs: added
-                .into_iter()
-                .map(|(addr, labels)| weighted(*addr, labels))
-                .collect(),
-            metric_labels: [("namespace".to_owned(), "shop".to_owned())].into(),
-        };
-        changes.push(update::Update::Add(set));
-    }
-    if !removed.is_empty() {
-        let addrs = removed.into_iter().map(|addr| tcp(*addr)).collect();
-        changes.push(update::Update::Remove(AddrSet { addrs }));
-    }
-    let update = |update| Update {
-        update: Some(update),
-    };
-    changes.into_iter().map(update).collect()
-}
-
-fn none(exists: bool) -> Update {
-    Update {
-        update: Some(update::Update::NoEndpoints(NoEndpoints { exists })),
-    }
-}
-
-fn weighted(addr: SocketAddr, labels: &Labels) -> WeightedAddr {
-    let labels = labels
-        .iter()
-        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-    WeightedAddr {
-        addr: Some(tcp(addr)),
-        weight: 10_000,
-        metric_labels: labels.collect(),
-        ..WeightedAddr::default()
-    }
-}
-
-fn tcp(addr: SocketAddr) -> TcpAddress {
-    let ip: IpAddr = addr.ip();
-    TcpAddress {
-        ip: Some(ip.into()),
-        port: addr.port().into(),
     }
 }

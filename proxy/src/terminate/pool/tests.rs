@@ -162,7 +162,7 @@ async fn the_connections_of_an_endpoint_that_has_left_end_with_their_streams() {
         let request = hyper::http::Request::get("http://web/");
         let request = request.body(()).expect("a request");
         let sent = held.lease.send(request, true).expect("sent");
-        bench.set.replace(vec![named(b, "b")], Instant::now());
+        bench.set.replace(&[named(b, "b")], Instant::now());
         bench.links.sweep(Instant::now());
         let other = found(&service).await;
         assert_eq!(other.claim.addr, b);
@@ -171,7 +171,7 @@ async fn the_connections_of_an_endpoint_that_has_left_end_with_their_streams() {
         bench.wait_for(1.0).await;
         // The same address under other labels is another endpoint.
         drop(other);
-        bench.set.replace(vec![named(b, "c")], Instant::now());
+        bench.set.replace(&[named(b, "c")], Instant::now());
         bench.links.sweep(Instant::now());
         bench.wait_for(0.0).await;
         assert_eq!(service.slots.borrow().len(), 0);
