@@ -37,6 +37,12 @@ pub fn metrics_name(mesh: &str) -> String {
     format!("metrics.{mesh}.mesh")
 }
 
+/// The DNS name by which proxies on files verify those of a service, and have certificates for.
+#[must_use]
+pub fn service_name(service: &str) -> String {
+    format!("{}.mesh", service.to_ascii_lowercase())
+}
+
 impl Identity {
     /// The DNS names of its certificate, in order.
     #[must_use]

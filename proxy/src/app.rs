@@ -23,7 +23,7 @@ use crate::control::Operator;
 use crate::destinations::Link;
 use crate::endpoints::Roster;
 use crate::heartbeat::{self, Heart, Pulse};
-use crate::identity::Identity;
+use crate::identity::{self, Identity};
 use crate::log::Levels;
 use crate::record::CallSource;
 use crate::telemetry::{self, Seat, Telemetry};
@@ -57,6 +57,8 @@ pub struct Config {
     pub telemetry: telemetry::Config,
     /// The proxy's identity, now and whenever it changes. Default none is kept, and TLS is not spoken.
     pub identity: Option<watch::Receiver<Option<Arc<Identity>>>>,
+    /// Where the proxy's identity lies that somebody else keeps, and the name that it is for. Default nowhere.
+    pub identity_files: Option<(identity::Files, Arc<str>)>,
     /// What is recorded, now and whenever it changes; `None` is everything.
     pub metrics_policy: Option<watch::Receiver<Arc<MetricsPolicy>>>,
     /// The authorities of known Services, which no budget refuses.
@@ -172,6 +174,7 @@ impl App {
         let (telemetry, seats) = record::start(&config, plans.len(), &tasks, &stop);
         let operator = (config.operator.clone(), &settings);
         let operated = operator::start(operator, &telemetry, &tasks, &stop);
+        let kept = kept_in_files(config.identity_files.clone(), &telemetry, (&tasks, &stop));
         let (handoff, handoffs) = mpsc::channel(HANDOFFS);
         let (heart, pulses, state) = heartbeat::new(heartbeat_config(&config, &bound, plans.len()));
         let gauges: Vec<Gauge> = plans.iter().map(|_| Gauge::default()).collect();
@@ -180,7 +183,7 @@ impl App {
             settings: settings.clone(),
             roster: (config.roster).unwrap_or_else(|| watch::channel(Arc::default()).1),
             link: operated.link,
-            identity: config.identity.or(operated.identity),
+            identity: config.identity.or(kept).or(operated.identity),
             handoff,
             draining: CancellationToken::new(),
             stop: stop.clone(),
@@ -219,6 +222,19 @@ impl App {
         stop.cancel();
         end(workers, tasks).await
     }
+}
+
+/// Follows an identity in files, where there is one.
+fn kept_in_files(
+    identity: Option<(identity::Files, Arc<str>)>,
+    telemetry: &Telemetry,
+    (tasks, stop): (&TaskTracker, &CancellationToken),
+) -> Option<watch::Receiver<Option<Arc<Identity>>>> {
+    let (force, identity_in_force) = watch::channel(None);
+    let to = (force, telemetry.certificates());
+    let following = identity::follow(identity?, identity::LOOK, to, stop.child_token());
+    tasks.spawn(following);
+    Some(identity_in_force)
 }
 
 /// Waits for everything that was told to stop; answers how the workers ended.

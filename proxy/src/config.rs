@@ -11,9 +11,10 @@ mod values;
 pub use args::RunArgs;
 
 use crate::control::{self, ControlError, Input, Operator, Sources, Universal};
-use crate::{accept, admin, drain, telemetry, worker};
+use crate::{accept, admin, drain, identity, telemetry, worker};
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
 use values::Values;
 use weir_crds::env;
 
@@ -37,6 +38,8 @@ pub struct Config {
     pub drain: drain::Config,
     /// What a pod's variables say of the operator. Default none.
     pub operator: Option<Operator>,
+    /// Where the certificate of a proxy outside Kubernetes lies, and the name it is for. Default nowhere.
+    pub identity: Option<(identity::Files, Arc<str>)>,
     /// Settings, and the Universal Dataplane outside Kubernetes.
     pub sources: Sources,
     /// Whether what fails at the start is tried again.
@@ -113,6 +116,7 @@ pub fn load(args: RunArgs, variable: impl Fn(&str) -> Option<String>) -> Result<
     let log = values.log(args.log_level.as_deref());
     let metrics_ip = values.parsed("--metrics-ip", args.metrics_ip.as_deref(), "an IP address");
     let operator = values.operator(&variable);
+    let files = values.identity_files(&args);
     let mut problems = values.problems;
     problems
         .iter_mut()
@@ -122,6 +126,8 @@ pub fn load(args: RunArgs, variable: impl Fn(&str) -> Option<String>) -> Result<
         Some(sources) if problems.is_empty() || args.best_effort => sources,
         _ => return Err(Problems(problems)),
     };
+    let identity = files.map(|files| identity_of(files, &sources)).transpose();
+    let identity = identity.map_err(|problem| Problems(vec![problem]))?;
     let own = sources
         .universal
         .as_ref()
@@ -136,12 +142,33 @@ pub fn load(args: RunArgs, variable: impl Fn(&str) -> Option<String>) -> Result<
         telemetry,
         drain,
         operator,
+        identity,
         sources,
         best_effort: args.best_effort,
         ignored: problems,
     };
     config.admin.report = report::entries(&args, &config, &variable);
     Ok(config)
+}
+
+/// The files of an identity, once they hold, and the name that this proxy's Dataplane asks of them. In a pod they are of
+/// no use: there the operator certifies.
+fn identity_of(
+    files: identity::Files,
+    sources: &Sources,
+) -> Result<(identity::Files, Arc<str>), Problem> {
+    let Some(universal) = &sources.universal else {
+        return Err(Problem::Value {
+            name: "--identity-cert-file".into(),
+            reason: "is of no use without --dataplane-file: in a pod the operator certifies".into(),
+        });
+    };
+    let name = universal.identity.as_str().into();
+    files.read(&name).map_err(|error| Problem::Value {
+        name: "--identity-cert-file, --identity-key-file, --identity-ca-file".into(),
+        reason: error.to_string(),
+    })?;
+    Ok((files, name))
 }
 
 /// What the documents make; with `--best-effort`, in a pod, what is left without them.
@@ -186,6 +213,7 @@ fn control_config(
         name: given(args.name),
         mesh: given(args.mesh),
         metrics_policy_file: given(args.metrics_policy_file).map(Into::into),
+        has_identity: given(args.identity_cert_file).is_some(),
     })
 }
 

@@ -40,6 +40,8 @@ pub struct Config {
     pub name: Option<String>,
     /// The Mesh that Dataplane is in. Default any.
     pub mesh: Option<String>,
+    /// Whether the proxy is given a certificate of its own. Default not.
+    pub has_identity: bool,
     /// A file with the metrics policy. Default none: everything is recorded.
     pub metrics_policy_file: Option<PathBuf>,
 }
@@ -98,6 +100,12 @@ pub enum ControlError {
     },
     #[error("{kind} {name:?} is defined more than once")]
     Twice { kind: &'static str, name: String },
+    #[error("TrafficPermission {permission:?}: {field}: {message}")]
+    Permission {
+        permission: String,
+        field: String,
+        message: String,
+    },
     #[error("Dataplane {dataplane:?}: {field}: {message}")]
     Dataplane {
         dataplane: String,
@@ -153,6 +161,7 @@ fn settings(config: Config) -> Result<Described, Vec<ControlError>> {
         name,
         mesh,
         metrics_policy_file: _,
+        has_identity,
     } = config;
     let Some(dataplane) = dataplane else {
         if mesh_file.is_some() {
@@ -165,10 +174,11 @@ fn settings(config: Config) -> Result<Described, Vec<ControlError>> {
     let selection = universal::Selection { name, mesh };
     let files = files::Files::open(dataplane, mesh_file, selection)?;
     let (universal, settings) = files.read()?;
-    if settings.mtls != MtlsMode::Disabled {
+    if settings.mtls != MtlsMode::Disabled && !has_identity {
         warn!(
             mesh = settings.mesh,
-            "the Mesh asks for mTLS, which a proxy that runs on files does not speak"
+            "the Mesh asks for mTLS, but the proxy has no certificate and speaks plaintext: give it --identity-cert-file, \
+             --identity-key-file and --identity-ca-file"
         );
     }
     Ok((settings, Some((universal, files))))

@@ -1,5 +1,5 @@
 //! Who this proxy is in its mesh: a key that never leaves memory, the certificate in force, and the configurations of
-//! mutual TLS that are made from both. `app` runs [`keep`], which renews it; workers see a
+//! mutual TLS that are made from both. `app` runs [`keep`], which renews it, or [`follow`]; workers see a
 //! `watch::Receiver<Option<Arc<Identity>>>`. It knows no socket, and not who certifies: that is given from outside.
 
 use std::sync::Arc;
@@ -7,17 +7,19 @@ use std::time::SystemTime;
 
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
 mod certifier;
+mod files;
 mod key;
 mod peer;
 mod renew;
 mod trust;
 
 pub use certifier::{Certified, Certifier, CertifyError, Request};
+pub use files::{FileError, Files, LOOK, follow};
 pub use key::Key;
 pub use peer::Peer;
 pub use renew::{Config, keep};
@@ -70,6 +72,14 @@ impl Identity {
         certified: &Certified,
         trust: &Arc<Trust>,
     ) -> Result<Self, IdentityError> {
+        Self::of_key((name, key.private()), certified, trust)
+    }
+
+    fn of_key(
+        (name, key): (&Arc<str>, PrivateKeyDer<'static>),
+        certified: &Certified,
+        trust: &Arc<Trust>,
+    ) -> Result<Self, IdentityError> {
         let server_name = server_name(name)?;
         trust.judge_server(&certified.chain, &server_name, UnixTime::now())?;
         trust.judge_client(&certified.chain, UnixTime::now())?;
@@ -78,7 +88,7 @@ impl Identity {
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(trust.of_clients())
-            .with_single_cert(chain(), key.private())?;
+            .with_single_cert(chain(), key.clone_key())?;
         server.ticketer = aws_lc_rs::Ticketer::new()?;
         // Each resumed session brings the next ticket.
         server.send_tls13_tickets = 1;
@@ -86,7 +96,7 @@ impl Identity {
         let mut client = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])?
             .with_webpki_verifier(trust.of_servers())
-            .with_client_auth_cert(chain(), key.private())?;
+            .with_client_auth_cert(chain(), key)?;
         client.resumption = Resumption::in_memory_sessions(SESSIONS);
         client.max_fragment_size = Some(RECORD + HEAD);
         Ok(Self {

@@ -35,6 +35,7 @@ pub(super) fn compose(config: config::Config) -> (app::Config, Sources) {
         roster: None,
         operator,
         identity: None,
+        identity_files: config.identity,
         admin: config.admin,
         telemetry: config.telemetry,
         metrics_policy: Some(config.sources.metrics_policy()),
@@ -86,7 +87,11 @@ fn service(outbound: &Outbound) -> Service {
             .labels
             .iter()
             .map(|(k, v)| (k.as_str(), v.as_str()));
-        Listed::plain(endpoint.addr, Dst::new(labels))
+        Listed {
+            addr: endpoint.addr,
+            dst: Dst::new(labels),
+            identity: Some(endpoint.identity.as_str().into()),
+        }
     });
     Service {
         name: outbound.service.clone(),
@@ -146,12 +151,16 @@ mod tests {
             endpoints: vec![Endpoint {
                 addr,
                 labels: [("service".to_owned(), "db".to_owned())].into(),
+                identity: "db.mesh".into(),
             }],
         }]));
         rosters.changed().await.expect("a roster");
         let service = rosters.borrow()[&listen].clone();
         assert_eq!(service.name, "db");
-        let listed = Listed::plain(addr, Dst::new([("service", "db")]));
+        let listed = Listed {
+            identity: Some("db.mesh".into()),
+            ..Listed::plain(addr, Dst::new([("service", "db")]))
+        };
         assert_eq!(service.endpoints, [listed]);
         stop.cancel();
         following.await.expect("it ends");

@@ -62,6 +62,33 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME", env = env::MESH, help_heading = "Outside Kubernetes")]
     pub mesh: Option<String>,
 
+    /// The proxy's certificate in a Mesh with mTLS, PEM, its chain after it; looked at again every 10 s
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "WEIR_IDENTITY_CERT_FILE",
+        help_heading = "Outside Kubernetes"
+    )]
+    pub identity_cert_file: Option<String>,
+
+    /// That certificate's key, PEM
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "WEIR_IDENTITY_KEY_FILE",
+        help_heading = "Outside Kubernetes"
+    )]
+    pub identity_key_file: Option<String>,
+
+    /// The authorities that certify the proxies of the Mesh, PEM
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "WEIR_IDENTITY_CA_FILE",
+        help_heading = "Outside Kubernetes"
+    )]
+    pub identity_ca_file: Option<String>,
+
     /// Where redirected connections to the pod arrive [default: [::]:4143, IPv4 too]
     #[arg(
         long,

@@ -23,6 +23,21 @@ pub(super) fn entries(
         args.entry("--mesh-file", &args.mesh_file, json!(args.mesh_file)),
         args.entry("--name", &args.name, json!(args.name)),
         args.entry("--mesh", &args.mesh, json!(args.mesh)),
+        args.entry(
+            "--identity-cert-file",
+            &args.identity_cert_file,
+            json!(args.identity_cert_file),
+        ),
+        args.entry(
+            "--identity-key-file",
+            &args.identity_key_file,
+            json!(args.identity_key_file),
+        ),
+        args.entry(
+            "--identity-ca-file",
+            &args.identity_ca_file,
+            json!(args.identity_ca_file),
+        ),
     ];
     entries.extend(listeners(args, config));
     entries.extend(forwarding(args, config));

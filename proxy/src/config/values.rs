@@ -3,6 +3,7 @@
 
 use super::args::RunArgs;
 use super::{MOST_WORKERS, Problem, Redirected, cgroup, size};
+use crate::identity::Files;
 use crate::{accept, admin, drain, log, telemetry, worker};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -43,6 +44,29 @@ impl Values {
             self.wrong(name, format!("expected {expected}, found {text:?}"));
         }
         value
+    }
+
+    /// Where an identity lies: all three files, or none.
+    pub(super) fn identity_files(&mut self, args: &RunArgs) -> Option<Files> {
+        let given = |file: &Option<String>| file.clone().filter(|file| !file.is_empty());
+        let files = [
+            ("--identity-cert-file", given(&args.identity_cert_file)),
+            ("--identity-key-file", given(&args.identity_key_file)),
+            ("--identity-ca-file", given(&args.identity_ca_file)),
+        ];
+        if let [(_, Some(cert)), (_, Some(key)), (_, Some(authority))] = &files {
+            return Some(Files {
+                cert: cert.into(),
+                key: key.into(),
+                authority: authority.into(),
+            });
+        }
+        if files.iter().any(|(_, file)| file.is_some()) {
+            for (name, _) in files.iter().filter(|(_, file)| file.is_none()) {
+                self.wrong(name, "is missing: an identity is a certificate, its key and the authorities, each in a file");
+            }
+        }
+        None
     }
 
     fn address(&mut self, name: &'static str, text: Option<&str>) -> Option<SocketAddr> {

@@ -9,8 +9,12 @@ use tracing::info;
 use weir_crds::dataplane::DataplaneSpec;
 use weir_crds::merge;
 use weir_crds::mesh::MeshSpec;
-use weir_crds::settings::Settings;
+use weir_crds::names::SERVICE_TAG;
+use weir_crds::permission::{self, Candidate};
+use weir_crds::settings::{InboundSettings, MtlsMode, Settings};
+use weir_crds::traffic_permission::TrafficPermissionSpec;
 use weir_crds::universal::{Document, Entry, parse};
+use weir_crds::violation::Violation;
 
 /// Most that is read of a file or of the standard input, in bytes: 16 MiB, far more than any sane set of documents.
 const FILE_SIZE: u64 = 16 * 1024 * 1024;
@@ -28,7 +32,7 @@ pub(super) struct Files {
 pub(super) struct Documents {
     pub(super) dataplanes: Vec<Entry<DataplaneSpec>>,
     meshes: Vec<Entry<MeshSpec>>,
-    permissions: usize,
+    permissions: Vec<Entry<TrafficPermissionSpec>>,
 }
 
 impl Files {
@@ -119,7 +123,7 @@ impl Documents {
             Ok(documents) => documents.into_iter().for_each(|document| match document {
                 Document::Dataplane(entry) => self.dataplanes.push(entry),
                 Document::Mesh(entry) => self.meshes.push(entry),
-                Document::TrafficPermission(_) => self.permissions += 1,
+                Document::TrafficPermission(entry) => self.permissions.push(entry),
             }),
             Err(errors) => {
                 problems.extend(errors.into_iter().map(|error| ControlError::Document {
@@ -165,14 +169,31 @@ impl Documents {
         if !problems.is_empty() {
             return Err(problems);
         }
-        if self.permissions > 0 {
+        let mut settings = merge::settings(&universal.mesh, &spec, over.as_ref());
+        if settings.mtls != MtlsMode::Disabled {
+            settings.inbounds = Some(self.inbounds(&universal)?);
+        } else if !self.permissions.is_empty() {
             info!(
-                count = self.permissions,
+                count = self.permissions.len(),
                 "TrafficPermissions take effect only where the Mesh has mTLS"
             );
         }
-        let settings = merge::settings(&universal.mesh, &spec, over.as_ref());
         Ok((universal, settings))
+    }
+
+    /// What the permissions of the Mesh allow at each inbound.
+    fn inbounds(&self, universal: &Universal) -> Result<Vec<InboundSettings>, Vec<ControlError>> {
+        let of_mesh = self.permissions.iter();
+        let of_mesh = of_mesh.filter(|entry| entry.mesh == universal.mesh);
+        let candidates: Result<Vec<_>, _> = of_mesh.map(candidate).collect();
+        let candidates = candidates.map_err(|problem| vec![problem])?;
+        let inbounds = universal.inbounds.iter();
+        let inbounds = inbounds.map(|inbound| InboundSettings {
+            port: inbound.listen.port(),
+            service: inbound.tags.get(SERVICE_TAG).cloned().unwrap_or_default(),
+            permission: permission::select(&candidates, &inbound.tags),
+        });
+        Ok(inbounds.collect())
     }
 
     /// The Mesh of the own Dataplane; the initial one where no file was meant to hold it.
@@ -193,6 +214,21 @@ impl Documents {
             (None, _) => Ok(MeshSpec::initial()),
         }
     }
+}
+
+/// A permission as it is selected among others; documents have no time of creation, so of equals the first by name wins.
+fn candidate(entry: &Entry<TrafficPermissionSpec>) -> Result<Candidate, ControlError> {
+    let wrong = |violation: Violation| ControlError::Permission {
+        permission: entry.name.clone(),
+        field: violation.field,
+        message: violation.message,
+    };
+    Ok(Candidate {
+        name: entry.name.clone(),
+        created: 0,
+        sources: entry.spec.sources().map_err(wrong)?,
+        destinations: entry.spec.destinations().map_err(wrong)?,
+    })
 }
 
 /// Names for an error message.

@@ -380,6 +380,7 @@ fn only_endpoints_may_differ_for_the_same_listeners() {
         name: "web".into(),
         mesh: "default".into(),
         address: [127, 0, 0, 1].into(),
+        identity: "web.mesh".into(),
         inbounds: Vec::new(),
         outbounds: vec![Outbound {
             listen: ([127, 0, 0, 1], listen).into(),
@@ -387,6 +388,7 @@ fn only_endpoints_may_differ_for_the_same_listeners() {
             endpoints: vec![Endpoint {
                 addr: ([127, 0, 0, 1], endpoint).into(),
                 labels: Default::default(),
+                identity: "db.mesh".into(),
             }],
         }],
     };

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use tracing::warn;
 use weir_crds::dataplane::{self, DataplaneSpec, Networking};
+use weir_crds::identity::service_name;
 use weir_crds::merge::MetricsOverride;
 use weir_crds::names::SERVICE_TAG;
 use weir_crds::universal::Entry;
@@ -25,6 +26,8 @@ pub struct Universal {
     pub mesh: String,
     /// `networking.address`: where the metrics endpoint listens.
     pub address: IpAddr,
+    /// The DNS name of its certificate in a Mesh with mutual TLS: that of its first inbound's service.
+    pub identity: String,
     pub inbounds: Vec<Inbound>,
     pub outbounds: Vec<Outbound>,
 }
@@ -67,6 +70,8 @@ pub struct Endpoint {
     pub addr: SocketAddr,
     /// What is known of it, keyed as the `dst_*` labels are, without `dst_`.
     pub labels: BTreeMap<String, String>,
+    /// The DNS name that its certificate has in a Mesh with mutual TLS.
+    pub identity: String,
 }
 
 /// Which Dataplane is this proxy's: the first that answers to what is given.
@@ -249,6 +254,7 @@ impl Located<'_> {
             name: self.entry.name.clone(),
             mesh: self.entry.mesh.clone(),
             address: own?.ip(),
+            identity: identity_of(networking),
             inbounds,
             outbounds,
         })
@@ -277,6 +283,7 @@ impl Located<'_> {
                     Ok(addr) => endpoints.push(Endpoint {
                         addr,
                         labels: labels(&inbound.tags),
+                        identity: identity_of(networking),
                     }),
                     Err(error) => warn!(
                         dataplane = other.entry.name, host, %error,
@@ -287,6 +294,13 @@ impl Located<'_> {
         }
         endpoints
     }
+}
+
+/// What a Dataplane's certificate is for: one certificate a proxy, so one name, of whatever services.
+fn identity_of(networking: &Networking) -> String {
+    let first = networking.inbound.first();
+    let service = first.and_then(|inbound| inbound.tags.get(SERVICE_TAG));
+    service_name(service.map_or("", String::as_str))
 }
 
 /// The names by which a service may be called, in lower case and without port: its tag's value, that in the zone

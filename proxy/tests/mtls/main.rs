@@ -9,6 +9,7 @@ mod proxy;
 
 mod certified;
 mod cost;
+mod files;
 mod foreign;
 mod http2;
 mod labels;
