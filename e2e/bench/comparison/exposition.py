@@ -80,11 +80,15 @@ class Scraping:
 def fault(lane: Lane, requests: int, connections: int, before: Exposition, after: Exposition) -> str | None:
     """What is wrong with the proxy's own account of a stretch of load, if anything."""
     kind, direction = lane.kind, lane.direction
-    under_way = connections * (STREAMS if kind == "h2" else 1)
+    under_way = connections * (STREAMS if kind.endswith("h2") else 1)
 
     def grown(family: str) -> int:
         return after.total(family, direction=direction) - before.total(family, direction=direction)
 
+    if kind.startswith("tls "):
+        secured = [e.total("request_total", direction=direction, tls="true") for e in (before, after)]
+        if not requests <= secured[1] - secured[0]:
+            return f"request_total grew by {secured[1] - secured[0]} with TLS in {requests} requests"
     counted, opened = grown("request_total"), grown("tcp_open_total")
     # A request under way at the end is counted by the proxy, but not by the load.
     if not (lane.is_bulk or kind.endswith("tcp")) and not requests <= counted <= requests + under_way:

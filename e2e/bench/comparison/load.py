@@ -35,7 +35,8 @@ class Load:
 
 def run(kind: str, port: int, seconds: int, connections: int) -> Load:
     """Loads the port with `kind` requests: "http", "h2" or "tcp", each sent when one before is answered; after
-    "paced " with a pause."""
+    "paced " with a pause; "tls " is between proxies, and nothing to the load."""
+    kind = kind.removeprefix("tls ")
     if kind == "h2":
         return run_h2load(port, seconds, connections)
     command = ["wrk", "--threads=1", f"--connections={connections}", f"--duration={seconds}s", "--timeout=10s"]

@@ -12,17 +12,19 @@ import subprocess
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from . import bulk, load
+from . import bulk, load, secured
 from .process import Process, ProcessError
 
 BENCH = Path(__file__).resolve().parent.parent
 CONFIG = BENCH / "config"
 PREPARE = BENCH / "prepare"
 BODY_BYTES = 1024
-KINDS = ("http", "h2", "tcp", "paced http", "paced tcp", "bulk http", "bulk tcp")
+KINDS = ("http", "h2", "tcp", *secured.LANES, "paced http", "paced tcp", "bulk http", "bulk tcp")
 """Kinds of load."""
 SCRAPED = "weir scraped"
 """A second proxy of ours, with many series, that is scraped all the time."""
+SECURED = ("haproxy", "weir", "envoy")
+"""Those that are compared with mutual TLS, too."""
 SCRAPES = 10
 AUTHORITIES = 3000
 BALANCING = "balancing"
@@ -41,7 +43,7 @@ class Lane:
 
     proxy: str
     kind: str
-    """"http", "h2" or "tcp"; after "bulk " or "paced " where it takes that."""
+    """"http", "h2" or "tcp"; after "bulk ", "paced " or "tls " where it takes that."""
     path: str
     """"inbound", "outbound" or "balancing" where the proxy tells them apart, else empty."""
     port: int
@@ -66,7 +68,7 @@ class Proxy:
 
     name: str
     version: str
-    process: Process
+    process: Process | secured.Pair
     lanes: list[Lane]
     idle_kib: int = 0
     loaded_kib: int = 0
@@ -166,10 +168,62 @@ class Stage:
         lanes = [
             Lane(name, kind, path, ports[path + suffix])
             for kind, suffix in {**dict.fromkeys(KINDS, ""), "h2": "_h2"}.items()
+            if kind not in secured.LANES
             for path in ("inbound", "outbound")
         ]
         lanes.append(Lane(name, "h2", BALANCING, ports["balancing_h2"]))
         return Proxy(name, version_of([proxy, "--version"]), process, lanes, metrics_port=admin)
+
+    def start_secured(self, name: str) -> None:
+        """Starts a proxy as two sidecars with mutual TLS between them."""
+        if not (self.work / "ca.pem").exists():
+            secured.certify(self.work)
+        starters = {"haproxy": self._haproxies, "weir": self._weirs, "envoy": self._envoys}
+        ports = {port: free_port() for port in ("http", "h2", "far_http", "far_h2")}
+        proxy = starters[name](ports)
+        proxy.idle_kib = proxy.process.settled_kib()
+        self.proxies.append(proxy)
+
+    def _haproxies(self, ports: dict[str, int]) -> Proxy:
+        return self._both("haproxy", "cfg", ["-db", "-f"], "-v", ports)
+
+    def _envoys(self, ports: dict[str, int]) -> Proxy:
+        options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c"]
+        return self._both("envoy", "yaml", options, "--version", ports)
+
+    def _both(self, name: str, ending: str, options: list[str], version: str, ports: dict[str, int]) -> Proxy:
+        program = self.programs[name]
+        # The server's first: the client's may look whether it is there.
+        sides = [
+            self._spawn(
+                f"{name}-{side}",
+                [program, *options, self._write(f"tls/{name}-{side}.{ending}", **ports)],
+                [port for which, port in ports.items() if which.startswith("far_") == (side == "server")],
+            )
+            for side in reversed(secured.NAMES)
+        ]
+        return self._secured(name, version_of([program, version]), sides, ports)
+
+    def _weirs(self, ports: dict[str, int]) -> Proxy:
+        program = self.programs["weir"]
+        metrics = {f"metrics_{side}": free_port() for side in ("near", "far")}
+        documents = self._write("tls/weir.yaml", unused=free_port(), **ports, **metrics)
+        admins = {side: free_port() for side in secured.NAMES}
+        sides = []
+        for side in reversed(secured.NAMES):
+            command = [program, "run", "--concurrency", "1", "--admin-addr", f"127.0.0.1:{admins[side]}"]
+            command += ["--dataplane-file", documents, "--name", side]
+            for flag, file in (("cert", f"{side}.pem"), ("key", f"{side}.key"), ("ca", "ca.pem")):
+                command += [f"--identity-{flag}-file", str(self.work / file)]
+            listening = [port for which, port in ports.items() if which.startswith("far_") == (side == "server")]
+            sides.append(self._spawn(f"weir-{side}", command, [*listening, admins[side]]))
+        proxy = self._secured("weir", version_of([program, "--version"]), sides, ports)
+        return replace(proxy, metrics_port=admins["client"])
+
+    def _secured(self, name: str, version: str, sides: list[Process], ports: dict[str, int]) -> Proxy:
+        path = "outbound" if name == "weir" else ""
+        lanes = [Lane(name, kind, path, ports[port]) for kind, port in secured.LANES.items()]
+        return Proxy(f"{name} tls", version, secured.Pair(*sides), lanes)
 
     def _spawn(self, name: str, command: list[str], ports: list[int]) -> Process:
         process = Process(name, command, self.work)
@@ -182,6 +236,7 @@ class Stage:
             work=self.work, backend=self.backend, backend_h2=self.backend_h2, backend_pair=self.backend_pair, **values
         )
         path = self.work / template
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text)
         return str(path)
 

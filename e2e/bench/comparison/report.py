@@ -41,6 +41,7 @@ class Target:
 TARGETS = [Target("http", BASE, 0.85), Target("http", "envoy", 0.3), Target("tcp", BASE, 0.95)]
 TARGETS += [Target("h2", "nghttpx", 0.6), Target("h2", "envoy", 0.2)]
 TARGETS += [Target("h2", "nghttpx", 1.5, balancing=True)]
+TARGETS += [Target("tls http", "envoy", 0.4), Target("tls h2", "envoy", 0.4)]
 TARGETS += [Target("bulk tcp", BASE, 0.6), Target("bulk http", BASE, 0.6)]
 PACED = ("paced http", "paced tcp")
 """The kinds of load under which latencies are judged."""
