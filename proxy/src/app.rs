@@ -174,16 +174,18 @@ impl App {
         let (telemetry, seats) = record::start(&config, plans.len(), &tasks, &stop);
         let operator = (config.operator.clone(), &settings);
         let operated = operator::start(operator, &telemetry, &tasks, &stop);
-        let kept = kept_in_files(config.identity_files.clone(), &telemetry, (&tasks, &stop));
         let (handoff, handoffs) = mpsc::channel(HANDOFFS);
         let (heart, pulses, state) = heartbeat::new(heartbeat_config(&config, &bound, plans.len()));
         let gauges: Vec<Gauge> = plans.iter().map(|_| Gauge::default()).collect();
         let template = Template {
             config: config.worker.clone(),
             settings: settings.clone(),
-            roster: (config.roster).unwrap_or_else(|| watch::channel(Arc::default()).1),
+            roster: config
+                .roster
+                .clone()
+                .unwrap_or_else(|| watch::channel(Arc::default()).1),
             link: operated.link,
-            identity: config.identity.or(kept).or(operated.identity),
+            identity: identity(&config, operated.identity, &telemetry, (&tasks, &stop)),
             handoff,
             draining: CancellationToken::new(),
             stop: stop.clone(),
@@ -207,11 +209,7 @@ impl App {
         if config.beats {
             tasks.spawn(beat(heart, is_draining, stop.child_token()));
         }
-        tokio::select! {
-            _ = terminate.recv() => {}
-            () = drain.cancelled() => {}
-            () = template.ended.cancelled() => {}
-        }
+        until_asked(&mut terminate, [&drain, &template.ended]).await;
         draining.send_replace(true);
         template.draining.cancel();
         tokio::select! {
@@ -224,17 +222,30 @@ impl App {
     }
 }
 
-/// Follows an identity in files, where there is one.
-fn kept_in_files(
-    identity: Option<(identity::Files, Arc<str>)>,
+/// Waits until the proxy is to end: by a signal or by one of these.
+async fn until_asked(terminate: &mut mpsc::Receiver<()>, [one, other]: [&CancellationToken; 2]) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        () = one.cancelled() => {}
+        () = other.cancelled() => {}
+    }
+}
+
+/// The proxy's identity: the one that is given, one that lies in files and is followed there, or the operator's.
+fn identity(
+    config: &Config,
+    certified: Option<watch::Receiver<Option<Arc<Identity>>>>,
     telemetry: &Telemetry,
     (tasks, stop): (&TaskTracker, &CancellationToken),
 ) -> Option<watch::Receiver<Option<Arc<Identity>>>> {
-    let (force, identity_in_force) = watch::channel(None);
-    let to = (force, telemetry.certificates());
-    let following = identity::follow(identity?, identity::LOOK, to, stop.child_token());
-    tasks.spawn(following);
-    Some(identity_in_force)
+    let in_files = config.identity_files.clone().map(|files| {
+        let (force, identity) = watch::channel(None);
+        let to = (force, telemetry.certificates());
+        let stop = stop.child_token();
+        tasks.spawn(identity::follow(files, identity::LOOK, to, stop));
+        identity
+    });
+    config.identity.clone().or(in_files).or(certified)
 }
 
 /// Waits for everything that was told to stop; answers how the workers ended.
