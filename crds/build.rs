@@ -1,14 +1,49 @@
-//! Compiles the protocol of the settings stream, by a compiler in Rust so that no protoc is needed. Only with feature
-//! `grpc`; the result is included by `src/grpc.rs`.
+//! Makes the stubs of the streams between operator and proxy. Only with feature `grpc`; the results are included by
+//! `src/grpc.rs`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     #[cfg(feature = "grpc")]
-    {
+    grpc::compile()?;
+    Ok(())
+}
+
+#[cfg(feature = "grpc")]
+mod grpc {
+    use tonic_build::manual::{Builder, Method, Service};
+
+    /// How messages are read and written on every stream.
+    const CODEC: &str = "crate::grpc::SmallBuffers";
+
+    pub(super) fn compile() -> Result<(), Box<dyn std::error::Error>> {
+        // By a compiler in Rust, so that no protoc is needed.
         let files = protox::compile(["weir/settings/v1/settings.proto"], ["proto"])?;
         tonic_prost_build::configure()
-            .codec_path("crate::grpc::SmallBuffers")
+            .codec_path(CODEC)
             .compile_fds(files)?;
+        // The published crate has stubs, too, but their codec cannot be chosen.
+        let destination = Service::builder()
+            .name("Destination")
+            .package("io.linkerd.proxy.destination")
+            .comment("`io.linkerd.proxy.destination.Destination` of linkerd2-proxy-api.")
+            .method(stream("get", "Get", "Update"))
+            .method(stream("get_profile", "GetProfile", "DestinationProfile"))
+            .build();
+        Builder::new().compile(&[destination]);
+        Ok(())
     }
-    Ok(())
+
+    /// A call of `Destination`, which is answered by a stream.
+    fn stream(name: &str, route: &str, output: &str) -> Method {
+        let message = |name: &str| format!("::linkerd2_proxy_api::destination::{name}");
+        Method::builder()
+            .name(name)
+            .route_name(route)
+            .comment(format!("`{route}` of the API."))
+            .input_type(message("GetDestination"))
+            .output_type(message(output))
+            .codec_path(CODEC)
+            .server_streaming()
+            .build()
+    }
 }

@@ -1,6 +1,7 @@
-//! The protocol by which a proxy follows its settings: messages, client and server, made from
-//! `proto/weir/settings/v1/settings.proto`. Used by the operator (server) and the proxy (client). It carries a
-//! [`crate::settings::Settings`] as text and knows nothing of what is in it.
+//! The streams between operator and proxy, client and server: by which a proxy follows its settings, made from
+//! `proto/weir/settings/v1/settings.proto`, and `Destination` of linkerd2-proxy-api, whose messages are that crate's. Used
+//! by the operator (server) and the proxy (client). A document carries a [`crate::settings::Settings`] as text and knows
+//! nothing of what is in it.
 
 use std::marker::PhantomData;
 
@@ -47,4 +48,13 @@ where
 #[allow(clippy::all, clippy::too_many_lines, unreachable_pub)]
 pub mod v1 {
     tonic::include_proto!("weir.settings.v1");
+}
+
+/// `io.linkerd.proxy.destination`: the stubs of the published API, with buffers as small as those of the settings.
+#[allow(clippy::all, clippy::too_many_lines, unreachable_pub)]
+pub mod destination {
+    include!(concat!(
+        env!("OUT_DIR"),
+        "/io.linkerd.proxy.destination.Destination.rs"
+    ));
 }

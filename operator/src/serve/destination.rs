@@ -14,10 +14,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::Stream;
-use linkerd2_proxy_api::destination::destination_server::{self, DestinationServer};
 use linkerd2_proxy_api::destination::{DestinationProfile, GetDestination, Update};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
+use weir_crds::grpc::destination::destination_server::{self, DestinationServer};
 
 use self::target::{Target, TargetError};
 use super::MAX_MESSAGE;

@@ -1,5 +1,5 @@
-//! The program itself with many proxies connected, each with TLS and ten watches: what it takes of
-//! memory, that all are told of a change, and that none of them holds up its end.
+//! The program itself with many proxies connected, each with TLS and ten watches, of its settings and
+//! of nine services: what it takes of memory, that all are told of a change, and that none of them holds up its end.
 //!
 //! `WEIR_TEST_PROXIES=2000 cargo test --release --test cluster process -- --nocapture` prints the
 //! figures of a large installation (`ulimit -n` has to allow the connections).
@@ -12,12 +12,14 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use linkerd2_proxy_api::destination::{GetDestination, Update};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use tonic::Streaming;
 use weir_crds::Settings;
+use weir_crds::grpc::destination::destination_client::DestinationClient;
 use weir_crds::grpc::v1::Document;
 
 use crate::api::Api;
@@ -25,7 +27,9 @@ use crate::mesh::{certify, channel, put_mesh, put_pod, watch};
 
 /// Every wait ends by then.
 const DEADLINE: Duration = Duration::from_secs(60);
-const WATCHES: usize = 10;
+/// The services that every proxy follows, beside its settings.
+const SERVICES: usize = 9;
+const ENDPOINTS: usize = 3;
 /// Requests for a certificate at once.
 const CROWD: usize = 1_000;
 /// Connections that are being opened at once.
@@ -92,20 +96,66 @@ fn processor_time(child: &Child) -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-/// A proxy with its watches, each past its first document.
-async fn proxy(api: &Api, address: SocketAddr, number: usize) -> Vec<Streaming<Document>> {
+/// A proxy that is connected, with what it watches.
+struct Connected {
+    settings: Streaming<Document>,
+    services: Vec<Streaming<Update>>,
+}
+
+/// A proxy with its watches, each past its first message.
+async fn proxy(api: &Api, address: SocketAddr, number: usize) -> Connected {
     let channel = channel(api, address).await;
-    let mut streams = Vec::new();
-    for _ in 0..WATCHES {
-        let mut stream = watch(channel.clone(), &format!("token-{number}")).await;
-        timeout(DEADLINE, stream.message())
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
-        streams.push(stream);
+    let mut settings = watch(channel.clone(), &format!("token-{number}")).await;
+    next(&mut settings).await;
+    let mut services = Vec::new();
+    for service in 0..SERVICES {
+        let asked = GetDestination {
+            path: format!("service-{service}.shop.svc.cluster.local:80"),
+            ..GetDestination::default()
+        };
+        let stream = DestinationClient::new(channel.clone()).get(asked).await;
+        let mut stream = stream.unwrap().into_inner();
+        next(&mut stream).await;
+        services.push(stream);
     }
-    streams
+    Connected { settings, services }
+}
+
+/// The next message of a stream.
+async fn next<T>(stream: &mut Streaming<T>) -> T {
+    let message = timeout(DEADLINE, stream.message()).await.unwrap();
+    message.unwrap().unwrap()
+}
+
+/// The services that are followed, with an endpoint or a few each.
+fn put_services(api: &Api) {
+    for service in 0..SERVICES {
+        let name = format!("service-{service}");
+        let metadata = json!({"name": name, "namespace": "shop"});
+        let port = json!({"port": 80, "protocol": "TCP"});
+        let spec = json!({"clusterIP": format!("10.96.0.{}", service + 1), "ports": [port]});
+        api.put(
+            "/api/v1/services",
+            json!({"metadata": metadata, "spec": spec}),
+        );
+        let endpoint = |number: usize| {
+            json!({
+                "addresses": [format!("10.1.{service}.{}", number + 1)],
+                "conditions": {"ready": true},
+            })
+        };
+        let endpoints: Vec<_> = (0..ENDPOINTS).map(endpoint).collect();
+        let labels = json!({"kubernetes.io/service-name": name});
+        api.put(
+            "/apis/discovery.k8s.io/v1/endpointslices",
+            json!({
+                "metadata": {"name": name, "namespace": "shop", "labels": labels},
+                "addressType": "IPv4",
+                "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
+                "endpoints": endpoints,
+            }),
+        );
+    }
 }
 
 /// A crowd at once: every one gets its certificate.
@@ -134,6 +184,7 @@ async fn many_proxies_take_little_memory_and_hold_up_nothing() {
     for number in 0..=proxies {
         put_pod(&api, &format!("web-{number}"), &format!("token-{number}"));
     }
+    put_services(&api);
     let (mut child, address) = start(&api).await;
     let mut connected = vec![proxy(&api, address, proxies).await];
     let base = resident(&child);
@@ -142,7 +193,10 @@ async fn many_proxies_take_little_memory_and_hold_up_nothing() {
         connected.extend(join_all(some.iter().map(|number| proxy(&api, address, *number))).await);
     }
     let each = resident(&child).saturating_sub(base) / u64::try_from(proxies).unwrap();
-    println!("{proxies} proxies: {base} KiB, and {each} KiB each with {WATCHES} watches");
+    println!(
+        "{proxies} proxies: {base} KiB, and {each} KiB each with {} watches",
+        1 + SERVICES
+    );
     assert!(base <= BASE, "{base} KiB with one proxy connected");
     assert!(each <= EACH, "{each} KiB a proxy");
 
@@ -154,12 +208,8 @@ async fn many_proxies_take_little_memory_and_hold_up_nothing() {
         &api,
         json!({"name": "ca-1", "type": "builtin", "mode": "PERMISSIVE"}),
     );
-    for stream in connected.iter_mut().flatten() {
-        let document = timeout(DEADLINE, stream.message())
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
+    for proxy in &mut connected {
+        let document = next(&mut proxy.settings).await;
         assert!(
             document.json.contains(r#""mtls":"permissive""#),
             "{}",
@@ -179,8 +229,12 @@ async fn many_proxies_take_little_memory_and_hold_up_nothing() {
     let status = timeout(DEADLINE, child.wait()).await.unwrap().unwrap();
     println!("it ended within {:?}", ended.elapsed());
     assert!(status.success(), "{status}");
-    for stream in connected.iter_mut().flatten() {
-        let end = timeout(DEADLINE, stream.message()).await.unwrap();
+    for proxy in &mut connected {
+        let end = timeout(DEADLINE, proxy.settings.message()).await.unwrap();
         assert_eq!(end.unwrap_err().code(), tonic::Code::Unavailable);
+        for service in &mut proxy.services {
+            let end = timeout(DEADLINE, service.message()).await.unwrap();
+            assert_eq!(end.unwrap_err().code(), tonic::Code::Unavailable);
+        }
     }
 }

@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 
-use linkerd2_proxy_api::destination::destination_client::DestinationClient;
 use linkerd2_proxy_api::destination::{DestinationProfile, GetDestination, Update};
 use tokio::sync::{mpsc, watch};
 use tonic::{Status, Streaming};
+use weir_crds::grpc::destination::destination_client::DestinationClient;
 
 use super::known::Known;
 use super::wire::{Endpoints, Profile};
