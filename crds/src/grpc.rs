@@ -8,9 +8,9 @@ use std::marker::PhantomData;
 use tonic::codec::{BufferSettings, Codec};
 use tonic_prost::{ProstDecoder, ProstEncoder};
 
-/// What a stream keeps for its messages, in bytes; it grows for a longer one. tonic's own 8 KiB would be most of what a
+/// What a stream keeps for its messages, in bytes: nothing, until there is one. tonic's own 8 KiB would be most of what a
 /// watch takes.
-const BUFFER: usize = 512;
+const BUFFER: usize = 0;
 /// Messages that are ready are sent together up to so many bytes.
 const TOGETHER: usize = 32 * 1024;
 

@@ -82,7 +82,8 @@ impl Following {
 
     /// The messages, for as long as somebody listens.
     pub(super) fn messages(self) -> impl Stream<Item = Result<Update, Status>> + Send {
-        futures::stream::unfold(self, async |mut following| {
+        // Boxed, because a stream has the room twice for what it holds.
+        futures::stream::unfold(Box::new(self), async |mut following| {
             let update = following.next().await?;
             Some((Ok(update), following))
         })
@@ -91,6 +92,10 @@ impl Following {
     async fn next(&mut self) -> Option<Update> {
         loop {
             if let Some(update) = self.waiting.pop_front() {
+                if self.waiting.is_empty() {
+                    // Most streams wait most of the time, and have no need of its room then.
+                    self.waiting = VecDeque::new();
+                }
                 return Some(update);
             }
             if self.shown.is_some() && !self.subject.changed().await {
