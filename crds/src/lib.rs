@@ -1,7 +1,8 @@
 //! The vocabulary of Weir: resources in Kubernetes and Universal form, annotations, ports, names, environment
 //! variables and the settings document, with validation, defaulting and merging as pure functions.
 //! Called by the webhook, the operator, the proxy and the tests. It does no I/O and knows no client, no clock and no
-//! environment. Feature `kube` adds the Kubernetes objects and their CustomResourceDefinitions.
+//! environment. Feature `kube` adds the Kubernetes objects and their CustomResourceDefinitions, feature `grpc` the protocol
+//! of the settings stream.
 
 mod address;
 pub mod annotations;
@@ -11,6 +12,8 @@ pub mod dataplane;
 pub mod default;
 pub mod duration;
 pub mod env;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 pub mod identity;
 #[cfg(feature = "kube")]
 pub mod kubernetes;

@@ -12,9 +12,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::{self, Accepted};
-use crate::endpoints::{self, EndpointSet, Service};
+use crate::endpoints::{self, EndpointSet, Listed, Service};
 use crate::forward::reset;
-use crate::telemetry::{Direction, Dst, Peer, Server, TcpErrorLabels};
+use crate::telemetry::{Direction, Peer, Server, TcpErrorLabels};
 use crate::worker::Worker;
 
 mod guard;
@@ -81,7 +81,7 @@ pub enum Aim {
     },
     Service {
         name: String,
-        endpoints: Vec<(SocketAddr, Dst)>,
+        endpoints: Vec<Listed>,
     },
 }
 

@@ -3,6 +3,7 @@
 //! Kubernetes, one `Universal`. It knows no listener and no connection.
 
 mod files;
+pub mod operator;
 mod policy;
 mod universal;
 

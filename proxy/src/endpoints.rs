@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -70,7 +71,28 @@ impl Default for Config {
 pub struct Service {
     /// The `authority` of its connections.
     pub name: String,
-    pub endpoints: Vec<(SocketAddr, Dst)>,
+    pub endpoints: Vec<Listed>,
+}
+
+/// An endpoint as whoever discovered it lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub addr: SocketAddr,
+    /// The labels it is counted under.
+    pub dst: Dst,
+    /// The name that its certificate must have; none where it does not speak mesh TLS.
+    pub identity: Option<Arc<str>>,
+}
+
+impl Listed {
+    /// One that does not speak mesh TLS.
+    pub fn plain(addr: SocketAddr, dst: Dst) -> Self {
+        Self {
+            addr,
+            dst,
+            identity: None,
+        }
+    }
 }
 
 /// The services by the address at which the application reaches them.
@@ -81,6 +103,8 @@ pub type Roster = BTreeMap<SocketAddr, Service>;
 pub struct Endpoint {
     pub addr: SocketAddr,
     pub dst: Dst,
+    /// As in [`Listed`].
+    pub identity: Option<Arc<str>>,
     state: Rc<State>,
 }
 
@@ -127,21 +151,31 @@ impl EndpointSet {
 
     /// Takes these endpoints instead. Of addresses that stay, everything that is known is
     /// kept: latency, open connections, rests; of one that is given twice, the first counts.
-    pub fn replace(&self, endpoints: Vec<(SocketAddr, Dst)>, now: Instant) {
+    pub fn replace(&self, endpoints: Vec<Listed>, now: Instant) {
         self.replaced.set(self.replaced.get() + 1);
         let mut current = self.endpoints.borrow_mut();
         let known: HashMap<_, _> = current.drain(..).map(|e| (e.addr, e)).collect();
         let mut seen = HashSet::with_capacity(endpoints.len());
-        for (addr, dst) in endpoints {
+        for listed in endpoints {
+            let Listed {
+                addr,
+                dst,
+                identity,
+            } = listed;
             if !seen.insert(addr) {
                 continue;
             }
             let endpoint = match known.get(&addr) {
-                Some(same) if same.dst == dst => Rc::clone(same),
+                Some(same) if same.dst == dst && same.identity == identity => Rc::clone(same),
                 found => {
                     let state = found.map(|e| Rc::clone(&e.state));
                     let state = state.unwrap_or_else(|| State::new(&self.shared, now));
-                    Rc::new(Endpoint { addr, dst, state })
+                    Rc::new(Endpoint {
+                        addr,
+                        dst,
+                        identity,
+                        state,
+                    })
                 }
             };
             current.push(endpoint);

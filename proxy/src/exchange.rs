@@ -1,16 +1,40 @@
 //! The account of one request: opened when its head is parsed, closed when its
 //! response has ended, however that was.
 //!
-//! The sessions of both protocols drive it. It must not know bytes or sockets. Dropping an
+//! The sessions of both protocols drive it, and the proxy's own calls to the operator. It must not know bytes or sockets. Dropping an
 //! exchange that was not ended closes its account as canceled, so that no request is lost.
 
 use std::time::{Duration, Instant};
 
 use crate::telemetry::{Classification, HttpSeries, ResponseEnd};
 
+/// What requests and responses are counted in.
+pub trait Tally {
+    /// A request, once its head is parsed.
+    fn request(&self);
+    /// The time to the response's first data, or to its end if it has none.
+    fn latency(&self, status: Option<u16>, latency: Duration);
+    /// A response, once its stream has ended.
+    fn response(&self, end: &ResponseEnd<'_>);
+}
+
+impl Tally for HttpSeries {
+    fn request(&self) {
+        HttpSeries::request(self);
+    }
+
+    fn latency(&self, status: Option<u16>, latency: Duration) {
+        HttpSeries::latency(self, status, latency);
+    }
+
+    fn response(&self, end: &ResponseEnd<'_>) {
+        HttpSeries::response(self, end);
+    }
+}
+
 /// One request and its response.
-pub struct Exchange {
-    series: HttpSeries,
+pub struct Exchange<T: Tally = HttpSeries> {
+    series: T,
     started: Instant,
     /// The request's method is HEAD.
     pub is_head: bool,
@@ -40,9 +64,9 @@ pub enum End {
     Unfollowed,
 }
 
-impl Exchange {
+impl<T: Tally> Exchange<T> {
     /// Opens the account: the head of the request has just been parsed.
-    pub fn open(series: HttpSeries, started: Instant) -> Self {
+    pub fn open(series: T, started: Instant) -> Self {
         series.request();
         Self {
             series,
@@ -125,7 +149,7 @@ impl Exchange {
     }
 }
 
-impl Drop for Exchange {
+impl<T: Tally> Drop for Exchange<T> {
     fn drop(&mut self) {
         if !self.ended {
             self.close(Instant::now(), End::Canceled);

@@ -17,12 +17,14 @@ use crate::telemetry::{
 };
 
 mod authority;
+mod calls;
 mod census;
 mod errno;
 mod http2;
 mod known;
 
 pub use authority::{Authority, MAX_AUTHORITY, Scheme};
+pub use calls::{CALL_EVENTS, CallEvent, CallLog, CallSource, Calls};
 pub use census::Census;
 pub use http2::{GrpcAccount, Http2Account, Http2Side};
 pub use known::Known;

@@ -18,7 +18,9 @@ use weir_crds::universal::UniversalError;
 
 mod bounds;
 mod budget;
+mod calls;
 mod cells;
+mod control;
 mod count;
 mod endpoints;
 mod expose;
@@ -38,6 +40,7 @@ mod store;
 mod transport;
 mod worker;
 
+pub use control::{ControlLabels, ControlSeries};
 pub use endpoints::EndpointSeries;
 pub use http::{HttpRef, HttpSeries};
 pub use http2::{GrpcRef, GrpcSeries, Http2Series};

@@ -18,7 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("heartbeat", &[]),
     ("drain", &["activity"]),
     ("endpoints", &["telemetry"]),
-    ("record", &["telemetry"]),
+    ("record", &["exchange", "telemetry"]),
     ("exchange", &["telemetry"]),
     ("http1", &["exchange", "record", "telemetry"]),
     ("http2", &["exchange", "record", "telemetry"]),
@@ -87,7 +87,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "terminate",
         ],
     ),
-    ("control", &["telemetry"]),
+    ("control", &["exchange", "http2", "record", "telemetry"]),
     ("plan", &["telemetry"]),
     ("admin", &["accept", "log", "telemetry"]),
     (

@@ -14,7 +14,7 @@ use crate::accept::Aim;
 use crate::app;
 use crate::config::{self, Redirected};
 use crate::control::{Outbound, Sources, Universal, authorities};
-use crate::endpoints::{Roster, Service};
+use crate::endpoints::{Listed, Roster, Service};
 use crate::telemetry::{Dst, Server};
 
 /// Splits a configuration into what is bound and the sources that feed it.
@@ -80,7 +80,7 @@ fn service(outbound: &Outbound) -> Service {
             .labels
             .iter()
             .map(|(k, v)| (k.as_str(), v.as_str()));
-        (endpoint.addr, Dst::new(labels))
+        Listed::plain(endpoint.addr, Dst::new(labels))
     });
     Service {
         name: outbound.service.clone(),
@@ -122,7 +122,7 @@ mod tests {
     use tokio::sync::watch;
     use tokio_util::sync::CancellationToken;
 
-    use super::follow;
+    use super::{Listed, follow};
     use crate::control::{Endpoint, Outbound};
     use crate::telemetry::Dst;
 
@@ -145,7 +145,8 @@ mod tests {
         rosters.changed().await.expect("a roster");
         let service = rosters.borrow()[&listen].clone();
         assert_eq!(service.name, "db");
-        assert_eq!(service.endpoints, [(addr, Dst::new([("service", "db")]))]);
+        let listed = Listed::plain(addr, Dst::new([("service", "db")]));
+        assert_eq!(service.endpoints, [listed]);
         stop.cancel();
         following.await.expect("it ends");
     }

@@ -57,7 +57,7 @@ async fn follow_roster(
         let names = services.values().flat_map(|s| authorities(&s.name));
         telemetry.set_known(known.iter().cloned().chain(names));
         let endpoints = services.values().flat_map(|service| &service.endpoints);
-        let now: Vec<Dst> = endpoints.map(|(_, dst)| dst.clone()).collect();
+        let now: Vec<Dst> = endpoints.map(|listed| listed.dst.clone()).collect();
         before.retain(|dst| !now.contains(dst));
         telemetry.end(&before);
         before = now;
@@ -71,7 +71,10 @@ fn described(config: &Config) -> Vec<Dst> {
         Aim::Service { endpoints, .. } => Some(endpoints),
         _ => None,
     });
-    endpoints.flatten().map(|(_, dst)| dst.clone()).collect()
+    endpoints
+        .flatten()
+        .map(|listed| listed.dst.clone())
+        .collect()
 }
 
 #[cfg(test)]
@@ -79,7 +82,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::endpoints::Service;
+    use crate::endpoints::{Listed, Service};
     use crate::telemetry::{
         Direction, GrpcLabels, NoTlsReason, Tls, TransportEnd, TransportLabels,
     };
@@ -97,7 +100,7 @@ mod tests {
                 addr,
                 Aim::Service {
                     name: "web".to_owned(),
-                    endpoints: vec![(addr, old.clone())],
+                    endpoints: vec![Listed::plain(addr, old.clone())],
                 },
             )],
             roster: Some(roster),
@@ -126,7 +129,7 @@ mod tests {
         assert_eq!(telemetry.label_sets(), before + 2);
         let service = Service {
             name: "web".to_owned(),
-            endpoints: vec![(addr, new)],
+            endpoints: vec![Listed::plain(addr, new)],
         };
         rosters.send_replace(Arc::new([(addr, service)].into()));
         let deadline = Instant::now() + DEADLINE;

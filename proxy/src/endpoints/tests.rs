@@ -6,15 +6,18 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use super::{Claim, Config, EndpointSet, Search, Service};
+use super::{Claim, Config, EndpointSet, Listed, Search, Service};
 use crate::telemetry::Dst;
 
 fn addr(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
 
-fn listed(ports: &[u16]) -> Vec<(SocketAddr, Dst)> {
-    ports.iter().map(|p| (addr(*p), Dst::unknown())).collect()
+fn listed(ports: &[u16]) -> Vec<Listed> {
+    let listed = ports
+        .iter()
+        .map(|p| Listed::plain(addr(*p), Dst::unknown()));
+    listed.collect()
 }
 
 fn set(ports: &[u16], now: Instant) -> Rc<EndpointSet> {
@@ -299,7 +302,7 @@ fn a_replaced_set_keeps_what_is_known_of_those_that_stay() {
     claim(&set, 2).refused(now);
     let load = held[0].state.load(now);
     let labelled = Dst::new([("service", "web")]);
-    let next = [addr(1), addr(2), addr(4), addr(4)].map(|a| (a, labelled.clone()));
+    let next = [addr(1), addr(2), addr(4), addr(4)].map(|a| Listed::plain(a, labelled.clone()));
     set.replace(next.to_vec(), now);
     assert_eq!(set.len(), 3, "an address counts once");
     let kept = set.endpoints.borrow()[0].clone();

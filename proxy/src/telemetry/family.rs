@@ -37,6 +37,8 @@ impl Value {
 pub(super) enum Kind {
     /// `request_total`, `response_total`, `response_latency_ms`.
     Http,
+    /// `control_*`.
+    Control,
     /// `tcp_*` but the duration.
     Transport,
     /// `http2_active_*`.
@@ -55,6 +57,11 @@ impl Kind {
                 Family::RequestTotal,
                 Family::ResponseTotal,
                 Family::ResponseLatency,
+            ],
+            Self::Control => &[
+                Family::ControlRequestTotal,
+                Family::ControlResponseTotal,
+                Family::ControlLatency,
             ],
             Self::Transport => &[
                 Family::TcpOpenTotal,
@@ -111,6 +118,12 @@ families! {
         "Responses whose stream has ended, however it ended.";
     ResponseLatency Kind::Http, Histogram "response_latency_ms"
         "Milliseconds from the parsed head of a request to the first data of its response.";
+    ControlRequestTotal Kind::Control, Counter "control_request_total"
+        "Calls of the proxy to the operator.";
+    ControlResponseTotal Kind::Control, Counter "control_response_total"
+        "Calls to the operator that have ended, however they ended; a watch ends with its stream.";
+    ControlLatency Kind::Control, Histogram "control_response_latency_ms"
+        "Milliseconds from the beginning of a call to the operator to its first message.";
     InboundHttpErrors Kind::Single(Self::InboundHttpErrors), Counter "inbound_http_errors_total"
         "Answers to inbound requests that the proxy made up itself.";
     OutboundHttpErrors Kind::Single(Self::OutboundHttpErrors), Counter "outbound_http_errors_total"
@@ -160,7 +173,11 @@ impl Family {
     /// The series that a label set has from its beginning: of each, the labels that follow those of the set.
     pub(super) fn base(self) -> &'static [&'static str] {
         match self {
-            Self::ResponseTotal | Self::ResponseLatency | Self::TcpCloseTotal => &[],
+            Self::ResponseTotal
+            | Self::ResponseLatency
+            | Self::ControlResponseTotal
+            | Self::ControlLatency
+            | Self::TcpCloseTotal => &[],
             Self::GrpcMessages => &[SENT, RECEIVED],
             Self::Endpoints => &[AVAILABLE, SET_ASIDE],
             _ => &[""],
@@ -170,8 +187,10 @@ impl Family {
     /// The labels that follow those of the set.
     pub(super) fn trailing(self) -> &'static [&'static str] {
         match self {
-            Self::ResponseTotal => &["status_code", "classification", "grpc_status_code", "error"],
-            Self::ResponseLatency => &["status_code"],
+            Self::ResponseTotal | Self::ControlResponseTotal => {
+                &["status_code", "classification", "grpc_status_code", "error"]
+            }
+            Self::ResponseLatency | Self::ControlLatency => &["status_code"],
             Self::GrpcMessages => &["kind"],
             Self::Endpoints => &["state"],
             Self::TcpCloseTotal => &["classification", "errno"],

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::control::{ControlEntry, ControlLabels, ControlSeries};
 use super::count::Counts;
 use super::endpoints::{EndpointEntry, EndpointSeries};
 use super::family::Family;
@@ -39,6 +40,7 @@ impl Seat {
             http2: Table::new(hasher()),
             grpc: Table::new(hasher()),
             endpoints: Table::new(hasher()),
+            control: Table::new(hasher()),
             counts: Counts::new(hasher()),
         };
         let recorder = Recorder {
@@ -63,6 +65,7 @@ struct Tables {
     http2: Table<Http2Entry>,
     grpc: Table<GrpcEntry>,
     endpoints: Table<EndpointEntry>,
+    control: Table<ControlEntry>,
     counts: Counts,
 }
 
@@ -136,6 +139,12 @@ impl Recorder {
         EndpointSeries::new(resolve(&self.hand, &self.tables.endpoints, &rules, *labels))
     }
 
+    /// The series of calls to an operator, which never retire.
+    pub fn control(&self, labels: &ControlLabels<'_>) -> ControlSeries {
+        let rules = self.hand.rules();
+        ControlSeries::new(resolve(&self.hand, &self.tables.control, &rules, *labels))
+    }
+
     /// Counts a connection that the proxy could not process.
     pub fn tcp_error(&self, labels: &TcpErrorLabels) {
         let family = match labels.direction {
@@ -184,6 +193,7 @@ impl Recorder {
                 tables.http2.restate(&rules);
                 tables.grpc.restate(&rules);
                 tables.endpoints.restate(&rules);
+                tables.control.restate(&rules);
                 tables.counts.restate(&rules);
             }
             Renewal::Layout => {
@@ -192,6 +202,7 @@ impl Recorder {
                 tables.http2.renew();
                 tables.grpc.renew();
                 tables.endpoints.renew();
+                tables.control.renew();
                 tables.counts.renew(&self.hand);
                 self.know_directions();
             }
@@ -202,6 +213,7 @@ impl Recorder {
         tables.http2.let_go(&mut gone);
         tables.grpc.let_go(&mut gone);
         tables.endpoints.let_go(&mut gone);
+        tables.control.let_go(&mut gone);
         tables.counts.let_go(&mut gone);
         self.hand.store.detach(gone);
     }

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use super::control::ControlLabels;
 use super::http2::Http2Labels;
 use super::labels::{
     ANY_PORT, Classification, Direction, EndpointLabels, GrpcLabels, HttpErrorLabels, HttpLabels,
@@ -244,6 +245,13 @@ impl Render for GrpcLabels<'_> {
     fn render(&self, out: &mut String) {
         label(out, "direction", self.direction.name());
         label(out, "authority", self.authority);
+    }
+}
+
+impl Render for ControlLabels<'_> {
+    fn render(&self, out: &mut String) {
+        label(out, "addr", self.addr);
+        self.tls.render(Direction::Outbound, out);
     }
 }
 

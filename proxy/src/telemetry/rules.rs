@@ -18,7 +18,7 @@ pub(super) use grouping::Grouping;
 use grouping::{Blanks, add};
 
 /// Labels that a policy may leave out: all but `le`.
-const LABELS: [&str; 29] = [
+const LABELS: [&str; 30] = [
     "direction",
     "authority",
     "target_port",
@@ -48,6 +48,7 @@ const LABELS: [&str; 29] = [
     "kind",
     "state",
     "rt_route",
+    "addr",
 ];
 
 /// The families that a policy may name, and whether they are histograms.

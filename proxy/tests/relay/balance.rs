@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use weir_proxy::accept::Aim;
-use weir_proxy::endpoints::Service;
+use weir_proxy::endpoints::{Listed, Service};
 use weir_proxy::telemetry::Dst;
 use weir_proxy::worker;
 
@@ -20,10 +20,10 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 type Named<'a> = (&'a str, SocketAddr);
 
-fn listed(endpoints: &[Named<'_>]) -> Vec<(SocketAddr, Dst)> {
+fn listed(endpoints: &[Named<'_>]) -> Vec<Listed> {
     let listed = endpoints
         .iter()
-        .map(|(pod, addr)| (*addr, Dst::new([("pod", *pod)])));
+        .map(|(pod, addr)| Listed::plain(*addr, Dst::new([("pod", *pod)])));
     listed.collect()
 }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use weir_crds::settings::Settings;
 use weir_proxy::accept::{Aim, Plan};
 use weir_proxy::activity::Gauge;
-use weir_proxy::endpoints::Roster;
+use weir_proxy::endpoints::{Listed, Roster};
 use weir_proxy::heartbeat;
 use weir_proxy::telemetry::{self, Dst, Selection, Server, Telemetry};
 use weir_proxy::worker::{self, Start};
@@ -58,7 +58,7 @@ impl Proxy {
     pub(crate) fn outbound(endpoints: &[SocketAddr]) -> Self {
         let endpoints = endpoints
             .iter()
-            .map(|addr| (*addr, Dst::new([("service", "web")])));
+            .map(|addr| Listed::plain(*addr, Dst::new([("service", "web")])));
         Self::start(Aim::Service {
             name: "web".to_owned(),
             endpoints: endpoints.collect(),

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use weir_crds::settings::Settings;
 use weir_proxy::accept::Aim;
 use weir_proxy::app::{self, Bound, Config};
+use weir_proxy::endpoints::Listed;
 use weir_proxy::telemetry::{Dst, Server};
 
 use super::exposition::{Scrape, Series};
@@ -90,20 +91,20 @@ impl Way {
     }
 }
 
-fn service(endpoints: Vec<(SocketAddr, Dst)>) -> Aim {
+fn service(endpoints: Vec<Listed>) -> Aim {
     Aim::Service {
         name: "web.emojivoto.svc.cluster.local".to_owned(),
         endpoints,
     }
 }
 
-fn endpoint(addr: SocketAddr, deployment: &str) -> (SocketAddr, Dst) {
+fn endpoint(addr: SocketAddr, deployment: &str) -> Listed {
     let dst = Dst::new([
         ("service", "web"),
         ("namespace", "emojivoto"),
         ("deployment", deployment),
     ]);
-    (addr, dst)
+    Listed::plain(addr, dst)
 }
 
 pub(crate) struct Bench {

@@ -10,7 +10,7 @@ use h2::server::{Connection, SendResponse};
 use hyper::http::Request;
 use tokio::net::TcpStream;
 use weir_proxy::accept::Aim;
-use weir_proxy::endpoints::Service;
+use weir_proxy::endpoints::{Listed, Service};
 use weir_proxy::telemetry::Dst;
 use weir_proxy::worker;
 
@@ -19,10 +19,10 @@ use crate::proxy::{Proxy, application};
 
 pub(crate) type Named<'a> = (&'a str, SocketAddr);
 
-fn listed(endpoints: &[Named<'_>]) -> Vec<(SocketAddr, Dst)> {
+fn listed(endpoints: &[Named<'_>]) -> Vec<Listed> {
     let listed = endpoints
         .iter()
-        .map(|(pod, addr)| (*addr, Dst::new([("pod", *pod)])));
+        .map(|(pod, addr)| Listed::plain(*addr, Dst::new([("pod", *pod)])));
     listed.collect()
 }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::endpoints::{self, Service as Described};
+use crate::endpoints::{self, Listed, Service as Described};
 use crate::record::{Labels, Subject};
 use crate::telemetry::{self, Selection, Telemetry};
 
@@ -43,11 +43,11 @@ async fn endpoint() -> SocketAddr {
     addr
 }
 
-fn named(addr: SocketAddr, pod: &str) -> (SocketAddr, Dst) {
-    (addr, Dst::new([("pod", pod)]))
+fn named(addr: SocketAddr, pod: &str) -> Listed {
+    Listed::plain(addr, Dst::new([("pod", pod)]))
 }
 
-fn bench(endpoints: Vec<(SocketAddr, Dst)>) -> Bench {
+fn bench(endpoints: Vec<Listed>) -> Bench {
     let (telemetry, mut seats) = telemetry::new(telemetry::Config::default(), 1);
     let labels = Rc::new(Labels::new("all-unauthenticated"));
     let name = "web".to_owned();

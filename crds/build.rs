@@ -1,0 +1,12 @@
+//! Compiles the protocol of the settings stream, by a compiler in Rust so that no protoc is needed. Only with feature
+//! `grpc`; the result is included by `src/grpc.rs`.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    #[cfg(feature = "grpc")]
+    {
+        let files = protox::compile(["weir/settings/v1/settings.proto"], ["proto"])?;
+        tonic_prost_build::configure().compile_fds(files)?;
+    }
+    Ok(())
+}
