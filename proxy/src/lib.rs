@@ -24,6 +24,7 @@ pub mod init;
 pub mod log;
 pub mod plan;
 pub mod record;
+pub mod routes;
 pub mod session;
 pub mod shutdown;
 pub mod telemetry;
