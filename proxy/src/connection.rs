@@ -6,7 +6,7 @@
 
 use std::io;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -58,12 +58,12 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     routed.accepted.read(detected.up.pending().len());
     learn(&worker, &routed, &detected, dial_now);
     if let (Verdict::Http2, Destination::Service(set)) = (detected.verdict, &routed.to)
-        && set.len() > 1
+        && (set.len() > 1 || set.routing.has_routes())
     {
         let service = worker.links.service(set, &routed.book);
         return balance(&worker, service, routed, detected).await;
     }
-    let ledger = || HttpLedger::new(routed.book.clone());
+    let ledger = || ledger(&routed);
     let session = match detected.verdict {
         Verdict::Http1 => Some(Session::http1(ledger())),
         Verdict::Http2 => Some(Session::http2(ledger())),
@@ -188,7 +188,16 @@ fn leave(routed: Routed, detected: Detected, error: Option<io::Error>) {
     routed.close(error.as_ref());
 }
 
-/// Several endpoints: each request of the connection goes to the best of them.
+/// The HTTP series of its connection, and the routes of its service.
+fn ledger(routed: &Routed) -> HttpLedger {
+    let ledger = HttpLedger::new(routed.book.clone());
+    match &routed.to {
+        Destination::Address(_) => ledger,
+        Destination::Service(set) => ledger.routed(&set.routing),
+    }
+}
+
+/// Several endpoints, or routes: each request of the connection goes to the best of them.
 async fn balance(worker: &Worker, service: Rc<Service>, routed: Routed, mut detected: Detected) {
     let take = |flow: &mut Flow| {
         let bytes = Bytes::copy_from_slice(flow.pending());
@@ -272,8 +281,11 @@ async fn open_http(
     mut detected: Detected,
     (mut session, begun): (Session, Instant),
 ) {
-    let reached = reach(worker, &mut routed, detected.server.take()).await;
-    session.settle(HttpLedger::new(routed.book.clone()));
+    let reaching = reach(worker, &mut routed, detected.server.take());
+    let Some(reached) = in_time(reaching, session.patience(), begun).await else {
+        return late(worker, routed, detected.up, (session, begun)).await;
+    };
+    session.settle(ledger(&routed));
     let n = session.request_bytes(detected.up.pending(), begun);
     detected.up.approve(n);
     match reached {
@@ -296,6 +308,39 @@ async fn open_http(
             routed.accepted.close(ended.as_ref().err());
         }
     }
+}
+
+/// What `reaching` answers, unless a request that began then may not take as long.
+async fn in_time<T>(
+    reaching: impl Future<Output = T>,
+    patience: Option<Duration>,
+    begun: Instant,
+) -> Option<T> {
+    match patience {
+        None => Some(reaching.await),
+        Some(patience) => {
+            let deadline = tokio::time::Instant::from_std(begun) + patience;
+            tokio::time::timeout_at(deadline, reaching).await.ok()
+        }
+    }
+}
+
+/// The first request has waited for a connection for as long as its route lets it wait for a response.
+async fn late(
+    worker: &Worker,
+    mut routed: Routed,
+    up: Flow,
+    (mut session, begun): (Session, Instant),
+) {
+    session.settle(ledger(&routed));
+    session.request_bytes(up.pending(), begun);
+    session.expire(Instant::now());
+    let Some(reply) = session.refusal() else {
+        return routed.close(None);
+    };
+    session.finish(Instant::now(), End::Reset);
+    let ended = answer(worker, &mut routed, reply.bytes()).await;
+    routed.accepted.close(ended.as_ref().err());
 }
 
 /// Gives a client that has sent its HTTP/2 preface, and no request yet, the time to send one:

@@ -150,6 +150,7 @@ async fn serve(start: Start) -> io::Result<()> {
         books.extend(book(&worker, &listener, &purpose));
         worker.spawn(listen(Rc::clone(&worker), listener, purpose, stop.clone()));
     }
+    regroup(&sets, &roster.borrow_and_update());
     let mut known = Known::new(books);
     let mut census = census(&worker, &sets);
     let mut ticks = tokio::time::interval(crate::heartbeat::TICK);
@@ -186,7 +187,9 @@ fn census(worker: &Worker, sets: &[(SocketAddr, Rc<EndpointSet>)]) -> Census {
 fn regroup(sets: &[(SocketAddr, Rc<EndpointSet>)], roster: &Roster) {
     for (at, set) in sets {
         if let Some(service) = roster.get(at).filter(|s| *s.name == *set.name) {
-            set.replace(service.endpoints.clone(), Instant::now());
+            let now = Instant::now();
+            set.routing.replace(service.routes.as_ref(), now);
+            set.replace(service.endpoints.clone(), now);
         }
     }
 }

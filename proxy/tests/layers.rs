@@ -22,7 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("record", &["exchange", "routes", "telemetry"]),
     ("exchange", &["telemetry"]),
     ("http1", &["exchange", "record", "routes", "telemetry"]),
-    ("http2", &["exchange", "record", "telemetry"]),
+    ("http2", &["exchange", "record", "routes", "telemetry"]),
     ("session", &["exchange", "http1", "http2", "record"]),
     (
         "forward",
@@ -48,6 +48,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "http1",
             "http2",
             "record",
+            "routes",
             "telemetry",
         ],
     ),

@@ -68,7 +68,9 @@ fn described(universal: &Universal) -> Vec<(SocketAddr, Aim)> {
         )
     });
     let outbounds = universal.outbounds.iter().map(|outbound| {
-        let Service { name, endpoints } = service(outbound);
+        let Service {
+            name, endpoints, ..
+        } = service(outbound);
         (outbound.listen, Aim::Service { name, endpoints })
     });
     inbounds.chain(outbounds).collect()
@@ -85,6 +87,7 @@ fn service(outbound: &Outbound) -> Service {
     Service {
         name: outbound.service.clone(),
         endpoints: endpoints.collect(),
+        routes: None,
     }
 }
 

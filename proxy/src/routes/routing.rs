@@ -10,9 +10,10 @@ use std::time::Instant;
 use super::{Budget, Compiled, Request, Route, Table};
 
 /// What the routes of a service say about a request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub enum Choice {
     /// The service has no routes.
+    #[default]
     Unrouted,
     /// It is one of none of them, and goes on.
     Unmatched,

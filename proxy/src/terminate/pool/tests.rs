@@ -52,7 +52,11 @@ fn bench(endpoints: Vec<Listed>) -> Bench {
     let labels = Rc::new(Labels::new("all-unauthenticated"));
     let name = "web".to_owned();
     let set = EndpointSet::new(
-        Described { name, endpoints },
+        Described {
+            name,
+            endpoints,
+            routes: None,
+        },
         endpoints::Config::default(),
         fastrand::Rng::with_seed(7),
         Instant::now(),
@@ -107,7 +111,7 @@ impl Bench {
     }
 }
 
-async fn found(service: &Service) -> Found {
+async fn found(service: &Rc<Service>) -> Found {
     match service.find().await {
         Ok(found) => found,
         Err(Failed { error, .. }) => panic!("{error}"),
