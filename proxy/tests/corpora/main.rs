@@ -11,6 +11,8 @@ mod documents;
 mod request_head;
 #[path = "../../fuzz/bodies/response_head.rs"]
 mod response_head;
+#[path = "../../fuzz/bodies/routes.rs"]
+mod routes;
 #[path = "../../fuzz/bodies/session.rs"]
 mod session;
 
@@ -26,6 +28,7 @@ const TARGETS: &[(&str, Body)] = &[
     ("documents", documents::run),
     ("request_head", request_head::run),
     ("response_head", response_head::run),
+    ("routes", routes::run),
     ("session", session::run),
 ];
 

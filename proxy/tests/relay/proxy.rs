@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use weir_crds::settings::Settings;
 use weir_proxy::accept::{Aim, Plan};
 use weir_proxy::activity::Gauge;
-use weir_proxy::endpoints::{Listed, Roster};
+use weir_proxy::endpoints::{Listed, Roster, Service};
 use weir_proxy::heartbeat;
 use weir_proxy::telemetry::{self, Dst, Selection, Server, Telemetry};
 use weir_proxy::worker::{self, Start};
@@ -69,7 +69,21 @@ impl Proxy {
         Self::start_with(aim, worker::Config::default())
     }
 
+    /// In front of a service, with what is to be known of it from the start.
+    #[allow(dead_code, reason = "not every test is about routes")]
+    pub(crate) fn start_service(service: Service, served: worker::Config) -> Self {
+        let aim = Aim::Service {
+            name: service.name.clone(),
+            endpoints: service.endpoints.clone(),
+        };
+        Self::start_known(aim, served, Some(service))
+    }
+
     pub(crate) fn start_with(aim: Aim, served: worker::Config) -> Self {
+        Self::start_known(aim, served, None)
+    }
+
+    fn start_known(aim: Aim, served: worker::Config, service: Option<Service>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket option");
         let addr = listener.local_addr().expect("an address");
@@ -82,7 +96,8 @@ impl Proxy {
         };
         let (_heart, mut pulses, _state) = heartbeat::new(config);
         let settings = Settings::parse(r#"{"version":1,"mesh":"default"}"#).expect("settings");
-        let (roster, changes) = watch::channel(Arc::default());
+        let known: Roster = service.map(|service| (addr, service)).into_iter().collect();
+        let (roster, changes) = watch::channel(Arc::new(known));
         let (stop, gauge) = (CancellationToken::new(), Gauge::default());
         let draining = CancellationToken::new();
         let start = Start {

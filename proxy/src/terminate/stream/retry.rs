@@ -187,3 +187,67 @@ impl Service {
         message::answer(respond, reply);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use weir_crds::routes::{Condition, Route, RouteTable};
+
+    use super::*;
+    use crate::routes::{Table, compile};
+
+    fn terms(timeout_ms: Option<u64>, retryable: bool) -> Terms {
+        let route = Route {
+            name: "r".to_owned(),
+            condition: Condition::always(),
+            classes: Vec::new(),
+            timeout_ms,
+            retryable,
+            backends: Vec::new(),
+        };
+        let table = RouteTable {
+            routes: vec![route],
+            ..RouteTable::default()
+        };
+        let table = Table::new(&compile(&table).expect("a table"));
+        let head = Request::new(());
+        let route = table.find(&message::HeadFields(&head).request());
+        Terms::new(Choice::Matched(route.expect("a route of everything")))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_alarm_rings_when_the_time_is_up_and_never_without_one() {
+        let hour = Duration::from_secs(3600);
+        let (mut timed, mut patient) = (terms(Some(3_600_000), false), terms(None, false));
+        let begun = tokio::time::Instant::now();
+        poll_fn(|cx| timed.poll_late(cx)).await;
+        assert!(begun.elapsed() >= hour && begun.elapsed() < hour + Duration::from_secs(1));
+        let waited = tokio::time::timeout(24 * hour, poll_fn(|cx| patient.poll_late(cx))).await;
+        assert!(waited.is_err());
+    }
+
+    #[test]
+    fn a_request_is_kept_as_long_as_it_is_small_and_seldom_sent() {
+        let mut once = terms(None, false);
+        once.keep(&Passing::Data(b"body"));
+        assert!(!once.may_retry(), "its route does not say so");
+        let mut terms = terms(None, true);
+        terms.keep(&Passing::Data(&[1; MAX_KEPT - 1]));
+        terms.keep(&Passing::Data(&[2; 1]));
+        for _ in 1..MAX_ATTEMPTS {
+            assert!(terms.may_retry());
+            let (body, trailers) = terms.replay();
+            assert_eq!(
+                (body.len(), body[MAX_KEPT - 1], trailers),
+                (MAX_KEPT, 2, None)
+            );
+        }
+        assert!(!terms.may_retry());
+        let mut large = self::terms(None, true);
+        large.keep(&Passing::Data(&[0; MAX_KEPT]));
+        large.keep(&Passing::Data(&[0; 1]));
+        large.keep(&Passing::Data(&[0; 1]));
+        assert!(!large.may_retry());
+    }
+}
