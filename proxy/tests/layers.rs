@@ -33,6 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "exchange",
             "http1",
             "record",
+            "routes",
             "session",
             "telemetry",
         ],
