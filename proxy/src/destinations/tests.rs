@@ -80,6 +80,7 @@ fn inside(name: &str, hosts: &[u8]) -> Answer {
     let service = Service {
         name: name.to_owned(),
         endpoints: hosts.iter().map(endpoint).collect(),
+        routes: None,
     };
     Answer::Inside(Arc::new(Inside {
         service,

@@ -278,6 +278,10 @@ async fn next(resolved: &mut Option<Resolved>) {
 }
 
 fn inside(name: String, endpoints: Vec<Listed>, is_opaque: bool) -> Answer {
-    let service = Service { name, endpoints };
+    let service = Service {
+        name,
+        endpoints,
+        routes: None,
+    };
     Answer::Inside(Arc::new(Inside { service, is_opaque }))
 }
