@@ -1,6 +1,6 @@
-//! The protocol by which a proxy follows its settings: messages, client and server, made from
-//! `proto/weir/settings/v1/settings.proto`. Used by the operator (server) and the proxy (client). It carries a
-//! [`crate::settings::Settings`] as text and knows nothing of what is in it.
+//! The protocols by which a proxy follows its settings and the routes of the services it calls: messages, client and
+//! server, made from the files in `proto`. Used by the operator (server) and the proxy (client). They carry a
+//! [`crate::settings::Settings`] and a [`crate::routes::RouteTable`] as text and know nothing of what is in it.
 
 use std::marker::PhantomData;
 
@@ -47,4 +47,10 @@ where
 #[allow(clippy::all, clippy::too_many_lines, unreachable_pub)]
 pub mod v1 {
     tonic::include_proto!("weir.settings.v1");
+}
+
+/// `weir.routes.v1`.
+#[allow(clippy::all, clippy::too_many_lines, unreachable_pub)]
+pub mod routes_v1 {
+    tonic::include_proto!("weir.routes.v1");
 }
