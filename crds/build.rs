@@ -17,7 +17,11 @@ mod grpc {
 
     pub(super) fn compile() -> Result<(), Box<dyn std::error::Error>> {
         // By a compiler in Rust, so that no protoc is needed.
-        let files = protox::compile(["weir/settings/v1/settings.proto"], ["proto"])?;
+        let protocols = [
+            "weir/routes/v1/routes.proto",
+            "weir/settings/v1/settings.proto",
+        ];
+        let files = protox::compile(protocols, ["proto"])?;
         tonic_prost_build::configure()
             .codec_path(CODEC)
             .compile_fds(files)?;

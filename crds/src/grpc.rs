@@ -1,7 +1,7 @@
-//! The streams between operator and proxy, client and server: by which a proxy follows its settings, made from
-//! `proto/weir/settings/v1/settings.proto`, and `Destination` of linkerd2-proxy-api, whose messages are that crate's. Used
-//! by the operator (server) and the proxy (client). A document carries a [`crate::settings::Settings`] as text and knows
-//! nothing of what is in it.
+//! The streams between operator and proxy, client and server: by which a proxy follows its settings and the routes of the
+//! services it calls, made from the files in `proto`, and `Destination` of linkerd2-proxy-api, whose messages are that
+//! crate's. Used by the operator (server) and the proxy (client). Documents carry a [`crate::settings::Settings`] and a
+//! [`crate::routes::RouteTable`] as text; nothing here knows what is in them.
 
 use std::marker::PhantomData;
 
@@ -57,4 +57,10 @@ pub mod destination {
         env!("OUT_DIR"),
         "/io.linkerd.proxy.destination.Destination.rs"
     ));
+}
+
+/// `weir.routes.v1`.
+#[allow(clippy::all, clippy::too_many_lines, unreachable_pub)]
+pub mod routes_v1 {
+    tonic::include_proto!("weir.routes.v1");
 }

@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::violation::Violation;
 
+/// The newest version of a table as JSON. A table of it may get further fields; what would be misread without being
+/// understood makes a new one.
+pub const TABLE_VERSION: u32 = 1;
+
 /// The routes of one service, the first that matches first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

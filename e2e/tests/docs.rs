@@ -4,7 +4,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+use weir_crds::routes::http_route::{self, HttpRoute, Parent};
+use weir_crds::routes::service_profile;
 use weir_crds::universal::parse;
+use weir_crds::violation::Violation;
 
 /// README.md and its neighbours, and everything in docs.
 fn pages() -> Vec<PathBuf> {
@@ -18,6 +22,37 @@ fn pages() -> Vec<PathBuf> {
     markdown(root.clone())
         .chain(markdown(root.join("docs")))
         .collect()
+}
+
+/// What is wrong with a document of the kinds in which routes are written; `None` where it is of another kind.
+fn routes(block: &str) -> Option<Vec<Violation>> {
+    let document: Value = serde_yaml::from_str(block).ok()?;
+    let spec = &document["spec"];
+    match document["kind"].as_str()? {
+        "ServiceProfile" => {
+            let (table, problems) = service_profile::compile(spec);
+            assert!(!table.routes.is_empty(), "{block}");
+            Some(problems)
+        }
+        "HTTPRoute" => {
+            let route = HttpRoute {
+                name: "web",
+                namespace: "shop",
+                created: 0,
+                spec,
+            };
+            let parent = Parent {
+                name: "web",
+                namespace: "shop",
+                port: 80,
+                domain: "cluster.local",
+            };
+            let (table, problems) = http_route::compile(&[route], parent);
+            assert!(!table.routes.is_empty(), "{block}");
+            Some(problems)
+        }
+        _ => None,
+    }
 }
 
 /// The blocks of a page that are fenced as YAML.
@@ -34,6 +69,10 @@ fn the_documents_on_the_pages_are_valid() {
         let page = fs::read_to_string(&path).expect("a page");
         for block in yaml_blocks(&page) {
             blocks += 1;
+            if let Some(problems) = routes(block) {
+                assert!(problems.is_empty(), "{}: {problems:?}", path.display());
+                continue;
+            }
             match parse(block) {
                 Ok(documents) => assert!(!documents.is_empty(), "{}: {block}", path.display()),
                 Err(errors) => panic!("{}: {errors:?}\n{block}", path.display()),

@@ -239,6 +239,7 @@ impl Tasks {
         Follow {
             what,
             index,
+            optional: false,
             metrics: self.metrics.clone(),
             pending: self.readiness.register(what.as_str()),
             stop: self.stop.clone(),

@@ -9,6 +9,7 @@ mod interner;
 mod pod;
 mod ports;
 mod publish;
+mod routes;
 mod service;
 mod touched;
 mod view;
@@ -25,10 +26,13 @@ pub use self::discovery::{Discovery, Ingredients, Watched};
 pub use self::facts::{Config, DEFAULT_OPAQUE_PORTS};
 pub use self::pod::{Container, Injected, ObjectKey, OwnerKind, Pairs, Pod, Workload, value_of};
 pub use self::ports::Ports;
+pub use self::routes::{HttpRoute, ServiceProfile};
 pub use self::service::{
     Node, REGION, Service, ServicePort, Slice, SliceEndpoint, TargetPort, ZONE,
 };
-pub use self::view::{Caller, Destination, Endpoint, Profile, ServiceView};
+pub use self::view::{
+    Caller, Destination, Endpoint, Profile, RouteKind, Routes, ServiceView, Table,
+};
 
 /// Takes the events of one kind of object.
 pub trait Indexed<K>: Send {

@@ -112,6 +112,10 @@ label! {
         Trust = "trust",
         /// TrafficPermissions.
         TrafficPermissions = "traffic_permissions",
+        /// ServiceProfiles.
+        ServiceProfiles = "service_profiles",
+        /// HTTPRoutes.
+        HttpRoutes = "http_routes",
         /// The `MutatingWebhookConfiguration`.
         MutatingWebhook = "mutating_webhook",
         /// The `ValidatingWebhookConfiguration`.

@@ -18,11 +18,15 @@ use crate::metrics::{Metrics, Watch};
 
 /// How long a watch must have worked for the pauses to start over.
 const SETTLED: Duration = Duration::from_mins(1);
+/// When a kind that an installation need not have is looked for again, where it is not there.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// One kind of object to follow, and who is told of what happens.
 pub(crate) struct Follow<I> {
     pub(crate) what: Watch,
     pub(crate) index: I,
+    /// Whether the kind may be missing: then there is nothing of it, and it is looked for again now and then.
+    pub(crate) optional: bool,
     pub(crate) metrics: Metrics,
     /// Dropped after the first complete list.
     pub(crate) pending: Pending,
@@ -108,6 +112,14 @@ async fn drain<K, I: Indexed<K>>(
             }
             Ok(Event::Apply(object)) => follow.index.apply(object),
             Ok(Event::Delete(object)) => follow.index.delete(&object),
+            Err(error) if follow.optional && is_missing(&error) => {
+                tracing::debug!(resource = follow.what.as_str(), %error, "not there");
+                follow.index.reset(Vec::new());
+                pending = None;
+                working_since = None;
+                backoff.reset();
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
             Err(error) => {
                 follow.metrics.count_watch_restart(follow.what);
                 report(follow.what, &error);
@@ -135,12 +147,23 @@ fn report(what: Watch, error: &watcher::Error) {
 
 /// Whether the kind is not (or no longer) installed.
 fn is_unknown_kind(error: &watcher::Error) -> bool {
+    status_of(error) == Some(404)
+}
+
+/// Whether there is nothing to follow: the kind is not installed, or a role of before it was asked for does not admit
+/// it.
+fn is_missing(error: &watcher::Error) -> bool {
+    matches!(status_of(error), Some(403 | 404))
+}
+
+/// The HTTP status with which a list or a watch was refused.
+fn status_of(error: &watcher::Error) -> Option<u16> {
     let (watcher::Error::InitialListFailed(kube::Error::Api(status))
     | watcher::Error::WatchStartFailed(kube::Error::Api(status))) = error
     else {
-        return false;
+        return None;
     };
-    status.code == 404
+    Some(status.code)
 }
 
 #[cfg(test)]
@@ -173,6 +196,7 @@ mod tests {
         let follow = Follow {
             what: Watch::Meshes,
             index: script.clone(),
+            optional: false,
             metrics: metrics.clone(),
             pending: readiness.register("meshes"),
             stop: CancellationToken::new(),
@@ -219,6 +243,7 @@ mod tests {
         let follow = Follow {
             what: Watch::Meshes,
             index: Script::default(),
+            optional: false,
             metrics: Metrics::default(),
             pending: Readiness::default().register("meshes"),
             stop: CancellationToken::new(),
@@ -238,5 +263,41 @@ mod tests {
             "{:?}",
             start.elapsed()
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kind_that_need_not_be_there_is_empty_and_looked_for_again() {
+        let readiness = Readiness::default();
+        let (script, metrics) = (Script::default(), Metrics::default());
+        let follow = Follow {
+            what: Watch::ServiceProfiles,
+            index: script.clone(),
+            optional: true,
+            metrics: metrics.clone(),
+            pending: readiness.register("service_profiles"),
+            stop: CancellationToken::new(),
+        };
+        let refused = |code| {
+            let status = kube::core::Status::failure("no", "no").with_code(code);
+            watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)))
+        };
+        let events = futures::stream::iter(vec![
+            Ok(Event::Init),
+            Err(refused(404)),
+            Ok(Event::Init),
+            Err(refused(403)),
+            Ok(Event::Init),
+            Ok(Event::InitApply(1)),
+            Ok(Event::InitDone),
+        ]);
+        let start = Instant::now();
+        drain(events, follow).await;
+        assert_eq!(start.elapsed(), 2 * LOOK_AGAIN);
+        assert!(readiness.waiting_for().is_empty());
+        assert_eq!(
+            *script.0.lock().unwrap(),
+            ["reset []", "reset []", "reset [1]"]
+        );
+        assert!(!metrics.render().contains("service_profiles"));
     }
 }

@@ -3,10 +3,13 @@
 
 use std::hint::black_box;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use weir_crds::routes::{Condition, Route, RouteTable, Text};
 use weir_proxy::record::{Book, HttpLedger, Labels, Subject};
+use weir_proxy::routes::{Routing, compile};
 use weir_proxy::session::Session;
 use weir_proxy::telemetry::{self, Telemetry};
 
@@ -175,15 +178,45 @@ fn literal(path: &str) -> Vec<u8> {
     field
 }
 
+/// Ten routes, of which the last is a request's.
+fn routing() -> Rc<Routing> {
+    let route = |n: usize| Route {
+        name: n.to_string(),
+        condition: Condition::Path(match n {
+            9 => Text::Regex("/orders/[^/]*".to_owned()),
+            n => Text::Exact(format!("/orders/{n}")),
+        }),
+        classes: Vec::new(),
+        timeout_ms: None,
+        retryable: false,
+        backends: Vec::new(),
+    };
+    let table = RouteTable {
+        routes: (0..10).map(route).collect(),
+        ..RouteTable::default()
+    };
+    let compiled = Arc::new(compile(&table).expect("a table"));
+    let routing = Rc::new(Routing::new(1));
+    routing.replace(Some(&compiled), Instant::now());
+    routing
+}
+
 fn http1(c: &mut Criterion) {
-    let (_telemetry, ledger) = ledger();
+    let (_telemetry, plain) = ledger();
+    run_http1(c, "HTTP/1: a head, then a head and a body", plain);
+    let (_telemetry, plain) = ledger();
+    let name = "HTTP/1: the same, of the last of ten routes";
+    run_http1(c, name, plain.routed(&routing()));
+}
+
+fn run_http1(c: &mut Criterion, name: &str, ledger: HttpLedger) {
     let mut session = Session::http1(ledger);
     let now = Instant::now();
     let request = b"GET /orders/4711 HTTP/1.1\r\nHost: web.shop.svc.cluster.local:8080\r\nUser-Agent: a client of some length/1.2.3\r\nAccept: */*\r\n\r\n";
     let head =
         b"HTTP/1.1 200 OK\r\nContent-Length: 1024\r\nDate: Thu, 26 Nov 2026 12:00:00 GMT\r\n\r\n";
     let answer = [&head[..], &[b'x'; 1024]].concat();
-    c.bench_function("HTTP/1: a head, then a head and a body", |b| {
+    c.bench_function(name, |b| {
         b.iter(|| {
             session.request_bytes(black_box(request), now);
             session.response_bytes(black_box(&answer), now);

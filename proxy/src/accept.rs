@@ -106,7 +106,11 @@ impl Plan {
             Aim::Outbound => Purpose::Outbound,
             Aim::Application { addr, server } => Purpose::Application { addr, server },
             Aim::Service { name, endpoints } => {
-                let service = Service { name, endpoints };
+                let service = Service {
+                    name,
+                    endpoints,
+                    routes: None,
+                };
                 let set = EndpointSet::new(service, config, fastrand::Rng::new(), Instant::now());
                 Purpose::Service(Rc::new(set))
             }

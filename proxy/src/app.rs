@@ -105,8 +105,12 @@ pub struct App {
 }
 
 /// Binds every listener. Needs a tokio runtime, the service thread's.
-pub fn bind(config: Config, settings: watch::Receiver<Arc<Settings>>) -> Result<App, StartError> {
+pub fn bind(
+    mut config: Config,
+    settings: watch::Receiver<Arc<Settings>>,
+) -> Result<App, StartError> {
     let workers = config.workers.max(1);
+    config.worker.endpoints.workers = workers;
     let admin = admin::bind(config.admin.clone())?;
     let mut plans: Vec<Vec<Plan>> = (0..workers).map(|_| Vec::new()).collect();
     let mut listeners = Vec::new();

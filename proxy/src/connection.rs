@@ -31,9 +31,11 @@ use crate::worker::Worker;
 mod admit;
 mod deny;
 mod enter;
+mod late;
 
 use admit::admit;
 use enter::{Entered, enter};
+use late::{in_time, late};
 
 /// A connection as `accept` hands it over: accepted, allowed, its target known.
 #[derive(Debug)]
@@ -83,12 +85,12 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     routed.accepted.read(detected.up.pending().len());
     learn(&worker, &routed, &detected, dial_now);
     if let (Verdict::Http2, Destination::Service(set)) = (detected.verdict, &routed.to)
-        && set.len() > 1
+        && (set.len() > 1 || set.routing.has_routes())
     {
         let service = worker.links.service(set, &routed.book);
         return Box::pin(balance(&worker, service, routed, detected)).await;
     }
-    let ledger = || HttpLedger::new(routed.book.clone());
+    let ledger = || ledger(&routed);
     let session = match detected.verdict {
         Verdict::Http1 => Some(Session::http1(ledger())),
         Verdict::Http2 => Some(Session::http2(ledger())),
@@ -209,7 +211,16 @@ fn leave(routed: Box<Routed>, detected: Box<Detected>, error: Option<io::Error>)
     routed.close(error.as_ref());
 }
 
-/// Several endpoints: each request of the connection goes to the best of them.
+/// The HTTP series of its connection, and the routes of its service.
+fn ledger(routed: &Routed) -> HttpLedger {
+    let ledger = HttpLedger::new(routed.book.clone());
+    match &routed.to {
+        Destination::Address(_) => ledger,
+        Destination::Service(set) => ledger.routed(&set.routing),
+    }
+}
+
+/// Several endpoints, or routes: each request of the connection goes to the best of them.
 async fn balance(
     worker: &Worker,
     service: Rc<Service>,
@@ -300,8 +311,11 @@ async fn open_http(
     mut detected: Box<Detected>,
     (mut session, begun): (Session, Instant),
 ) {
-    let reached = reach(worker, &mut routed, detected.server.take()).await;
-    session.settle(HttpLedger::new(routed.book.clone()));
+    let reaching = reach(worker, &mut routed, detected.server.take());
+    let Some(reached) = in_time(reaching, session.patience(), begun).await else {
+        return late(worker, routed, detected.up, (session, begun)).await;
+    };
+    session.settle(ledger(&routed));
     let n = session.request_bytes(detected.up.pending(), begun);
     detected.up.approve(n);
     match reached {

@@ -169,6 +169,7 @@ impl Destinations {
         let nobody = Service {
             name: String::new(),
             endpoints: Vec::new(),
+            routes: None,
         };
         let now = Instant::now().into_std();
         let nowhere = EndpointSet::new(nobody, balance, fastrand::Rng::new(), now);
@@ -365,11 +366,18 @@ impl Entry {
 
     /// Connections from now on go to these endpoints.
     fn lead(&self, inside: &Inside, balance: endpoints::Config) {
-        let Service { name, endpoints } = &inside.service;
+        let Service {
+            name,
+            endpoints,
+            routes,
+        } = &inside.service;
         let now = Instant::now().into_std();
         let mut set = self.set.borrow_mut();
         match &*set {
-            Some(same) if *same.name == **name => same.replace(endpoints, now),
+            Some(same) if *same.name == **name => {
+                same.routing.replace(routes.as_ref(), now);
+                same.replace(endpoints, now);
+            }
             _ => {
                 let (service, random) = (inside.service.clone(), fastrand::Rng::new());
                 *set = Some(Rc::new(EndpointSet::new(service, balance, random, now)));

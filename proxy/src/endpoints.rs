@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
+use crate::routes::{Compiled, Routing};
 use crate::telemetry::Dst;
 
 mod claim;
@@ -50,6 +51,9 @@ pub struct Config {
     /// others are left. Default: 3, so that a dead service is not sent a connection to each
     /// of its endpoints for every client.
     pub last_resorts: usize,
+    /// Workers that have a set of the same service, among which the retries a second of its budget are divided.
+    /// Default: 1.
+    pub workers: usize,
 }
 
 impl Default for Config {
@@ -62,16 +66,19 @@ impl Default for Config {
             rest_max: Duration::from_secs(10),
             jitter: 0.2,
             last_resorts: 3,
+            workers: 1,
         }
     }
 }
 
 /// What is to be known of one service, in the form that moves between threads.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
     /// The `authority` of its connections.
     pub name: String,
     pub endpoints: Vec<Listed>,
+    /// None where its requests are not told apart.
+    pub routes: Option<Arc<Compiled>>,
 }
 
 /// An endpoint as whoever discovered it lists it.
@@ -127,6 +134,8 @@ pub struct EndpointSet {
     pub server_first: Cell<bool>,
     /// Whether nothing is to be read into the bytes of its connections, as discovery has said.
     pub is_opaque: Cell<bool>,
+    /// Its routes, which connections ask for each of their requests.
+    pub routing: Rc<Routing>,
     endpoints: RefCell<Vec<Rc<Endpoint>>>,
     /// How often they were replaced.
     replaced: Cell<u64>,
@@ -140,6 +149,7 @@ impl EndpointSet {
             name: service.name.as_str().into(),
             server_first: Cell::new(false),
             is_opaque: Cell::new(false),
+            routing: Rc::new(Routing::new(config.workers)),
             endpoints: RefCell::default(),
             replaced: Cell::new(0),
             shared: Rc::new(Shared {
@@ -148,6 +158,7 @@ impl EndpointSet {
                 troubled: Cell::new(0),
             }),
         };
+        set.routing.replace(service.routes.as_ref(), now);
         set.replace(&service.endpoints, now);
         set
     }

@@ -16,6 +16,12 @@ pub trait Tally {
     fn latency(&self, status: Option<u16>, latency: Duration);
     /// A response, once its stream has ended.
     fn response(&self, end: &ResponseEnd<'_>);
+    /// What an attempt came to whose request is sent once more.
+    fn retried(&self, _end: &ResponseEnd<'_>) {}
+    /// Whether a response with this status is a failure, where something other than the page's rule decides that.
+    fn fails(&self, _status: u16) -> Option<bool> {
+        None
+    }
 }
 
 impl Tally for HttpSeries {
@@ -106,6 +112,40 @@ impl<T: Tally> Exchange<T> {
         Some(latency)
     }
 
+    /// What it is counted in.
+    pub fn tally(&self) -> &T {
+        &self.series
+    }
+
+    /// When the head of the request was parsed.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Whether a response with this head, and this `grpc-status` where it ends with its head, is a failure.
+    pub fn would_fail(&self, status: u16, grpc_status: Option<u16>) -> bool {
+        self.judge(Some(status), grpc_status) == Classification::Failure
+    }
+
+    /// The attempt has come to this, and the request is sent once more.
+    pub fn retry(&mut self, status: Option<u16>, error: &str) {
+        self.series.retried(&ResponseEnd {
+            status,
+            classification: Classification::Failure,
+            grpc_status: "",
+            error,
+        });
+    }
+
+    /// What decides about a route's responses does so before the page's rule.
+    fn judge(&self, status: Option<u16>, grpc_status: Option<u16>) -> Classification {
+        match status.and_then(|status| self.series.fails(status)) {
+            Some(true) => Classification::Failure,
+            Some(false) => Classification::Success,
+            None => classify(status, grpc_status),
+        }
+    }
+
     /// Closes the account.
     pub fn end(mut self, now: Instant, end: End) {
         self.close(now, end);
@@ -136,7 +176,9 @@ impl<T: Tally> Exchange<T> {
             _ if is_broken => Classification::Failure,
             End::Canceled if !had_head => Classification::Failure,
             End::Unfollowed if !had_head => Classification::Success,
-            _ => classify(self.status, self.grpc_status),
+            // The answer is the proxy's own.
+            End::Replied(..) => classify(self.status, self.grpc_status),
+            _ => self.judge(self.status, self.grpc_status),
         };
         let mut digits = itoa::Buffer::new();
         let grpc_status = self.grpc_status.map_or("", |code| digits.format(code));

@@ -5,6 +5,7 @@
 //! of one connection pair. Nothing here dials, and nothing here rewrites.
 
 pub mod body;
+pub mod fields;
 pub mod reply;
 pub mod request;
 pub mod response;

@@ -28,6 +28,7 @@ pub mod mesh;
 pub mod permission;
 pub mod plan;
 pub mod record;
+pub mod routes;
 pub mod session;
 pub mod shutdown;
 pub mod stream;

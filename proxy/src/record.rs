@@ -10,6 +10,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::routes::Routing;
 use crate::telemetry::{
     Authz, AuthzLabels, Classification, Direction, Dst, GrpcRef, HttpErrorLabels, HttpLabels,
     HttpRef, HttpSeries, HttpSide, NoTlsReason, Peer, Recorder, Route, Server, TcpErrorLabels, Tls,
@@ -22,12 +23,14 @@ mod census;
 mod errno;
 mod http2;
 mod known;
+mod routed;
 
 pub use authority::{Authority, MAX_AUTHORITY, Scheme};
 pub use calls::{CALL_EVENTS, CallEvent, CallLog, CallSource, Calls};
 pub use census::Census;
 pub use http2::{GrpcAccount, Http2Account, Http2Side};
 pub use known::Known;
+pub use routed::Account;
 
 use authority::canonical;
 
@@ -279,6 +282,11 @@ pub struct HttpLedger {
     book: Book,
     last: Option<(authority::Known, HttpRef)>,
     last_grpc: Option<(authority::Known, GrpcRef)>,
+    /// None where requests are not told apart by routes.
+    routing: Option<Rc<Routing>>,
+    /// The label `dst`, once it was needed.
+    dst: Option<Box<str>>,
+    last_route: Option<routed::LastRoute>,
 }
 
 impl HttpLedger {
@@ -287,6 +295,9 @@ impl HttpLedger {
             book,
             last: None,
             last_grpc: None,
+            routing: None,
+            dst: None,
+            last_route: None,
         }
     }
 

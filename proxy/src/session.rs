@@ -159,6 +159,39 @@ impl Session {
         Answer { bytes, requests }
     }
 
+    /// How long the first request, which was looked at, may take from its head on.
+    pub fn patience(&self) -> Option<Duration> {
+        match self {
+            Self::Http1(session) => session.patience(),
+            Self::Http2(_) => None,
+        }
+    }
+
+    /// By when the response that comes next must have begun. Services with such times have their
+    /// HTTP/2 terminated.
+    pub fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Http1(session) => session.deadline(),
+            Self::Http2(_) => None,
+        }
+    }
+
+    /// The time of [`Self::deadline`] is up: [`Self::refusal`] says what is answered.
+    pub fn expire(&mut self, now: Instant) {
+        match self {
+            Self::Http1(session) => session.expire(now),
+            Self::Http2(_) => {}
+        }
+    }
+
+    /// Whether the server was waited for in vain.
+    pub fn is_late(&self) -> bool {
+        match self {
+            Self::Http1(session) => session.is_late(),
+            Self::Http2(_) => false,
+        }
+    }
+
     /// The server has closed its side.
     pub fn server_eof(&mut self, now: Instant) {
         match self {

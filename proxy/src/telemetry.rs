@@ -35,6 +35,7 @@ mod process;
 mod recorder;
 mod render;
 mod resolve;
+mod route;
 mod rules;
 mod set;
 mod store;
@@ -53,6 +54,7 @@ pub use labels::{
 };
 pub use plan::{Plan, PlanError, Saving, Size, plan};
 pub use recorder::{Recorder, Seat};
+pub use route::{RouteLabels, RouteRef, RouteSeries};
 pub use transport::TransportSeries;
 
 /// How telemetry is kept.

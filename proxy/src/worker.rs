@@ -190,6 +190,7 @@ async fn serve(start: Start) -> io::Result<()> {
     });
     let (sets, books) = open(&worker, plans, &stop)?;
     worker.spawn(Rc::clone(&worker.destinations).follow());
+    regroup(&sets, &roster.borrow_and_update());
     let mut known = Known::new(books);
     let mut census = census(&worker, &sets);
     let mut calls = calls.map(|source| Calls::new(Rc::clone(&worker.recorder), source));
@@ -279,7 +280,9 @@ fn census(worker: &Worker, sets: &[(SocketAddr, Rc<EndpointSet>)]) -> Census {
 fn regroup(sets: &[(SocketAddr, Rc<EndpointSet>)], roster: &Roster) {
     for (at, set) in sets {
         if let Some(service) = roster.get(at).filter(|s| *s.name == *set.name) {
-            set.replace(&service.endpoints, Instant::now());
+            let now = Instant::now();
+            set.routing.replace(service.routes.as_ref(), now);
+            set.replace(&service.endpoints, now);
         }
     }
 }

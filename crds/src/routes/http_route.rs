@@ -73,22 +73,45 @@ pub fn compile(routes: &[HttpRoute<'_>], parent: Parent<'_>) -> (RouteTable, Vec
     (table, problems)
 }
 
+/// A Service that an HTTPRoute names as a parent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParentRef {
+    /// Namespace of the Service.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The one port that is meant; `None` means all of them.
+    pub port: Option<u32>,
+}
+
+/// The Services among the parents of a `spec` in this namespace. What cannot be read names none.
+#[must_use]
+pub fn parents(spec: &Value, namespace: &str) -> Vec<ParentRef> {
+    let root = Node::root(spec);
+    let parents = root.get("parentRefs").items().unwrap_or_default();
+    let services = parents.iter().filter_map(|node| {
+        let text = |key: &str| node.get(key).text().ok().flatten();
+        let is_service =
+            text("kind") == Some("Service") && matches!(text("group"), Some("" | "core"));
+        Some(ParentRef {
+            name: text("name").filter(|_| is_service)?.to_owned(),
+            namespace: text("namespace").unwrap_or(namespace).to_owned(),
+            port: node.get("port").number().ok()?,
+        })
+    });
+    services.collect()
+}
+
 /// Whether the route names this Service's port, or all of its ports, as a parent.
 #[must_use]
 pub fn attaches(route: &HttpRoute<'_>, parent: Parent<'_>) -> bool {
-    let parents = Node::root(route.spec)
-        .get("parentRefs")
-        .items()
-        .unwrap_or_default();
-    parents.iter().any(|node| {
-        let text = |key: &str| node.get(key).text().ok().flatten();
-        let port = node.get("port").number();
-        text("kind") == Some("Service")
-            && matches!(text("group"), Some("" | "core"))
-            && text("name") == Some(parent.name)
-            && text("namespace").unwrap_or(route.namespace) == parent.namespace
-            && port.is_ok_and(|port| port.is_none_or(|port| port == u32::from(parent.port)))
-    })
+    let port = u32::from(parent.port);
+    let is_meant = |named: &ParentRef| {
+        named.name == parent.name
+            && named.namespace == parent.namespace
+            && named.port.is_none_or(|named| named == port)
+    };
+    parents(route.spec, route.namespace).iter().any(is_meant)
 }
 
 /// A rule is one route for each of its matches, all with its name.

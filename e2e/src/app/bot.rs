@@ -9,7 +9,8 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -29,6 +30,9 @@ pub struct Bot {
     /// Send them all over one connection, one after the other, instead of one connection each
     #[arg(long)]
     keep_alive: bool,
+    /// The same with HTTP/2
+    #[arg(long, conflicts_with = "keep_alive")]
+    http2: bool,
     /// How long one request may take, from its connection on
     #[arg(long, default_value_t = 1000)]
     timeout_ms: u64,
@@ -88,6 +92,8 @@ impl Report {
 pub(super) async fn run(bot: &Bot) -> anyhow::Result<()> {
     let attempts = if bot.keep_alive {
         one_connection(bot).await?
+    } else if bot.http2 {
+        one_http2_connection(bot).await?
     } else {
         a_connection_each(bot).await?
     };
@@ -133,6 +139,40 @@ async fn one_connection(bot: &Bot) -> anyhow::Result<Vec<(Instant, Option<String
             .header("host", &host)
             .body(Empty::new())?;
         let failure = match timeout(limit, exchange(&mut sender, request)).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("{error:#}")),
+            Err(_) => Some(format!("no answer within {limit:?}")),
+        };
+        attempts.push((started, failure));
+    }
+    drop(sender);
+    connection.await?.context("the connection broke")?;
+    Ok(attempts)
+}
+
+/// The same with HTTP/2, with prior knowledge.
+async fn one_http2_connection(bot: &Bot) -> anyhow::Result<Vec<(Instant, Option<String>)>> {
+    let limit = Duration::from_millis(bot.timeout_ms);
+    let (address, _, _) = client::target(&bot.url)?;
+    let stream = TokioIo::new(tcp::dial(&address, limit).await?);
+    let handshake = http2::handshake(TokioExecutor::new(), stream);
+    let (mut sender, connection) = handshake.await?;
+    let connection = tokio::spawn(connection);
+    let mut ticks = ticks(bot);
+    let mut attempts = Vec::with_capacity(bot.requests);
+    for _ in 0..bot.requests {
+        ticks.tick().await;
+        let started = Instant::now();
+        let request = Request::get(&bot.url).body(Empty::<Bytes>::new())?;
+        let exchange = async {
+            sender.ready().await?;
+            let response = sender.send_request(request).await?;
+            let status = response.status();
+            response.into_body().collect().await?;
+            anyhow::ensure!(status.is_success(), "{status}");
+            anyhow::Ok(())
+        };
+        let failure = match timeout(limit, exchange).await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(format!("{error:#}")),
             Err(_) => Some(format!("no answer within {limit:?}")),

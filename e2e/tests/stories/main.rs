@@ -11,6 +11,7 @@ mod never_in_the_way;
 mod operator_down;
 mod pod_start;
 mod probes;
+mod routes;
 mod untouched;
 mod vote_bot;
 

@@ -84,12 +84,12 @@ impl Tasks {
             workloads,
             trust_domain,
         };
+        let (destination, routes) =
+            destination::services(discovery.clone(), destination::MAX_STREAMS);
         let services = Routes::new(certifier.service())
             .add_service(settings::Service::server(tokens, sources))
-            .add_service(destination::service(
-                discovery.clone(),
-                destination::MAX_STREAMS,
-            ));
+            .add_service(destination)
+            .add_service(routes);
         let ends = (self.metrics.server.clone(), self.stop.clone());
         self.tracker.spawn(async move {
             if let Err(error) = server.run(services, security, ends).await {

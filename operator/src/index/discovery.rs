@@ -3,6 +3,7 @@
 //! Every call returns at once; it knows no client and no protobuf.
 
 mod events;
+mod routing;
 mod writing;
 
 use std::collections::{HashMap, HashSet};
@@ -11,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::PartialObjectMeta;
+use kube::api::{DynamicObject, PartialObjectMeta};
 use tokio::sync::watch;
 
 use super::dataplane::Dataplane;
@@ -19,6 +20,7 @@ use super::facts::{Config, Facts};
 use super::interner::Interner;
 use super::pod::{ObjectKey, Pod};
 use super::publish::Published;
+use super::routes::{HttpRoute, ServiceProfile};
 use super::service::{Node, Service, Slice};
 use super::touched::Touched;
 use super::view::{Caller, Profile, ServiceView};
@@ -43,11 +45,13 @@ enum Source {
     Slices,
     Nodes,
     Meshes,
+    ServiceProfiles,
+    HttpRoutes,
     Dataplanes,
 }
 
 /// How many [`Source`]s answers need; Dataplanes are only written.
-const ANSWERING: usize = 5;
+const ANSWERING: usize = 7;
 
 pub use self::writing::Ingredients;
 
@@ -216,6 +220,20 @@ impl Discovery {
     #[must_use]
     pub fn keep_node(&self, node: &PartialObjectMeta<v1::Node>) -> Node {
         Node::keep(&node.metadata, &mut self.lock().names)
+    }
+}
+
+impl Discovery {
+    /// What is kept of a ServiceProfile.
+    #[must_use]
+    pub fn keep_profile(&self, profile: &DynamicObject) -> ServiceProfile {
+        ServiceProfile::keep(profile, &self.cluster_domain())
+    }
+
+    /// What is kept of an HTTPRoute.
+    #[must_use]
+    pub fn keep_route(&self, route: &DynamicObject) -> HttpRoute {
+        HttpRoute::keep(route, &self.cluster_domain())
     }
 }
 

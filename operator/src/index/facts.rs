@@ -11,6 +11,7 @@ use weir_crds::{Mesh, identity};
 
 use super::pod::{ObjectKey, Pod};
 use super::ports::Ports;
+use super::routes::RouteFacts;
 use super::service::{Node, Service, Slice};
 
 /// What the index is told.
@@ -48,6 +49,7 @@ pub(super) struct Facts {
     pub(super) services: Namespaced<Service>,
     pub(super) nodes: HashMap<Arc<str>, Node>,
     pub(super) meshes: HashMap<Arc<str>, Arc<Mesh>>,
+    pub(super) routes: RouteFacts,
     /// The slices of each Service.
     slices: HashMap<ObjectKey, Vec<Arc<Slice>>>,
     /// The Service of each slice.

@@ -5,6 +5,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use weir_crds::routes::RouteTable;
+
 use super::pod::{ObjectKey, Workload};
 
 /// Where traffic can be sent.
@@ -66,10 +68,57 @@ pub enum Profile {
     /// Nothing of this cluster.
     #[default]
     Unknown,
-    /// A Service.
-    Service(Arc<Destination>),
+    /// A Service, and its routes where it has any.
+    Service(Arc<Destination>, Option<Arc<Routes>>),
     /// One pod.
     Endpoint(Box<Endpoint>),
+}
+
+/// What a table was written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RouteKind {
+    /// A ServiceProfile; it comes before HTTPRoutes, as in Linkerd.
+    ServiceProfile,
+    /// HTTPRoutes.
+    HttpRoute,
+}
+
+/// The routes of a Service's port as one namespace has written them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Table {
+    /// What it was written as.
+    pub kind: RouteKind,
+    /// Where: the ServiceProfile, or the first of the HTTPRoutes.
+    pub of: ObjectKey,
+    /// Compiled.
+    pub table: RouteTable,
+}
+
+/// A ratio that is no number makes a table unequal to itself: it is told again, which harms nothing.
+impl Eq for Table {}
+
+/// The routes of a Service's port. Those of its own namespace are for every client, those of another one for the
+/// clients in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routes(pub Box<[Arc<Table>]>);
+
+impl Routes {
+    /// The table for a client of this Service: a ServiceProfile before HTTPRoutes, and of either that of the client's
+    /// namespace before that of the Service's.
+    #[must_use]
+    pub fn for_client(&self, client: &Caller, service: &ObjectKey) -> Option<&Arc<Table>> {
+        let home = client.pod.as_ref().map(|pod| &pod.namespace);
+        let rank = |table: &Arc<Table>| {
+            let namespace = &table.of.namespace;
+            let is_home = home == Some(namespace);
+            (is_home || *namespace == service.namespace).then_some((table.kind, !is_home))
+        };
+        let ranked = self
+            .0
+            .iter()
+            .filter_map(|table| Some((rank(table)?, table)));
+        ranked.min_by_key(|(rank, _)| *rank).map(|(_, table)| table)
+    }
 }
 
 /// Who asks, as far as it is known.

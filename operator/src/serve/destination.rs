@@ -1,6 +1,7 @@
 //! `io.linkerd.proxy.destination.Destination` of linkerd2-proxy-api: which endpoints a destination has, and what
 //! stands behind an address. Served by `serve` to any client of the API; each stream holds a view of the index and
 //! nothing else. `target` reads a request, `endpoints` and `profiles` follow the views, `message` writes them down.
+//! `tables` is the service beside it (weir.routes.v1) that says all of a destination's routes.
 //!
 //! It differs from Linkerd's own service where that follows from what the API says: an address is a target of `Get`,
 //! too, and a name of no Service has an empty profile in place of one that names it.
@@ -8,6 +9,7 @@
 mod endpoints;
 mod message;
 mod profiles;
+mod tables;
 mod target;
 
 use std::pin::Pin;
@@ -18,12 +20,13 @@ use linkerd2_proxy_api::destination::{DestinationProfile, GetDestination, Update
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 use weir_crds::grpc::destination::destination_server::{self, DestinationServer};
+use weir_crds::grpc::routes_v1::routes_server::RoutesServer;
 
 use self::target::{Target, TargetError};
 use super::MAX_MESSAGE;
-use crate::index::{Caller, Discovery};
+use crate::index::{Caller, Discovery, Profile, Watched};
 
-/// Streams at once, of both kinds, over all connections: 2,000 proxies with ten destinations each use 40,000. Past it
+/// Streams at once, of all kinds, over all connections: 2,000 proxies with ten destinations each use 40,000. Past it
 /// a call is answered RESOURCE_EXHAUSTED.
 pub const MAX_STREAMS: usize = 200_000;
 
@@ -37,18 +40,37 @@ pub struct Destination {
     streams: Arc<Semaphore>,
 }
 
-/// The service on `index`, as one line of the server's services. `streams` is how many there are at once,
+/// The services on `index`, each one line of the server's. `streams` is how many there are at once of both together,
 /// [`MAX_STREAMS`] by default.
 #[must_use]
-pub fn service(index: Discovery, streams: usize) -> DestinationServer<Destination> {
+pub fn services(
+    index: Discovery,
+    streams: usize,
+) -> (DestinationServer<Destination>, RoutesServer<Destination>) {
     let destination = Destination {
         index,
         streams: Arc::new(Semaphore::new(streams)),
     };
-    DestinationServer::new(destination).max_decoding_message_size(MAX_MESSAGE)
+    let routes = RoutesServer::new(destination.clone());
+    (
+        DestinationServer::new(destination).max_decoding_message_size(MAX_MESSAGE),
+        routes.max_decoding_message_size(MAX_MESSAGE),
+    )
 }
 
 impl Destination {
+    /// Starts to follow what stands behind a target.
+    fn follow(&self, target: &Target) -> Watched<Profile> {
+        match target {
+            Target::Address(address, port) => self.index.address(*address, *port),
+            Target::Name {
+                service,
+                instance,
+                port,
+            } => self.index.name(service.clone(), instance.as_deref(), *port),
+        }
+    }
+
     /// The target, who asks, and room for a stream.
     fn admit(&self, request: &GetDestination) -> Result<Admitted, Status> {
         let target = Target::parse(&request.path, &self.index.cluster_domain())?;
@@ -104,7 +126,8 @@ impl destination_server::Destination for Destination {
         request: Request<GetDestination>,
     ) -> Result<Response<Self::GetProfileStream>, Status> {
         let admitted = self.admit(request.get_ref())?;
-        let following = profiles::Following::new(&self.index, admitted);
+        let profile = self.follow(&admitted.target);
+        let following = profiles::Following::new(profile, admitted);
         Ok(Response::new(Box::pin(following.messages())))
     }
 }

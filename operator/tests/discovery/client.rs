@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 use tonic::service::Routes;
 use tonic::transport::Channel;
+use weir_crds::grpc::routes_v1::routes_client::RoutesClient;
 use weir_operator::metrics::Metrics;
 use weir_operator::serve::{self, Limits, Security, destination};
 
@@ -33,7 +34,9 @@ pub(crate) const STREAMS: usize = 8;
 /// An operator's gRPC server on a cluster on paper, and a client.
 pub(crate) struct Running {
     pub(crate) scene: Scene,
+    pub(crate) address: SocketAddr,
     pub(crate) client: DestinationClient<Channel>,
+    pub(crate) routes: RoutesClient<Channel>,
     pub(crate) stop: CancellationToken,
     pub(crate) task: JoinHandle<()>,
 }
@@ -46,7 +49,8 @@ impl Running {
             .await
             .unwrap();
         let address = bound.address;
-        let routes = Routes::new(destination::service(scene.index.clone(), STREAMS));
+        let (destination, routes) = destination::services(scene.index.clone(), STREAMS);
+        let routes = Routes::new(destination).add_service(routes);
         let stop = CancellationToken::new();
         let control = (Metrics::default().server.clone(), stop.clone());
         let task = tokio::spawn(async move {
@@ -59,7 +63,9 @@ impl Running {
         let channel = channel.connect().await.unwrap();
         Self {
             scene,
-            client: DestinationClient::new(channel),
+            address,
+            client: DestinationClient::new(channel.clone()),
+            routes: RoutesClient::new(channel),
             stop,
             task,
         }

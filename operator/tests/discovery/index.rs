@@ -136,7 +136,7 @@ fn an_address_is_a_service_where_it_has_the_port() {
     let mut scene = Scene::default();
     scene.service(service("web", "10.96.0.1"));
     match scene.behind("10.96.0.1:80") {
-        Profile::Service(destination) => {
+        Profile::Service(destination, _) => {
             assert_eq!(&*destination.name, "web.shop.svc.cluster.local");
             assert_eq!(
                 (destination.port, destination.service.clone()),

@@ -120,7 +120,7 @@ fn an_address_follows_what_stands_behind_it() {
     let mut watched = scene.index.address("10.0.0.1".parse().unwrap(), 80);
     assert_eq!(*watched.latest(), Profile::Unknown);
     scene.service(service("web", "10.0.0.1"));
-    assert!(matches!(&*watched.latest(), Profile::Service(_)));
+    assert!(matches!(&*watched.latest(), Profile::Service(..)));
     scene.delete_service(service("web", "10.0.0.1"));
     assert_eq!(*watched.latest(), Profile::Unknown);
     scene.pod(pod("p", "10.0.0.1"));

@@ -7,6 +7,8 @@ mod index;
 mod lifecycle;
 mod owners;
 mod profile;
+mod proxy;
+mod routes;
 mod scale;
 mod scene;
 mod services;

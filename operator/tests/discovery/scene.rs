@@ -168,6 +168,26 @@ impl Scene {
         self.index.delete(&kept);
     }
 
+    pub(crate) fn profile(&mut self, object: Value) {
+        let kept = self.index.keep_profile(&read(object));
+        self.index.apply(kept);
+    }
+
+    pub(crate) fn delete_profile(&mut self, object: Value) {
+        let kept = self.index.keep_profile(&read(object));
+        self.index.delete(&kept);
+    }
+
+    pub(crate) fn route(&mut self, object: Value) {
+        let kept = self.index.keep_route(&read(object));
+        self.index.apply(kept);
+    }
+
+    pub(crate) fn delete_route(&mut self, object: Value) {
+        let kept = self.index.keep_route(&read(object));
+        self.index.delete(&kept);
+    }
+
     pub(crate) fn node(&mut self, object: Value) {
         let kept = self.index.keep_node(&read(object));
         self.index.apply(kept);
@@ -179,7 +199,9 @@ impl Scene {
 
     /// Every kind listed, nothing there: the index answers.
     pub(crate) fn list_nothing(&mut self) {
-        use weir_operator::index::{Node, Pod, Service, Slice};
+        use weir_operator::index::{HttpRoute, Node, Pod, Service, ServiceProfile, Slice};
+        self.index.reset(Vec::<ServiceProfile>::new());
+        self.index.reset(Vec::<HttpRoute>::new());
         self.index.reset(Vec::<Pod>::new());
         self.index.reset(Vec::<Service>::new());
         self.index.reset(Vec::<Slice>::new());

@@ -75,7 +75,9 @@ fn described(universal: &Universal) -> Vec<(SocketAddr, Aim)> {
         )
     });
     let outbounds = universal.outbounds.iter().map(|outbound| {
-        let Service { name, endpoints } = service(outbound);
+        let Service {
+            name, endpoints, ..
+        } = service(outbound);
         (outbound.listen, Aim::Service { name, endpoints })
     });
     inbounds.chain(outbounds).collect()
@@ -96,6 +98,7 @@ fn service(outbound: &Outbound) -> Service {
     Service {
         name: outbound.service.clone(),
         endpoints: endpoints.collect(),
+        routes: None,
     }
 }
 

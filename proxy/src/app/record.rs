@@ -130,6 +130,7 @@ mod tests {
         let service = Service {
             name: "web".to_owned(),
             endpoints: vec![Listed::plain(addr, new)],
+            routes: None,
         };
         rosters.send_replace(Arc::new([(addr, service)].into()));
         let deadline = Instant::now() + DEADLINE;
@@ -194,9 +195,12 @@ mod tests {
             (&["mail"], &["mail", "db.shop.svc.cluster.local"], &["mail"]),
         ] {
             let service = |(port, name): (u16, &&str)| {
-                let endpoints = Vec::new();
                 let name = (*name).to_owned();
-                (([10, 0, 0, 1], port).into(), Service { name, endpoints })
+                let service = Service {
+                    name,
+                    ..Service::default()
+                };
+                (([10, 0, 0, 1], port).into(), service)
             };
             rosters.send_replace(Arc::new((1..).zip(services).map(service).collect()));
             let deadline = Instant::now() + DEADLINE;

@@ -17,6 +17,7 @@ use crate::destinations::{Answer, Question, Usage};
 
 mod follow;
 mod known;
+mod tables;
 mod wire;
 
 pub use known::{GONE, Known, Names, Told, told};

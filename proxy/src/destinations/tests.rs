@@ -9,9 +9,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, advance, timeout};
 use tokio_util::task::TaskTracker;
+use weir_crds::routes::RouteTable;
 
 use super::{Answer, Config, Destinations, Found, Inside, Link, Question};
 use crate::endpoints::{self, Listed, Service};
+use crate::routes::compile;
 use crate::telemetry::Dst;
 
 /// Longest time that anything may take on a clock that only waiting moves.
@@ -80,6 +82,7 @@ fn inside(name: &str, hosts: &[u8]) -> Answer {
     let service = Service {
         name: name.to_owned(),
         endpoints: hosts.iter().map(endpoint).collect(),
+        routes: None,
     };
     Answer::Inside(Arc::new(Inside {
         service,
@@ -121,6 +124,36 @@ async fn the_first_connection_waits_for_the_answer_and_others_do_not() {
         desk.publish(&answers, inside("opaque", &[12])).await;
         let other = desk.found(1).await.set.expect("a service");
         assert!(!Rc::ptr_eq(&set, &other) && other.is_opaque.get());
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn routes_change_in_the_set_that_connections_have() {
+    run(async {
+        let mut desk = desk(Config::default());
+        let first = desk.find(1);
+        let (_, answers, _) = desk.asked().await;
+        let routed = |closed| {
+            let table = RouteTable {
+                closed,
+                ..RouteTable::default()
+            };
+            let Answer::Inside(mut inside) = inside("web", &[11]) else {
+                panic!("it is a service");
+            };
+            let routes = closed.then(|| Arc::new(compile(&table).expect("a table")));
+            Arc::make_mut(&mut inside).service.routes = routes;
+            Answer::Inside(inside)
+        };
+        desk.publish(&answers, routed(true)).await;
+        let set = within(first).await.unwrap().set.expect("a service");
+        assert!(set.routing.has_routes());
+        for closed in [false, true] {
+            desk.publish(&answers, routed(closed)).await;
+            let now = desk.found(1).await.set.expect("a service");
+            assert!(Rc::ptr_eq(&set, &now) && set.routing.has_routes() == closed);
+        }
     })
     .await;
 }

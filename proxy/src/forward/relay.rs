@@ -75,6 +75,7 @@ pub async fn relay(mut pair: Pair, pool: &Pool, busy: Busy) {
         replied: false,
         linger: None,
         vigil: None,
+        alarm: None,
         turns: 0,
         pool,
         busy,
@@ -119,6 +120,8 @@ struct Relay<'a> {
     linger: Option<Pin<Box<Sleep>>>,
     /// Runs while the client is not read from, and a little longer.
     vigil: Option<Pin<Box<Sleep>>>,
+    /// Runs while a response has to begin by a time, and may run out before that.
+    alarm: Option<Pin<Box<Sleep>>>,
     /// Turns taken since the others had theirs.
     turns: usize,
     pool: &'a Pool,
@@ -135,7 +138,7 @@ impl Relay<'_> {
             if self.is_over(cx) {
                 return Poll::Ready(());
             }
-            if !moved && !self.keep_vigil(cx) {
+            if !moved && !self.keep_vigil(cx) && !self.keep_time(cx) {
                 self.up.release(self.pool);
                 self.down.release(self.pool);
                 self.busy.set(self.is_busy());
@@ -268,7 +271,8 @@ impl Relay<'_> {
         let Some(session) = &self.session else {
             return false;
         };
-        if self.replied || self.client.has_ended() {
+        // One who has sent all still waits for a response that is late.
+        if self.replied || (self.client.has_ended() && !session.is_late()) {
             return false;
         }
         let reply = match session.refusal() {
@@ -302,6 +306,34 @@ impl Relay<'_> {
         let is_elapsed = vigil.as_mut().poll(cx).is_ready();
         self.vigil = Some(vigil);
         is_elapsed
+    }
+
+    /// Ends the wait for a response whose time is up. Answers whether it is.
+    fn keep_time(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(session) = self.session.as_mut().filter(|_| !self.replied) else {
+            return false;
+        };
+        let Some(deadline) = session.deadline() else {
+            return false;
+        };
+        let at = tokio::time::Instant::from_std(deadline);
+        loop {
+            let alarm = self
+                .alarm
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+            if alarm.as_mut().poll(cx).is_pending() {
+                return false;
+            }
+            let rang_at = alarm.deadline();
+            self.alarm = None;
+            if rang_at >= at {
+                break;
+            }
+        }
+        session.expire(deadline.max(Instant::now()));
+        // Half a head and an answer of the proxy's own would make neither.
+        self.down.drop_pending();
+        true
     }
 
     /// Passes an end on, once everything before it is written.

@@ -18,6 +18,10 @@ pub enum Reply {
     Reset,
     /// 504: the application did not accept the connection in time.
     Timeout,
+    /// 504: the application did not answer within its route's timeout.
+    Late,
+    /// 404: the request is of no route of its destination, which answers no others.
+    NotFound,
 }
 
 impl Reply {
@@ -27,7 +31,8 @@ impl Reply {
             Self::Denied => 403,
             Self::TooLarge => 431,
             Self::Connect | Self::Reset => 502,
-            Self::Timeout => 504,
+            Self::Timeout | Self::Late => 504,
+            Self::NotFound => 404,
         }
     }
 
@@ -38,8 +43,8 @@ impl Reply {
             Self::BadRequest => Some("bad request"),
             Self::TooLarge => Some("too large"),
             Self::Connect => Some("connect"),
-            Self::Timeout => Some("timeout"),
-            Self::Denied | Self::Reset => None,
+            Self::Timeout | Self::Late => Some("timeout"),
+            Self::Denied | Self::Reset | Self::NotFound => None,
         }
     }
 
@@ -51,6 +56,8 @@ impl Reply {
             Self::Connect => "connection_refused",
             Self::Reset => "connection_terminated",
             Self::Timeout => "connection_timeout",
+            Self::Late => "http_response_timeout",
+            Self::NotFound => "destination_not_found",
         }
     }
 
@@ -65,6 +72,8 @@ impl Reply {
             Self::Connect => concat_reply!("502 Bad Gateway", "connection_refused"),
             Self::Reset => concat_reply!("502 Bad Gateway", "connection_terminated"),
             Self::Timeout => concat_reply!("504 Gateway Timeout", "connection_timeout"),
+            Self::Late => concat_reply!("504 Gateway Timeout", "http_response_timeout"),
+            Self::NotFound => concat_reply!("404 Not Found", "destination_not_found"),
         }
     }
 }
@@ -97,6 +106,8 @@ mod tests {
             Reply::Connect,
             Reply::Reset,
             Reply::Timeout,
+            Reply::Late,
+            Reply::NotFound,
         ] {
             let crate::http1::response::ParsedResponse::Head(head) =
                 crate::http1::response::parse(reply.bytes(), false)

@@ -17,6 +17,9 @@ mod odd;
 pub struct RequestHead<'b> {
     /// Bytes of the head, the empty line included.
     pub len: usize,
+    pub method: &'b [u8],
+    /// In whichever form the client wrote it (RFC 9112 section 3.2).
+    pub target: &'b [u8],
     pub framing: Framing,
     /// The method is HEAD: its response has no body.
     pub is_head: bool,
@@ -106,6 +109,8 @@ fn read_head<'b>(request: &Request<'_, 'b>, len: usize) -> Result<RequestHead<'b
     }
     Ok(RequestHead {
         len,
+        method: method.as_bytes(),
+        target: target.as_bytes(),
         framing,
         is_head: method == "HEAD",
         is_connect,

@@ -16,9 +16,12 @@ use super::request::{self, ParsedRequest, RequestHead};
 use super::response::{self, ParsedResponse, ResponseHead};
 use super::{Framing, MAX_HEAD};
 use crate::exchange::{End, Exchange, grpc_code};
-use crate::record::HttpLedger;
+use crate::record::{Account, HttpLedger};
+use crate::routes::Choice;
 
 mod begin;
+mod refuse;
+mod route;
 mod unread;
 
 /// Requests that may be under way on one connection (pipelining); more wait.
@@ -49,7 +52,7 @@ enum State {
 pub struct Session {
     requests: State,
     responses: State,
-    exchanges: VecDeque<Exchange>,
+    exchanges: VecDeque<Exchange<Account>>,
     /// The last request offers to switch protocols, and has not been answered.
     offers: bool,
     /// The last request asks for the connection to end with its response.
@@ -66,6 +69,8 @@ pub struct Session {
     response_attempt: Attempt,
     /// The client has closed its side.
     client_ended: bool,
+    /// The timeout of the first request's route.
+    patience: Option<Duration>,
     ledger: HttpLedger,
 }
 
@@ -84,6 +89,7 @@ impl Session {
             request_attempt: Attempt::default(),
             response_attempt: Attempt::default(),
             client_ended: false,
+            patience: None,
             ledger,
         }
     }
@@ -162,7 +168,7 @@ impl Session {
     /// The first of them ends the session.
     pub fn refusal(&self) -> Option<Reply> {
         match self.requests {
-            State::Refused(reply) if self.exchanges.is_empty() => Some(reply),
+            State::Refused(reply) if self.exchanges.is_empty() || self.is_late() => Some(reply),
             _ => None,
         }
     }
@@ -237,13 +243,22 @@ impl Session {
                 self.requests = State::Opaque;
                 bytes.len()
             }
-            ParsedRequest::Head(head) => self.open_exchange(&head, now),
+            ParsedRequest::Head(head) => {
+                let choice = self.choose(&head, bytes);
+                self.open_exchange(&head, &choice, now)
+            }
         }
     }
 
-    fn open_exchange(&mut self, head: &RequestHead<'_>, now: Instant) -> usize {
+    fn open_exchange(&mut self, head: &RequestHead<'_>, choice: &Choice, now: Instant) -> usize {
         self.request_attempt.succeeded();
-        let mut exchange = Exchange::open(self.ledger.series(head.authority), now);
+        let account = self.ledger.account(head.authority, choice);
+        let mut exchange = Exchange::open(account, now);
+        if matches!(choice, Choice::Refused) {
+            let reply = Reply::NotFound;
+            exchange.end(now, End::Replied(reply.status(), ""));
+            return self.refuse(reply);
+        }
         exchange.is_head = head.is_head;
         exchange.is_connect = head.is_connect;
         self.exchanges.push_back(exchange);
@@ -277,14 +292,6 @@ impl Session {
         if ended {
             self.requests = self.after_request();
         }
-    }
-
-    fn refuse(&mut self, reply: Reply) -> usize {
-        if let Some(label) = reply.label() {
-            self.ledger.error(label);
-        }
-        self.requests = State::Refused(reply);
-        0
     }
 
     fn response_head(&mut self, bytes: &[u8], now: Instant) -> usize {
@@ -397,21 +404,6 @@ impl Session {
             self.resumed |= self.exchanges.len() + 1 == MAX_PIPELINE;
         }
         self.responses = State::Head;
-    }
-
-    /// The request's own body is malformed: it is answered in the application's place,
-    /// unless the application has begun to answer.
-    fn refuse_body(&mut self, now: Instant) -> usize {
-        let reply = Reply::BadRequest;
-        if self.exchanges.back().is_some_and(|e| !e.has_head())
-            && let Some(exchange) = self.exchanges.pop_back()
-        {
-            exchange.end(now, End::Replied(reply.status(), ""));
-            return self.refuse(reply);
-        }
-        self.ledger.unparsed("request chunk");
-        self.requests = State::Cut;
-        0
     }
 
     /// Passes the server's bytes unread from here; what was under way stays unknown.

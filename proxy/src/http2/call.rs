@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::grpc::Messages;
 use super::reason;
 use crate::exchange::{End, Exchange};
-use crate::record::GrpcAccount;
+use crate::record::{Account, GrpcAccount};
 
 /// What is counted of a response's head, or of its trailers.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,7 +23,7 @@ pub struct Said {
 /// One stream that a client has opened. Dropping it closes its account as canceled.
 pub struct Call {
     /// None once the response has ended.
-    exchange: Option<Exchange>,
+    exchange: Option<Exchange<Account>>,
     /// The account of its messages, where it is a gRPC call.
     grpc: Option<GrpcAccount>,
     requests: Messages,
@@ -38,7 +38,7 @@ pub struct Call {
 }
 
 impl Call {
-    pub fn new(exchange: Exchange, grpc: Option<GrpcAccount>, is_connect: bool) -> Self {
+    pub fn new(exchange: Exchange<Account>, grpc: Option<GrpcAccount>, is_connect: bool) -> Self {
         Self {
             exchange: Some(exchange),
             grpc,
@@ -93,6 +93,21 @@ impl Call {
         }
         if ends {
             exchange.grpc_status(said.grpc_status);
+        }
+    }
+
+    /// Whether a response is a failure whose head says this.
+    pub fn would_fail(&self, said: Said, ends: bool) -> bool {
+        let grpc_status = said.grpc_status.filter(|_| ends);
+        let exchange = self.exchange.as_ref();
+        let status = said.status.filter(|_| !self.is_connect);
+        status.is_some_and(|status| exchange.is_some_and(|e| e.would_fail(status, grpc_status)))
+    }
+
+    /// The attempt has come to this response, and the request is sent once more.
+    pub fn retried(&mut self, said: Said) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.retry(said.status, "");
         }
     }
 

@@ -4,7 +4,9 @@
 //! The relay owns it, behind what it shares with HTTP/1. What cannot be followed ends the measuring
 //! of the connection, never its traffic. It must not know sockets, buffers or timers.
 //!
-//! What a server pushes answers no request: it is decoded, and not counted.
+//! What a server pushes answers no request: it is decoded, and not counted. It asks no routes: a service that has some
+//! when a connection begins is spoken to by `terminate`, because which fields they ask for may change at any time, and
+//! those that HPACK did not keep cannot be had again.
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,7 @@ use super::streams::Streams;
 use super::{MAX_STREAMS, reason, reply};
 use crate::exchange::{End, Exchange};
 use crate::record::{Http2Account, HttpLedger};
+use crate::routes::Choice;
 
 /// The state machine of one connection pair.
 pub struct Session {
@@ -204,7 +207,8 @@ impl Session {
     fn open(&mut self, stream: u32, now: Instant) {
         let head = self.client.fields();
         let authority = head.target();
-        let exchange = Exchange::open(self.ledger.series(authority), now);
+        let account = self.ledger.account(authority, &Choice::Unrouted);
+        let exchange = Exchange::open(account, now);
         if self.goaway.is_some_and(|(last, _)| stream > last) {
             return exchange.end(now, End::Reset);
         }

@@ -1,5 +1,5 @@
 //! Requests and responses of one label set: three families, of which the series of responses are found by the labels
-//! that follow those of the set. A part of the entries of `http` and of `control`; every call is a few plain stores on
+//! that follow those of the set. A part of the entries of `http`, `control` and `route`; every call is a few plain stores on
 //! cells of this worker. Knows neither what the label set is about nor any protocol.
 
 use std::cell::{Cell, RefCell};
@@ -23,7 +23,8 @@ const MAX_RESPONSES: usize = 256;
 #[derive(Clone, Copy)]
 pub(super) struct Families {
     pub(super) requests: Family,
-    pub(super) latency: Family,
+    /// None where no time is recorded.
+    pub(super) latency: Option<Family>,
     pub(super) responses: Family,
 }
 
@@ -68,11 +69,14 @@ impl Calls {
 
     /// Records the time from the request's head to the response's first data, or its end if it has none.
     pub(super) fn latency(&self, status: Option<u16>, latency: Duration, wider: Wider<'_>) {
+        let Some(family) = self.families.latency else {
+            return;
+        };
         self.attachment.touch();
         let mut known = self.latencies.borrow_mut();
         let at = known.iter().position(|(s, _)| *s == status);
         let at = at.unwrap_or_else(|| {
-            known.push((status, self.add_latency(status, wider)));
+            known.push((status, self.add_latency((family, status), wider)));
             known.len() - 1
         });
         known[at].1.observe(latency);
@@ -93,12 +97,11 @@ impl Calls {
         self.responses.borrow()[at].count.add(1);
     }
 
-    fn add_latency(&self, status: Option<u16>, wider: Wider<'_>) -> Histogram {
+    fn add_latency(&self, (family, status): (Family, Option<u16>), wider: Wider<'_>) -> Histogram {
         let suffix = render::latency_suffix(status);
         self.attachment
             .grow(2 * size_of::<(Option<u16>, Histogram)>());
-        self.attachment
-            .histogram(self.families.latency, &suffix, wider)
+        self.attachment.histogram(family, &suffix, wider)
     }
 
     /// The place of a response that was not known under its own labels.
@@ -117,10 +120,10 @@ impl Calls {
         if let Some(at) = known.iter().position(|r| r.is(&end)) {
             return at;
         }
-        let suffix = render::response_suffix(&end);
-        let cells = self
-            .attachment
-            .cells(self.families.responses, &suffix, wider);
+        let family = self.families.responses;
+        let has_grpc = family.trailing().contains(&"grpc_status_code");
+        let suffix = render::response_suffix(&end, has_grpc);
+        let cells = self.attachment.cells(family, &suffix, wider);
         let added = Response {
             status: end.status,
             classification: end.classification,

@@ -19,7 +19,7 @@ use super::worker::{Attached, Attachment};
 /// Where calls to the operator are counted.
 const FAMILIES: Families = Families {
     requests: Family::ControlRequestTotal,
-    latency: Family::ControlLatency,
+    latency: Some(Family::ControlLatency),
     responses: Family::ControlResponseTotal,
 };
 

@@ -37,6 +37,10 @@ impl Value {
 pub(super) enum Kind {
     /// `request_total`, `response_total`, `response_latency_ms`.
     Http,
+    /// `route_*`.
+    Route,
+    /// `route_actual_*`.
+    RouteActual,
     /// `control_*`.
     Control,
     /// `tcp_*` but the duration.
@@ -57,6 +61,15 @@ impl Kind {
                 Family::RequestTotal,
                 Family::ResponseTotal,
                 Family::ResponseLatency,
+            ],
+            Self::Route => &[
+                Family::RouteRequestTotal,
+                Family::RouteResponseTotal,
+                Family::RouteLatency,
+            ],
+            Self::RouteActual => &[
+                Family::RouteActualRequestTotal,
+                Family::RouteActualResponseTotal,
             ],
             Self::Control => &[
                 Family::ControlRequestTotal,
@@ -126,6 +139,16 @@ families! {
         "Responses whose stream has ended, however it ended.";
     ResponseLatency Kind::Http, Histogram "response_latency_ms"
         "Milliseconds from the parsed head of a request to the first data of its response.";
+    RouteRequestTotal Kind::Route, Counter "route_request_total"
+        "Requests to destinations with routes, by the route that they are of.";
+    RouteResponseTotal Kind::Route, Counter "route_response_total"
+        "Responses from destinations with routes whose stream has ended, however it ended.";
+    RouteLatency Kind::Route, Histogram "route_response_latency_ms"
+        "Milliseconds from the parsed head of a request of a route to the first data of its response.";
+    RouteActualRequestTotal Kind::RouteActual, Counter "route_actual_request_total"
+        "Requests that were sent to destinations with routes: one more for each retry.";
+    RouteActualResponseTotal Kind::RouteActual, Counter "route_actual_response_total"
+        "Responses that came from destinations with routes, those included that were retried.";
     ControlRequestTotal Kind::Control, Counter "control_request_total"
         "Calls of the proxy to the operator.";
     ControlResponseTotal Kind::Control, Counter "control_response_total"
@@ -183,6 +206,9 @@ impl Family {
         match self {
             Self::ResponseTotal
             | Self::ResponseLatency
+            | Self::RouteResponseTotal
+            | Self::RouteLatency
+            | Self::RouteActualResponseTotal
             | Self::ControlResponseTotal
             | Self::ControlLatency
             | Self::TcpCloseTotal => &[],
@@ -198,7 +224,10 @@ impl Family {
             Self::ResponseTotal | Self::ControlResponseTotal => {
                 &["status_code", "classification", "grpc_status_code", "error"]
             }
-            Self::ResponseLatency | Self::ControlLatency => &["status_code"],
+            Self::RouteResponseTotal | Self::RouteActualResponseTotal => {
+                &["status_code", "classification", "error"]
+            }
+            Self::ResponseLatency | Self::RouteLatency | Self::ControlLatency => &["status_code"],
             Self::GrpcMessages => &["kind"],
             Self::Endpoints => &["state"],
             Self::TcpCloseTotal => &["classification", "errno"],

@@ -18,7 +18,7 @@ use super::worker::{Attached, Attachment};
 /// Where requests and responses of traffic are counted.
 const FAMILIES: Families = Families {
     requests: Family::RequestTotal,
-    latency: Family::ResponseLatency,
+    latency: Some(Family::ResponseLatency),
     responses: Family::ResponseTotal,
 };
 

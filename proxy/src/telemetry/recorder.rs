@@ -17,6 +17,7 @@ use super::labels::{
 };
 use super::render::Unparsed;
 use super::resolve::resolve;
+use super::route::{Keyed, RouteEntry, RouteLabels, RouteSeries};
 use super::store::Store;
 use super::transport::{TransportEntry, TransportSeries};
 use super::worker::{Hand, Renewal, Table};
@@ -41,6 +42,8 @@ impl Seat {
             grpc: Table::new(hasher()),
             endpoints: Table::new(hasher()),
             control: Table::new(hasher()),
+            route: Table::new(hasher()),
+            route_actual: Table::new(hasher()),
             counts: Counts::new(hasher()),
         };
         let recorder = Recorder {
@@ -66,6 +69,8 @@ struct Tables {
     grpc: Table<GrpcEntry>,
     endpoints: Table<EndpointEntry>,
     control: Table<ControlEntry>,
+    route: Table<RouteEntry<false>>,
+    route_actual: Table<RouteEntry<true>>,
     counts: Counts,
 }
 
@@ -145,6 +150,15 @@ impl Recorder {
         ControlSeries::new(resolve(&self.hand, &self.tables.control, &rules, *labels))
     }
 
+    /// Pins the series of a route, registering them (at 0) if they are new. Past the budget they are those of the
+    /// overflow.
+    pub fn route(&self, labels: &RouteLabels<'_>) -> RouteSeries {
+        let (rules, tables) = (self.hand.rules(), &self.tables);
+        let effective = resolve(&self.hand, &tables.route, &rules, Keyed(*labels));
+        let actual = resolve(&self.hand, &tables.route_actual, &rules, Keyed(*labels));
+        RouteSeries::new(effective, actual)
+    }
+
     /// Counts a connection that the proxy could not process.
     pub fn tcp_error(&self, labels: &TcpErrorLabels) {
         let family = match labels.direction {
@@ -208,6 +222,8 @@ impl Recorder {
                 tables.grpc.restate(&rules);
                 tables.endpoints.restate(&rules);
                 tables.control.restate(&rules);
+                tables.route.restate(&rules);
+                tables.route_actual.restate(&rules);
                 tables.counts.restate(&rules);
             }
             Renewal::Layout => {
@@ -217,6 +233,8 @@ impl Recorder {
                 tables.grpc.renew();
                 tables.endpoints.renew();
                 tables.control.renew();
+                tables.route.renew();
+                tables.route_actual.renew();
                 tables.counts.renew(&self.hand);
                 self.know_directions();
             }
@@ -228,6 +246,8 @@ impl Recorder {
         tables.grpc.let_go(&mut gone);
         tables.endpoints.let_go(&mut gone);
         tables.control.let_go(&mut gone);
+        tables.route.let_go(&mut gone);
+        tables.route_actual.let_go(&mut gone);
         tables.counts.let_go(&mut gone);
         self.hand.store.detach(gone);
     }

@@ -10,6 +10,7 @@ use super::labels::{
     HttpLabels, HttpSide, NoTlsReason, OVERFLOW, Peer, ResponseEnd, TcpErrorLabels, Tls,
     TransportEnd, TransportLabels,
 };
+use super::route::RouteLabels;
 
 /// Something whose labels identify a label set. The text is the identity: equal text, equal set.
 pub(super) trait Render {
@@ -274,6 +275,16 @@ impl Render for ControlLabels<'_> {
     }
 }
 
+impl Render for RouteLabels<'_> {
+    fn render(&self, out: &mut String) {
+        label(out, "direction", self.direction.name());
+        label(out, "dst", self.dst);
+        if let Some(route) = self.route {
+            label(out, "rt_route", route);
+        }
+    }
+}
+
 impl Render for EndpointLabels<'_> {
     fn render(&self, out: &mut String) {
         label(out, "authority", self.authority);
@@ -323,11 +334,13 @@ pub(super) fn latency_suffix(status: Option<u16>) -> String {
     out
 }
 
-/// What `response_total` adds to the request's labels.
-pub(super) fn response_suffix(end: &ResponseEnd<'_>) -> String {
+/// What `response_total` adds to the request's labels, or a family like it that has no `grpc_status_code`.
+pub(super) fn response_suffix(end: &ResponseEnd<'_>, has_grpc: bool) -> String {
     let mut out = latency_suffix(end.status);
     label(&mut out, "classification", end.classification.name());
-    label(&mut out, "grpc_status_code", end.grpc_status);
+    if has_grpc {
+        label(&mut out, "grpc_status_code", end.grpc_status);
+    }
     label(&mut out, "error", end.error);
     out
 }

@@ -18,7 +18,7 @@ pub(super) use grouping::Grouping;
 use grouping::{Blanks, add};
 
 /// Labels that a policy may leave out: all but `le`.
-const LABELS: [&str; 30] = [
+const LABELS: [&str; 31] = [
     "direction",
     "authority",
     "target_port",
@@ -47,6 +47,7 @@ const LABELS: [&str; 30] = [
     "reason",
     "kind",
     "state",
+    "dst",
     "rt_route",
     "addr",
 ];

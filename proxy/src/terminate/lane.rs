@@ -35,6 +35,10 @@ pub(super) struct Lane {
     is_done: bool,
     /// Some of the data was taken.
     has_moved: bool,
+    /// What comes was kept, and is out of nobody's window.
+    is_replay: bool,
+    /// Of what was kept.
+    trailers: Option<HeaderMap>,
 }
 
 impl Lane {
@@ -46,6 +50,25 @@ impl Lane {
             is_last: false,
             is_done,
             has_moved: false,
+            is_replay: false,
+            trailers: None,
+        }
+    }
+
+    /// Of a request that is sent again: its body and trailers, where it has not ended with its head.
+    pub(super) fn replay(
+        from: RecvStream,
+        to: SendStream<Bytes>,
+        (body, trailers): (Bytes, Option<HeaderMap>),
+    ) -> Self {
+        let is_done = body.is_empty() && trailers.is_none();
+        Self {
+            held: body,
+            is_last: trailers.is_none(),
+            has_moved: true,
+            is_replay: true,
+            trailers,
+            ..Self::new(from, to, is_done)
         }
     }
 
@@ -68,6 +91,11 @@ impl Lane {
         while !self.is_done {
             if !self.held.is_empty() {
                 ready!(self.poll_write(cx))?;
+                continue;
+            }
+            if self.is_replay {
+                let trailers = self.trailers.take();
+                self.end(trailers)?;
                 continue;
             }
             match ready!(self.from.poll_data(cx)) {
@@ -110,7 +138,9 @@ impl Lane {
         let ends = self.is_last && self.held.is_empty();
         let sent = self.to.send_data(piece, ends);
         // A stream that has ended meanwhile has given its window back by itself.
-        let _released = self.from.flow_control().release_capacity(n);
+        if !self.is_replay {
+            let _released = self.from.flow_control().release_capacity(n);
+        }
         sent.map_err(|_| Broken::To)?;
         self.is_done = ends;
         Poll::Ready(Ok(()))

@@ -10,6 +10,7 @@ use crate::http1::reply::Reply;
 use crate::http2::call::Said;
 use crate::http2::grpc::is_grpc;
 use crate::record::{Authority, Scheme};
+use crate::routes;
 
 /// What a response's head says.
 pub(super) fn head(status: StatusCode, fields: &HeaderMap) -> Said {
@@ -58,6 +59,43 @@ pub(super) fn authority(head: &Request<()>) -> Authority<'_> {
 /// crate lets it pass.
 pub(super) fn is_malformed(head: &Request<()>) -> bool {
     head.method() == Method::CONNECT && head.uri().authority().is_none()
+}
+
+/// A request's head as routes ask for it.
+pub(super) struct HeadFields<'h>(pub(super) &'h Request<()>);
+
+impl routes::Fields for HeadFields<'_> {
+    fn first(&self, name: &str) -> Option<&[u8]> {
+        match self.0.headers().get(name) {
+            Some(value) => Some(value.as_bytes().trim_ascii()),
+            None if name == "host" => Some(self.0.uri().authority()?.as_str().as_bytes()),
+            None => None,
+        }
+    }
+}
+
+impl HeadFields<'_> {
+    /// What routes see of it.
+    pub(super) fn request(&self) -> routes::Request<'_> {
+        let target = self.0.uri().path_and_query();
+        let target = target.map_or("", |target| target.as_str());
+        routes::Request::new(self.0.method().as_str().as_bytes(), target.as_bytes(), self)
+    }
+}
+
+/// The `grpc-status` of a call of something that is not there.
+pub(super) const UNIMPLEMENTED: u16 = 12;
+
+/// Answers a gRPC call of no route, as gRPC has it: 200 with a status of its own.
+pub(super) fn answer_unimplemented(respond: &mut SendResponse<bytes::Bytes>) {
+    let mut response = Response::new(());
+    let fields = response.headers_mut();
+    let grpc = HeaderValue::from_static("application/grpc");
+    fields.insert(header::CONTENT_TYPE, grpc);
+    fields.insert("grpc-status", HeaderValue::from(UNIMPLEMENTED));
+    let error = HeaderValue::from_static("weir; error=destination_not_found");
+    fields.insert("proxy-status", error);
+    let _told = respond.send_response(response, true);
 }
 
 /// Answers in the server's place. A client that is gone already is not told.

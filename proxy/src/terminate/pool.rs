@@ -11,17 +11,20 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use hyper::http::Request;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Config;
 use super::link::{Lease, Link};
+use super::message::HeadFields;
 use super::slot::{Refused, Slot};
 use super::socket::Socket;
 use crate::endpoints::{Claim, Endpoint, EndpointSet};
 use crate::forward::{Connected, Dialer, Failed, search};
 use crate::record::{Book, Side};
+use crate::routes::Choice;
 
 /// What all connections of a worker are made with.
 pub(super) struct Setup {
@@ -100,6 +103,7 @@ pub(super) struct Found {
     pub(super) claim: Claim,
     pub(super) slot: Rc<Slot>,
     pub(super) lease: Lease,
+    pub(super) service: Rc<Service>,
 }
 
 impl Service {
@@ -111,14 +115,32 @@ impl Service {
         }
     }
 
+    /// What the routes of the service say about a request, which counts for their budget.
+    pub(super) fn choose(&self, head: &Request<()>, now: std::time::Instant) -> Choice {
+        let routing = &self.set.routing;
+        if !routing.has_routes() {
+            return Choice::Unrouted;
+        }
+        let choice = routing.choose(&HeadFields(head).request());
+        if choice.route().is_some_and(|route| route.is_retryable()) {
+            routing.note_request(now);
+        }
+        choice
+    }
+
+    /// Takes a retry off the budget of the service's routes, if there is one left.
+    pub(super) fn may_retry(&self, now: std::time::Instant) -> bool {
+        self.set.routing.may_retry(now)
+    }
+
     /// The place for one stream at the better of two endpoints, where that has a connection with
     /// room: nothing has to be waited for, which is so for nearly all.
-    pub(super) fn find_now(&self, now: std::time::Instant) -> Option<Found> {
+    pub(super) fn find_now(self: &Rc<Self>, now: std::time::Instant) -> Option<Found> {
         let claim = self.set.choose(now)?;
         let slot = self.slot(&claim);
         let lease = slot.find(Link::has_room)?;
         claim.accepted();
-        Some(Found { claim, slot, lease })
+        Some(self.found(claim, slot, lease))
     }
 
     /// Finds a place for one stream within `connect_timeout`: at the better of two endpoints,
@@ -126,7 +148,7 @@ impl Service {
     ///
     /// # Errors
     /// That of the [`search`].
-    pub(super) async fn find(&self) -> Result<Found, Failed<Refused>> {
+    pub(super) async fn find(self: &Rc<Self>) -> Result<Found, Failed<Refused>> {
         let found = search(
             &self.set,
             &self.setup.dialer.config,
@@ -139,17 +161,31 @@ impl Service {
             },
         );
         let (claim, (slot, lease)) = found.await?;
-        Ok(Found { claim, slot, lease })
+        Ok(self.found(claim, slot, lease))
+    }
+
+    fn found(self: &Rc<Self>, claim: Claim, slot: Rc<Slot>, lease: Lease) -> Found {
+        Found {
+            claim,
+            slot,
+            lease,
+            service: Rc::clone(self),
+        }
     }
 
     /// Finds a place for a stream that its endpoint has not looked at: on another connection
     /// there, else anywhere.
-    pub(super) async fn find_again(&self, found: Found) -> Result<Found, Failed<Refused>> {
-        let Found { claim, slot, lease } = found;
+    pub(super) async fn find_again(
+        self: &Rc<Self>,
+        found: Found,
+    ) -> Result<Found, Failed<Refused>> {
+        let Found {
+            claim, slot, lease, ..
+        } = found;
         drop(lease);
         let limit = Instant::now() + self.setup.dialer.config.attempt_timeout;
         match slot.lease(limit).await {
-            Ok(lease) => Ok(Found { claim, slot, lease }),
+            Ok(lease) => Ok(self.found(claim, slot, lease)),
             Err(_) => {
                 drop(claim);
                 self.find().await

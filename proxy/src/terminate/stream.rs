@@ -4,8 +4,8 @@
 //! `client` runs one task for each. Nothing of one stream waits for another. It must not know
 //! sockets.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
@@ -21,13 +21,17 @@ use super::pool::{Found, Service};
 use super::slot::Refused;
 use crate::exchange::{End, Exchange};
 use crate::forward::Failed;
+use crate::http1::reply::Reply;
 use crate::http2::call::Call;
-use crate::record::{Book, HttpLedger};
+use crate::record::{Account, Book, HttpLedger};
+use crate::routes::Choice;
 use crate::telemetry::Peer;
 
 mod pump;
+mod retry;
 
 use pump::{Pump, Step, Unseen};
+use retry::{Terms, Waited, wait};
 
 /// A request as far as it is there, and the way back.
 struct Asked {
@@ -35,6 +39,7 @@ struct Asked {
     body: RecvStream,
     respond: SendResponse<Bytes>,
     started: Instant,
+    terms: Terms,
 }
 
 /// One stream of a client, to its end. Most have one small state: what is rare is boxed.
@@ -75,11 +80,13 @@ impl Stream {
             // What `h2` asks for where a request names its host in a field, or not at all.
             *head.version_mut() = Version::HTTP_11;
         }
+        let terms = Terms::new(client.service.choose(&head, started));
         let asked = Asked {
             head,
             body,
             respond,
             started,
+            terms,
         };
         let state = State::begin(&client.service, asked);
         Self { client, state }
@@ -92,6 +99,10 @@ impl State {
         let mut cx = Context::from_waker(Waker::noop());
         if asked.respond.poll_reset(&mut cx).is_ready() {
             leave(&service.book, &asked);
+            return Self::Over;
+        }
+        if matches!(asked.terms.choice, Choice::Refused) {
+            not_found(&service.book, asked);
             return Self::Over;
         }
         match service.find_now(asked.started) {
@@ -122,14 +133,20 @@ impl Future for Stream {
             State::Seeking(future) => return future.as_mut().poll(cx),
             State::Over => return Poll::Ready(()),
         };
-        let unseen = match (step, std::mem::replace(&mut this.state, State::Over)) {
-            (Step::Unseen, State::Passing(pump, head)) => pump.give_back().map(|u| (head, u)),
-            _ => None,
-        };
-        let Some((head, unseen)) = unseen else {
+        let State::Passing(pump, head) = std::mem::replace(&mut this.state, State::Over) else {
             return Poll::Ready(());
         };
-        this.state = State::send_again(&this.client.service, head, unseen);
+        let service = &this.client.service;
+        match (step, pump.give_back()) {
+            (Step::Unseen, Some(unseen)) => {
+                this.state = State::send_again(service, head, unseen);
+            }
+            (Step::Failed, Some(failed)) => {
+                let retrying = retry::run(Rc::clone(service), head, failed);
+                this.state = State::Seeking(Box::pin(retrying));
+            }
+            (Step::Over, _) | (_, None) => return Poll::Ready(()),
+        }
         Pin::new(this).poll(cx)
     }
 }
@@ -144,20 +161,23 @@ impl Drop for Stream {
 
 /// Waits for an endpoint, and serves the stream to its end.
 async fn seek(service: Rc<Service>, mut asked: Asked) {
-    let found = match unless_gone(service.find(), &mut asked.respond).await {
-        Some(Ok(found)) => found,
-        Some(Err(unreached)) => return refuse(&service.book, asked, unreached),
-        None => return leave(&service.book, &asked),
+    let found = match wait(service.find(), &mut asked.respond, &mut asked.terms).await {
+        Waited::Done(Ok(found)) => found,
+        Waited::Done(Err(unreached)) => return refuse(&service.book, asked, unreached),
+        Waited::Gone => return leave(&service.book, &asked),
+        Waited::Late => return reply(service.book.clone(), asked, Reply::Late),
     };
     let head = asked.head.clone();
-    let unseen = match send(found, asked) {
-        Ok(pump) => match pump.run().await {
-            Some(unseen) => unseen,
-            None => return,
-        },
-        Err(unseen) => *unseen,
+    let mut pump = match send(found, asked) {
+        Ok(pump) => pump,
+        Err(unseen) => return again(service, head, *unseen).await,
     };
-    again(service, head, unseen).await;
+    let step = pump.run().await;
+    match (step, pump.give_back()) {
+        (Step::Unseen, Some(unseen)) => again(service, head, unseen).await,
+        (Step::Failed, Some(failed)) => retry::run(service, head, failed).await,
+        (Step::Over, _) | (_, None) => {}
+    }
 }
 
 /// Opens the account, since an endpoint takes the request, and sends its head.
@@ -175,23 +195,30 @@ async fn again(service: Rc<Service>, head: Request<()>, unseen: Unseen) {
         body,
         mut respond,
         started,
+        mut terms,
     } = unseen;
-    match unless_gone(service.find_again(found), &mut respond).await {
-        Some(Ok(found)) => {
-            found.claim.start(started);
-            let asked = Asked {
-                head,
-                body,
-                respond,
-                started,
-            };
-            match Pump::begin(found, asked, call) {
-                Ok(pump) => drop(pump.once().run().await),
-                Err(unseen) => give_up(unseen.respond, unseen.call),
-            }
-        }
-        Some(Err(_)) => give_up(respond, call),
-        None => call.cut(Instant::now(), End::Canceled),
+    let found = match wait(service.find_again(found), &mut respond, &mut terms).await {
+        Waited::Done(Ok(found)) => found,
+        Waited::Done(Err(_)) => return give_up(respond, call),
+        Waited::Gone => return call.cut(Instant::now(), End::Canceled),
+        Waited::Late => return service.answer(&mut respond, Reply::Late, &mut call),
+    };
+    found.claim.start(started);
+    let asked = Asked {
+        head: head.clone(),
+        body,
+        respond,
+        started,
+        terms,
+    };
+    let mut pump = match Pump::begin(found, asked, call) {
+        Ok(pump) => pump.once(),
+        Err(unseen) => return give_up(unseen.respond, unseen.call),
+    };
+    if let Step::Failed = pump.run().await
+        && let Some(failed) = pump.give_back()
+    {
+        retry::run(service, head, failed).await;
     }
 }
 
@@ -201,50 +228,58 @@ fn give_up(mut respond: SendResponse<Bytes>, mut call: Call) {
     call.end(Instant::now(), End::Reset);
 }
 
-/// What `finding` answers; none when the client has left the stream before.
-async fn unless_gone<T>(
-    finding: impl Future<Output = T>,
-    respond: &mut SendResponse<Bytes>,
-) -> Option<T> {
-    let mut finding = pin!(finding);
-    poll_fn(|cx| {
-        if respond.poll_reset(cx).is_ready() {
-            return Poll::Ready(None);
-        }
-        finding.as_mut().poll(cx).map(Some)
-    })
-    .await
-}
-
 /// Opens the account: an endpoint takes the request.
 fn open(found: &Found, asked: &Asked) -> Call {
     let authority = message::authority(&asked.head);
     let mut ledger = found.slot.ledger.borrow_mut();
-    let exchange = Exchange::open(ledger.series(authority), asked.started);
+    let account = ledger.account(authority, &asked.terms.choice);
+    let exchange = Exchange::open(account, asked.started);
     let is_grpc = message::has_grpc(asked.head.headers());
     let grpc = is_grpc.then(|| ledger.grpc(authority));
     Call::new(exchange, grpc, asked.head.method() == Method::CONNECT)
 }
 
 /// There is no endpoint for it.
-fn refuse(book: &Book, mut asked: Asked, unreached: Failed<Refused>) {
+fn refuse(book: &Book, asked: Asked, unreached: Failed<Refused>) {
     let Failed { error, dst, tls } = unreached;
     tracing::debug!(%error, "dial");
-    let reply = error.reply();
-    let label = reply.label().unwrap_or_default();
     let mut book = book.clone();
     book.settle(dst, tls);
     book.tcp_error(Peer::Dst, error.class());
+    reply(book, asked, error.reply());
+}
+
+/// Answers a request in the place of an endpoint.
+fn reply(book: Book, mut asked: Asked, reply: Reply) {
+    let label = reply.label().unwrap_or_default();
     book.http_error(label);
-    let series = HttpLedger::new(book).series(message::authority(&asked.head));
-    let exchange = Exchange::open(series, asked.started);
+    let exchange = exchange(book, &asked);
     exchange.end(Instant::now(), End::Replied(reply.status(), label));
     message::answer(&mut asked.respond, reply);
 }
 
+/// It is of no route, and its service answers no others.
+fn not_found(book: &Book, mut asked: Asked) {
+    let mut exchange = exchange(book.clone(), &asked);
+    if message::has_grpc(asked.head.headers()) {
+        exchange.head(200);
+        exchange.grpc_status(Some(message::UNIMPLEMENTED));
+        exchange.end(Instant::now(), End::Complete);
+        return message::answer_unimplemented(&mut asked.respond);
+    }
+    let reply = Reply::NotFound;
+    exchange.end(Instant::now(), End::Replied(reply.status(), ""));
+    message::answer(&mut asked.respond, reply);
+}
+
+/// The account of a request that has no endpoint.
+fn exchange(book: Book, asked: &Asked) -> Exchange<Account> {
+    let authority = message::authority(&asked.head);
+    let account = HttpLedger::new(book).account(authority, &asked.terms.choice);
+    Exchange::open(account, asked.started)
+}
+
 /// Its client has left before there was an endpoint.
 fn leave(book: &Book, asked: &Asked) {
-    let authority = message::authority(&asked.head);
-    let series = HttpLedger::new(book.clone()).series(authority);
-    Exchange::open(series, asked.started).end(Instant::now(), End::Canceled);
+    exchange(book.clone(), asked).end(Instant::now(), End::Canceled);
 }

@@ -1,10 +1,12 @@
 //! What destinations are, as they change; how many are followed, and for how long.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::Code;
 use weir_proxy::destinations::Answer;
+use weir_proxy::routes::{Compiled, compile};
 use weir_proxy::telemetry::Dst;
 
 use crate::connection::web;
@@ -86,6 +88,52 @@ async fn a_services_endpoints_come_change_and_go() {
     operator.profile("10.96.0.1:80", Known::Outside);
     watched.until(|answer| *answer == Answer::Outside).await;
     watched.forgotten().await;
+}
+
+#[tokio::test]
+async fn a_services_routes_come_change_and_go() {
+    let operator = Operator::new(None);
+    let serving = operator.serve(LOOPBACK).await;
+    web(&operator, "10.96.0.1:80");
+    let table = |name: &str| {
+        format!(r#"{{"routes":[{{"name":"{name}","condition":{{"method":"GET"}}}}]}}"#)
+    };
+    let path = format!("{WEB}:80");
+    operator.routes(&path, &table("first"));
+    let running = start(connection(serving.addr), following());
+    // Nothing is known of the service before its routes are: the first request is one of them.
+    let (mut watched, answer) = running.learn("10.96.0.1:80").await;
+    let route = |name: &str| {
+        let table = serde_json::from_str(&table(name)).expect("a table");
+        Some(Arc::new(compile(&table).expect("a good one")))
+    };
+    let has = |answer: &Answer, routes: &Option<Arc<Compiled>>| match answer {
+        Answer::Inside(inside) => inside.service.routes == *routes,
+        Answer::Outside | Answer::Pending => false,
+    };
+    assert!(has(&answer, &route("first")), "{answer:?}");
+    assert_eq!(operator.streams().0, 3);
+    for name in ["second", "first"] {
+        operator.routes(&path, &table(name));
+        watched.until(|answer| has(answer, &route(name))).await;
+    }
+    // What is no table changes nothing; what comes after it does.
+    operator.routes(&path, "{");
+    operator.endpoints(&path, pods(&[("10.1.0.2:8080", "b")]));
+    let moved = watched
+        .until(|answer| service(answer).1 == ["10.1.0.2:8080"])
+        .await;
+    assert!(has(&moved, &route("first")));
+    operator.routes(&path, "");
+    watched.until(|answer| has(answer, &None)).await;
+    until("they are not followed any more", || {
+        operator.streams().0 == 2
+    })
+    .await;
+    // They come back, and nobody who has the service waits for them.
+    operator.routes(&path, &table("third"));
+    watched.until(|answer| has(answer, &route("third"))).await;
+    assert_eq!(service(&watched.answers.borrow()).1, ["10.1.0.2:8080"]);
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tower_service::Service;
+use weir_crds::grpc::routes_v1::routes_server::RoutesServer;
 use weir_crds::grpc::v1::settings_server::SettingsServer;
 
 // Named by path, because another test has this file as a module of its own.
@@ -75,6 +76,8 @@ struct State {
     asked: Vec<Asked>,
     streams: usize,
     most_streams: usize,
+    /// The tables of services, by name and port; empty where there are none.
+    tables: HashMap<String, watch::Sender<String>>,
     /// The settings of whoever asks.
     settings: Option<watch::Sender<String>>,
 }
@@ -134,6 +137,18 @@ impl Operator {
         let said = state.services.entry(service.to_owned());
         said.or_insert_with(|| watch::Sender::new(Endpoints::NoSuchService))
             .send_replace(endpoints);
+    }
+
+    /// The routes of a service and port from now on, as JSON; nothing where it has none any more.
+    pub(crate) fn routes(&self, service: &str, json: &str) {
+        let mut state = self.state();
+        let said = state.tables.entry(service.to_owned()).or_default();
+        said.send_replace(json.to_owned());
+        // Whether there are any is a part of a profile.
+        state
+            .profiles
+            .values()
+            .for_each(|said| said.send_modify(|_| {}));
     }
 
     /// The settings of whoever asks, from now on.
@@ -210,12 +225,17 @@ impl Operator {
         leaving: CancellationToken,
     ) {
         let destination = DestinationServer::new(self.clone());
+        let routes = RoutesServer::new(self.clone());
         let settings = SettingsServer::new(self);
         let service = service_fn(move |request: Request<Incoming>| {
             let (mut destination, mut settings) = (destination.clone(), settings.clone());
+            let mut routes = routes.clone();
             async move {
-                let answer = if request.uri().path().starts_with("/weir.settings.v1.") {
+                let path = request.uri().path();
+                let answer = if path.starts_with("/weir.settings.v1.") {
                     settings.call(request).await
+                } else if path.starts_with("/weir.routes.v1.") {
+                    routes.call(request).await
                 } else {
                     destination.call(request).await
                 };
@@ -234,6 +254,14 @@ impl Operator {
     }
 
     /// Notes a question, and an open stream for as long as the answer lives.
+    /// Counts an open stream for as long as the answer lives.
+    fn open(&self) -> Open {
+        let mut state = self.state();
+        state.streams += 1;
+        state.most_streams = state.most_streams.max(state.streams);
+        Open(self.clone())
+    }
+
     fn begin(&self, request: &tonic::Request<GetDestination>) -> Open {
         let mut state = self.state();
         let token = request.metadata().get("authorization");
@@ -243,9 +271,8 @@ impl Operator {
             authorization: token.map(|t| t.to_str().expect("text").to_owned()),
         };
         state.asked.push(asked);
-        state.streams += 1;
-        state.most_streams = state.most_streams.max(state.streams);
-        Open(self.clone())
+        drop(state);
+        self.open()
     }
 }
 

@@ -22,6 +22,8 @@ mod parser;
 mod request_head;
 #[path = "../../fuzz/bodies/response_head.rs"]
 mod response_head;
+#[path = "../../fuzz/bodies/routes.rs"]
+mod routes;
 #[path = "../../fuzz/bodies/session.rs"]
 mod session;
 
@@ -42,6 +44,7 @@ const TARGETS: &[(&str, Body)] = &[
     ("http2_frames", http2_frames::run),
     ("request_head", request_head::run),
     ("response_head", response_head::run),
+    ("routes", routes::run),
     ("session", session::run),
 ];
 

@@ -15,13 +15,13 @@ use crate::namespace::is_skipped;
 use crate::operator::{Endpoints, Known, Labels};
 use crate::parser;
 
-const WEB: &str = "web.shop.svc.cluster.local";
+pub(crate) const WEB: &str = "web.shop.svc.cluster.local";
 const A: (&str, &str) = ("10.244.0.1:8080", "a");
 const B: (&str, &str) = ("10.244.0.2:8080", "b");
 const C: (&str, &str) = ("10.244.0.3:8080", "c");
 
 /// Says where the service is, and what its endpoints are.
-fn web(mesh: &Mesh, at: &str, pods: &[(&str, &'static str)], is_opaque: bool) {
+pub(crate) fn web(mesh: &Mesh, at: &str, pods: &[(&str, &'static str)], is_opaque: bool) {
     mesh.operator.profile(
         at,
         Known::Service {
@@ -38,7 +38,7 @@ fn web(mesh: &Mesh, at: &str, pods: &[(&str, &'static str)], is_opaque: bool) {
         .endpoints(&format!("{WEB}:{port}"), Endpoints::Are(pods.collect()));
 }
 
-fn labels(text: &str) -> parser::Labels {
+pub(crate) fn labels(text: &str) -> parser::Labels {
     let pairs = text.split(',').map(|pair| pair.split_once('=').unwrap());
     pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
 }

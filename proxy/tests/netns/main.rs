@@ -20,4 +20,5 @@ mod stand_in;
 
 mod discovery;
 mod fail_open;
+mod routes;
 mod rules;

@@ -221,7 +221,8 @@ fn ask(to: SocketAddr, bytes: &str) -> String {
     }
 }
 
-/// Answers every request on this port of every address with that address, on threads that end with the test process.
+/// Answers every request on this port of every address with that address and the status that its path ends with, else
+/// 200; one whose path ends with `never` is not answered. On threads that end with the test process.
 fn serve(namespace: &Namespace, port: u16) {
     let listener = namespace.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)));
     let listener = listener.unwrap();
@@ -245,8 +246,13 @@ fn answer(mut stream: TcpStream) -> Option<()> {
         }
         let closes = head.windows(6).any(|w| w == b": clos");
         let end = if closes { "Connection: close\r\n" } else { "" };
+        let status = status(&head);
+        if status == "never" {
+            head.clear();
+            continue;
+        }
         let answer = format!(
-            "HTTP/1.1 200 OK\r\n{end}Content-Length: {}\r\n\r\n{name}",
+            "HTTP/1.1 {status} OK\r\n{end}Content-Length: {}\r\n\r\n{name}",
             name.len()
         );
         stream.write_all(answer.as_bytes()).ok()?;
@@ -255,4 +261,13 @@ fn answer(mut stream: TcpStream) -> Option<()> {
         }
         head.clear();
     }
+}
+
+/// What the path of a request ends with, as far as it says how to answer.
+fn status(head: &[u8]) -> String {
+    let head = String::from_utf8_lossy(head);
+    let path = head.split(' ').nth(1).unwrap_or_default();
+    let last = path.rsplit('/').next().unwrap_or_default();
+    let is_status = last == "never" || last.parse::<u16>().is_ok();
+    if is_status { last } else { "200" }.to_owned()
 }

@@ -15,4 +15,6 @@ mod ends;
 mod http2;
 mod kept;
 mod proxy;
+mod routed;
+mod routes;
 mod smuggling;

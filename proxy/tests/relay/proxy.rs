@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use weir_crds::settings::Settings;
 use weir_proxy::accept::{Aim, Plan};
 use weir_proxy::activity::Gauge;
-use weir_proxy::endpoints::{Listed, Roster};
+use weir_proxy::endpoints::{Listed, Roster, Service};
 use weir_proxy::heartbeat;
 use weir_proxy::identity::Identity;
 use weir_proxy::telemetry::{self, Dst, Selection, Server, Telemetry};
@@ -23,6 +23,12 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// An identity that is kept, where one is.
 pub(crate) type Kept = Option<watch::Receiver<Option<Arc<Identity>>>>;
+
+/// The settings of a mesh without mutual TLS.
+fn plain() -> watch::Receiver<Arc<Settings>> {
+    let settings = Settings::parse(r#"{"version":1,"mesh":"default"}"#).expect("settings");
+    watch::channel(Arc::new(settings)).1
+}
 
 pub(crate) struct Proxy {
     pub(crate) addr: SocketAddr,
@@ -73,17 +79,35 @@ impl Proxy {
         Self::start_with(aim, worker::Config::default())
     }
 
+    /// In front of a service, with what is to be known of it from the start.
+    #[allow(dead_code, reason = "not every test is about routes")]
+    pub(crate) fn start_service(service: Service, served: worker::Config) -> Self {
+        let aim = Aim::Service {
+            name: service.name.clone(),
+            endpoints: service.endpoints.clone(),
+        };
+        Self::start_known((plain(), None), aim, served, Some(service))
+    }
+
     pub(crate) fn start_with(aim: Aim, served: worker::Config) -> Self {
-        let settings = Settings::parse(r#"{"version":1,"mesh":"default"}"#).expect("settings");
-        let settings = watch::channel(Arc::new(settings)).1;
-        Self::start_in((settings, None), aim, served)
+        Self::start_known((plain(), None), aim, served, None)
     }
 
     /// In a mesh that says so, and with an identity that somebody keeps.
+    #[allow(dead_code, reason = "not every test is about meshes")]
     pub(crate) fn start_in(
+        mesh: (watch::Receiver<Arc<Settings>>, Kept),
+        aim: Aim,
+        served: worker::Config,
+    ) -> Self {
+        Self::start_known(mesh, aim, served, None)
+    }
+
+    fn start_known(
         (settings, identity): (watch::Receiver<Arc<Settings>>, Kept),
         aim: Aim,
         served: worker::Config,
+        service: Option<Service>,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket option");
@@ -96,7 +120,8 @@ impl Proxy {
             port: 9,
         };
         let (_heart, mut pulses, _state) = heartbeat::new(config);
-        let (roster, changes) = watch::channel(Arc::default());
+        let known: Roster = service.map(|service| (addr, service)).into_iter().collect();
+        let (roster, changes) = watch::channel(Arc::new(known));
         let (stop, gauge) = (CancellationToken::new(), Gauge::default());
         let draining = CancellationToken::new();
         let start = Start {

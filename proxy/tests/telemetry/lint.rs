@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use weir_proxy::telemetry::{
     self, Classification, Config, Direction, GrpcLabels, HttpErrorLabels, Peer, ResponseEnd,
-    Selection, TcpErrorLabels,
+    RouteLabels, Selection, TcpErrorLabels,
 };
 
 use crate::scrape::{Groups, text};
 
 /// Every complaint that is allowed, and must be there.
-const ALLOWED: [&str; 2] = [
+const ALLOWED: [&str; 3] = [
     "response_latency_ms metric names should not contain abbreviated units",
+    "route_response_latency_ms metric names should not contain abbreviated units",
     "tcp_connection_duration_ms metric names should not contain abbreviated units",
 ];
 
@@ -22,17 +23,26 @@ fn everything_counted() -> String {
     let (telemetry, mut seats) = telemetry::new(Config::default(), 1);
     let recorder = seats.remove(0).take();
     let groups = Groups::new();
+    let end = ResponseEnd {
+        status: Some(200),
+        classification: Classification::Success,
+        grpc_status: "",
+        error: "",
+    };
     for labels in [groups.inbound("web"), groups.outbound("web")] {
         let http = recorder.http(&labels);
         http.request();
         http.latency(Some(200), Duration::from_millis(3));
-        http.response(&ResponseEnd {
-            status: Some(200),
-            classification: Classification::Success,
-            grpc_status: "",
-            error: "",
-        });
+        http.response(&end);
     }
+    let route = recorder.route(&RouteLabels {
+        direction: Direction::Outbound,
+        dst: "web.a.svc.cluster.local:80",
+        route: Some("GET /"),
+    });
+    route.request();
+    route.latency(Some(200), Duration::from_millis(3));
+    route.response(&end);
     let tcp = recorder.transport(&groups.accepted(8080));
     tcp.opened();
     tcp.closed(Classification::Success, "", Duration::from_secs(1));

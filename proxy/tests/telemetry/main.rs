@@ -12,6 +12,7 @@ mod memory;
 mod model;
 mod policy;
 mod proxy;
+mod routes;
 mod scrape;
 mod stress;
 mod text;

@@ -9,6 +9,8 @@ mod peer;
 #[allow(dead_code, reason = "the tests of the relay use the rest")]
 #[path = "../relay/proxy.rs"]
 mod proxy;
+#[path = "../relay/routed.rs"]
+mod routed;
 #[allow(dead_code, reason = "the tests of the relay use the rest")]
 #[path = "../http2/wire.rs"]
 mod wire;
@@ -18,5 +20,6 @@ mod balance;
 mod bodies;
 mod ends;
 mod rfc9113;
+mod routes;
 mod service;
 mod tunnels;

@@ -13,7 +13,7 @@ use crate::index::pod::{ObjectKey, Pod};
 use crate::index::service::{Node, Service, Slice};
 
 impl Cluster {
-    fn show(&self, concerned: &Concerned) {
+    pub(super) fn show(&self, concerned: &Concerned) {
         let facts = &self.facts;
         let profile = |subject: &Subject, key: &ProfileKey| profile_of(facts, subject, key);
         for service in &concerned.services {
@@ -136,7 +136,7 @@ impl Cluster {
 }
 
 /// The keys that are known and are not in a list.
-fn gone<'a>(
+pub(super) fn gone<'a>(
     known: impl IntoIterator<Item = ObjectKey>,
     listed: impl Iterator<Item = &'a ObjectKey>,
 ) -> Vec<ObjectKey> {

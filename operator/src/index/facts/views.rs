@@ -115,7 +115,7 @@ impl Facts {
         let service = self.service_addresses.get(&address);
         if let Some(service) = service.and_then(|key| find(&self.services, key)) {
             return match service.port(port) {
-                Some(_) => Profile::Service(self.destination(service, port)),
+                Some(_) => self.service_profile(service, port),
                 None => Profile::Unknown,
             };
         }
@@ -123,6 +123,11 @@ impl Facts {
             Some(pod) => Profile::Endpoint(Box::new(self.pod_endpoint(pod, address, port))),
             None => Profile::Unknown,
         }
+    }
+
+    fn service_profile(&self, service: &Service, port: u16) -> Profile {
+        let routes = self.routes.of(&service.key, port).cloned();
+        Profile::Service(self.destination(service, port), routes)
     }
 
     fn pod_endpoint(&self, pod: &Pod, address: IpAddr, port: u16) -> Endpoint {
@@ -148,7 +153,7 @@ impl Facts {
     /// What stands behind a Service's name.
     pub(in crate::index) fn name_view(&self, service: &ObjectKey, port: u16) -> Profile {
         match find(&self.services, service) {
-            Some(service) => Profile::Service(self.destination(service, port)),
+            Some(service) => self.service_profile(service, port),
             None => Profile::Unknown,
         }
     }

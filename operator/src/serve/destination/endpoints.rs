@@ -201,7 +201,7 @@ impl Subject {
                 *service = None;
                 Shown::Pod(profile)
             }
-            Profile::Service(destination) => {
+            Profile::Service(destination, _) => {
                 let followed = service.as_ref();
                 // The address may have gone to another Service.
                 if followed.is_none_or(|(key, _)| *key != destination.service) {

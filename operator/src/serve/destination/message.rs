@@ -1,4 +1,6 @@
-//! Writes views down as the messages of the API. Called by `endpoints` and `profiles`; pure.
+//! Writes views down as the messages of the API, with `routes` for those of routes. Called by `endpoints` and `profiles`; pure.
+
+mod routes;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,7 +15,7 @@ use linkerd2_proxy_api::destination::{
 use linkerd2_proxy_api::meta::{Metadata, Resource, metadata};
 use linkerd2_proxy_api::net::TcpAddress;
 
-use crate::index::{Caller, Destination, Endpoint, ObjectKey, Profile};
+use crate::index::{Caller, Destination, Endpoint, ObjectKey, Profile, RouteKind, Table};
 
 /// The weight of every endpoint (Linkerd's).
 const WEIGHT: u32 = 10_000;
@@ -57,20 +59,54 @@ fn update(change: Change) -> Update {
     }
 }
 
-/// What stands behind a target. Routes and a retry budget have their place here.
+/// What stands behind a target.
 pub(super) fn profile(profile: &Profile, caller: &Caller) -> DestinationProfile {
     match profile {
         Profile::Unknown => DestinationProfile::default(),
-        Profile::Service(destination) => DestinationProfile {
-            fully_qualified_name: destination.name.to_string(),
-            opaque_protocol: destination.opaque,
-            parent_ref: Some(resource("Service", &destination.service, destination.port)),
-            ..DestinationProfile::default()
-        },
+        Profile::Service(destination, routes) => {
+            let told = DestinationProfile {
+                fully_qualified_name: destination.name.to_string(),
+                opaque_protocol: destination.opaque,
+                parent_ref: Some(resource("Service", &destination.service, destination.port)),
+                ..DestinationProfile::default()
+            };
+            let table = routes.as_ref();
+            match table.and_then(|routes| routes.for_client(caller, &destination.service)) {
+                Some(table) => routed(told, table),
+                None => told,
+            }
+        }
         Profile::Endpoint(endpoint) => DestinationProfile {
             opaque_protocol: endpoint.opaque,
             endpoint: Some(weighted(endpoint, caller)),
             ..DestinationProfile::default()
+        },
+    }
+}
+
+/// Says what the API can say of routes, and where there are more words for them.
+fn routed(told: DestinationProfile, table: &Table) -> DestinationProfile {
+    let (group, kind) = match table.kind {
+        RouteKind::ServiceProfile => ("linkerd.io", "ServiceProfile"),
+        RouteKind::HttpRoute => ("gateway.networking.k8s.io", "HTTPRoute"),
+    };
+    let profile_ref = Some(Metadata {
+        kind: Some(metadata::Kind::Resource(Resource {
+            group: group.to_owned(),
+            ..named(kind, &table.of)
+        })),
+    });
+    match table.kind {
+        RouteKind::ServiceProfile => DestinationProfile {
+            routes: routes::routes(&table.table),
+            retry_budget: routes::budget(&table.table),
+            dst_overrides: routes::overrides(&table.table),
+            profile_ref,
+            ..told
+        },
+        RouteKind::HttpRoute => DestinationProfile {
+            profile_ref,
+            ..told
         },
     }
 }
@@ -114,12 +150,18 @@ fn resource(kind: &str, key: &ObjectKey, port: u16) -> Metadata {
     Metadata {
         kind: Some(metadata::Kind::Resource(Resource {
             group: "core".to_owned(),
-            kind: kind.to_owned(),
-            name: key.name.to_string(),
-            namespace: key.namespace.to_string(),
-            section: String::new(),
             port: u32::from(port),
+            ..named(kind, key)
         })),
+    }
+}
+
+fn named(kind: &str, key: &ObjectKey) -> Resource {
+    Resource {
+        kind: kind.to_owned(),
+        name: key.name.to_string(),
+        namespace: key.namespace.to_string(),
+        ..Resource::default()
     }
 }
 

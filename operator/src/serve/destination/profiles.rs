@@ -5,9 +5,8 @@ use linkerd2_proxy_api::destination::DestinationProfile;
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 
-use super::target::Target;
 use super::{Admitted, message};
-use crate::index::{Caller, Discovery, Profile, Watched};
+use crate::index::{Caller, Profile, Watched};
 
 /// A stream.
 pub(super) struct Following {
@@ -18,16 +17,8 @@ pub(super) struct Following {
 }
 
 impl Following {
-    /// Starts to follow a target.
-    pub(super) fn new(index: &Discovery, admitted: Admitted) -> Self {
-        let profile = match admitted.target {
-            Target::Address(address, port) => index.address(address, port),
-            Target::Name {
-                service,
-                instance,
-                port,
-            } => index.name(service, instance.as_deref(), port),
-        };
+    /// Follows the profile of what was asked for.
+    pub(super) fn new(profile: Watched<Profile>, admitted: Admitted) -> Self {
         Self {
             profile,
             caller: admitted.caller,

@@ -1,5 +1,5 @@
-//! Following one destination: first what it is, then, where it is a service, the service's endpoints, both for as long as
-//! it is followed. What was last said stands until something else is. A task for each; started by `discovery`.
+//! Following one destination: first what it is, then, where it is a service, the service's endpoints and, where it has
+//! any, its routes, all for as long as it is followed. What was last said stands until something else is. A task for each; started by `discovery`.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -10,8 +10,10 @@ use linkerd2_proxy_api::destination::{DestinationProfile, GetDestination, Update
 use tokio::sync::{mpsc, watch};
 use tonic::{Status, Streaming};
 use weir_crds::grpc::destination::destination_client::DestinationClient;
+use weir_crds::grpc::routes_v1::routes_client::RoutesClient;
 
 use super::known::Known;
+use super::tables::Tables;
 use super::wire::{Endpoints, Profile};
 use super::{Config, Retry};
 use crate::control::operator::Client;
@@ -28,6 +30,7 @@ const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 pub(super) struct Lookup {
     client: Client,
     stub: DestinationClient<Client>,
+    routes: RoutesClient<Client>,
     retry: Retry,
     context: Arc<str>,
 }
@@ -35,12 +38,29 @@ pub(super) struct Lookup {
 impl Lookup {
     pub(super) fn new(client: Client, config: &Config) -> Self {
         let stub = DestinationClient::with_origin(client.clone(), client.origin());
+        let routes = RoutesClient::with_origin(client.clone(), client.origin());
         Self {
             stub: stub.max_decoding_message_size(MAX_MESSAGE),
+            routes: routes.max_decoding_message_size(MAX_MESSAGE),
             client,
             retry: config.retry,
             context: config.context.as_str().into(),
         }
+    }
+
+    /// Who asks.
+    pub(super) fn context(&self) -> &str {
+        &self.context
+    }
+
+    /// What routes are asked by.
+    pub(super) fn routes(&self) -> RoutesClient<Client> {
+        self.routes.clone()
+    }
+
+    /// What streams are opened again by.
+    pub(super) fn source(&self) -> (Client, Retry) {
+        (self.client.clone(), self.retry)
     }
 
     fn request(&self, path: String) -> GetDestination {
@@ -179,28 +199,48 @@ struct Resolved {
     updates: mpsc::Receiver<Event<Update>>,
     endpoints: Endpoints,
     /// Whether anything was said about its endpoints.
-    is_said: bool,
+    is_endpoints_said: bool,
+    /// None where it has no routes.
+    tables: Option<Tables>,
 }
 
 impl Resolved {
     fn new(lookup: &Lookup, name: String, port: u16) -> Self {
         let (events, updates) = mpsc::channel(1);
         let of = Updates(lookup.clone(), format!("{name}:{port}"));
-        let following = watch(of, (lookup.client.clone(), lookup.retry), events);
+        let following = watch(of, lookup.source(), events);
         Self {
             name,
             following: Box::pin(following),
             updates,
             endpoints: Endpoints::default(),
-            is_said: false,
+            is_endpoints_said: false,
+            tables: None,
         }
     }
 
-    /// The next thing that is said about its endpoints is taken over.
+    /// Follows its routes from now on, or no longer.
+    fn follow_routes(&mut self, lookup: &Lookup, has_routes: bool, port: u16) {
+        if !has_routes {
+            self.tables = None;
+        } else if self.tables.is_none() {
+            let path = format!("{}:{port}", self.name);
+            self.tables = Some(Tables::new(lookup, path));
+        }
+    }
+
+    /// Whether anything was said about all that it is to be known by.
+    fn is_said(&self) -> bool {
+        let tables = self.tables.as_ref();
+        self.is_endpoints_said && tables.is_none_or(Tables::is_said)
+    }
+
+    /// The next thing that is said about its endpoints or its routes is taken over.
     async fn next(&mut self) {
         let event = tokio::select! {
             () = &mut self.following => None,
             event = self.updates.recv() => event,
+            () = next_table(&mut self.tables) => return,
         };
         match event {
             Some(Event::Message { message, is_first }) => {
@@ -208,15 +248,24 @@ impl Resolved {
                 if is_first {
                     endpoints = Endpoints::default();
                 }
-                self.is_said |= endpoints.take(message);
+                self.is_endpoints_said |= endpoints.take(message);
                 self.endpoints = endpoints;
             }
             Some(Event::Refused) => {
-                self.is_said = true;
+                self.is_endpoints_said = true;
                 self.endpoints = Endpoints::default();
                 self.endpoints.is_unknown = true;
             }
             None => std::future::pending().await,
+        }
+    }
+
+    /// What is known of it.
+    fn service(&self, to: SocketAddr) -> Service {
+        Service {
+            name: self.name.clone(),
+            endpoints: self.listed(to),
+            routes: self.tables.as_ref().and_then(Tables::latest),
         }
     }
 
@@ -233,8 +282,9 @@ impl Resolved {
 pub(super) async fn follow(to: SocketAddr, lookup: Lookup, mut answers: Answers) -> SocketAddr {
     let (events, mut profiles) = mpsc::channel(1);
     let of = Profiles(lookup.clone(), to);
-    let mut following = pin!(watch(of, (lookup.client.clone(), lookup.retry), events));
+    let mut following = pin!(watch(of, lookup.source(), events));
     let mut resolved: Option<Resolved> = None;
+    let mut is_known = false;
     let mut is_opaque = false;
     loop {
         tokio::select! {
@@ -250,22 +300,31 @@ pub(super) async fn follow(to: SocketAddr, lookup: Lookup, mut answers: Answers)
                 is_opaque = profile.is_opaque;
                 if let Some(endpoint) = profile.endpoint {
                     resolved = None;
-                    answers.publish(inside(String::new(), vec![endpoint], is_opaque));
+                    let service = Service {
+                        name: String::new(),
+                        endpoints: vec![endpoint],
+                        routes: None,
+                    };
+                    answers.publish(inside(service, is_opaque));
                 } else if profile.name.is_empty() {
                     answers.publish(Answer::Outside);
                     return to;
                 } else if resolved.as_ref().is_none_or(|r| r.name != profile.name) {
                     resolved = Some(Resolved::new(&lookup, profile.name, to.port()));
+                    is_known = false;
+                }
+                if let Some(resolved) = &mut resolved {
+                    resolved.follow_routes(&lookup, profile.has_routes, to.port());
                 }
             }
             () = next(&mut resolved) => {}
         }
-        if let Some(resolved) = resolved.as_ref().filter(|resolved| resolved.is_said) {
-            answers.publish(inside(
-                resolved.name.clone(),
-                resolved.listed(to),
-                is_opaque,
-            ));
+        // Once it is known, routes that are waited for hold up nothing: those of before stand.
+        if let Some(resolved) = &resolved
+            && (resolved.is_said() || is_known)
+        {
+            is_known = true;
+            answers.publish(inside(resolved.service(to), is_opaque));
         }
     }
 }
@@ -277,7 +336,13 @@ async fn next(resolved: &mut Option<Resolved>) {
     }
 }
 
-fn inside(name: String, endpoints: Vec<Listed>, is_opaque: bool) -> Answer {
-    let service = Service { name, endpoints };
+async fn next_table(tables: &mut Option<Tables>) {
+    match tables {
+        Some(tables) => tables.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn inside(service: Service, is_opaque: bool) -> Answer {
     Answer::Inside(Arc::new(Inside { service, is_opaque }))
 }

@@ -20,6 +20,8 @@ pub(super) struct Profile {
     /// The name of its service, empty where it leads to none.
     pub(super) name: String,
     pub(super) is_opaque: bool,
+    /// There are routes to be asked for.
+    pub(super) has_routes: bool,
     /// Where it is an endpoint itself.
     pub(super) endpoint: Option<Listed>,
 }
@@ -30,6 +32,7 @@ impl From<DestinationProfile> for Profile {
         Self {
             name: profile.fully_qualified_name,
             is_opaque: profile.opaque_protocol,
+            has_routes: profile.profile_ref.is_some(),
             endpoint: endpoint.and_then(|endpoint| listed(endpoint, &HashMap::new())),
         }
     }

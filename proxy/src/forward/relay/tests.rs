@@ -4,13 +4,18 @@ use std::future::{Future, poll_fn};
 use std::io::{Read, Write};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Pair, TURNS, relay};
+use weir_crds::routes::{Condition, Route, RouteTable};
+
+use super::{LINGER, Pair, TURNS, relay};
 use crate::activity::{Activity, Gauge};
 use crate::buffer::{Flow, LARGE, Pool};
-use crate::record::{Book, Labels, Subject};
+use crate::record::{Book, HttpLedger, Labels, Subject};
+use crate::routes::{Routing, compile};
+use crate::session::Session;
 use crate::telemetry::{self, Direction, Selection, Telemetry};
 
 /// A socket of the proxy and its peer.
@@ -43,6 +48,14 @@ fn sum(telemetry: &Telemetry, family: &str) -> usize {
 fn bench(
     telemetry: &mut (Telemetry, Vec<telemetry::Seat>),
 ) -> (Pair, std::net::TcpStream, std::net::TcpStream) {
+    bench_with(telemetry, |_| None)
+}
+
+/// A relay of what the session says, and the two peers.
+fn bench_with(
+    telemetry: &mut (Telemetry, Vec<telemetry::Seat>),
+    session: impl FnOnce(&Book) -> Option<Session>,
+) -> (Pair, std::net::TcpStream, std::net::TcpStream) {
     let labels = Rc::new(Labels::new("all-unauthenticated"));
     let book = Book {
         recorder: Rc::new(telemetry.1.remove(0).take()),
@@ -62,7 +75,7 @@ fn bench(
         dialed: book.dialed(Instant::now()),
         up: Flow::default(),
         down: Flow::default(),
-        session: None,
+        session: session(&book),
         direction: Direction::Inbound,
     };
     (pair, reader, writer)
@@ -159,4 +172,42 @@ async fn small_messages_never_use_a_pipe() {
         reader.read_exact(&mut [0; 10_000]).expect("read");
     }
     assert_eq!(pool.pipes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_is_waited_for_as_long_as_its_route_says() {
+    let hour = Duration::from_secs(3600);
+    let route = Route {
+        name: "slow".to_owned(),
+        condition: Condition::always(),
+        classes: Vec::new(),
+        timeout_ms: Some(3_600_000),
+        retryable: false,
+        backends: Vec::new(),
+    };
+    let table = RouteTable {
+        routes: vec![route],
+        ..RouteTable::default()
+    };
+    let compiled = Arc::new(compile(&table).expect("a table"));
+    let routing = Rc::new(Routing::new(1));
+    routing.replace(Some(&compiled), Instant::now());
+    let mut store = telemetry::new(telemetry::Config::default(), 1);
+    let (pair, mut client, _server) = bench_with(&mut store, |book| {
+        let ledger = HttpLedger::new(book.clone()).routed(&routing);
+        Some(Session::http1(ledger))
+    });
+    let request = b"GET / HTTP/1.1\r\nhost: web\r\n\r\n";
+    client.write_all(request).expect("written");
+    let begun = tokio::time::Instant::now();
+    relay(pair, &Pool::default(), busy()).await;
+    // Until the client has had the time to close.
+    let took = begun.elapsed();
+    assert!(took >= hour, "{took:?}");
+    assert!(took < hour + LINGER + Duration::from_secs(60), "{took:?}");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    let late = "route_response_total{direction=\"inbound\",dst=\":80\",rt_route=\"slow\",status_code=\"504\",classification=\"failure\",error=\"timeout\"}";
+    assert_eq!(sum(&store.0, late), 1);
 }

@@ -20,7 +20,13 @@ impl Session {
                 self.request_attempt.was_in_vain(bytes);
                 false
             }
-            ParsedRequest::Head(_) | ParsedRequest::Unparsed(_) => true,
+            ParsedRequest::Head(head) => {
+                if self.foresee(&head, bytes) {
+                    self.request_bytes(bytes, now);
+                }
+                true
+            }
+            ParsedRequest::Unparsed(_) => true,
             ParsedRequest::Incomplete | ParsedRequest::Ambiguous(_) => {
                 self.request_bytes(bytes, now);
                 true

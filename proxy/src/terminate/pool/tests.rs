@@ -55,7 +55,11 @@ fn bench(endpoints: Vec<Listed>) -> Bench {
     let labels = Rc::new(Labels::new("all-unauthenticated"));
     let name = "web".to_owned();
     let set = EndpointSet::new(
-        Described { name, endpoints },
+        Described {
+            name,
+            endpoints,
+            routes: None,
+        },
         endpoints::Config::default(),
         fastrand::Rng::with_seed(7),
         Instant::now(),
@@ -119,7 +123,7 @@ impl Bench {
     }
 }
 
-async fn found(service: &Service) -> Found {
+async fn found(service: &Rc<Service>) -> Found {
     match service.find().await {
         Ok(found) => found,
         Err(Failed { error, .. }) => panic!("{error}"),
@@ -322,6 +326,7 @@ async fn a_service_that_nobody_has_any_more_is_forgotten_with_its_last_connectio
                 Described {
                     name: "other".to_owned(),
                     endpoints: Vec::new(),
+                    routes: None,
                 },
                 endpoints::Config::default(),
                 fastrand::Rng::with_seed(7),

@@ -12,16 +12,17 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use hyper::http::Response;
+use hyper::http::{Request, Response};
 
 use super::super::lane::{Broken, Lane, Passing};
 use super::super::message;
 use super::super::pool::Found;
 use super::Asked;
+use super::retry::Terms;
 use crate::exchange::End;
-use crate::http1::reply::Reply;
-use crate::http2::call::Call;
-use crate::http2::reason;
+use crate::http2::call::{Call, Said};
+
+mod ends;
 
 /// The response, as far as it has come.
 enum Down {
@@ -50,13 +51,14 @@ impl Down {
     }
 }
 
-/// A stream that could begin anew: nothing of its body was taken.
+/// A stream that could begin anew: nothing of its body was taken, or all of it is kept.
 pub(super) struct Unseen {
     pub(super) found: Found,
     pub(super) call: Call,
     pub(super) body: RecvStream,
     pub(super) respond: SendResponse<Bytes>,
     pub(super) started: Instant,
+    pub(super) terms: Terms,
 }
 
 /// What became of a stream.
@@ -64,12 +66,15 @@ pub(super) enum Step {
     Over,
     /// The endpoint has not looked at it, and never will.
     Unseen,
+    /// Its response is a failure that its client does not see: it is to be sent again.
+    Failed,
 }
 
 pub(super) struct Pump {
     found: Found,
     call: Call,
     started: Instant,
+    terms: Terms,
     up: Lane,
     down: Down,
     /// The server takes nothing more of the request.
@@ -95,6 +100,7 @@ impl Pump {
             body,
             respond,
             started,
+            terms,
         } = asked;
         let ends = body.is_end_stream();
         match found.lease.send(head, ends) {
@@ -106,6 +112,7 @@ impl Pump {
                     found,
                     call,
                     started,
+                    terms,
                     up: Lane::new(body, to, ends),
                     down: Down::Head { response, respond },
                     is_cut: false,
@@ -121,9 +128,34 @@ impl Pump {
                     body,
                     respond,
                     started,
+                    terms,
                 }))
             }
         }
+    }
+
+    /// Sends once more what was kept of a request.
+    ///
+    /// # Errors
+    /// When the connection that was found does not take it.
+    pub(super) fn replay(head: Request<()>, mut again: Unseen) -> Result<Self, Box<Unseen>> {
+        let kept = again.terms.replay();
+        let ends = kept.0.is_empty() && kept.1.is_none();
+        let Ok((response, to)) = again.found.lease.send(head, ends) else {
+            return Err(Box::new(again));
+        };
+        let respond = again.respond;
+        Ok(Self {
+            found: again.found,
+            call: again.call,
+            started: again.started,
+            terms: again.terms,
+            up: Lane::replay(again.body, to, kept),
+            down: Down::Head { response, respond },
+            is_cut: false,
+            may_retry: false,
+            resetting: None,
+        })
     }
 
     /// The same, not to be tried once more.
@@ -135,11 +167,8 @@ impl Pump {
     }
 
     /// Runs the stream to its end, unless it could begin anew.
-    pub(super) async fn run(mut self) -> Option<Unseen> {
-        match poll_fn(|cx| self.poll(cx)).await {
-            Step::Over => None,
-            Step::Unseen => self.give_back(),
-        }
+    pub(super) async fn run(&mut self) -> Step {
+        poll_fn(|cx| self.poll(cx)).await
     }
 
     /// What is needed to begin anew.
@@ -153,6 +182,7 @@ impl Pump {
             body: self.up.from,
             respond,
             started: self.started,
+            terms: self.terms,
         })
     }
 
@@ -168,6 +198,9 @@ impl Pump {
         if let Poll::Ready(step) = self.poll_up(cx) {
             return Poll::Ready(step);
         }
+        if matches!(self.down, Down::Head { .. }) && self.terms.poll_late(cx).is_ready() {
+            return Poll::Ready(self.is_late());
+        }
         ready!(self.poll_down(cx)).map_or_else(|| self.poll_rest(cx), Poll::Ready)
     }
 
@@ -176,8 +209,9 @@ impl Pump {
         if self.is_cut || self.up.is_done() {
             return Poll::Pending;
         }
-        let call = &mut self.call;
+        let (call, terms) = (&mut self.call, &mut self.terms);
         let show = |passing: Passing<'_>| {
+            terms.keep(&passing);
             if let Passing::Data(bytes) = passing {
                 call.client_sent(bytes);
             }
@@ -245,14 +279,31 @@ impl Pump {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether a response that begins like this is a failure after which the request is sent again. It is the end of
+    /// an attempt then.
+    fn is_retried(&mut self, said: Said, ends: bool, now: Instant) -> bool {
+        if !(self.terms.may_retry() && self.up.is_done()) {
+            return false;
+        }
+        let is_retried = self.call.would_fail(said, ends) && self.found.service.may_retry(now);
+        if is_retried {
+            self.call.retried(said);
+            self.found.claim.first_byte(now);
+        }
+        is_retried
+    }
+
     /// The final head of the response.
     fn answered(&mut self, head: Response<RecvStream>, cx: &mut Context<'_>) -> Option<Step> {
-        let Down::Head { respond, .. } = &mut self.down else {
-            return None;
-        };
         let (head, body) = head.into_parts();
         let (ends, now) = (body.is_end_stream(), Instant::now());
         let said = message::head(head.status, &head.headers);
+        if self.is_retried(said, ends, now) {
+            return Some(Step::Failed);
+        }
+        let Down::Head { respond, .. } = &mut self.down else {
+            return None;
+        };
         self.call.answered(said, ends, now);
         if self.call.is_tunnel() {
             self.found.claim.first_byte(now);
@@ -313,94 +364,6 @@ impl Pump {
         self.resetting = Some(code);
         cx.waker().wake_by_ref();
         Poll::Pending
-    }
-
-    /// The client has reset the stream, or its connection is over.
-    fn client_left(&mut self, reset: Result<Reason, h2::Error>, cx: &mut Context<'_>) -> Step {
-        let code = reset.ok().filter(|_| !self.is_client_gone(cx));
-        self.up.to.send_reset(code.unwrap_or(Reason::CANCEL));
-        let now = Instant::now();
-        match code {
-            Some(code) => self.call.reset_by_client(code.into(), now),
-            None => self.call.cut(now, End::Canceled),
-        }
-        Step::Over
-    }
-
-    /// Whether it is the whole connection that has ended, as far as a request says that is not
-    /// whole.
-    fn is_client_gone(&mut self, cx: &mut Context<'_>) -> bool {
-        while !self.up.is_done() {
-            match self.up.from.poll_data(cx) {
-                Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(Some(Err(error))) => return !error.is_reset(),
-                Poll::Ready(None) | Poll::Pending => return false,
-            }
-        }
-        false
-    }
-
-    /// The request has broken off.
-    fn client_failed(&mut self, error: &h2::Error) -> Step {
-        let now = Instant::now();
-        match error.reason().filter(|_| error.is_reset()) {
-            Some(code) if error.is_remote() => {
-                self.up.to.send_reset(code);
-                self.call.reset_by_client(code.into(), now);
-            }
-            _ => {
-                self.up.to.send_reset(Reason::CANCEL);
-                self.call.cut(now, End::Canceled);
-            }
-        }
-        Step::Over
-    }
-
-    /// The response has broken off, or never came.
-    fn server_failed(&mut self, error: &h2::Error, cx: &mut Context<'_>) -> Poll<Step> {
-        let now = Instant::now();
-        match error.reason() {
-            Some(code) if error.is_reset() && error.is_remote() => {
-                self.call.reset_by_server(code.into(), now);
-                self.reset(code, cx)
-            }
-            Some(code) if error.is_go_away() && error.is_remote() => {
-                if self.may_retry && !self.up.has_moved() && matches!(self.down, Down::Head { .. })
-                {
-                    return Poll::Ready(Step::Unseen);
-                }
-                self.call.end(now, End::Broken(reason::label(code.into())));
-                // Nobody has looked at it: that is what the client must know.
-                let code = match code {
-                    Reason::NO_ERROR => Reason::REFUSED_STREAM,
-                    code => code,
-                };
-                self.reset(code, cx)
-            }
-            code => {
-                let of_stream = code.filter(|_| error.is_reset());
-                self.lost(of_stream, cx)
-            }
-        }
-    }
-
-    /// The server's connection is gone, or what it says is no HTTP.
-    fn lost(&mut self, code: Option<Reason>, cx: &mut Context<'_>) -> Poll<Step> {
-        let now = Instant::now();
-        let left = || self.found.lease.link.left();
-        let code = code.or_else(left).filter(|code| *code != Reason::NO_ERROR);
-        let end = code.map_or(End::Reset, |code| End::Broken(reason::label(code.into())));
-        if let Down::Head { respond, .. } = &mut self.down {
-            message::answer(respond, Reply::Reset);
-            self.call.end(now, end);
-            return Poll::Ready(Step::Over);
-        }
-        let code = match self.call.is_tunnel() {
-            true => Reason::CONNECT_ERROR,
-            false => Reason::INTERNAL_ERROR,
-        };
-        self.call.end(now, end);
-        self.reset(code, cx)
     }
 }
 

@@ -7,13 +7,16 @@ use futures::Stream;
 use futures::stream::unfold;
 use linkerd2_proxy_api::destination::destination_server::Destination;
 use linkerd2_proxy_api::destination::{DestinationProfile, GetDestination, Update};
+use linkerd2_proxy_api::meta::Metadata;
 use tokio::sync::watch;
 use tonic::{Response, Status};
+use weir_crds::grpc::routes_v1;
+use weir_crds::grpc::routes_v1::routes_server::Routes;
 use weir_crds::grpc::v1::settings_server::Settings;
 use weir_crds::grpc::v1::{Document, WatchRequest};
 
 use super::messages::{changes, none, weighted};
-use super::{Endpoints, Known, Operator};
+use super::{Endpoints, Known, Open, Operator};
 
 type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -67,6 +70,7 @@ impl Destination for Operator {
     ) -> Result<Response<Self::GetProfileStream>, Status> {
         let open = self.begin(&request);
         let path = request.into_inner().path;
+        let port = path.rsplit(':').next().unwrap_or_default().to_owned();
         let said = {
             let mut state = self.state();
             let said = state.profiles.entry(path);
@@ -77,8 +81,8 @@ impl Destination for Operator {
             return Err(Status::new(*code, "as the test says"));
         }
         let stream = unfold(
-            (said, true, open),
-            |(mut said, is_first, open)| async move {
+            (said, true, open, port),
+            |(mut said, is_first, open, port)| async move {
                 if !is_first {
                     said.changed().await.ok()?;
                 }
@@ -87,6 +91,7 @@ impl Destination for Operator {
                     let message = match known {
                         Known::Outside => Ok(DestinationProfile::default()),
                         Known::Service { name, is_opaque } => Ok(DestinationProfile {
+                            profile_ref: open.has_routes(&format!("{name}:{port}")),
                             fully_qualified_name: name.to_owned(),
                             opaque_protocol: is_opaque,
                             ..DestinationProfile::default()
@@ -101,7 +106,7 @@ impl Destination for Operator {
                             continue;
                         }
                     };
-                    return Some((message, (said, false, open)));
+                    return Some((message, (said, false, open, port)));
                 }
             },
         );
@@ -129,6 +134,49 @@ impl Settings for Operator {
             let json = said.borrow_and_update().clone();
             Some((Ok(Document { version, json }), (said, false)))
         });
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+impl Open {
+    /// The mark of a service that has routes.
+    fn has_routes(&self, service: &str) -> Option<Metadata> {
+        let state = self.0.state();
+        let table = state.tables.get(service)?;
+        (!table.borrow().is_empty()).then(Metadata::default)
+    }
+}
+
+#[tonic::async_trait]
+impl Routes for Operator {
+    type WatchStream = Messages<routes_v1::Document>;
+
+    async fn watch(
+        &self,
+        request: tonic::Request<routes_v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let open = self.open();
+        let request = request.into_inner();
+        let version = request.newest_version;
+        let said = self
+            .state()
+            .tables
+            .entry(request.path)
+            .or_default()
+            .subscribe();
+        let stream = unfold(
+            (said, true, open),
+            move |(mut said, is_first, open)| async move {
+                if !is_first {
+                    said.changed().await.ok()?;
+                }
+                let json = said.borrow_and_update().clone();
+                Some((
+                    Ok(routes_v1::Document { version, json }),
+                    (said, false, open),
+                ))
+            },
+        );
         Ok(Response::new(Box::pin(stream)))
     }
 }

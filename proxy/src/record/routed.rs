@@ -1,0 +1,137 @@
+//! The account of one request: the series it is counted in, those of its route included where its destination has
+//! routes. Opened by the connection's ledger; driven by `exchange`.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{Authority, HttpLedger, Subject};
+use crate::exchange::Tally;
+use crate::routes::{Choice, Request, Route, Routing};
+use crate::telemetry::{HttpSeries, ResponseEnd, RouteLabels, RouteRef, RouteSeries};
+
+/// What a request is counted in.
+pub struct Account {
+    series: HttpSeries,
+    /// None where the destination has no routes.
+    routed: Option<Routed>,
+}
+
+struct Routed {
+    series: RouteSeries,
+    /// None where it is of none of them.
+    route: Option<Rc<Route>>,
+}
+
+/// The last route that was asked for, and its series.
+pub(super) type LastRoute = (Option<Rc<Route>>, RouteRef);
+
+impl Account {
+    /// How long the request may take until its response's head.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.route()?.timeout()
+    }
+
+    /// The route that the request is of.
+    pub fn route(&self) -> Option<&Rc<Route>> {
+        self.routed.as_ref()?.route.as_ref()
+    }
+}
+
+impl Tally for Account {
+    fn request(&self) {
+        self.series.request();
+        if let Some(routed) = &self.routed {
+            routed.series.request();
+        }
+    }
+
+    fn latency(&self, status: Option<u16>, latency: Duration) {
+        self.series.latency(status, latency);
+        if let Some(routed) = &self.routed {
+            routed.series.latency(status, latency);
+        }
+    }
+
+    fn response(&self, end: &ResponseEnd<'_>) {
+        self.series.response(end);
+        if let Some(routed) = &self.routed {
+            routed.series.response(end);
+        }
+    }
+
+    fn retried(&self, end: &ResponseEnd<'_>) {
+        if let Some(routed) = &self.routed {
+            routed.series.retried(end);
+        }
+    }
+
+    fn fails(&self, status: u16) -> Option<bool> {
+        self.route()?.fails(status)
+    }
+}
+
+impl HttpLedger {
+    /// The same of a connection to a service that has these routes, or may get them.
+    #[must_use]
+    pub fn routed(self, routing: &Rc<Routing>) -> Self {
+        Self {
+            routing: Some(Rc::clone(routing)),
+            ..self
+        }
+    }
+
+    /// Whether there are routes to be asked for.
+    pub fn has_routes(&self) -> bool {
+        self.routing.as_ref().is_some_and(|r| r.has_routes())
+    }
+
+    /// What the routes say about a request.
+    pub fn choose(&self, request: &Request<'_>) -> Choice {
+        let routing = self.routing.as_ref();
+        routing.map_or(Choice::Unrouted, |routing| routing.choose(request))
+    }
+
+    /// The account of a request to this authority, of which the routes say this.
+    pub fn account(&mut self, authority: Authority<'_>, choice: &Choice) -> Account {
+        let series = self.series(authority);
+        let routed = match choice {
+            Choice::Unrouted => None,
+            Choice::Unmatched | Choice::Refused => Some(self.route(None)),
+            Choice::Matched(route) => Some(self.route(Some(route))),
+        };
+        Account { series, routed }
+    }
+
+    fn route(&mut self, route: Option<&Rc<Route>>) -> Routed {
+        let is_same = |last: Option<&Rc<Route>>| match (last, route) {
+            (Some(last), Some(route)) => Rc::ptr_eq(last, route),
+            (last, route) => last.is_none() && route.is_none(),
+        };
+        let known = self.last_route.as_ref();
+        let known = known.filter(|(last, _)| is_same(last.as_ref()));
+        let series = known.and_then(|(_, series)| series.pin());
+        let series = series.unwrap_or_else(|| {
+            let series = self.resolve_route(route);
+            self.last_route = Some((route.cloned(), series.downgrade()));
+            series
+        });
+        let route = route.cloned();
+        Routed { series, route }
+    }
+
+    fn resolve_route(&mut self, route: Option<&Rc<Route>>) -> RouteSeries {
+        let book = &self.book;
+        let dst = self.dst.get_or_insert_with(|| {
+            let name = match &book.subject {
+                Subject::Inbound { .. } => "",
+                Subject::Outbound { service, .. } => service,
+            };
+            format!("{name}:{}", book.target_port).into()
+        });
+        book.recorder.route(&RouteLabels {
+            direction: book.subject.direction(),
+            dst,
+            route: route.map(|route| route.name()),
+        })
+    }
+}

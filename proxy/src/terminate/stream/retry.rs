@@ -1,0 +1,253 @@
+//! What the route of a request says about its stream: how long it may wait, and that it may be sent again. Here are the
+//! attempts after the first.
+//!
+//! `stream` begins them; each is a `pump` of its own. What a client sees is one request and one response.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use hyper::http::{HeaderMap, Request};
+use tokio::time::Sleep;
+
+use super::super::lane::Passing;
+use super::super::message;
+use super::super::pool::Service;
+use super::pump::{Pump, Step, Unseen};
+use crate::exchange::End;
+use crate::http1::reply::Reply;
+use crate::http2::call::Call;
+use crate::routes::Choice;
+
+/// Largest body of a request that is kept to be sent again, in bytes: Linkerd's limit.
+pub(super) const MAX_KEPT: usize = 64 * 1024;
+
+/// Most attempts of one request, whatever the budget allows: one request must not use it up.
+pub(super) const MAX_ATTEMPTS: u32 = 10;
+
+/// The terms of one request.
+#[derive(Default)]
+pub(super) struct Terms {
+    pub(super) choice: Choice,
+    /// Rings when its response has to have begun.
+    alarm: Option<Pin<Box<Sleep>>>,
+    /// What was seen of it, for as long as it may be sent again.
+    kept: Option<Box<Kept>>,
+}
+
+#[derive(Default)]
+struct Kept {
+    body: Vec<u8>,
+    trailers: Option<HeaderMap>,
+    retries: u32,
+}
+
+impl Terms {
+    /// Of a request that begins now.
+    pub(super) fn new(choice: Choice) -> Self {
+        let route = choice.route();
+        let timeout = route.and_then(|route| route.timeout());
+        let is_retryable = route.is_some_and(|route| route.is_retryable());
+        Self {
+            alarm: timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout))),
+            kept: is_retryable.then(Box::default),
+            choice,
+        }
+    }
+
+    /// Ready once the response should have begun.
+    pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.alarm {
+            Some(alarm) => alarm.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    /// A part of the request has gone on.
+    pub(super) fn keep(&mut self, passing: &Passing<'_>) {
+        let Some(kept) = &mut self.kept else {
+            return;
+        };
+        match passing {
+            Passing::Data(bytes) if kept.body.len() + bytes.len() > MAX_KEPT => self.kept = None,
+            Passing::Data(bytes) => kept.body.extend_from_slice(bytes),
+            Passing::Trailers(fields) => kept.trailers = Some((*fields).clone()),
+        }
+    }
+
+    /// Whether the whole request is here, and was not sent too often.
+    pub(super) fn may_retry(&self) -> bool {
+        let kept = self.kept.as_ref();
+        kept.is_some_and(|kept| kept.retries + 1 < MAX_ATTEMPTS)
+    }
+
+    /// It is sent once more: its body and trailers.
+    pub(super) fn replay(&mut self) -> (Bytes, Option<HeaderMap>) {
+        self.kept.as_mut().map_or_else(Default::default, |kept| {
+            kept.retries += 1;
+            (Bytes::copy_from_slice(&kept.body), kept.trailers.clone())
+        })
+    }
+}
+
+/// What became of a wait.
+pub(super) enum Waited<T> {
+    Done(T),
+    /// The client has left the stream before.
+    Gone,
+    /// The response should have begun before.
+    Late,
+}
+
+/// Waits for what `finding` answers, for as long as somebody wants to know.
+pub(super) async fn wait<T>(
+    finding: impl Future<Output = T>,
+    respond: &mut SendResponse<Bytes>,
+    terms: &mut Terms,
+) -> Waited<T> {
+    let mut finding = pin!(finding);
+    poll_fn(|cx| {
+        if respond.poll_reset(cx).is_ready() {
+            return Poll::Ready(Waited::Gone);
+        }
+        if terms.poll_late(cx).is_ready() {
+            return Poll::Ready(Waited::Late);
+        }
+        finding.as_mut().poll(cx).map(Waited::Done)
+    })
+    .await
+}
+
+/// Sends a request again until its response is no failure, or it may not be retried any more.
+pub(super) async fn run(service: Rc<Service>, head: Request<()>, failed: Unseen) {
+    let mut failed = failed;
+    loop {
+        let Unseen {
+            found,
+            body,
+            mut call,
+            mut respond,
+            started,
+            mut terms,
+        } = failed;
+        // What this attempt had open must not count when the next one chooses.
+        drop(found);
+        let found = match wait(service.find(), &mut respond, &mut terms).await {
+            Waited::Done(Ok(found)) => found,
+            Waited::Done(Err(unreached)) => {
+                tracing::debug!(error = %unreached.error, "dial");
+                let reply = unreached.error.reply();
+                return service.answer(&mut respond, reply, &mut call);
+            }
+            Waited::Gone => return call.cut(Instant::now(), End::Canceled),
+            Waited::Late => return service.answer(&mut respond, Reply::Late, &mut call),
+        };
+        found.claim.start(Instant::now());
+        let again = Unseen {
+            found,
+            body,
+            call,
+            respond,
+            started,
+            terms,
+        };
+        let mut pump = match Pump::replay(head.clone(), again) {
+            Ok(pump) => pump,
+            Err(mut unsent) => {
+                let reply = Reply::Reset;
+                return service.answer(&mut unsent.respond, reply, &mut unsent.call);
+            }
+        };
+        let Step::Failed = pump.run().await else {
+            return;
+        };
+        let Some(next) = pump.give_back() else {
+            return;
+        };
+        failed = next;
+    }
+}
+
+impl Service {
+    /// Answers a request whose account is open.
+    pub(super) fn answer(&self, respond: &mut SendResponse<Bytes>, reply: Reply, call: &mut Call) {
+        let label = reply.label().unwrap_or_default();
+        if !label.is_empty() {
+            self.book.http_error(label);
+        }
+        let end = match reply {
+            Reply::Reset => End::Reset,
+            reply => End::Replied(reply.status(), label),
+        };
+        call.end(Instant::now(), end);
+        message::answer(respond, reply);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use weir_crds::routes::{Condition, Route, RouteTable};
+
+    use super::*;
+    use crate::routes::{Table, compile};
+
+    fn terms(timeout_ms: Option<u64>, retryable: bool) -> Terms {
+        let route = Route {
+            name: "r".to_owned(),
+            condition: Condition::always(),
+            classes: Vec::new(),
+            timeout_ms,
+            retryable,
+            backends: Vec::new(),
+        };
+        let table = RouteTable {
+            routes: vec![route],
+            ..RouteTable::default()
+        };
+        let table = Table::new(&compile(&table).expect("a table"));
+        let head = Request::new(());
+        let route = table.find(&message::HeadFields(&head).request());
+        Terms::new(Choice::Matched(route.expect("a route of everything")))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_alarm_rings_when_the_time_is_up_and_never_without_one() {
+        let hour = Duration::from_secs(3600);
+        let (mut timed, mut patient) = (terms(Some(3_600_000), false), terms(None, false));
+        let begun = tokio::time::Instant::now();
+        poll_fn(|cx| timed.poll_late(cx)).await;
+        assert!(begun.elapsed() >= hour && begun.elapsed() < hour + Duration::from_secs(1));
+        let waited = tokio::time::timeout(24 * hour, poll_fn(|cx| patient.poll_late(cx))).await;
+        assert!(waited.is_err());
+    }
+
+    #[test]
+    fn a_request_is_kept_as_long_as_it_is_small_and_seldom_sent() {
+        let mut once = terms(None, false);
+        once.keep(&Passing::Data(b"body"));
+        assert!(!once.may_retry(), "its route does not say so");
+        let mut terms = terms(None, true);
+        terms.keep(&Passing::Data(&[1; MAX_KEPT - 1]));
+        terms.keep(&Passing::Data(&[2; 1]));
+        for _ in 1..MAX_ATTEMPTS {
+            assert!(terms.may_retry());
+            let (body, trailers) = terms.replay();
+            assert_eq!(
+                (body.len(), body[MAX_KEPT - 1], trailers),
+                (MAX_KEPT, 2, None)
+            );
+        }
+        assert!(!terms.may_retry());
+        let mut large = self::terms(None, true);
+        large.keep(&Passing::Data(&[0; MAX_KEPT]));
+        large.keep(&Passing::Data(&[0; 1]));
+        large.keep(&Passing::Data(&[0; 1]));
+        assert!(!large.may_retry());
+    }
+}
