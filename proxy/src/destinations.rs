@@ -67,6 +67,8 @@ pub struct Inside {
     pub service: Service,
     /// Nothing is to be read into its bytes.
     pub is_opaque: bool,
+    /// Nobody tells of its endpoints at the moment: there may be others by now.
+    pub is_stale: bool,
 }
 
 /// A destination that a worker wants to know of.
@@ -125,6 +127,7 @@ pub struct Destinations {
     /// Those that are outside, the first learned first.
     outside: RefCell<VecDeque<SocketAddr>>,
     passthrough: Cell<bool>,
+    is_strict: Cell<bool>,
     /// Where connections go that may go nowhere: a service without endpoints.
     nowhere: Rc<EndpointSet>,
 }
@@ -175,6 +178,7 @@ impl Destinations {
         let nowhere = EndpointSet::new(nobody, balance, fastrand::Rng::new(), now);
         Rc::new(Self {
             passthrough: Cell::new(true),
+            is_strict: Cell::new(false),
             config,
             balance,
             link,
@@ -189,6 +193,13 @@ impl Destinations {
     /// Mesh), which they may until this is called. Without an operator nothing is known, and they always may.
     pub fn set_passthrough(&self, passthrough: bool) {
         self.passthrough.set(passthrough);
+    }
+
+    /// Says whether nothing may go out in plaintext that could be secured (a STRICT Mesh), which it may until this is
+    /// called. Else connections to a service may go where they were going once nobody tells of its endpoints and none
+    /// accepts.
+    pub fn set_strict(&self, is_strict: bool) {
+        self.is_strict.set(is_strict);
     }
 
     /// How many destinations are remembered.
@@ -300,7 +311,10 @@ impl Destinations {
     fn take_over(&self, to: SocketAddr, entry: &Rc<Entry>) {
         let (answer, is_over) = entry.look();
         match answer {
-            Answer::Inside(inside) => entry.lead(&inside, self.balance),
+            Answer::Inside(inside) => {
+                let original = (inside.is_stale && !self.is_strict.get()).then_some(to);
+                entry.lead(&inside, self.balance, original);
+            }
             Answer::Outside => self.leave(to, entry),
             Answer::Pending if !is_over => return,
             Answer::Pending if entry.was_outside => self.leave(to, entry),
@@ -364,8 +378,8 @@ impl Entry {
         }
     }
 
-    /// Connections from now on go to these endpoints.
-    fn lead(&self, inside: &Inside, balance: endpoints::Config) {
+    /// Connections from now on go to these endpoints, and where none accepts to the original destination, if it is given.
+    fn lead(&self, inside: &Inside, balance: endpoints::Config, original: Option<SocketAddr>) {
         let Service {
             name,
             endpoints,
@@ -385,6 +399,7 @@ impl Entry {
         }
         if let Some(set) = &*set {
             set.is_opaque.set(inside.is_opaque);
+            set.fall_back(original, now);
         }
     }
 }

@@ -137,6 +137,8 @@ pub struct EndpointSet {
     /// Its routes, which connections ask for each of their requests.
     pub routing: Rc<Routing>,
     endpoints: RefCell<Vec<Rc<Endpoint>>>,
+    /// Where connections go that no endpoint accepts, while nobody tells whether there are others.
+    original: RefCell<Option<Rc<Endpoint>>>,
     /// How often they were replaced.
     replaced: Cell<u64>,
     shared: Rc<Shared>,
@@ -151,6 +153,7 @@ impl EndpointSet {
             is_opaque: Cell::new(false),
             routing: Rc::new(Routing::new(config.workers)),
             endpoints: RefCell::default(),
+            original: RefCell::default(),
             replaced: Cell::new(0),
             shared: Rc::new(Shared {
                 config,
@@ -196,6 +199,23 @@ impl EndpointSet {
         }
     }
 
+    /// Has connections go to this address once no endpoint that is not set aside accepts them; or no longer. It is the one
+    /// that they were meant for, which whoever routes without us leads to an endpoint that is there.
+    pub fn fall_back(&self, original: Option<SocketAddr>, now: Instant) {
+        let mut current = self.original.borrow_mut();
+        if current.as_ref().map(|endpoint| endpoint.addr) == original {
+            return;
+        }
+        *current = original.map(|addr| {
+            Rc::new(Endpoint {
+                addr,
+                dst: Dst::unknown(),
+                identity: None,
+                state: State::new(&self.shared, now),
+            })
+        });
+    }
+
     /// The better of two random endpoints that are not set aside ("power of two choices"),
     /// claimed; none while all are, or the service has no endpoint. See [`Search`] for the
     /// choice that leads to a connection wherever there is one.
@@ -232,7 +252,9 @@ impl EndpointSet {
     /// Whether this address is among them, counted under these labels.
     pub fn holds(&self, addr: SocketAddr, dst: &Dst) -> bool {
         let endpoints = self.endpoints.borrow();
-        endpoints.iter().any(|e| e.addr == addr && e.dst == *dst)
+        let original = self.original.borrow();
+        let mut all = endpoints.iter().chain(&*original);
+        all.any(|e| e.addr == addr && e.dst == *dst)
     }
 
     fn choose_beside(&self, tried: &[SocketAddr], now: Instant) -> Option<Claim> {
@@ -270,6 +292,13 @@ impl EndpointSet {
                 Some((one, if other < one { other } else { other + 1 }))
             }
         }
+    }
+
+    /// The original destination, where connections may go there and it was not tried yet.
+    fn original(&self, tried: &[SocketAddr]) -> Option<Claim> {
+        let original = self.original.borrow();
+        let untried = original.as_ref().filter(|e| !tried.contains(&e.addr));
+        untried.map(Claim::new)
     }
 
     /// Of those not tried yet, the endpoint whose last failure is longest ago.

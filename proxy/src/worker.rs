@@ -127,6 +127,8 @@ impl Worker {
         self.metrics_port
             .set(settings.metrics.as_ref().map(|m| m.port));
         self.destinations.set_passthrough(settings.passthrough);
+        let is_strict = settings.mtls == MtlsMode::Strict;
+        self.destinations.set_strict(is_strict);
         *self.permissions.borrow_mut() = Permissions::of(&settings);
         if let Some(identity) = identity {
             let identity = identity.borrow_and_update().clone();

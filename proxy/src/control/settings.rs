@@ -38,6 +38,8 @@ pub async fn follow(client: Client, retry: Retry, settings: watch::Sender<Arc<Se
             () = &mut following => return,
             Some(event) = said.recv() => match event {
                 Event::Message { message, .. } => take(&message, &settings),
+                // What was said stands.
+                Event::Broken => {}
                 Event::Refused => {
                     tracing::warn!("the operator has no settings for this proxy: those of the pod stay in force");
                     return;

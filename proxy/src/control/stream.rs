@@ -22,6 +22,8 @@ pub(super) trait Watch {
 pub(super) enum Event<M> {
     /// A message; the first of a stream begins the story anew.
     Message { message: M, is_first: bool },
+    /// It has broken and is opened again: until the next message what was said last may be out of date.
+    Broken,
     /// There is nothing to follow, and no use in asking again.
     Refused,
 }
@@ -41,9 +43,10 @@ pub(super) async fn watch<W: Watch>(
     events: mpsc::Sender<Event<W::Message>>,
 ) {
     let mut pause = Pause::new(retry);
+    let mut is_broken = false;
     while client.connected().await {
         let status = match watch.open().await {
-            Ok(stream) => pass_on(stream, &events, &mut pause).await,
+            Ok(stream) => pass_on(stream, &events, (&mut pause, &mut is_broken)).await,
             Err(status) => status,
         };
         if is_for_good(status.code()) {
@@ -52,6 +55,9 @@ pub(super) async fn watch<W: Watch>(
             break;
         }
         tracing::debug!(%status, "a stream of the operator is opened again");
+        if !std::mem::replace(&mut is_broken, true) && events.send(Event::Broken).await.is_err() {
+            break;
+        }
         sleep(pause.take()).await;
     }
     std::future::pending().await
@@ -61,13 +67,14 @@ pub(super) async fn watch<W: Watch>(
 async fn pass_on<M>(
     mut stream: Streaming<M>,
     events: &mpsc::Sender<Event<M>>,
-    pause: &mut Pause,
+    (pause, is_broken): (&mut Pause, &mut bool),
 ) -> Status {
     let mut is_first = true;
     loop {
         match stream.message().await {
             Ok(Some(message)) => {
                 pause.reset();
+                *is_broken = false;
                 let event = Event::Message { message, is_first };
                 if events.send(event).await.is_err() {
                     return Status::cancelled("nobody listens");

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use weir_crds::routes::RouteTable;
 
 use super::{Answer, Config, Destinations, Found, Inside, Link, Question};
-use crate::endpoints::{self, Listed, Service};
+use crate::endpoints::{self, Listed, Search, Service};
 use crate::routes::compile;
 use crate::telemetry::Dst;
 
@@ -87,7 +87,33 @@ fn inside(name: &str, hosts: &[u8]) -> Answer {
     Answer::Inside(Arc::new(Inside {
         service,
         is_opaque: name == "opaque",
+        is_stale: false,
     }))
+}
+
+/// The same, when nobody tells of it any more.
+fn stale(name: &str, hosts: &[u8]) -> Answer {
+    match inside(name, hosts) {
+        Answer::Inside(inside) => Answer::Inside(Arc::new(Inside {
+            is_stale: true,
+            ..(*inside).clone()
+        })),
+        other => other,
+    }
+}
+
+/// The hosts that a connection tries, all of which refuse it.
+fn tried(found: &Found) -> Vec<u8> {
+    let mut search = Search::new(found.set.clone().expect("a service"));
+    let mut tried = Vec::new();
+    while let Some(claim) = search.next(Instant::now().into_std()) {
+        let SocketAddr::V4(at) = claim.addr else {
+            panic!("IPv4");
+        };
+        tried.push(at.ip().octets()[3]);
+        search.failed(claim.addr);
+    }
+    tried
 }
 
 async fn within<T>(awaited: impl Future<Output = T>) -> T {
@@ -298,6 +324,30 @@ async fn without_passthrough_what_is_unknown_leads_nowhere() {
         assert_eq!(len(within(silent).await.unwrap()), Some(0));
         desk.destinations.set_passthrough(true);
         assert_eq!(len(desk.found(2).await), None);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_go_where_they_were_going_once_nobody_tells_of_endpoints_and_none_accepts() {
+    run(async {
+        let mut desk = desk(Config::default());
+        let first = desk.find(1);
+        let (_, answers, _) = desk.asked().await;
+        desk.publish(&answers, inside("web", &[11])).await;
+        assert_eq!(tried(&within(first).await.unwrap()), [11]);
+        desk.publish(&answers, stale("web", &[11])).await;
+        assert_eq!(tried(&desk.found(1).await), [11, 1]);
+        let len = desk.found(1).await.set.map(|set| set.len());
+        assert_eq!(len, Some(1), "it is no endpoint of the service");
+        desk.publish(&answers, stale("web", &[])).await;
+        assert_eq!(tried(&desk.found(1).await), [1]);
+        desk.publish(&answers, inside("web", &[12])).await;
+        assert_eq!(tried(&desk.found(1).await), [12]);
+        // It would be in plaintext.
+        desk.destinations.set_strict(true);
+        desk.publish(&answers, stale("web", &[12])).await;
+        assert_eq!(tried(&desk.found(1).await), [12]);
     })
     .await;
 }

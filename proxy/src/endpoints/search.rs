@@ -27,12 +27,13 @@ impl Search {
         }
     }
 
-    /// The next endpoint to try; none when there is no other. Whoever is set aside comes
-    /// last, in the order of their failures, and at most [`super::Config::last_resorts`] of
+    /// The next endpoint to try; none when there is no other. After those that are fit comes the original destination,
+    /// where the set has one. Whoever is set aside comes last, in the order of their failures, and at most [`super::Config::last_resorts`] of
     /// them: where nobody is left, a wrong guess costs less than an answer that is never
     /// tried for ("fail open").
     pub fn next(&mut self, now: Instant) -> Option<Claim> {
         let fit = self.set.choose_beside(&self.tried, now);
+        let fit = fit.or_else(|| self.set.original(&self.tried));
         fit.or_else(|| {
             self.resorts = self.resorts.checked_sub(1)?;
             self.set.least_recently_failed(&self.tried)
@@ -48,6 +49,10 @@ impl Search {
     pub fn has_other(&self, addr: SocketAddr, now: Instant) -> bool {
         let endpoints = self.set.endpoints.borrow();
         let is_other = |e: &&Rc<super::Endpoint>| e.addr != addr && !self.tried.contains(&e.addr);
+        let original = self.set.original.borrow();
+        if original.iter().any(|e| is_other(&e)) {
+            return true;
+        }
         let mut others = endpoints.iter().filter(is_other);
         if self.resorts > 0 {
             others.next().is_some()

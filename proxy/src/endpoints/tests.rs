@@ -374,3 +374,26 @@ fn a_census_tells_who_is_set_aside() {
     set.replace(&listed(&[1, 2]), later);
     assert_eq!(set.census(), (2, 0), "who is gone does not count");
 }
+
+#[test]
+fn the_original_destination_comes_before_those_that_are_set_aside() {
+    let now = Instant::now();
+    let set = set(&[1, 2], now);
+    set.fall_back(Some(addr(9)), now);
+    let order = |all: usize| {
+        let mut search = Search::new(Rc::clone(&set));
+        let mut order = Vec::new();
+        while let Some(claim) = search.next(now) {
+            order.push(claim.addr.port());
+            let has_other = search.has_other(claim.addr, now);
+            assert_eq!(has_other, order.len() < all, "{order:?}");
+            search.failed(claim.addr);
+        }
+        order
+    };
+    assert_eq!(order(3)[2], 9, "after all that are fit");
+    claim(&set, 1).refused(now);
+    assert_eq!(order(3), [2, 9, 1]);
+    set.fall_back(None, now);
+    assert_eq!(order(2).len(), 2);
+}

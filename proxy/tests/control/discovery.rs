@@ -299,3 +299,23 @@ async fn what_is_not_used_is_forgotten_after_a_while() {
     used.forgotten().await;
     assert!(ended.elapsed() >= Duration::from_millis(300));
 }
+
+#[tokio::test]
+async fn without_an_operator_what_is_known_of_a_service_is_stale() {
+    let operator = Operator::new(None);
+    let serving = operator.serve(LOOPBACK).await;
+    let addr = serving.addr;
+    web(&operator, "10.96.0.1:80");
+    operator.endpoints(&format!("{WEB}:80"), pods(&[("10.1.0.1:8080", "a")]));
+    let mut running = start(connection(addr), following());
+    let (mut watched, answer) = running.learn("10.96.0.1:80").await;
+    let stale = |answer: &Answer, is_stale: bool| {
+        matches!(answer, Answer::Inside(inside) if inside.is_stale == is_stale)
+            && service(answer).1 == ["10.1.0.1:8080"]
+    };
+    assert!(stale(&answer, false));
+    drop(serving);
+    watched.until(|answer| stale(answer, true)).await;
+    let _serving = operator.serve(addr).await;
+    watched.until(|answer| stale(answer, false)).await;
+}

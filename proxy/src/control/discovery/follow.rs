@@ -200,6 +200,8 @@ struct Resolved {
     endpoints: Endpoints,
     /// Whether anything was said about its endpoints.
     is_endpoints_said: bool,
+    /// Nobody tells of its endpoints at the moment.
+    is_stale: bool,
     /// None where it has no routes.
     tables: Option<Tables>,
 }
@@ -215,6 +217,7 @@ impl Resolved {
             updates,
             endpoints: Endpoints::default(),
             is_endpoints_said: false,
+            is_stale: false,
             tables: None,
         }
     }
@@ -250,7 +253,9 @@ impl Resolved {
                 }
                 self.is_endpoints_said |= endpoints.take(message);
                 self.endpoints = endpoints;
+                self.is_stale = false;
             }
+            Some(Event::Broken) => self.is_stale = true,
             Some(Event::Refused) => {
                 self.is_endpoints_said = true;
                 self.endpoints = Endpoints::default();
@@ -292,6 +297,7 @@ pub(super) async fn follow(to: SocketAddr, lookup: Lookup, mut answers: Answers)
             Some(event) = profiles.recv() => {
                 let profile = match event {
                     Event::Message { message, .. } => Profile::from(message),
+                    Event::Broken => continue,
                     Event::Refused => {
                         answers.publish(Answer::Outside);
                         return to;
@@ -305,7 +311,7 @@ pub(super) async fn follow(to: SocketAddr, lookup: Lookup, mut answers: Answers)
                         endpoints: vec![endpoint],
                         routes: None,
                     };
-                    answers.publish(inside(service, is_opaque));
+                    answers.publish(inside(service, is_opaque, false));
                 } else if profile.name.is_empty() {
                     answers.publish(Answer::Outside);
                     return to;
@@ -324,7 +330,8 @@ pub(super) async fn follow(to: SocketAddr, lookup: Lookup, mut answers: Answers)
             && (resolved.is_said() || is_known)
         {
             is_known = true;
-            answers.publish(inside(resolved.service(to), is_opaque));
+            let service = resolved.service(to);
+            answers.publish(inside(service, is_opaque, resolved.is_stale));
         }
     }
 }
@@ -343,6 +350,10 @@ async fn next_table(tables: &mut Option<Tables>) {
     }
 }
 
-fn inside(service: Service, is_opaque: bool) -> Answer {
-    Answer::Inside(Arc::new(Inside { service, is_opaque }))
+fn inside(service: Service, is_opaque: bool, is_stale: bool) -> Answer {
+    Answer::Inside(Arc::new(Inside {
+        service,
+        is_opaque,
+        is_stale,
+    }))
 }

@@ -86,6 +86,7 @@ impl Tables {
                     tracing::error!(destination = self.path, %error, "routes are not taken over");
                 }
             },
+            Some(Event::Broken) => return,
             Some(Event::Refused) => self.table = None,
             None => return std::future::pending().await,
         }
