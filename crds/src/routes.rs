@@ -144,6 +144,21 @@ pub struct Backend {
     pub weight: u32,
 }
 
+impl RouteTable {
+    /// Where all requests go instead of to the service, which is so where no route says something of its own, and where
+    /// all of them say the same. Nothing where they go to the service, or routes differ.
+    #[must_use]
+    pub fn destinations(&self) -> &[Backend] {
+        let mut own = self.routes.iter().map(|route| &route.backends);
+        let first = own.next().filter(|first| !first.is_empty());
+        match first {
+            Some(first) if own.all(|other| other == first) => first,
+            None if own.all(Vec::is_empty) => &self.backends,
+            Some(_) | None => &[],
+        }
+    }
+}
+
 impl Condition {
     /// Any request.
     #[must_use]
@@ -253,6 +268,40 @@ mod tests {
         assert!(
             ResponseCondition::All(vec![]).matches(1) && !ResponseCondition::Any(vec![]).matches(1)
         );
+    }
+
+    #[test]
+    fn destinations_are_those_of_the_table_or_of_all_its_routes() {
+        let backend = |name: &str| Backend {
+            authority: format!("{name}:80"),
+            weight: 1,
+        };
+        let route = |backends: &[&str]| Route {
+            name: "r".into(),
+            condition: Condition::always(),
+            classes: Vec::new(),
+            timeout_ms: None,
+            retryable: false,
+            backends: backends.iter().copied().map(backend).collect(),
+        };
+        let (one, both) = (route(&["a"]), route(&["a", "b"]));
+        for (routes, expected) in [
+            (vec![], vec!["t:80"]),
+            (vec![route(&[]), route(&[])], vec!["t:80"]),
+            (vec![both.clone(), both.clone()], vec!["a:80", "b:80"]),
+            (vec![both.clone(), one.clone()], vec![]),
+            (vec![route(&[]), one.clone()], vec![]),
+            (vec![one, route(&[])], vec![]),
+        ] {
+            let table = RouteTable {
+                routes,
+                backends: vec![backend("t")],
+                ..RouteTable::default()
+            };
+            let found = table.destinations().iter();
+            let found: Vec<_> = found.map(|one| one.authority.as_str()).collect();
+            assert_eq!(found, expected, "{table:?}");
+        }
     }
 
     #[test]

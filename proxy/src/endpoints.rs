@@ -20,9 +20,11 @@ mod claim;
 mod health;
 mod latency;
 mod search;
+mod split;
 
 pub use claim::Claim;
 pub use search::Search;
+pub use split::{MOST_DESTINATIONS, Share};
 
 use claim::State;
 
@@ -89,6 +91,8 @@ pub struct Listed {
     pub dst: Dst,
     /// The name that its certificate must have; none where it does not speak mesh TLS.
     pub identity: Option<Arc<str>>,
+    /// Its destination's part of the requests; none where they are not divided.
+    pub share: Option<Share>,
 }
 
 impl Listed {
@@ -98,6 +102,7 @@ impl Listed {
             addr,
             dst,
             identity: None,
+            share: None,
         }
     }
 }
@@ -112,6 +117,7 @@ pub struct Endpoint {
     pub dst: Dst,
     /// As in [`Listed`].
     pub identity: Option<Arc<str>>,
+    share: Option<Share>,
     state: Rc<State>,
 }
 
@@ -139,6 +145,8 @@ pub struct EndpointSet {
     endpoints: RefCell<Vec<Rc<Endpoint>>>,
     /// Where connections go that no endpoint accepts, while nobody tells whether there are others.
     original: RefCell<Option<Rc<Endpoint>>>,
+    /// Whether any of them has a share.
+    is_divided: Cell<bool>,
     /// How often they were replaced.
     replaced: Cell<u64>,
     shared: Rc<Shared>,
@@ -154,6 +162,7 @@ impl EndpointSet {
             routing: Rc::new(Routing::new(config.workers)),
             endpoints: RefCell::default(),
             original: RefCell::default(),
+            is_divided: Cell::new(false),
             replaced: Cell::new(0),
             shared: Rc::new(Shared {
                 config,
@@ -170,6 +179,8 @@ impl EndpointSet {
     /// kept: latency, open connections, rests; of one that is given twice, the first counts.
     pub fn replace(&self, endpoints: &[Listed], now: Instant) {
         self.replaced.set(self.replaced.get() + 1);
+        let is_divided = endpoints.iter().any(|listed| listed.share.is_some());
+        self.is_divided.set(is_divided);
         let mut current = self.endpoints.borrow_mut();
         let known: HashMap<_, _> = current.drain(..).map(|e| (e.addr, e)).collect();
         let mut seen = HashSet::with_capacity(endpoints.len());
@@ -178,12 +189,17 @@ impl EndpointSet {
                 addr,
                 dst,
                 identity,
+                share,
             } = listed;
             if !seen.insert(*addr) {
                 continue;
             }
             let endpoint = match known.get(addr) {
-                Some(same) if same.dst == *dst && same.identity == *identity => Rc::clone(same),
+                Some(same)
+                    if same.dst == *dst && same.identity == *identity && same.share == *share =>
+                {
+                    Rc::clone(same)
+                }
                 found => {
                     let state = found.map(|e| Rc::clone(&e.state));
                     let state = state.unwrap_or_else(|| State::new(&self.shared, now));
@@ -191,6 +207,7 @@ impl EndpointSet {
                         addr: *addr,
                         dst: dst.clone(),
                         identity: identity.clone(),
+                        share: *share,
                         state,
                     })
                 }
@@ -211,6 +228,7 @@ impl EndpointSet {
                 addr,
                 dst: Dst::unknown(),
                 identity: None,
+                share: None,
                 state: State::new(&self.shared, now),
             })
         });
@@ -259,14 +277,19 @@ impl EndpointSet {
 
     fn choose_beside(&self, tried: &[SocketAddr], now: Instant) -> Option<Claim> {
         let endpoints = self.endpoints.borrow();
-        if tried.is_empty() && self.shared.troubled.get() == 0 {
+        let is_divided = self.is_divided.get();
+        if tried.is_empty() && self.shared.troubled.get() == 0 && !is_divided {
             let (one, other) = self.two_of(endpoints.len())?;
             return Some(Claim::new(lighter(&endpoints[one], &endpoints[other], now)));
         }
-        let fit = || {
-            let fits = |e: &&Rc<Endpoint>| !tried.contains(&e.addr) && e.state.health.is_fit(now);
-            endpoints.iter().filter(fits)
+        let fits = |e: &&Rc<Endpoint>| !tried.contains(&e.addr) && e.state.health.is_fit(now);
+        let fit = || endpoints.iter().filter(fits);
+        let drawn = is_divided.then(|| self.draw(fit().map(|e| &**e))).flatten();
+        let is_drawn = |e: &&Rc<Endpoint>| match (drawn, e.share) {
+            (Some(drawn), Some(share)) => share.destination == drawn,
+            (drawn, share) => drawn.is_none() && share.is_none(),
         };
+        let fit = || fit().filter(|e| is_drawn(e));
         let (one, other) = self.two_of(fit().count())?;
         let mut both = fit().enumerate().filter(|(i, _)| *i == one || *i == other);
         let (_, first) = both.next()?;

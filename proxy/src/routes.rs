@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use weir_crds::routes::{self, Condition, RetryBudget, RouteTable};
+use weir_crds::routes::{self, Backend, Condition, RetryBudget, RouteTable};
 
 mod budget;
 mod matching;
@@ -85,6 +85,11 @@ pub fn compile(table: &RouteTable) -> Result<Compiled, Bad> {
 }
 
 impl Compiled {
+    /// Where all requests go instead of to the service, by weight; nothing where they go to it.
+    pub fn destinations(&self) -> &[Backend] {
+        self.source.destinations()
+    }
+
     /// Whether it says anything about any request.
     pub fn is_empty(&self) -> bool {
         self.source.routes.is_empty() && !self.source.closed

@@ -54,12 +54,6 @@ fn report(kind: &str, key: &ObjectKey, problems: &[Violation]) {
     }
 }
 
-/// Tells of destinations that requests are to go to instead.
-fn not_obeyed(key: &ObjectKey, field: &str) {
-    let ObjectKey { namespace, name } = key;
-    tracing::warn!(%namespace, %name, field, "is not obeyed: requests go to the Service they were sent to");
-}
-
 impl ServiceProfile {
     /// Keeps of an object what is used. Its name is `<service>.<namespace>.svc.<cluster domain>`.
     pub(super) fn keep(object: &DynamicObject, domain: &str) -> Self {
@@ -74,9 +68,6 @@ impl ServiceProfile {
         });
         let (table, problems) = service_profile::compile(&object.data["spec"]);
         report("ServiceProfile", &key, &problems);
-        if service.is_some() && !table.backends.is_empty() {
-            not_obeyed(&key, "spec.dstOverrides");
-        }
         let says = service.is_some() && !(table.routes.is_empty() && table.backends.is_empty());
         Self {
             table: says.then(|| table_of(RouteKind::ServiceProfile, key.clone(), table)),
@@ -128,10 +119,11 @@ impl HttpRoute {
         };
         let (table, problems) = http_route::compile(&[self.rules()], parent);
         report("HTTPRoute", &self.key, &problems);
-        let own = format!("{}.{}.svc.{domain}:", parent.name, parent.namespace);
-        let mut backends = table.routes.iter().flat_map(|route| &route.backends);
-        if backends.any(|backend| !backend.authority.starts_with(&own)) {
-            not_obeyed(&self.key, "spec.rules[].backendRefs");
+        let has_backends = table.routes.iter().any(|route| !route.backends.is_empty());
+        if has_backends && table.destinations().is_empty() {
+            let ObjectKey { namespace, name } = &self.key;
+            tracing::warn!(%namespace, %name, "spec.rules[].backendRefs: differ, and are not obeyed; \
+                requests go to the Service they were sent to. Name the same in every rule");
         }
     }
 

@@ -1,6 +1,6 @@
 //! The operator against an API server in this process. `operator` runs the whole of it,
 //! `certificates` and `authorities` the two keepers alone with the time given, `mesh` a proxy's calls, `process` the program
-//! with many proxies connected; `api` is the server, `scene` what both share.
+//! with many proxies connected, `routes` the kinds that may be missing; `api` is the server, `scene` what both share.
 
 mod api;
 mod authorities;
@@ -9,4 +9,5 @@ mod dataplanes;
 mod mesh;
 mod operator;
 mod process;
+mod routes;
 mod scene;

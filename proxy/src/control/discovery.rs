@@ -15,8 +15,10 @@ use tokio_util::sync::CancellationToken;
 use super::operator::{Client, Retry};
 use crate::destinations::{Answer, Question, Usage};
 
+mod addresses;
 mod follow;
 mod known;
+mod resolved;
 mod tables;
 mod wire;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tonic::Code;
 use weir_proxy::destinations::Answer;
+use weir_proxy::endpoints::Share;
 use weir_proxy::routes::{Compiled, compile};
 use weir_proxy::telemetry::Dst;
 
@@ -134,6 +135,70 @@ async fn a_services_routes_come_change_and_go() {
     operator.routes(&path, &table("third"));
     watched.until(|answer| has(answer, &route("third"))).await;
     assert_eq!(service(&watched.answers.borrow()).1, ["10.1.0.2:8080"]);
+}
+
+#[tokio::test]
+async fn requests_are_divided_among_destinations_by_weight() {
+    let operator = Operator::new(None);
+    let serving = operator.serve(LOOPBACK).await;
+    web(&operator, "10.96.0.1:80");
+    let (old, new) = (
+        "old.shop.svc.cluster.local:80",
+        "new.shop.svc.cluster.local:80",
+    );
+    let table = |backends: &[(&str, u32)]| {
+        let backends = backends.iter();
+        let backends =
+            backends.map(|(to, weight)| format!(r#"{{"authority":"{to}","weight":{weight}}}"#));
+        let backends = backends.collect::<Vec<_>>().join(",");
+        format!(r#"{{"routes":[],"backends":[{backends}]}}"#)
+    };
+    let path = format!("{WEB}:80");
+    operator.endpoints(old, pods(&[("10.1.1.1:8080", "o")]));
+    operator.endpoints(new, pods(&[("10.1.2.1:8080", "n"), ("10.1.2.2:8080", "m")]));
+    operator.routes(&path, &table(&[(old, 900), (new, 100)]));
+    let running = start(connection(serving.addr), following());
+    let (mut watched, answer) = running.learn("10.96.0.1:80").await;
+    let shares = |answer: &Answer| -> Vec<(String, Option<(u8, u32)>)> {
+        let Answer::Inside(inside) = answer else {
+            panic!("{answer:?}");
+        };
+        let listed = inside.service.endpoints.iter();
+        let share = |share: Share| (share.destination, share.weight);
+        listed
+            .map(|l| (l.addr.to_string(), l.share.map(share)))
+            .collect()
+    };
+    let of = |addr: &str, share| (addr.to_owned(), share);
+    let divided = [
+        of("10.1.1.1:8080", Some((0, 900))),
+        of("10.1.2.1:8080", Some((1, 100))),
+        of("10.1.2.2:8080", Some((1, 100))),
+    ];
+    assert_eq!(
+        (service(&answer).0.as_str(), shares(&answer)),
+        (WEB, divided.to_vec())
+    );
+    // Both are followed, each for itself.
+    operator.endpoints(old, pods(&[]));
+    let rest = divided[1..].to_vec();
+    watched.until(|answer| shares(answer) == rest).await;
+    operator.routes(&path, &table(&[(new, 1)]));
+    let all = [
+        of("10.1.2.1:8080", Some((0, 1))),
+        of("10.1.2.2:8080", Some((0, 1))),
+    ];
+    watched.until(|answer| shares(answer) == all).await;
+    until("one is not followed any more", || operator.streams().0 == 4).await;
+    assert_eq!(
+        operator.times(new),
+        1,
+        "the other was not asked about again"
+    );
+    operator.routes(&path, "");
+    let own = [of("10.1.0.1:8080", None)];
+    watched.until(|answer| shares(answer) == own).await;
+    until("only the service is followed", || operator.streams().0 == 2).await;
 }
 
 #[tokio::test]

@@ -4,11 +4,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use weir_crds::routes::{Condition, ResponseClass, ResponseCondition, Route, RouteTable};
+use weir_crds::routes::{Backend, Condition, ResponseClass, ResponseCondition, Route, RouteTable};
 
 use crate::discovery::{WEB, labels, web};
 use crate::mesh::Mesh;
 use crate::namespace::is_skipped;
+use crate::operator::{Endpoints, Labels};
 
 const PODS: &[(&str, &str)] = &[("10.244.0.1:8080", "a"), ("10.244.0.2:8080", "b")];
 
@@ -152,4 +153,55 @@ fn a_table_that_changes_under_load_fails_no_request() {
     for (labels, _) in mesh.series("response_total") {
         assert_eq!((&*labels["status_code"], &*labels["error"]), ("200", ""));
     }
+}
+
+#[test]
+fn connections_are_divided_by_weight_while_the_weights_change() {
+    if is_skipped() {
+        return;
+    }
+    let mesh = Mesh::start();
+    let (old, new) = (
+        "web-old.shop.svc.cluster.local:80",
+        "web-new.shop.svc.cluster.local:80",
+    );
+    for (service, (at, pod)) in [(old, PODS[0]), (new, PODS[1])] {
+        let pod = (at.parse().unwrap(), Labels::from([("pod", pod)]));
+        mesh.operator
+            .endpoints(service, Endpoints::Are([pod].into()));
+    }
+    let weighted = |weights: [u32; 2]| {
+        let backends = [old, new].into_iter().zip(weights);
+        let backends = backends.map(|(authority, weight)| Backend {
+            authority: authority.to_owned(),
+            weight,
+        });
+        let table = RouteTable {
+            backends: backends.filter(|backend| backend.weight > 0).collect(),
+            ..RouteTable::default()
+        };
+        mesh.operator.routes(
+            &format!("{WEB}:80"),
+            &serde_json::to_string(&table).unwrap(),
+        );
+    };
+    // Its own endpoint is that of nobody.
+    weighted([3, 1]);
+    web(&mesh, "10.96.0.1:80", &[("10.244.0.9:1", "own")], false);
+    let reached = |requests: u32| {
+        let bodies = (0..requests).map(|_| mesh.get("10.96.0.1:80", "web").0);
+        let counts = bodies.fold([0, 0], |[old, new], body| match body.as_str() {
+            at if at == PODS[0].0 => [old + 1, new],
+            at if at == PODS[1].0 => [old, new + 1],
+            other => panic!("{other}"),
+        });
+        println!("{counts:?}");
+        counts
+    };
+    let [_, canary] = reached(400);
+    // Five times the deviation of such a draw, 8.7.
+    assert!((57..=143).contains(&canary), "{canary} of 400");
+    weighted([0, 1]);
+    mesh.until("all go to the new one", |_| reached(10) == [0, 10]);
+    assert_eq!(reached(50), [0, 50]);
 }

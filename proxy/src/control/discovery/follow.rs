@@ -1,9 +1,9 @@
 //! Following one destination: first what it is, then, where it is a service, the service's endpoints and, where it has
-//! any, its routes, all for as long as it is followed. What was last said stands until something else is. A task for each; started by `discovery`.
+//! any, its routes (`resolved`), all for as long as it is followed. What was last said stands until something else is. A task for each; started by `discovery`.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 
 use linkerd2_proxy_api::destination::{DestinationProfile, GetDestination, Update};
@@ -13,8 +13,8 @@ use weir_crds::grpc::destination::destination_client::DestinationClient;
 use weir_crds::grpc::routes_v1::routes_client::RoutesClient;
 
 use super::known::Known;
-use super::tables::Tables;
-use super::wire::{Endpoints, Profile};
+use super::resolved::Resolved;
+use super::wire::Profile;
 use super::{Config, Retry};
 use crate::control::operator::Client;
 use crate::control::stream::{Event, Watch, watch};
@@ -53,6 +53,12 @@ impl Lookup {
         &self.context
     }
 
+    /// Asks for the endpoints of `name:port`.
+    pub(super) async fn get(&self, path: String) -> Result<Streaming<Update>, Status> {
+        let answer = self.stub.clone().get(self.request(path)).await;
+        Ok(answer?.into_inner())
+    }
+
     /// What routes are asked by.
     pub(super) fn routes(&self) -> RoutesClient<Client> {
         self.routes.clone()
@@ -81,19 +87,6 @@ impl Watch for Profiles {
     async fn open(&self) -> Result<Streaming<DestinationProfile>, Status> {
         let request = self.0.request(self.1.to_string());
         let answer = self.0.stub.clone().get_profile(request).await;
-        Ok(answer?.into_inner())
-    }
-}
-
-/// `Get`: the endpoints of a service, by name and port.
-struct Updates(Lookup, String);
-
-impl Watch for Updates {
-    type Message = Update;
-
-    async fn open(&self) -> Result<Streaming<Update>, Status> {
-        let request = self.0.request(self.1.clone());
-        let answer = self.0.stub.clone().get(request).await;
         Ok(answer?.into_inner())
     }
 }
@@ -192,97 +185,6 @@ fn listed(answer: &Answer) -> &[Listed] {
     }
 }
 
-/// A service whose endpoints are followed.
-struct Resolved {
-    name: String,
-    following: Pin<Box<dyn Future<Output = ()> + Send>>,
-    updates: mpsc::Receiver<Event<Update>>,
-    endpoints: Endpoints,
-    /// Whether anything was said about its endpoints.
-    is_endpoints_said: bool,
-    /// Nobody tells of its endpoints at the moment.
-    is_stale: bool,
-    /// None where it has no routes.
-    tables: Option<Tables>,
-}
-
-impl Resolved {
-    fn new(lookup: &Lookup, name: String, port: u16) -> Self {
-        let (events, updates) = mpsc::channel(1);
-        let of = Updates(lookup.clone(), format!("{name}:{port}"));
-        let following = watch(of, lookup.source(), events);
-        Self {
-            name,
-            following: Box::pin(following),
-            updates,
-            endpoints: Endpoints::default(),
-            is_endpoints_said: false,
-            is_stale: false,
-            tables: None,
-        }
-    }
-
-    /// Follows its routes from now on, or no longer.
-    fn follow_routes(&mut self, lookup: &Lookup, has_routes: bool, port: u16) {
-        if !has_routes {
-            self.tables = None;
-        } else if self.tables.is_none() {
-            let path = format!("{}:{port}", self.name);
-            self.tables = Some(Tables::new(lookup, path));
-        }
-    }
-
-    /// Whether anything was said about all that it is to be known by.
-    fn is_said(&self) -> bool {
-        let tables = self.tables.as_ref();
-        self.is_endpoints_said && tables.is_none_or(Tables::is_said)
-    }
-
-    /// The next thing that is said about its endpoints or its routes is taken over.
-    async fn next(&mut self) {
-        let event = tokio::select! {
-            () = &mut self.following => None,
-            event = self.updates.recv() => event,
-            () = next_table(&mut self.tables) => return,
-        };
-        match event {
-            Some(Event::Message { message, is_first }) => {
-                let mut endpoints = std::mem::take(&mut self.endpoints);
-                if is_first {
-                    endpoints = Endpoints::default();
-                }
-                self.is_endpoints_said |= endpoints.take(message);
-                self.endpoints = endpoints;
-                self.is_stale = false;
-            }
-            Some(Event::Broken) => self.is_stale = true,
-            Some(Event::Refused) => {
-                self.is_endpoints_said = true;
-                self.endpoints = Endpoints::default();
-                self.endpoints.is_unknown = true;
-            }
-            None => std::future::pending().await,
-        }
-    }
-
-    /// What is known of it.
-    fn service(&self, to: SocketAddr) -> Service {
-        Service {
-            name: self.name.clone(),
-            endpoints: self.listed(to),
-            routes: self.tables.as_ref().and_then(Tables::latest),
-        }
-    }
-
-    /// Its endpoints. Of a service that the operator cannot resolve, connections go where they were going.
-    fn listed(&self, to: SocketAddr) -> Vec<Listed> {
-        if self.endpoints.is_unknown {
-            return vec![Listed::plain(to, Dst::unknown())];
-        }
-        self.endpoints.listed()
-    }
-}
-
 /// Follows a destination until it turns out to be outside; answers which it was.
 pub(super) async fn follow(to: SocketAddr, lookup: Lookup, mut answers: Answers) -> SocketAddr {
     let (events, mut profiles) = mpsc::channel(1);
@@ -315,12 +217,12 @@ pub(super) async fn follow(to: SocketAddr, lookup: Lookup, mut answers: Answers)
                 } else if profile.name.is_empty() {
                     answers.publish(Answer::Outside);
                     return to;
-                } else if resolved.as_ref().is_none_or(|r| r.name != profile.name) {
+                } else if resolved.as_ref().is_none_or(|r| r.name() != profile.name) {
                     resolved = Some(Resolved::new(&lookup, profile.name, to.port()));
                     is_known = false;
                 }
                 if let Some(resolved) = &mut resolved {
-                    resolved.follow_routes(&lookup, profile.has_routes, to.port());
+                    resolved.follow_routes(profile.has_routes);
                 }
             }
             () = next(&mut resolved) => {}
@@ -331,7 +233,7 @@ pub(super) async fn follow(to: SocketAddr, lookup: Lookup, mut answers: Answers)
         {
             is_known = true;
             let service = resolved.service(to);
-            answers.publish(inside(service, is_opaque, resolved.is_stale));
+            answers.publish(inside(service, is_opaque, resolved.is_stale()));
         }
     }
 }
@@ -339,13 +241,6 @@ pub(super) async fn follow(to: SocketAddr, lookup: Lookup, mut answers: Answers)
 async fn next(resolved: &mut Option<Resolved>) {
     match resolved {
         Some(resolved) => resolved.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn next_table(tables: &mut Option<Tables>) {
-    match tables {
-        Some(tables) => tables.next().await,
         None => std::future::pending().await,
     }
 }

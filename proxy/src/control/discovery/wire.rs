@@ -94,6 +94,7 @@ fn listed(endpoint: WeightedAddr, set: &HashMap<String, String>) -> Option<Liste
         addr,
         dst,
         identity,
+        share: None,
     })
 }
 

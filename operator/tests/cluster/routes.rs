@@ -1,0 +1,134 @@
+//! The whole operator and the kinds in which routes are written: it follows the one that is there, and is ready without the
+//! other.
+
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tonic::Streaming;
+use tonic::transport::Channel;
+use weir_crds::Mesh;
+use weir_crds::grpc::routes_v1::routes_client::RoutesClient;
+use weir_crds::grpc::routes_v1::{Document, WatchRequest};
+use weir_crds::routes::{RouteTable, TABLE_VERSION};
+use weir_operator::app::Config;
+
+use crate::api::Api;
+use crate::operator::Running;
+use crate::scene::{apply_webhooks, operator};
+
+const MESHES: &str = "/apis/kuma.io/v1alpha1/meshes";
+const SERVICES: &str = "/api/v1/namespaces/shop/services";
+const PROFILES: &str = "/apis/linkerd.io/v1alpha2/namespaces/shop/serviceprofiles";
+const ROUTES: &str = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes";
+const WEB: &str = "web.shop.svc.cluster.local";
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn profile(route: &str) -> Value {
+    json!({
+        "apiVersion": "linkerd.io/v1alpha2", "kind": "ServiceProfile",
+        "metadata": {"name": WEB, "namespace": "shop"},
+        "spec": {"routes": [{"name": route, "condition": {"method": "GET"}}]},
+    })
+}
+
+fn http_route(rule: &str) -> Value {
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"name": "web", "namespace": "shop", "creationTimestamp": "2026-11-01T00:00:00Z"},
+        "spec": {
+            "parentRefs": [{"group": "", "kind": "Service", "name": "web"}],
+            "rules": [{"name": rule}]
+        },
+    })
+}
+
+async fn start(api: &Api, client: &kube::Client) -> Running {
+    apply_webhooks(api);
+    api.put(MESHES, serde_json::to_value(Mesh::initial()).unwrap());
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]},
+    });
+    api.put(SERVICES, service);
+    let mut config: Config = operator("a");
+    config.grpc.plaintext = true;
+    let running = Running::start(client, config).await;
+    let end = Instant::now() + DEADLINE;
+    while !running.get("/ready").await.starts_with("HTTP/1.0 200") {
+        assert!(Instant::now() < end, "{}", running.get("/ready").await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    running
+}
+
+/// The routes of the Service, as a proxy follows them.
+async fn watch(running: &Running) -> Streaming<Document> {
+    let channel = Channel::from_shared(format!("http://{}", running.grpc)).unwrap();
+    let mut client = RoutesClient::new(channel.connect().await.unwrap());
+    let request = WatchRequest {
+        path: "10.96.0.1:80".to_owned(),
+        context_token: String::new(),
+        newest_version: TABLE_VERSION,
+    };
+    client.watch(request).await.unwrap().into_inner()
+}
+
+/// Waits for a table whose only route has this name; none for one without routes.
+async fn until(documents: &mut Streaming<Document>, name: Option<&str>) {
+    let said = async {
+        loop {
+            let document = documents.message().await.unwrap().unwrap();
+            let table = (!document.json.is_empty())
+                .then(|| serde_json::from_str::<RouteTable>(&document.json).unwrap());
+            let table = table.unwrap_or_default();
+            let names: Vec<&str> = table.routes.iter().map(|route| &*route.name).collect();
+            if names == Vec::from_iter(name) {
+                return;
+            }
+        }
+    };
+    let waited = tokio::time::timeout(DEADLINE, said).await;
+    assert!(waited.is_ok(), "not in time: {name:?}");
+}
+
+#[tokio::test]
+async fn routes_are_followed_where_their_kind_is_installed() {
+    let places = [
+        (
+            PROFILES,
+            "GET /apis/gateway.networking.k8s.io/v1/httproutes",
+            ["a", "b"],
+        ),
+        (
+            ROUTES,
+            "GET /apis/linkerd.io/v1alpha2/serviceprofiles",
+            ["web/a", "web/b"],
+        ),
+    ];
+    for (place, missing, names) in places {
+        let object = |name: &str| match place {
+            PROFILES => profile(name),
+            _ => http_route(name),
+        };
+        let (api, client) = Api::start().await;
+        api.fail(missing, 404, usize::MAX);
+        api.put(place, object("a"));
+        let running = start(&api, &client).await;
+        let mut documents = watch(&running).await;
+        until(&mut documents, Some(names[0])).await;
+        api.put(place, object("b"));
+        until(&mut documents, Some(names[1])).await;
+        let [stays] = &api.list(place)[..] else {
+            panic!("one object")
+        };
+        api.delete(place, stays["metadata"]["name"].as_str().unwrap());
+        until(&mut documents, None).await;
+        let metrics = running.get("/metrics").await;
+        assert!(!metrics.contains("watch_restarts_total{"), "{metrics}");
+        running.stop().await;
+    }
+}
