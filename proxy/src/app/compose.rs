@@ -93,6 +93,7 @@ fn service(outbound: &Outbound) -> Service {
             addr: endpoint.addr,
             dst: Dst::new(labels),
             identity: Some(endpoint.identity.as_str().into()),
+            share: None,
         }
     });
     Service {
