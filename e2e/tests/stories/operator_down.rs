@@ -4,15 +4,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::ListParams;
 use tokio::time::Instant;
-use weir_crds::names::SYSTEM_NAMESPACE;
-use weir_crds::ports;
 use weir_e2e::app::Report;
 use weir_e2e::cluster::pod::{ip, name};
 use weir_e2e::cluster::{Cluster, Story, Workload, eventually};
-use weir_e2e::exposition::Scrape;
 
 use crate::{alone, story_time};
 
@@ -107,14 +102,14 @@ async fn traffic_outlives_the_operator_and_a_rollout_without_it() -> anyhow::Res
         let away = story_time(AWAY);
         // A little longer than the operator is away: its return is under load, too.
         let requests = (RATE * (away + BACK).as_secs()).to_string();
-        let (stable, stable_fresh, rolled, took) = tokio::try_join!(
+        let (steady, fresh, rolled, took) = tokio::try_join!(
             load(story, "stable", &requests, &["--keep-alive"]),
             load(story, "stable", &requests, &[]),
             load(story, "rolled", &requests, &[]),
-            go_and_return(story, away),
+            go_and_return(story, away, name(&stable)),
         )?;
         println!("every stream was back after {took:?}");
-        for report in [stable, stable_fresh] {
+        for report in [steady, fresh] {
             ensure!(report.failed == 0 && report.sent > 0, "{report:?}");
         }
         // What replaces every endpoint that is known is not known before the operator is back.
@@ -141,17 +136,24 @@ async fn load(story: &Story, to: &str, requests: &str, more: &[&str]) -> anyhow:
 
 /// Kills the operator, rolls a destination out, and brings it back after that time. Gives how long the
 /// streams took to be back.
-async fn go_and_return(story: &Story, away: Duration) -> anyhow::Result<Duration> {
+async fn go_and_return(story: &Story, away: Duration, stable: &str) -> anyhow::Result<Duration> {
+    let pods = ["client", stable];
     eventually("load", BACK, async || {
         let requests = story.scrape("client").await?.sum("request_total", &[]);
         ensure!(requests > 0.0, "{requests} requests");
         Ok(())
     })
     .await?;
-    let open = open_calls(story).await?;
+    let open = open_calls(story, &pods).await?;
     let until = Instant::now() + away;
     scale_operator(&story.cluster, 0).await?;
     let result = async {
+        eventually("no stream is left", BACK, async || {
+            let left = open_calls(story, &pods).await?;
+            ensure!(left == 0.0 && open > 2.0, "{left} of {open} are open");
+            Ok(())
+        })
+        .await?;
         let own = ["--namespace", &story.namespace, "rollout"];
         let steps: [&[&str]; 2] = [
             &["restart", "deployment/rolled"],
@@ -167,31 +169,27 @@ async fn go_and_return(story: &Story, away: Duration) -> anyhow::Result<Duration
     tokio::time::sleep_until(until).await;
     scale_operator(&story.cluster, 1).await?;
     let ready = Instant::now();
-    result.context("the rollout")?;
-    let what = "every stream is back";
-    eventually(what, BACK, async || {
-        let now = open_calls(story).await?;
-        ensure!(now >= open, "{now} calls are open, and {open} were");
+    result.context("without the operator")?;
+    let rolled = story.ready_by_app("rolled").await?;
+    eventually("every stream is back", BACK, async || {
+        let now = open_calls(story, &pods).await?;
+        let new = open_calls(story, &[name(&rolled)]).await?;
+        ensure!(
+            now >= open && new >= 1.0,
+            "{now} calls are open, and {open} were; of the new pod {new}"
+        );
         Ok(ready.elapsed())
     })
     .await
 }
 
-/// How many watches of proxies the operator serves.
-async fn open_calls(story: &Story) -> anyhow::Result<f64> {
-    let pods = kube::Api::<Pod>::namespaced(story.cluster.client.clone(), SYSTEM_NAMESPACE);
-    let operators = ListParams::default().labels("app.kubernetes.io/name=weir-operator");
+/// How many calls to the operator these pods' proxies have open: begun and not ended.
+async fn open_calls(story: &Story, pods: &[&str]) -> anyhow::Result<f64> {
     let mut open = 0.0;
-    for pod in pods.list(&operators).await? {
-        let get = story.cluster.get(
-            SYSTEM_NAMESPACE,
-            name(&pod),
-            ports::OPERATOR_HTTP,
-            "/metrics",
-        );
-        let (status, text) = get.await?;
-        ensure!(status.is_success(), "{status}: {text}");
-        open += Scrape::parse(&text)?.sum("weir_operator_grpc_open_calls", &[]);
+    for pod in pods {
+        let scrape = story.scrape(pod).await?;
+        open += scrape.sum("control_request_total", &[]);
+        open -= scrape.sum("control_response_total", &[]);
     }
     Ok(open)
 }
