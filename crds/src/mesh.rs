@@ -10,6 +10,9 @@ use crate::node::Node;
 use crate::settings::MtlsMode;
 use crate::violation::Violation;
 
+/// In `skipCreatingInitialPolicies`: every type.
+const ALL_POLICIES: &str = "*";
+
 /// The content of a Mesh, kept as it was written.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -92,6 +95,14 @@ impl MeshSpec {
             .unwrap_or(true)
     }
 
+    /// Whether the Mesh is to begin without policies of this type (`skipCreatingInitialPolicies`).
+    pub fn skips_creating(&self, policy: &str) -> bool {
+        let skipped = Node::root(&self.0).get("skipCreatingInitialPolicies");
+        let skipped = skipped.items().unwrap_or_default();
+        let mut skipped = skipped.iter().filter_map(|node| node.text().ok().flatten());
+        skipped.any(|skipped| skipped == ALL_POLICIES || skipped == policy)
+    }
+
     /// A text that says something: neither absent nor empty.
     fn text_at(&self, path: [&str; 2]) -> Option<&str> {
         let text = Node::root(&self.0).get(path[0]).get(path[1]).text().ok()?;
@@ -157,6 +168,16 @@ mod tests {
         assert_eq!(mode("ca-1", Value::Null), MtlsMode::Strict);
         assert_eq!(mode("", json!("STRICT")), MtlsMode::Disabled);
         assert_eq!(mode("ca-2", json!("STRICT")), MtlsMode::Disabled);
+    }
+
+    #[test]
+    fn initial_policies_are_skipped_by_type_or_all() {
+        let skips = |value: Value| {
+            MeshSpec(json!({"skipCreatingInitialPolicies": value})).skips_creating("Retry")
+        };
+        assert!(skips(json!(["*"])) && skips(json!(["Timeout", "Retry"])));
+        assert!(!skips(json!([])) && !skips(json!(["Timeout"])) && !skips(json!("Retry")));
+        assert!(!MeshSpec(json!({})).skips_creating("Retry"));
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub const INJECTION: &str = "kuma.io/sidecar-injection";
 pub const LINKERD_INJECT: &str = "linkerd.io/inject";
 /// Annotation (or label) that chooses the Mesh.
 pub const MESH: &str = "kuma.io/mesh";
+/// Kuma's annotation on a Mesh whose initial policies were created, where it is `true`.
+pub const DEFAULTS_GENERATED: &str = "k8s.kuma.io/mesh-defaults-generated";
 /// Annotation on an injected pod.
 pub const INJECTED: &str = "kuma.io/sidecar-injected";
 /// Annotation holding [`PROXY_UID`].

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::names::SERVICE_TAG;
 use crate::node::Node;
 use crate::violation::Violation;
 
@@ -18,6 +19,12 @@ pub struct TrafficPermissionSpec(pub Value);
 pub type Selector = BTreeMap<String, String>;
 
 impl TrafficPermissionSpec {
+    /// Every service may connect to every service.
+    pub fn allow_all() -> Self {
+        let any = json!([{"match": {SERVICE_TAG: "*"}}]);
+        Self(json!({"sources": any, "destinations": any}))
+    }
+
     /// `sources[].match`, in order.
     pub fn sources(&self) -> Result<Vec<Selector>, Violation> {
         selectors(&Node::root(&self.0).get("sources"))
@@ -36,8 +43,6 @@ fn selectors(list: &Node<'_>) -> Result<Vec<Selector>, Violation> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -1,10 +1,13 @@
 //! The application of the stories, by role: servers for HTTP and plain TCP, a bot that sends an exact
-//! number of requests, and clients that end with what they found. Called by `weir-app`; it must not
-//! know that a proxy is near it.
+//! number of requests, clients that end with what they found, and two that look at packets. Called by
+//! `weir-app`; it must not know that a proxy is near it.
 
 mod bot;
+mod capture;
 mod client;
+mod delay;
 mod gate;
+mod greeted;
 mod identity;
 mod tcp;
 mod web;
@@ -18,6 +21,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use bot::{Bot, Report};
+pub use capture::Sight;
+pub use greeted::Greeted;
 
 /// How the line begins in which `web` says when it began to listen.
 const STARTED: &str = "listening since ";
@@ -46,6 +51,20 @@ pub enum Role {
     },
     /// Send requests and print a report of them as one line of JSON
     Bot(Bot),
+    /// Open connections to `server-first` and print a report of them as one line of JSON
+    Greeted(Greeted),
+    /// Print, whenever it changes, which markers of `greeted` pass this network in the clear
+    Capture {
+        #[arg(long = "marker")]
+        markers: Vec<String>,
+    },
+    /// Hold the packets that a firewall's rule hands to this queue
+    Delay {
+        #[arg(long, default_value_t = 7)]
+        queue: u16,
+        #[arg(long)]
+        milliseconds: u64,
+    },
     /// Print the answer to one GET; fail unless it is a success
     Get {
         url: String,
@@ -113,6 +132,15 @@ async fn play(role: Role) -> anyhow::Result<()> {
         Role::TcpEcho { port } => tcp::echo(listen(port).await?, b"").await,
         Role::ServerFirst { port } => tcp::echo(listen(port).await?, tcp::GREETING).await,
         Role::Bot(bot) => bot::run(&bot).await,
+        Role::Greeted(greeted) => greeted::run(&greeted).await,
+        Role::Capture { markers } => on_a_thread(move || capture::run(&markers)).await,
+        Role::Delay {
+            queue,
+            milliseconds,
+        } => {
+            let hold = Duration::from_millis(milliseconds);
+            on_a_thread(move || delay::run(queue, hold)).await
+        }
         Role::Get {
             url,
             timeout_seconds,
@@ -138,6 +166,15 @@ async fn play(role: Role) -> anyhow::Result<()> {
         Role::Identity { web, echo, greeter } => identity::check(&web, &echo, &greeter).await,
         Role::Sleep { seconds } => sleep(seconds).await,
     }
+}
+
+/// Does what waits in the system on a thread of its own, which ends with the process.
+async fn on_a_thread(
+    work: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || tell.send(work()));
+    told.await.context("it panicked")?
 }
 
 /// Milliseconds since the Unix epoch.

@@ -2,6 +2,7 @@
 //! through the API server. Used by the stories; `Story` is what each of them holds. Knows nothing of
 //! how the cluster was made.
 
+pub mod mesh;
 pub mod pod;
 mod prometheus;
 mod story;

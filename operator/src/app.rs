@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::apply::InitialMesh;
+use crate::apply::{InitialMesh, PolicyWriter};
 use crate::ca::{self, Keeper};
 use crate::health::{self, Readiness};
 use crate::index::{self, Changes, Discovery, Meshes};
@@ -190,6 +190,9 @@ impl Tasks {
         );
         self.tracker
             .spawn(status.run(view.clone(), leader.leading(), self.stop.clone()));
+        let policies = PolicyWriter::new(self.client.clone(), self.metrics.clone());
+        self.tracker
+            .spawn(policies.run(view.clone(), leader.leading(), self.stop.clone()));
         if self.config.create_default_mesh {
             let initial = InitialMesh::new(
                 self.client.clone(),

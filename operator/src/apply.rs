@@ -1,8 +1,9 @@
-//! Writes the resources that the operator makes itself: the Dataplanes of injected pods (`dataplanes`), and Mesh
-//! `default`, once, where an installation has no Mesh. Spawned by `app`; `reconcile` decides. That it was decided is
+//! Writes the resources that the operator makes itself: the Dataplanes of injected pods (`dataplanes`), the policies
+//! that a Mesh begins with (`policies`), and Mesh `default`, once, where an installation has no Mesh. Spawned by `app`; `reconcile` decides. That it was decided is
 //! kept in a ConfigMap of ours, so a Mesh that the user deletes stays deleted.
 
 mod dataplanes;
+mod policies;
 
 use std::collections::BTreeMap;
 
@@ -22,6 +23,7 @@ use crate::object::written_by_us;
 use crate::reconcile::{self, Initial};
 
 pub use self::dataplanes::DataplaneWriter;
+pub use self::policies::PolicyWriter;
 
 /// ConfigMap that remembers the decision.
 pub const STATE: &str = "weir-operator";

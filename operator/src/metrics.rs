@@ -46,6 +46,8 @@ label! {
         Mesh = "mesh",
         /// The one-time creation of Mesh `default`.
         DefaultMesh = "default_mesh",
+        /// The policies that a Mesh begins with.
+        InitialPolicies = "initial_policies",
         /// Dataplanes of injected pods.
         Dataplane = "dataplane",
         /// Certificates of our servers, and the bundles to verify them with.

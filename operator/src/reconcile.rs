@@ -2,6 +2,7 @@
 //! in, a change goes out. Called by `status` and `apply`; it knows no client.
 
 mod dataplane;
+mod policies;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -9,6 +10,9 @@ use kube::ResourceExt;
 use weir_crds::{Mesh, Violation, validate, violation};
 
 pub use self::dataplane::{ConversionError, DataplaneChange, dataplane, dataplane_change};
+pub use self::policies::{
+    INITIAL_POLICIES, Policies, decided, initial_policies, is_of_predecessor,
+};
 
 /// Condition: the specification follows the rules.
 pub const ACCEPTED: &str = "Accepted";

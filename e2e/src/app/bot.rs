@@ -27,12 +27,15 @@ pub struct Bot {
     /// Requests a second
     #[arg(long, default_value_t = 50)]
     rate: u32,
-    /// Send them all over one connection, one after the other, instead of one connection each
+    /// Send them all over connections that stay, one after the other on each, instead of one connection each
     #[arg(long)]
     keep_alive: bool,
     /// The same with HTTP/2
     #[arg(long, conflicts_with = "keep_alive")]
     http2: bool,
+    /// How many connections stay; the rate is shared among them
+    #[arg(long, default_value_t = 1, requires = "keep_alive")]
+    connections: u32,
     /// How long one request may take, from its connection on
     #[arg(long, default_value_t = 1000)]
     timeout_ms: u64,
@@ -67,7 +70,7 @@ impl Report {
     }
 
     /// Sums up attempts, each by when it was started and what it failed with.
-    fn from_attempts(mut attempts: Vec<(Instant, Option<String>)>) -> Self {
+    pub(super) fn from_attempts(mut attempts: Vec<(Instant, Option<String>)>) -> Self {
         attempts.sort_by_key(|(started, _)| *started);
         let failures: Vec<usize> = (0..attempts.len())
             .filter(|&index| attempts[index].1.is_some())
@@ -91,7 +94,7 @@ impl Report {
 /// Sends the requests, prints the report, lingers.
 pub(super) async fn run(bot: &Bot) -> anyhow::Result<()> {
     let attempts = if bot.keep_alive {
-        one_connection(bot).await?
+        connections_that_stay(bot).await?
     } else if bot.http2 {
         one_http2_connection(bot).await?
     } else {
@@ -122,6 +125,24 @@ async fn a_connection_each(bot: &Bot) -> anyhow::Result<Vec<(Instant, Option<Str
         });
     }
     Ok(attempts.join_all().await)
+}
+
+async fn connections_that_stay(bot: &Bot) -> anyhow::Result<Vec<(Instant, Option<String>)>> {
+    let connections = bot.connections.max(1);
+    let share = Bot {
+        requests: bot.requests / usize::try_from(connections)?,
+        ..bot.clone()
+    };
+    let mut tasks = JoinSet::new();
+    for _ in 0..connections {
+        let share = share.clone();
+        tasks.spawn(async move { one_connection(&share).await });
+    }
+    let mut attempts = Vec::with_capacity(bot.requests);
+    for done in tasks.join_all().await {
+        attempts.extend(done?);
+    }
+    Ok(attempts)
 }
 
 async fn one_connection(bot: &Bot) -> anyhow::Result<Vec<(Instant, Option<String>)>> {
@@ -197,7 +218,8 @@ async fn exchange(
 }
 
 fn ticks(bot: &Bot) -> tokio::time::Interval {
-    let mut ticks = interval(Duration::from_secs(1) / bot.rate.max(1));
+    let share = Duration::from_secs(1) * bot.connections.max(1);
+    let mut ticks = interval(share / bot.rate.max(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }

@@ -14,7 +14,8 @@ pub(super) const GREETING: &[u8] = b"220 weir ready\r\n";
 /// Greets (or not) and sends back what comes, until the client closes its half; then closes its own.
 pub(super) async fn echo(listener: TcpListener, greeting: &'static [u8]) -> anyhow::Result<()> {
     loop {
-        let (mut stream, _) = listener.accept().await.context("cannot accept")?;
+        let (mut stream, peer) = listener.accept().await.context("cannot accept")?;
+        println!("connection from {peer}"); // so that a story can tell what never arrived
         tokio::spawn(async move {
             let (mut read, mut write) = stream.split();
             let result = async {

@@ -8,6 +8,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, ReplicationController, Service};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+use weir_crds::names;
 
 /// The image of every role of `weir-app`.
 const IMAGE: &str = "weir-app:dev";
@@ -21,6 +22,8 @@ pub struct Workload {
     args: Vec<String>,
     probes: Map<String, Value>,
     init: Vec<Value>,
+    companions: Vec<Value>,
+    spec: Map<String, Value>,
 }
 
 fn container(name: &str, args: &[String]) -> Value {
@@ -50,6 +53,8 @@ impl Workload {
             args: owned(args),
             probes: Map::new(),
             init: Vec::new(),
+            companions: Vec::new(),
+            spec: Map::new(),
         }
     }
 
@@ -68,6 +73,45 @@ impl Workload {
 
     pub fn annotation(mut self, key: &str, value: &str) -> Self {
         self.annotations.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Takes the pod into a Mesh.
+    pub fn mesh(self, mesh: &str) -> Self {
+        self.annotation(names::MESH, mesh)
+    }
+
+    /// Gives the pod a ServiceAccount of its own.
+    pub fn account(mut self, name: &str) -> Self {
+        self.spec.insert("serviceAccountName".into(), json!(name));
+        self
+    }
+
+    /// Leaves the pod without a proxy.
+    pub fn without_proxy(self) -> Self {
+        self.label(names::INJECTION, "disabled")
+    }
+
+    /// Puts the pod on the node's network.
+    pub fn on_the_host(mut self) -> Self {
+        self.spec.insert("hostNetwork".into(), json!(true));
+        self
+    }
+
+    /// Stays for so many seconds once the pod is to end, until nobody sends it anything more.
+    pub fn ending_slowly(self, seconds: u8) -> Self {
+        self.probe(
+            "lifecycle",
+            json!({"preStop": {"sleep": {"seconds": seconds}}}),
+        )
+    }
+
+    /// Adds a container that runs as root with these capabilities.
+    pub fn companion(mut self, name: &str, args: &[&str], capabilities: &[&str]) -> Self {
+        let mut companion = container(name, &owned(args));
+        companion["securityContext"] =
+            json!({"runAsUser": 0, "capabilities": {"add": capabilities}});
+        self.companions.push(companion);
         self
     }
 
@@ -98,15 +142,21 @@ impl Workload {
         if let Some(fields) = app.as_object_mut() {
             fields.extend(self.probes.clone());
         }
-        json!({
+        let mut containers = vec![app];
+        containers.extend(self.companions.clone());
+        let mut template = json!({
             "metadata": {"labels": self.labels, "annotations": self.annotations},
             "spec": {
-                "containers": [app],
+                "containers": containers,
                 "initContainers": self.init,
                 "restartPolicy": restart,
                 "terminationGracePeriodSeconds": 3,
             },
-        })
+        });
+        if let Some(fields) = template["spec"].as_object_mut() {
+            fields.extend(self.spec.clone());
+        }
+        template
     }
 
     fn bare(&self, restart: &str) -> Pod {

@@ -5,21 +5,40 @@
 mod altered;
 mod bad_input;
 mod cannot_start;
+mod certificates;
 mod destinations;
 mod jobs;
+mod mutual_tls;
 mod never_in_the_way;
 mod operator_down;
+mod permissions;
 mod pod_start;
 mod probes;
+mod published_client;
 mod routes;
 mod untouched;
 mod vote_bot;
+
+use std::time::Duration;
 
 use tokio::sync::RwLock;
 use weir_e2e::cluster::{Injection, Story, tell};
 
 /// Held for reading by stories that may run side by side, for writing by one that must be alone.
 static CLUSTER: RwLock<()> = RwLock::const_new(());
+
+/// How long the stories under load last: what each of them takes for granted, or as many seconds as
+/// `WEIR_STORY_SECONDS` says, whichever is longer.
+fn story_time(by_default: Duration) -> Duration {
+    let wanted = std::env::var("WEIR_STORY_SECONDS").ok();
+    let wanted = wanted.map(|text| {
+        text.parse()
+            .expect("WEIR_STORY_SECONDS is a number of seconds")
+    });
+    wanted
+        .map(Duration::from_secs)
+        .map_or(by_default, |wanted| wanted.max(by_default))
+}
 
 /// Tells a story beside others, in a namespace whose pods get the proxy.
 async fn beside_others(

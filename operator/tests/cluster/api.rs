@@ -274,7 +274,8 @@ impl Store {
         Ok(known)
     }
 
-    /// A merge of everything, where `webhooks` are merged by name; or of the status alone.
+    /// A merge of everything, where `webhooks` are merged by name; or of the status alone, where conditions are
+    /// merged by type.
     fn patch(&mut self, place: &Place, name: &str, body: &Value) -> Answer {
         let mut object = match self.read(&place.collection, name) {
             // An apply creates; what is applied says what it is.
@@ -287,7 +288,7 @@ impl Store {
             return Err((StatusCode::CONFLICT, "Conflict"));
         }
         if place.is_status {
-            object["status"] = body["status"].clone();
+            object["status"] = with_conditions(&object["status"], &body["status"]);
         } else {
             merge(&mut object, body);
         }
@@ -387,6 +388,19 @@ fn check_version(known: &Value, body: &Value) -> Result<(), (StatusCode, &'stati
     } else {
         Err((StatusCode::CONFLICT, "Conflict"))
     }
+}
+
+/// What is applied to a status: the conditions of other types stay, as those of other writers do.
+fn with_conditions(known: &Value, applied: &Value) -> Value {
+    let mut status = applied.clone();
+    let Some(conditions) = status["conditions"].as_array_mut() else {
+        return status;
+    };
+    let types: Vec<Value> = conditions.iter().map(|one| one["type"].clone()).collect();
+    let before = known["conditions"].as_array().into_iter().flatten();
+    let others = before.filter(|one| !types.contains(&one["type"]));
+    conditions.extend(others.cloned());
+    status
 }
 
 fn merge(object: &mut Value, patch: &Value) {

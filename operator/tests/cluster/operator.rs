@@ -19,6 +19,7 @@ use weir_operator::leader::{self, Leader};
 use weir_operator::metrics::Metrics;
 
 const MESHES: &str = "/apis/kuma.io/v1alpha1/meshes";
+const PERMISSIONS: &str = "/apis/kuma.io/v1alpha1/trafficpermissions";
 const CONFIG_MAPS: &str = "/api/v1/namespaces/kuma-system/configmaps";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kuma-system/leases";
 const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
@@ -130,6 +131,55 @@ async fn a_mesh_that_the_user_deleted_stays_deleted() {
     }
     assert_eq!(api.list(MESHES), Vec::<Value>::new());
     second.stop().await;
+}
+
+#[tokio::test]
+async fn a_mesh_begins_with_a_permission_for_everyone_once() {
+    let (api, client) = Api::start().await;
+    let without = json!({"skipCreatingInitialPolicies": ["TrafficPermission"]});
+    api.put(
+        MESHES,
+        json!({"metadata": {"name": "closed"}, "spec": without}),
+    );
+    api.put(MESHES, json!({"metadata": {"name": "open"}, "spec": {}}));
+    // The webhook may not serve yet, and an earlier Mesh of that name may have left its own behind.
+    api.fail(&format!("POST {PERMISSIONS}"), 500, 1);
+    let owner = json!({"kind": "Mesh", "name": "open", "uid": "earlier"});
+    let left = json!({"metadata": {"name": "allow-all-open", "ownerReferences": [owner]}});
+    api.put(PERMISSIONS, left);
+    let first = Running::start(&client, operator("a")).await;
+    eventually("the Mesh without is decided", || reason(&api, "closed")).await;
+    assert_eq!(reason(&api, "open"), None, "the earlier one goes first");
+    api.delete(PERMISSIONS, "allow-all-open");
+    let reason_open = eventually("the other is decided", || reason(&api, "open")).await;
+    assert_eq!(
+        (reason_open.as_str(), reason(&api, "closed").as_deref()),
+        ("Created", Some("Skipped"))
+    );
+    let permission = api.get(PERMISSIONS, "allow-all-open").unwrap();
+    let uid = &api.get(MESHES, "open").unwrap()["metadata"]["uid"];
+    assert_eq!(&permission["metadata"]["ownerReferences"][0]["uid"], uid);
+    assert!(api.get(PERMISSIONS, "allow-all-closed").is_none());
+    first.stop().await;
+
+    api.delete(PERMISSIONS, "allow-all-open");
+    api.put(MESHES, json!({"metadata": {"name": "late"}, "spec": {}}));
+    let second = Running::start(&client, operator("b")).await;
+    eventually("a late Mesh is decided", || reason(&api, "late")).await;
+    second.stop().await;
+    let names: Vec<Value> = api.list(PERMISSIONS);
+    let names: Vec<_> = names.iter().map(|one| &one["metadata"]["name"]).collect();
+    assert_eq!(names, ["allow-all-late"], "what was deleted stays deleted");
+}
+
+/// How it was decided which policies a Mesh begins with.
+fn reason(api: &Api, mesh: &str) -> Option<String> {
+    let mesh = api.get(MESHES, mesh)?;
+    let conditions = mesh["status"]["conditions"].as_array()?;
+    let decided = conditions
+        .iter()
+        .find(|one| one["type"] == "InitialPolicies")?;
+    Some(decided["reason"].as_str()?.to_owned())
 }
 
 #[tokio::test]

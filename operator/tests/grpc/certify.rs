@@ -9,9 +9,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use linkerd2_proxy_api::identity::identity_client::IdentityClient;
 use linkerd2_proxy_api::identity::{CertifyRequest, CertifyResponse};
-use rcgen::{
-    CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256,
-};
+use rcgen::CertificateParams;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -25,6 +23,7 @@ use weir_operator::serve::Limits;
 use weir_operator::serve::identity::Certifier;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use crate::requests::{foreign, p256, request, unusable};
 use crate::scene::{DAY, KnownTokens, Pods, Server, authorities, root, roots, soon, workload};
 
 const WEB: &str = "web.shop.serviceaccount.identity.kuma-system.cluster.local";
@@ -86,19 +85,6 @@ impl Scene {
         assert_eq!(status.code(), code, "{status}");
         assert!(status.message().contains(words), "{words}: {status}");
     }
-}
-
-fn p256() -> KeyPair {
-    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap()
-}
-
-fn request(key: &KeyPair, names: &[&str]) -> Vec<u8> {
-    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let request = CertificateParams::new(names)
-        .unwrap()
-        .serialize_request(key)
-        .unwrap();
-    request.der().to_vec()
 }
 
 fn der(bytes: &[u8]) -> CertificateDer<'_> {
@@ -230,35 +216,8 @@ async fn a_request_in_pem_is_taken_as_well() {
 #[tokio::test]
 async fn requests_that_cannot_be_used_are_refused_by_field_and_remedy() {
     let mut scene = Scene::start().await;
-    let rsa = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
-    scene
-        .refused(request(&rsa, &[]), Code::InvalidArgument, "P-256")
-        .await;
-    let p384 = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
-    scene
-        .refused(request(&p384, &[]), Code::InvalidArgument, "P-256")
-        .await;
-    let mut forged = request(&p256(), &[WEB]);
-    let last = forged.len() - 1;
-    forged[last] ^= 1;
-    scene
-        .refused(
-            forged,
-            Code::InvalidArgument,
-            "certificate_signing_request: has a signature",
-        )
-        .await;
-    scene
-        .refused(b"nonsense".to_vec(), Code::InvalidArgument, "PKCS#10")
-        .await;
-    scene
-        .refused(Vec::new(), Code::InvalidArgument, "empty")
-        .await;
-
-    let admin = "admin.shop.serviceaccount.identity.kuma-system.cluster.local";
-    for foreign in [admin, "metrics.other.mesh", "example.com"] {
-        let csr = request(&p256(), &[WEB, foreign]);
-        scene.refused(csr, Code::PermissionDenied, foreign).await;
+    for (csr, code, words) in unusable().into_iter().chain(foreign(WEB)) {
+        scene.refused(csr, code, &words).await;
     }
     let count = |outcome: &str| {
         scene.server.series(&format!(

@@ -3,6 +3,7 @@
 //! they share.
 
 mod certify;
+mod requests;
 mod scene;
 mod server;
 mod settings;

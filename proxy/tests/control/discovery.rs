@@ -372,7 +372,7 @@ async fn without_an_operator_what_is_known_of_a_service_is_stale() {
     let addr = serving.addr;
     web(&operator, "10.96.0.1:80");
     operator.endpoints(&format!("{WEB}:80"), pods(&[("10.1.0.1:8080", "a")]));
-    let mut running = start(connection(addr), following());
+    let running = start(connection(addr), following());
     let (mut watched, answer) = running.learn("10.96.0.1:80").await;
     let stale = |answer: &Answer, is_stale: bool| {
         matches!(answer, Answer::Inside(inside) if inside.is_stale == is_stale)
