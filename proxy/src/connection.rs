@@ -21,6 +21,7 @@ use crate::detect::wait::{Detected, Dialing, wait};
 use crate::exchange::End;
 use crate::forward::relay::{Pair, relay};
 use crate::forward::{Connected, Destination, Failed, connect, reset, tune};
+use crate::http1::reply::Reply;
 use crate::record::{Book, HttpLedger, Side, Standing, Subject};
 use crate::session::Session;
 use crate::stream::Stream;
@@ -88,13 +89,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         let service = worker.links.service(set, &routed.book);
         return Box::pin(balance(&worker, service, routed, detected)).await;
     }
-    let ledger = || HttpLedger::new(routed.book.clone());
-    let session = match detected.verdict {
-        Verdict::Http1 => Some(Session::http1(ledger())),
-        Verdict::Http2 => Some(Session::http2(ledger())),
-        Verdict::Opaque | Verdict::NeedMore => None,
-    };
-    match session {
+    match session(detected.verdict, &routed.book) {
         None => open_opaque(&worker, routed, detected).await,
         Some(mut session) => {
             match first_head(&worker, &mut routed, &mut detected.up, &mut session).await {
@@ -200,6 +195,16 @@ fn learn(worker: &Worker, routed: &Routed, detected: &Detected, dialed_at_once: 
     }
 }
 
+/// The session of a connection that speaks HTTP.
+fn session(verdict: Verdict, book: &Book) -> Option<Session> {
+    let ledger = || HttpLedger::new(book.clone());
+    match verdict {
+        Verdict::Http1 => Some(Session::http1(ledger())),
+        Verdict::Http2 => Some(Session::http2(ledger())),
+        Verdict::Opaque | Verdict::NeedMore => None,
+    }
+}
+
 /// Ends a connection whose client will never be forwarded, and that which was dialed for it
 /// while it was silent.
 fn leave(routed: Box<Routed>, detected: Box<Detected>, error: Option<io::Error>) {
@@ -259,8 +264,7 @@ async fn first_head(
         if may_go {
             return Ok(Some(now));
         }
-        let from = &mut routed.stream;
-        let read = std::future::poll_fn(|cx| up.poll_read(cx, from, &worker.pool));
+        let read = up.read(&mut routed.stream, &worker.pool);
         match tokio::time::timeout_at(deadline, read).await {
             Err(_slow) => return Ok(Some(Instant::now())),
             Ok(Ok(0)) => session.client_eof(),
@@ -313,17 +317,23 @@ async fn open_http(
             forward(worker, routed, server, detected, Some(session)).await;
         }
         Err(Failed { error, .. }) => {
-            await_request(worker, &mut routed, &mut session).await;
-            let reply = error.reply();
-            let label = reply.label().unwrap_or_default();
             routed.book.tcp_error(Peer::Dst, error.class());
-            let answered = session.answer(reply);
-            (0..answered.requests).for_each(|_| routed.book.http_error(label));
-            session.finish(Instant::now(), End::Replied(reply.status(), label));
-            let ended = answer(worker, &mut routed, &answered.bytes).await;
-            routed.accepted.close(ended.as_ref().err());
+            refuse(worker, routed, session, error.reply()).await;
         }
     }
+}
+
+/// Answers what the client has asked in the server's place, and ends its connection.
+async fn refuse(worker: &Worker, mut routed: Box<Routed>, mut session: Session, reply: Reply) {
+    await_request(worker, &mut routed, &mut session).await;
+    let answered = session.answer(reply);
+    if let Some(label) = reply.label() {
+        (0..answered.requests).for_each(|_| routed.book.http_error(label));
+    }
+    let end = End::Replied(reply.status(), reply.label().unwrap_or_default());
+    session.finish(Instant::now(), end);
+    let ended = answer(worker, &mut routed, &answered.bytes).await;
+    routed.accepted.close(ended.as_ref().err());
 }
 
 /// Gives a client that has sent its HTTP/2 preface, and no request yet, the time to send one:
@@ -335,9 +345,7 @@ async fn await_request(worker: &Worker, routed: &mut Routed, session: &mut Sessi
     let mut up = Flow::default();
     let first = async {
         while !session.is_busy() && !session.is_opaque() {
-            let from = &mut routed.stream;
-            let read = std::future::poll_fn(|cx| up.poll_read(cx, from, &worker.pool));
-            match read.await {
+            match up.read(&mut routed.stream, &worker.pool).await {
                 Ok(0) | Err(_) => return,
                 Ok(n) => routed.accepted.read(n),
             }

@@ -161,15 +161,42 @@ async fn listen(
         (dialing.opened)(connected);
     }
     detected.server = Some(dialed);
-    let first = first_bytes(client, detected, pool);
     let read = match grace {
-        None => first.await?,
-        Some(grace) => match timeout(grace, first).await {
-            Ok(read) => read?,
-            Err(_) => First::Silence,
-        },
+        None => first_bytes(client, detected, pool).await?,
+        Some(grace) => first_within(grace, client, detected, pool).await?,
     };
     rest(client, detected, read, (config, pool)).await
+}
+
+/// Waits for the first bytes of a client for which nothing is dialed: it is to be told something in its own protocol.
+/// One that says nothing within `refused_grace` is opaque.
+///
+/// # Errors
+/// How the client ended.
+pub async fn hear(
+    (client, first): (&mut Stream, Flow),
+    config: &Config,
+    pool: &Pool,
+) -> io::Result<Detected> {
+    let mut detected = Detected::of(Verdict::NeedMore, first);
+    let read = if detected.up.is_empty() {
+        first_within(config.refused_grace, client, &mut detected, pool).await?
+    } else {
+        First::Client
+    };
+    rest(client, &mut detected, read, (config, pool)).await?;
+    Ok(detected)
+}
+
+/// [`First::Silence`] where nobody speaks in time.
+async fn first_within(
+    limit: Duration,
+    client: &mut Stream,
+    detected: &mut Detected,
+    pool: &Pool,
+) -> io::Result<First> {
+    let first = timeout(limit, first_bytes(client, detected, pool)).await;
+    first.unwrap_or(Ok(First::Silence))
 }
 
 /// Who spoke first.
