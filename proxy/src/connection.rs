@@ -6,11 +6,12 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use weir_crds::identity::Identity;
 use weir_crds::settings::MtlsMode;
 
 use crate::accept::Target;
@@ -18,10 +19,9 @@ use crate::activity::Busy;
 use crate::buffer::Flow;
 use crate::detect::Verdict;
 use crate::detect::wait::{Detected, Dialing, wait};
-use crate::exchange::End;
-use crate::forward::relay::{Pair, relay};
+use crate::forward::relay::{Held, Pair, relay};
 use crate::forward::{Connected, Destination, Failed, connect, reset, tune};
-use crate::http1::reply::Reply;
+use crate::permission::Permit;
 use crate::record::{Book, HttpLedger, Side, Standing, Subject};
 use crate::session::Session;
 use crate::stream::Stream;
@@ -32,9 +32,12 @@ use crate::worker::Worker;
 mod admit;
 mod deny;
 mod enter;
+mod refuse;
 
 use admit::admit;
+use deny::{cut, deny, tell};
 use enter::{Entered, enter};
+use refuse::{answer, refuse};
 
 /// A connection as `accept` hands it over: accepted, allowed, its target known.
 #[derive(Debug)]
@@ -54,6 +57,9 @@ struct Routed {
     /// Of the connection that detection has opened.
     dialed: Option<Side>,
     busy: Busy,
+    /// Of a client of the application, and who that is.
+    permit: Option<Permit>,
+    peer: Option<Arc<Identity>>,
 }
 
 /// Serves one connection to its end.
@@ -73,12 +79,22 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         return;
     };
     let dial_now = speaks_first(&worker, &routed.to);
-    let waited = detect(&worker, &mut routed, dial_now).await;
+    let (mut permit, peer) = (routed.permit.take(), routed.peer.clone());
+    let waited = tokio::select! {
+        biased;
+        waited = detect(&worker, &mut routed, dial_now) => waited,
+        () = lost(&mut permit, peer.as_deref()) => return cut(routed),
+    };
+    routed.permit = permit;
     // Boxed like `routed`: each stage that hands them on would have to have the room for them.
     let mut detected = match waited {
         Ok(detected) => Box::new(detected),
         Err(error) => return routed.close(Some(&error)),
     };
+    if routed.is_denied() {
+        routed.first = std::mem::take(&mut detected.up);
+        return Box::pin(deny(&worker, routed)).await;
+    }
     // Until here nobody has said anything that its end could break.
     routed.busy.set(true);
     routed.accepted.read(detected.up.pending().len());
@@ -107,7 +123,7 @@ fn route(worker: &Worker, target: Target) -> (Destination, Book) {
     let labels = &worker.labels;
     let (to, port, subject) = match target {
         Target::Application { addr, port, server } => {
-            let server = server.or_else(|| worker.permissions.borrow().server(port));
+            let server = server.or_else(|| worker.gate.server(port));
             let server = server.unwrap_or_else(|| labels.default_server(port));
             (
                 Destination::Address(addr),
@@ -147,6 +163,14 @@ impl Routed {
             dialed.close(error);
         }
         self.accepted.close(error);
+    }
+}
+
+/// Waits until the client may not connect any more.
+async fn lost(permit: &mut Option<Permit>, peer: Option<&Identity>) {
+    match permit {
+        Some(permit) => permit.lost(peer).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -304,6 +328,10 @@ async fn open_http(
     mut detected: Box<Detected>,
     (mut session, begun): (Session, Instant),
 ) {
+    if routed.is_denied() {
+        session.settle(HttpLedger::new(routed.book.clone()));
+        return tell(worker, routed, (session, detected.up), begun).await;
+    }
     let reached = reach(worker, &mut routed, detected.server.take()).await;
     session.settle(HttpLedger::new(routed.book.clone()));
     let n = session.request_bytes(detected.up.pending(), begun);
@@ -321,40 +349,6 @@ async fn open_http(
             refuse(worker, routed, session, error.reply()).await;
         }
     }
-}
-
-/// Answers what the client has asked in the server's place, and ends its connection.
-async fn refuse(worker: &Worker, mut routed: Box<Routed>, mut session: Session, reply: Reply) {
-    await_request(worker, &mut routed, &mut session).await;
-    let answered = session.answer(reply);
-    if let Some(label) = reply.label() {
-        (0..answered.requests).for_each(|_| routed.book.http_error(label));
-    }
-    let end = End::Replied(reply.status(), reply.label().unwrap_or_default());
-    session.finish(Instant::now(), end);
-    let ended = answer(worker, &mut routed, &answered.bytes).await;
-    routed.accepted.close(ended.as_ref().err());
-}
-
-/// Gives a client that has sent its HTTP/2 preface, and no request yet, the time to send one:
-/// an answer has to have something to answer.
-async fn await_request(worker: &Worker, routed: &mut Routed, session: &mut Session) {
-    if !matches!(session, Session::Http2(_)) {
-        return;
-    }
-    let mut up = Flow::default();
-    let first = async {
-        while !session.is_busy() && !session.is_opaque() {
-            match up.read(&mut routed.stream, &worker.pool).await {
-                Ok(0) | Err(_) => return,
-                Ok(n) => routed.accepted.read(n),
-            }
-            session.request_bytes(up.pending(), Instant::now());
-            up.clear();
-        }
-    };
-    let _late = tokio::time::timeout(worker.config.detect.refused_grace, first).await;
-    up.release(&worker.pool);
 }
 
 /// Connects, unless detection has, and enters the endpoint in the book.
@@ -387,10 +381,11 @@ fn forward(
     session: Option<Session>,
 ) -> impl Future<Output = ()> {
     let (routed, detected) = (*routed, *detected);
+    let book = routed.book;
     let known = routed.dialed;
-    let dialed = known.unwrap_or_else(|| routed.book.dialed(Instant::now()));
+    let dialed = known.unwrap_or_else(|| book.dialed(Instant::now()));
     dialed.read(detected.down.pending().len() + detected.down.approved().len());
-    let direction: Direction = routed.book.subject.direction();
+    let direction: Direction = book.subject.direction();
     let pair = Pair {
         client: routed.stream,
         server: server.stream,
@@ -401,26 +396,7 @@ fn forward(
         down: detected.down,
         session,
         direction,
+        held: (routed.permit).map(|permit| Box::new(Held::new(permit, book))),
     };
     relay(pair, &worker.pool, routed.busy)
-}
-
-/// Answers in the server's place, then lets the client read it before the socket closes.
-/// The error is how the client ended.
-async fn answer(worker: &Worker, routed: &mut Routed, bytes: &[u8]) -> io::Result<()> {
-    let drain = async {
-        routed.stream.write_all(bytes).await?;
-        routed.accepted.written(bytes.len());
-        routed.stream.shutdown().await?;
-        // Closing with unread bytes would reset the connection and lose the answer.
-        let mut sink = [0; 1024];
-        loop {
-            match routed.stream.read(&mut sink).await? {
-                0 => return Ok(()),
-                n => routed.accepted.read(n),
-            }
-        }
-    };
-    let ended = tokio::time::timeout(worker.config.refusal_drain, drain).await;
-    ended.unwrap_or(Ok(()))
 }

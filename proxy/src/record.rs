@@ -10,6 +10,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::permission::Verdict;
 use crate::telemetry::{
     Authz, AuthzLabels, Classification, CountRef, Direction, Dst, GrpcRef, HttpErrorLabels,
     HttpLabels, HttpRef, HttpSeries, HttpSide, NoTlsReason, Peer, Recorder, Route, Server,
@@ -111,6 +112,17 @@ pub struct Standing {
     pub authz: Option<Authz>,
     /// Whether it was let in; none where nobody asks.
     pub judged: Option<bool>,
+}
+
+impl Standing {
+    /// What is counted from now on goes by this judgement.
+    pub fn judge(&mut self, verdict: &Verdict) {
+        (self.judged, self.authz) = match verdict {
+            Verdict::Unasked => (None, None),
+            Verdict::Allowed(authz) => (Some(true), authz.clone()),
+            Verdict::Denied => (Some(false), None),
+        };
+    }
 }
 
 /// The book-keeper of one connection: it knows the labels, and hands out the accounts.

@@ -30,7 +30,7 @@ use crate::forward::Dialer;
 use crate::heartbeat::Pulse;
 use crate::identity::Identity;
 use crate::mesh::Mesh;
-use crate::permission::Permissions;
+use crate::permission::{Gate, Permissions};
 use crate::record::{Book, CallSource, Calls, Census, Known, Labels, Subject};
 use crate::telemetry::{Recorder, Seat};
 use crate::terminate::Links;
@@ -97,7 +97,7 @@ pub struct Worker {
     pub pool: Rc<Pool>,
     pub dialer: Dialer,
     /// Who may connect to the application.
-    pub permissions: RefCell<Permissions>,
+    pub gate: Rc<Gate>,
     pub activity: Activity,
     pub server_first: RefCell<ServerFirst>,
     /// Clients that have spoken the mesh's TLS.
@@ -127,12 +127,13 @@ impl Worker {
         self.metrics_port
             .set(settings.metrics.as_ref().map(|m| m.port));
         self.destinations.set_passthrough(settings.passthrough);
-        *self.permissions.borrow_mut() = Permissions::of(&settings);
         if let Some(identity) = identity {
             let identity = identity.borrow_and_update().clone();
             let identity = identity.filter(|_| settings.mtls != MtlsMode::Disabled);
             self.dialer.mesh.set(settings.mtls, identity);
         }
+        let mode = self.dialer.mesh.mode();
+        self.gate.set(Permissions::of(&settings, mode));
     }
 
     /// Tells the time to what retires by it.
@@ -178,7 +179,7 @@ async fn serve(start: Start) -> io::Result<()> {
         links: Links::new(config.terminate, dialer.clone(), tasks.clone(), draining),
         config,
         dialer,
-        permissions: RefCell::default(),
+        gate: Rc::default(),
         recorder: Rc::new(seat.take()),
         pool,
         activity: Activity::new(gauge),

@@ -2,11 +2,15 @@
 //! anybody else is closed on. Nothing is dialed.
 
 use std::io;
+use std::time::Instant;
 
 use super::{Routed, first_head, refuse, session};
+use crate::buffer::Flow;
 use crate::detect::wait::hear;
 use crate::forward::reset;
 use crate::http1::reply::Reply;
+use crate::permission::Verdict;
+use crate::session::Session;
 use crate::worker::Worker;
 
 /// Refuses a connection, in its own protocol where that has words for it.
@@ -27,19 +31,28 @@ pub(super) async fn deny(worker: &Worker, mut routed: Box<Routed>) {
         return cut(routed);
     };
     match first_head(worker, &mut routed, &mut up, &mut session).await {
-        Ok(Some(begun)) => {
-            session.request_bytes(up.pending(), begun);
-            up.clear();
-            up.release(&worker.pool);
-            refuse(worker, routed, session, Reply::Denied).await;
-        }
+        Ok(Some(begun)) => tell(worker, routed, (session, up), begun).await,
         Ok(None) => routed.close(None),
         Err(error) => routed.close(Some(&error)),
     }
 }
 
+/// Tells a client that speaks HTTP, of which that much is read.
+pub(super) async fn tell(
+    worker: &Worker,
+    routed: Box<Routed>,
+    (mut session, mut up): (Session, Flow),
+    begun: Instant,
+) {
+    session.request_bytes(up.pending(), begun);
+    up.clear();
+    up.release(&worker.pool);
+    refuse(worker, routed, session, Reply::Denied).await;
+}
+
 /// Closes on a connection that has no words for it.
-pub(super) fn cut(routed: Box<Routed>) {
+pub(super) fn cut(mut routed: Box<Routed>) {
+    routed.book.standing.judge(&Verdict::Denied);
     routed.book.tcp_judged();
     reset(routed.stream.tcp());
     let denied = io::Error::from(io::ErrorKind::PermissionDenied);

@@ -19,6 +19,7 @@ use crate::exchange::{End, Exchange, grpc_code};
 use crate::record::HttpLedger;
 
 mod begin;
+mod refuse;
 mod unread;
 
 /// Requests that may be under way on one connection (pipelining); more wait.
@@ -66,6 +67,8 @@ pub struct Session {
     response_attempt: Attempt,
     /// The client has closed its side.
     client_ended: bool,
+    /// The client may make no more requests.
+    is_denied: bool,
     ledger: HttpLedger,
 }
 
@@ -84,6 +87,7 @@ impl Session {
             request_attempt: Attempt::default(),
             response_attempt: Attempt::default(),
             client_ended: false,
+            is_denied: false,
             ledger,
         }
     }
@@ -223,15 +227,17 @@ impl Session {
         }
         match request::parse(bytes) {
             ParsedRequest::Incomplete if bytes.len() >= MAX_HEAD => self.refuse(Reply::TooLarge),
-            ParsedRequest::Incomplete if self.client_ended => {
-                self.requests = State::Opaque;
-                bytes.len()
-            }
-            ParsedRequest::Incomplete => {
+            ParsedRequest::Incomplete if !self.client_ended => {
                 self.request_attempt.was_in_vain(bytes);
                 0
             }
             ParsedRequest::Ambiguous(_) => self.refuse(Reply::BadRequest),
+            ParsedRequest::Head(head) if self.is_denied => self.deny_request(head.authority, now),
+            _ if self.is_denied => self.deny_request(b""[..].into(), now),
+            ParsedRequest::Incomplete => {
+                self.requests = State::Opaque;
+                bytes.len()
+            }
             ParsedRequest::Unparsed(why) => {
                 self.ledger.unparsed(why);
                 self.requests = State::Opaque;
@@ -277,14 +283,6 @@ impl Session {
         if ended {
             self.requests = self.after_request();
         }
-    }
-
-    fn refuse(&mut self, reply: Reply) -> usize {
-        if let Some(label) = reply.label() {
-            self.ledger.error(label);
-        }
-        self.requests = State::Refused(reply);
-        0
     }
 
     fn response_head(&mut self, bytes: &[u8], now: Instant) -> usize {
@@ -397,21 +395,6 @@ impl Session {
             self.resumed |= self.exchanges.len() + 1 == MAX_PIPELINE;
         }
         self.responses = State::Head;
-    }
-
-    /// The request's own body is malformed: it is answered in the application's place,
-    /// unless the application has begun to answer.
-    fn refuse_body(&mut self, now: Instant) -> usize {
-        let reply = Reply::BadRequest;
-        if self.exchanges.back().is_some_and(|e| !e.has_head())
-            && let Some(exchange) = self.exchanges.pop_back()
-        {
-            exchange.end(now, End::Replied(reply.status(), ""));
-            return self.refuse(reply);
-        }
-        self.ledger.unparsed("request chunk");
-        self.requests = State::Cut;
-        0
     }
 
     /// Passes the server's bytes unread from here; what was under way stays unknown.

@@ -32,6 +32,11 @@ pub(super) async fn accept(
     Ok((secured, peer))
 }
 
+/// Who the other side of an open connection is.
+pub(super) fn peer(secured: &Secured) -> Result<Peer, HandshakeError> {
+    Ok(Peer::of(&chain(secured)?[0])?)
+}
+
 pub(super) async fn connect(
     socket: TcpStream,
     (identity, name): (&Identity, ServerName<'static>),

@@ -28,7 +28,7 @@ fn written(telemetry: &Telemetry) -> usize {
     sum(telemetry, "tcp_write_bytes_total{")
 }
 
-fn sum(telemetry: &Telemetry, family: &str) -> usize {
+pub(super) fn sum(telemetry: &Telemetry, family: &str) -> usize {
     let mut body = Vec::new();
     telemetry
         .expose(&Selection::default(), &mut body)
@@ -43,6 +43,14 @@ fn sum(telemetry: &Telemetry, family: &str) -> usize {
 fn bench(
     telemetry: &mut (Telemetry, Vec<telemetry::Seat>),
 ) -> (Pair, std::net::TcpStream, std::net::TcpStream) {
+    let (pair, _, reader, writer) = bench_in(telemetry);
+    (pair, reader, writer)
+}
+
+/// The same, and what it is counted under.
+pub(super) fn bench_in(
+    telemetry: &mut (Telemetry, Vec<telemetry::Seat>),
+) -> (Pair, Book, std::net::TcpStream, std::net::TcpStream) {
     let labels = Rc::new(Labels::new("all-unauthenticated"));
     let book = Book {
         recorder: Rc::new(telemetry.1.remove(0).take()),
@@ -64,11 +72,12 @@ fn bench(
         down: Flow::default(),
         session: None,
         direction: Direction::Inbound,
+        held: None,
     };
-    (pair, reader, writer)
+    (pair, book, reader, writer)
 }
 
-fn busy() -> crate::activity::Busy {
+pub(super) fn busy() -> crate::activity::Busy {
     Activity::new(Gauge::default()).begin()
 }
 
