@@ -125,7 +125,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("plan", &["telemetry"]),
-    ("admin", &["accept", "log", "telemetry"]),
+    ("admin", &["accept", "identity", "log", "telemetry"]),
     (
         "config",
         &[

@@ -24,11 +24,7 @@ pub(super) async fn accept(
 ) -> Result<(Secured, Peer), HandshakeError> {
     let server = UnbufferedServerConnection::new(Arc::clone(identity.server()))?;
     let secured = shake(Secured::new(from, Records::Server(server), pool)).await?;
-    let chain = chain(&secured)?;
-    if is_resumed(&secured) {
-        identity.trust().judge_client(chain, UnixTime::now())?;
-    }
-    let peer = Peer::of(&chain[0])?;
+    let peer = identity.client_of(secured.records().state())?;
     Ok((secured, peer))
 }
 
