@@ -63,7 +63,9 @@ impl Session {
     pub fn farewell(&self, reply: Reply) -> Cow<'static, [u8]> {
         match self {
             Self::Http1(_) => Cow::Borrowed(&[]),
-            Self::Http2(session) => Cow::Owned(session.farewell(reply)),
+            Self::Http2(session) => {
+                Cow::Owned(session.farewell(reply.status(), reply.error_type()))
+            }
         }
     }
 

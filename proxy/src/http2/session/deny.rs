@@ -8,8 +8,10 @@ use std::time::Instant;
 
 use super::Session;
 use crate::exchange::End;
-use crate::http1::reply::Reply;
 use crate::record::HttpLedger;
+
+/// The status of what is refused.
+const DENIED: u16 = 403;
 
 impl Session {
     /// From the next request on the client is refused, which is counted here.
@@ -32,9 +34,9 @@ impl Session {
     }
 
     /// What a client without a request is told at the end (RFC 9113 section 6.8).
-    pub fn farewell(&self, reply: Reply) -> Vec<u8> {
+    pub fn farewell(&self, status: u16, error: &str) -> Vec<u8> {
         match self.server.is_between() {
-            true => self.answer(reply.status(), reply.error_type()).0,
+            true => self.answer(status, error).0,
             false => Vec::new(),
         }
     }
@@ -57,7 +59,7 @@ impl Session {
     pub(super) fn end_refused(&mut self, now: Instant) {
         let Some(cut) = self.cut else { return };
         while let Some(mut call) = self.streams.pop_above(cut) {
-            call.end(now, End::Replied(Reply::Denied.status(), ""));
+            call.end(now, End::Replied(DENIED, ""));
             self.account.stream_closed();
         }
     }
