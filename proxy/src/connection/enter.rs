@@ -86,12 +86,12 @@ pub(super) async fn enter(worker: &Worker, book: &Book, socket: TcpStream) -> Op
     let (mut socket, mut first) = (socket, Flow::default());
     let client = socket.peer_addr().ok();
     let client = client.map(|client| (client.ip(), book.target_port));
-    let is_known = client.is_some_and(|(ip, port)| worker.patience.borrow().knows(ip, port));
+    let is_known = client.is_some_and(|client| worker.patience.borrow().contains(client));
     let stopped = match look(worker, (&mut socket, &mut first), is_known).await {
         Ok(Seen::Mesh(identity)) => match secure(worker, (socket, first), &identity).await {
             Ok(entered) => {
-                if let Some((ip, port)) = client {
-                    worker.patience.borrow_mut().learn(ip, port);
+                if let Some(client) = client {
+                    worker.patience.borrow_mut().learn(client);
                 }
                 return Some(entered);
             }

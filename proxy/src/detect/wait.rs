@@ -4,10 +4,8 @@
 //! sides are awaited; a port that is known to speak first is dialed at once. Called by
 //! `connection`; it must not know HTTP beyond the verdict, nor what is counted.
 
-use std::collections::HashSet;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -50,31 +48,6 @@ impl Default for Config {
             tls_patience: Duration::from_secs(1),
             assumed_rtt: Duration::from_millis(50),
         }
-    }
-}
-
-/// Ports whose application speaks first, as learned by one worker.
-#[derive(Debug, Default)]
-pub struct ServerFirst(HashSet<SocketAddr>);
-
-impl ServerFirst {
-    /// Most ports remembered; beyond it learning starts anew.
-    pub const CAPACITY: usize = 1024;
-
-    pub fn contains(&self, target: SocketAddr) -> bool {
-        self.0.contains(&target)
-    }
-
-    pub fn learn(&mut self, target: SocketAddr) {
-        if self.0.len() >= Self::CAPACITY {
-            self.0.clear();
-        }
-        self.0.insert(target);
-    }
-
-    /// A client spoke first after all.
-    pub fn forget(&mut self, target: SocketAddr) {
-        self.0.remove(&target);
     }
 }
 
