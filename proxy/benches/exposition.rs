@@ -127,6 +127,7 @@ fn served(telemetry: Telemetry) -> (SocketAddr, impl Drop) {
             tell.send(bound.addr).expect("someone waits");
             let settings = Settings::without_metrics("default");
             let deps = admin::Deps {
+                identity: None,
                 exposition: Arc::new(telemetry),
                 settings: watch::channel(Arc::new(settings)).1,
                 handoffs: mpsc::channel(1).1,

@@ -16,7 +16,9 @@ mod probe;
 mod query;
 mod report;
 mod routes;
+mod scrape;
 mod server;
+mod socket;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +29,7 @@ pub use report::{Entry, Source};
 
 pub use crate::accept::Handoff;
 
+use crate::identity::Identity;
 use crate::log::Levels;
 use controls::Controls;
 use endpoint::{Endpoint, Inputs};
@@ -156,6 +159,8 @@ pub struct Deps {
     pub handoffs: mpsc::Receiver<Handoff>,
     /// Whether traffic is served.
     pub service: watch::Receiver<Service>,
+    /// The proxy's identity, whose TLS is spoken besides plain text; `None` where nobody keeps one.
+    pub identity: Option<watch::Receiver<Option<Arc<Identity>>>>,
     /// True from SIGTERM on.
     pub draining: watch::Receiver<bool>,
     /// Cancelled by `/shutdown`: the proxy is to drain and end.
@@ -226,12 +231,15 @@ pub async fn serve(bound: Bound, deps: Deps, shutdown: CancellationToken) {
     let site = Admin {
         exposer: exposer.clone(),
         prober: Arc::new(Prober::new(config.probes, config.pod_ip)),
+        pod_ip: config.pod_ip,
         controls,
         service: deps.service,
         draining: deps.draining,
     };
     let inputs = Inputs {
         ip: config.metrics_ip,
+        pod_ip: config.pod_ip,
+        identities: deps.identity.clone(),
         retry: config.retry,
         exposer,
         settings: deps.settings,
@@ -240,7 +248,7 @@ pub async fn serve(bound: Bound, deps: Deps, shutdown: CancellationToken) {
     };
     let endpoint = Endpoint::new(inputs, limits.clone(), tracker.clone(), shutdown.clone());
     tracker.spawn(endpoint.run());
-    let mut server = Server::new(site, limits, tracker.clone());
+    let mut server = Server::new(site, deps.identity, limits, tracker.clone());
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,

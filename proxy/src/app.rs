@@ -197,12 +197,12 @@ impl App {
         };
         let seats = seats.into_iter().zip(pulses).zip(gauges.iter().cloned());
         let workers = template.start_all(plans.into_iter().zip(seats), operated.calls);
-        let (draining, is_draining) = watch::channel(false);
-        let drain = CancellationToken::new();
+        let ((draining, is_draining), drain) = (watch::channel(false), CancellationToken::new());
         let deps = admin::Deps {
             exposition: Arc::new(telemetry.clone()),
             settings,
             handoffs,
+            identity: template.identity.clone(),
             service: service(config.beats, state, &tasks),
             draining: is_draining.clone(),
             drain: drain.clone(),

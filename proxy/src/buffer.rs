@@ -5,6 +5,7 @@
 //! `forward::relay` is the user. A buffer must not know what its bytes mean.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 
@@ -233,6 +234,25 @@ impl Flow {
         read.map_ok(|()| n)
     }
 
+    /// Waits for bytes of `from`: their number, 0 at its end. While there are none an empty flow holds no buffer.
+    ///
+    /// # Errors
+    /// That of reading.
+    pub async fn read(
+        &mut self,
+        from: &mut (impl AsyncRead + Unpin),
+        pool: &Pool,
+    ) -> io::Result<usize> {
+        poll_fn(|cx| {
+            let read = self.poll_read(cx, from, pool);
+            if read.is_pending() {
+                self.release(pool);
+            }
+            read
+        })
+        .await
+    }
+
     /// Takes at most `limit` bytes from `socket` into a pipe, approved and unread: their number,
     /// 0 at its end. None where there is no pipe to be had; then they are to be read. Called
     /// only while the flow is empty.
@@ -316,6 +336,10 @@ impl Flow {
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+
+    use tokio::io::AsyncWrite;
 
     use super::{Flow, LARGE, MAX_PIPES, Pool, SMALL};
 
@@ -344,6 +368,22 @@ mod tests {
         assert_eq!(flow.space(&pool).len(), LARGE - SMALL);
         assert_eq!(flow.approved(), &[1; SMALL][..]);
         assert_eq!(pool.small.borrow().len(), 1);
+    }
+
+    #[test]
+    fn who_waits_for_bytes_holds_no_buffer() {
+        let (pool, mut flow) = (Pool::default(), Flow::default());
+        let (mut says, mut hears) = tokio::io::duplex(16);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut reading = Box::pin(flow.read(&mut hears, &pool));
+        assert!(reading.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(pool.small.borrow().len(), 1, "it was given back");
+        let written = Pin::new(&mut says).poll_write(&mut cx, b"hello");
+        assert!(matches!(written, Poll::Ready(Ok(5))));
+        let read = reading.as_mut().poll(&mut cx);
+        assert!(matches!(read, Poll::Ready(Ok(5))));
+        drop(reading);
+        assert_eq!(flow.pending(), b"hello");
     }
 
     #[test]

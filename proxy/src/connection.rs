@@ -6,11 +6,12 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use weir_crds::identity::Identity;
 use weir_crds::settings::MtlsMode;
 
 use crate::accept::Target;
@@ -18,9 +19,9 @@ use crate::activity::Busy;
 use crate::buffer::Flow;
 use crate::detect::Verdict;
 use crate::detect::wait::{Detected, Dialing, wait};
-use crate::exchange::End;
-use crate::forward::relay::{Pair, relay};
+use crate::forward::relay::{Held, Pair, relay};
 use crate::forward::{Connected, Destination, Failed, connect, reset, tune};
+use crate::permission::Permit;
 use crate::record::{Book, HttpLedger, Side, Standing, Subject};
 use crate::session::Session;
 use crate::stream::Stream;
@@ -32,10 +33,13 @@ mod admit;
 mod deny;
 mod enter;
 mod late;
+mod refuse;
 
 use admit::admit;
+use deny::{cut, deny, tell};
 use enter::{Entered, enter};
 use late::{in_time, late};
+use refuse::{answer, refuse};
 
 /// A connection as `accept` hands it over: accepted, allowed, its target known.
 #[derive(Debug)]
@@ -55,6 +59,9 @@ struct Routed {
     /// Of the connection that detection has opened.
     dialed: Option<Side>,
     busy: Busy,
+    /// Of a client of the application, and who that is.
+    permit: Option<Permit>,
+    peer: Option<Arc<Identity>>,
 }
 
 /// Serves one connection to its end.
@@ -74,12 +81,22 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         return;
     };
     let dial_now = speaks_first(&worker, &routed.to);
-    let waited = detect(&worker, &mut routed, dial_now).await;
+    let (mut permit, peer) = (routed.permit.take(), routed.peer.clone());
+    let waited = tokio::select! {
+        biased;
+        waited = detect(&worker, &mut routed, dial_now) => waited,
+        () = lost(&mut permit, peer.as_deref()) => return cut(routed),
+    };
+    routed.permit = permit;
     // Boxed like `routed`: each stage that hands them on would have to have the room for them.
     let mut detected = match waited {
         Ok(detected) => Box::new(detected),
         Err(error) => return routed.close(Some(&error)),
     };
+    if routed.is_denied() {
+        routed.first = std::mem::take(&mut detected.up);
+        return Box::pin(deny(&worker, routed)).await;
+    }
     // Until here nobody has said anything that its end could break.
     routed.busy.set(true);
     routed.accepted.read(detected.up.pending().len());
@@ -90,13 +107,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         let service = worker.links.service(set, &routed.book);
         return Box::pin(balance(&worker, service, routed, detected)).await;
     }
-    let ledger = || ledger(&routed);
-    let session = match detected.verdict {
-        Verdict::Http1 => Some(Session::http1(ledger())),
-        Verdict::Http2 => Some(Session::http2(ledger())),
-        Verdict::Opaque | Verdict::NeedMore => None,
-    };
-    match session {
+    match session(detected.verdict, || ledger(&routed)) {
         None => open_opaque(&worker, routed, detected).await,
         Some(mut session) => {
             match first_head(&worker, &mut routed, &mut detected.up, &mut session).await {
@@ -114,7 +125,7 @@ fn route(worker: &Worker, target: Target) -> (Destination, Book) {
     let labels = &worker.labels;
     let (to, port, subject) = match target {
         Target::Application { addr, port, server } => {
-            let server = server.or_else(|| worker.permissions.borrow().server(port));
+            let server = server.or_else(|| worker.gate.server(port));
             let server = server.unwrap_or_else(|| labels.default_server(port));
             (
                 Destination::Address(addr),
@@ -154,6 +165,14 @@ impl Routed {
             dialed.close(error);
         }
         self.accepted.close(error);
+    }
+}
+
+/// Waits until the client may not connect any more.
+async fn lost(permit: &mut Option<Permit>, peer: Option<&Identity>) {
+    match permit {
+        Some(permit) => permit.lost(peer).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -199,6 +218,15 @@ fn learn(worker: &Worker, routed: &Routed, detected: &Detected, dialed_at_once: 
         worker
             .recorder
             .detect_timeout(routed.book.subject.direction());
+    }
+}
+
+/// The session of a connection that speaks HTTP.
+fn session(verdict: Verdict, ledger: impl FnOnce() -> HttpLedger) -> Option<Session> {
+    match verdict {
+        Verdict::Http1 => Some(Session::http1(ledger())),
+        Verdict::Http2 => Some(Session::http2(ledger())),
+        Verdict::Opaque | Verdict::NeedMore => None,
     }
 }
 
@@ -270,8 +298,7 @@ async fn first_head(
         if may_go {
             return Ok(Some(now));
         }
-        let from = &mut routed.stream;
-        let read = std::future::poll_fn(|cx| up.poll_read(cx, from, &worker.pool));
+        let read = up.read(&mut routed.stream, &worker.pool);
         match tokio::time::timeout_at(deadline, read).await {
             Err(_slow) => return Ok(Some(Instant::now())),
             Ok(Ok(0)) => session.client_eof(),
@@ -311,6 +338,10 @@ async fn open_http(
     mut detected: Box<Detected>,
     (mut session, begun): (Session, Instant),
 ) {
+    if routed.is_denied() {
+        session.settle(ledger(&routed));
+        return tell(worker, routed, (session, detected.up), begun).await;
+    }
     let reaching = reach(worker, &mut routed, detected.server.take());
     let Some(reached) = in_time(reaching, session.patience(), begun).await else {
         return late(worker, routed, detected.up, (session, begun)).await;
@@ -327,40 +358,10 @@ async fn open_http(
             forward(worker, routed, server, detected, Some(session)).await;
         }
         Err(Failed { error, .. }) => {
-            await_request(worker, &mut routed, &mut session).await;
-            let reply = error.reply();
-            let label = reply.label().unwrap_or_default();
             routed.book.tcp_error(Peer::Dst, error.class());
-            let answered = session.answer(reply);
-            (0..answered.requests).for_each(|_| routed.book.http_error(label));
-            session.finish(Instant::now(), End::Replied(reply.status(), label));
-            let ended = answer(worker, &mut routed, &answered.bytes).await;
-            routed.accepted.close(ended.as_ref().err());
+            refuse(worker, routed, session, error.reply()).await;
         }
     }
-}
-
-/// Gives a client that has sent its HTTP/2 preface, and no request yet, the time to send one:
-/// an answer has to have something to answer.
-async fn await_request(worker: &Worker, routed: &mut Routed, session: &mut Session) {
-    if !matches!(session, Session::Http2(_)) {
-        return;
-    }
-    let mut up = Flow::default();
-    let first = async {
-        while !session.is_busy() && !session.is_opaque() {
-            let from = &mut routed.stream;
-            let read = std::future::poll_fn(|cx| up.poll_read(cx, from, &worker.pool));
-            match read.await {
-                Ok(0) | Err(_) => return,
-                Ok(n) => routed.accepted.read(n),
-            }
-            session.request_bytes(up.pending(), Instant::now());
-            up.clear();
-        }
-    };
-    let _late = tokio::time::timeout(worker.config.detect.refused_grace, first).await;
-    up.release(&worker.pool);
 }
 
 /// Connects, unless detection has, and enters the endpoint in the book.
@@ -393,10 +394,11 @@ fn forward(
     session: Option<Session>,
 ) -> impl Future<Output = ()> {
     let (routed, detected) = (*routed, *detected);
+    let book = routed.book;
     let known = routed.dialed;
-    let dialed = known.unwrap_or_else(|| routed.book.dialed(Instant::now()));
+    let dialed = known.unwrap_or_else(|| book.dialed(Instant::now()));
     dialed.read(detected.down.pending().len() + detected.down.approved().len());
-    let direction: Direction = routed.book.subject.direction();
+    let direction: Direction = book.subject.direction();
     let pair = Pair {
         client: routed.stream,
         server: server.stream,
@@ -407,26 +409,7 @@ fn forward(
         down: detected.down,
         session,
         direction,
+        held: (routed.permit).map(|permit| Box::new(Held::new(permit, book))),
     };
     relay(pair, &worker.pool, routed.busy)
-}
-
-/// Answers in the server's place, then lets the client read it before the socket closes.
-/// The error is how the client ended.
-async fn answer(worker: &Worker, routed: &mut Routed, bytes: &[u8]) -> io::Result<()> {
-    let drain = async {
-        routed.stream.write_all(bytes).await?;
-        routed.accepted.written(bytes.len());
-        routed.stream.shutdown().await?;
-        // Closing with unread bytes would reset the connection and lose the answer.
-        let mut sink = [0; 1024];
-        loop {
-            match routed.stream.read(&mut sink).await? {
-                0 => return Ok(()),
-                n => routed.accepted.read(n),
-            }
-        }
-    };
-    let ended = tokio::time::timeout(worker.config.refusal_drain, drain).await;
-    ended.unwrap_or(Ok(()))
 }

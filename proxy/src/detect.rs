@@ -8,7 +8,7 @@
 use crate::http2::PREFACE;
 
 pub mod hello;
-pub mod patience;
+pub mod learned;
 pub mod rtt;
 pub mod wait;
 

@@ -9,7 +9,7 @@ use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, CommonState, HandshakeKind, ServerConfig};
 
 mod certifier;
 mod files;
@@ -116,6 +116,20 @@ impl Identity {
     /// What mesh TLS is originated with.
     pub fn client(&self) -> &Arc<ClientConfig> {
         &self.client
+    }
+
+    /// Who has opened a connection that was accepted under this identity. A resumed session's chain is judged again, as
+    /// if it had been shown now.
+    ///
+    /// # Errors
+    /// When the chain does not hold any more, or cannot be read.
+    pub fn client_of(&self, connection: &CommonState) -> Result<Peer, IdentityError> {
+        let chain = connection.peer_certificates().unwrap_or_default();
+        if connection.handshake_kind() == Some(HandshakeKind::Resumed) {
+            self.trust.judge_client(chain, UnixTime::now())?;
+        }
+        let (leaf, _) = split(chain)?;
+        Peer::of(leaf)
     }
 
     /// Whom peers are verified by.

@@ -58,25 +58,34 @@ impl Mesh {
 
     /// Whether an endpoint whose certificate is to have that name is dialed with mesh TLS, or not at all.
     pub fn secures(&self, addr: SocketAddr, name: Option<&Arc<str>>) -> bool {
-        name.is_some()
-            && self.mode() != MtlsMode::Disabled
-            && (self.mode() == MtlsMode::Strict || self.identity.borrow().is_some())
-            && !self.own.contains(&addr.ip())
+        self.to_verify(addr, name).is_ok()
     }
 
     /// How an endpoint is dialed whose certificate is to have that name, where it has one.
     pub fn way_to(&self, addr: SocketAddr, name: Option<&Arc<str>>) -> Way {
+        match (self.to_verify(addr, name), self.identity()) {
+            (Err(reason), _) => Way::Plain(reason),
+            (Ok(name), Some(identity)) => Way::Secured(identity, Arc::clone(name)),
+            (Ok(name), None) => Way::Refused(Arc::clone(name)),
+        }
+    }
+
+    /// The name that an endpoint has to prove; where it need not, why it is dialed as it is.
+    fn to_verify<'a>(
+        &self,
+        addr: SocketAddr,
+        name: Option<&'a Arc<str>>,
+    ) -> Result<&'a Arc<str>, NoTlsReason> {
         if self.own.contains(&addr.ip()) {
-            return Way::Plain(NoTlsReason::Loopback);
+            return Err(NoTlsReason::Loopback);
         }
-        let Some(name) = name.filter(|_| self.mode() != MtlsMode::Disabled) else {
-            return Way::Plain(NoTlsReason::NotProvidedByServiceDiscovery);
+        let is_secured = match self.mode() {
+            MtlsMode::Disabled => false,
+            MtlsMode::Permissive => self.identity.borrow().is_some(),
+            MtlsMode::Strict => true,
         };
-        match self.identity() {
-            Some(identity) => Way::Secured(identity, Arc::clone(name)),
-            None if self.mode() == MtlsMode::Strict => Way::Refused(Arc::clone(name)),
-            None => Way::Plain(NoTlsReason::NotProvidedByServiceDiscovery),
-        }
+        let name = name.filter(|_| is_secured);
+        name.ok_or(NoTlsReason::NotProvidedByServiceDiscovery)
     }
 }
 

@@ -6,19 +6,24 @@ use std::collections::HashMap;
 
 use weir_crds::identity::Identity;
 use weir_crds::permission::Permission;
-use weir_crds::settings::Settings;
+use weir_crds::settings::{MtlsMode, Settings};
 
 use crate::telemetry::{Authz, Server};
 
+mod gate;
+
+pub use gate::{Gate, Permit};
+
 /// The inbounds of the application, by port.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Permissions {
     mesh: String,
+    mode: MtlsMode,
     /// None where only the operator would know.
     inbounds: Option<HashMap<u16, Inbound>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Inbound {
     server: Server,
     permission: Option<(Permission, Authz)>,
@@ -27,14 +32,16 @@ struct Inbound {
 /// Whether a peer may connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// By this permission, where one is known.
+    /// Nobody asks: the mesh has no mutual TLS.
+    Unasked,
+    /// By this permission, where one is known; in plaintext by none.
     Allowed(Option<Authz>),
     Denied,
 }
 
 impl Permissions {
-    /// Those of a settings document.
-    pub fn of(settings: &Settings) -> Self {
+    /// Those of a settings document, in a mesh whose proxies secure their connections so.
+    pub fn of(settings: &Settings, mode: MtlsMode) -> Self {
         let inbounds = settings.inbounds.as_ref().map(|inbounds| {
             let inbounds = inbounds.iter().map(|inbound| {
                 let named = |permission: &Permission| {
@@ -51,6 +58,7 @@ impl Permissions {
         });
         Self {
             mesh: settings.mesh.clone(),
+            mode,
             inbounds,
         }
     }
@@ -61,9 +69,16 @@ impl Permissions {
         Some(inbound.server.clone())
     }
 
-    /// Judges a peer by its certificate. Where the inbounds are known, nobody may connect to a port without a
-    /// permission; where they are not, whoever the mesh has certified may.
-    pub fn judge(&self, port: u16, peer: &Identity) -> Verdict {
+    /// Judges a peer by its certificate, if it has shown one. Where the inbounds are known, nobody may connect to a port
+    /// without a permission; where they are not, whoever the mesh has certified may. Plaintext is subject to no
+    /// permission: it is let in, or it is not.
+    pub fn judge(&self, port: u16, peer: Option<&Identity>) -> Verdict {
+        let peer = match (self.mode, peer) {
+            (MtlsMode::Disabled, _) => return Verdict::Unasked,
+            (MtlsMode::Permissive, None) => return Verdict::Allowed(None),
+            (MtlsMode::Strict, None) => return Verdict::Denied,
+            (_, Some(peer)) => peer,
+        };
         let Some(inbounds) = &self.inbounds else {
             return Verdict::Allowed(None);
         };
@@ -100,12 +115,13 @@ mod tests {
             permission,
         };
         let mut settings = Settings::without_metrics("default");
+        let of = Permissions::of;
         assert_eq!(
-            Permissions::of(&settings).judge(80, &peer("web")),
+            of(&settings, MtlsMode::Strict).judge(80, Some(&peer("web"))),
             Verdict::Allowed(None)
         );
         settings.inbounds = Some(vec![inbound(80, Some(permission)), inbound(81, None)]);
-        let permissions = Permissions::of(&settings);
+        let permissions = of(&settings, MtlsMode::Strict);
         let authz = Authz::new("kuma.io", "trafficpermission", "api-to-web");
         for (port, service, verdict) in [
             (80, "api", Verdict::Allowed(Some(authz))),
@@ -114,10 +130,18 @@ mod tests {
             (82, "api", Verdict::Denied),
         ] {
             assert_eq!(
-                permissions.judge(port, &peer(service)),
+                permissions.judge(port, Some(&peer(service))),
                 verdict,
                 "{port} {service}"
             );
+        }
+        for (mode, verdict) in [
+            (MtlsMode::Disabled, Verdict::Unasked),
+            (MtlsMode::Permissive, Verdict::Allowed(None)),
+            (MtlsMode::Strict, Verdict::Denied),
+        ] {
+            let plaintext = of(&settings, mode).judge(81, None);
+            assert_eq!(plaintext, verdict, "{mode:?}");
         }
         let server = Server::new("kuma.io", "dataplane", "web", 80);
         assert_eq!(permissions.server(80), Some(server));

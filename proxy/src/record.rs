@@ -10,11 +10,12 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::permission::Verdict;
 use crate::routes::Routing;
 use crate::telemetry::{
-    Authz, AuthzLabels, Classification, Direction, Dst, GrpcRef, HttpErrorLabels, HttpLabels,
-    HttpRef, HttpSeries, HttpSide, NoTlsReason, Peer, Recorder, Route, Server, TcpErrorLabels, Tls,
-    TransportEnd, TransportLabels, TransportSeries,
+    Authz, AuthzLabels, Classification, CountRef, Direction, Dst, GrpcRef, HttpErrorLabels,
+    HttpLabels, HttpRef, HttpSeries, HttpSide, NoTlsReason, Peer, Recorder, Route, Server,
+    TcpErrorLabels, Tls, TransportEnd, TransportLabels, TransportSeries,
 };
 
 mod authority;
@@ -116,6 +117,17 @@ pub struct Standing {
     pub judged: Option<bool>,
 }
 
+impl Standing {
+    /// What is counted from now on goes by this judgement.
+    pub fn judge(&mut self, verdict: &Verdict) {
+        (self.judged, self.authz) = match verdict {
+            Verdict::Unasked => (None, None),
+            Verdict::Allowed(authz) => (Some(true), authz.clone()),
+            Verdict::Denied => (Some(false), None),
+        };
+    }
+}
+
 /// The book-keeper of one connection: it knows the labels, and hands out the accounts.
 #[derive(Clone)]
 pub struct Book {
@@ -189,10 +201,11 @@ impl Book {
         self.judged(None);
     }
 
-    fn judged(&self, authority: Option<&str>) {
+    /// Answers what counts the next one with this authority.
+    fn judged(&self, authority: Option<&str>) -> Option<CountRef> {
         let (Subject::Inbound { server }, Some(is_allowed)) = (&self.subject, self.standing.judged)
         else {
-            return;
+            return None;
         };
         let authz = self.standing.authz.as_ref().unwrap_or(&self.labels.authz);
         self.recorder.authz(&AuthzLabels {
@@ -201,7 +214,7 @@ impl Book {
             route: &self.labels.route,
             authz: is_allowed.then_some(authz),
             tls: self.tls(),
-        });
+        })
     }
 
     /// Counts a connection that the proxy could not process.
@@ -280,13 +293,21 @@ impl Drop for Side {
 /// The HTTP series of one connection: most requests repeat the authority of the last.
 pub struct HttpLedger {
     book: Book,
-    last: Option<(authority::Known, HttpRef)>,
+    last: Option<Last>,
     last_grpc: Option<(authority::Known, GrpcRef)>,
     /// None where requests are not told apart by routes.
     routing: Option<Rc<Routing>>,
     /// The label `dst`, once it was needed.
     dst: Option<Box<str>>,
     last_route: Option<routed::LastRoute>,
+}
+
+/// What the last request was counted in.
+struct Last {
+    authority: authority::Known,
+    series: HttpRef,
+    /// The decision on it; none where nobody asks.
+    judged: Option<CountRef>,
 }
 
 impl HttpLedger {
@@ -303,17 +324,24 @@ impl HttpLedger {
 
     /// The series of a request to this authority.
     pub fn series(&mut self, authority: Authority<'_>) -> HttpSeries {
-        if self.book.standing.judged.is_some() {
-            self.book.judged(Some(&canonical(authority)));
-        }
-        if let Some((known, series)) = &self.last
-            && known.is(authority)
-            && let Some(series) = series.pin()
+        if let Some(last) = &mut self.last
+            && last.authority.is(authority)
+            && let Some(series) = last.series.pin()
         {
+            let is_counted = last.judged.as_ref().is_some_and(CountRef::count);
+            if !is_counted && self.book.standing.judged.is_some() {
+                last.judged = self.book.judged(Some(&canonical(authority)));
+            }
             return series;
         }
-        let series = self.resolve(&canonical(authority));
-        self.last = authority::Known::new(authority).map(|known| (known, series.downgrade()));
+        let label = canonical(authority);
+        let judged = self.book.judged(Some(&label));
+        let series = self.resolve(&label);
+        self.last = authority::Known::new(authority).map(|authority| Last {
+            authority,
+            series: series.downgrade(),
+            judged,
+        });
         series
     }
 
@@ -351,3 +379,6 @@ impl HttpLedger {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

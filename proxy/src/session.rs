@@ -43,11 +43,29 @@ impl Session {
         }
     }
 
-    /// What follows is counted here.
+    /// What follows is counted here, and may go on.
     pub fn settle(&mut self, ledger: HttpLedger) {
         match self {
             Self::Http1(session) => session.settle(ledger),
             Self::Http2(session) => session.settle(ledger),
+        }
+    }
+
+    /// From the next request on the client is refused, which is counted here. What is under way goes on.
+    pub fn deny(&mut self, ledger: HttpLedger) {
+        match self {
+            Self::Http1(session) => session.deny(ledger),
+            Self::Http2(session) => session.deny(ledger),
+        }
+    }
+
+    /// What a client is told whose connection ends without a request.
+    pub fn farewell(&self, reply: Reply) -> Cow<'static, [u8]> {
+        match self {
+            Self::Http1(_) => Cow::Borrowed(&[]),
+            Self::Http2(session) => {
+                Cow::Owned(session.farewell(reply.status(), reply.error_type()))
+            }
         }
     }
 
@@ -127,7 +145,7 @@ impl Session {
     pub fn is_refused(&self) -> bool {
         match self {
             Self::Http1(session) => session.is_refused(),
-            Self::Http2(_) => false,
+            Self::Http2(session) => session.is_refused(),
         }
     }
 
@@ -143,7 +161,7 @@ impl Session {
     pub fn refusal(&self) -> Option<Reply> {
         match self {
             Self::Http1(session) => session.refusal(),
-            Self::Http2(_) => None,
+            Self::Http2(session) => session.may_answer().then_some(Reply::Denied),
         }
     }
 

@@ -84,6 +84,15 @@ impl Stream {
         }
     }
 
+    /// Who the peer is, where it has shown a certificate. It is read anew each time: nobody keeps it for as long as a
+    /// connection lives.
+    pub fn peer(&self) -> Option<Peer> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Secured(secured) => Some(handshake::peer(secured).unwrap_or_default()),
+        }
+    }
+
     /// The socket, where its bytes are those of the application.
     pub fn plain(&self) -> Option<&TcpStream> {
         match self {

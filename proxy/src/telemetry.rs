@@ -44,6 +44,7 @@ mod worker;
 
 pub use certificates::Certificates;
 pub use control::{ControlLabels, ControlSeries};
+pub use count::CountRef;
 pub use endpoints::EndpointSeries;
 pub use http::{HttpRef, HttpSeries};
 pub use http2::{GrpcRef, GrpcSeries, Http2Series};

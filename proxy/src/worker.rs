@@ -23,14 +23,13 @@ use crate::accept::{Guard, Handoff, Plan, Purpose, listen};
 use crate::activity::{Activity, Gauge};
 use crate::buffer::Pool;
 use crate::destinations::{Destinations, Link};
-use crate::detect::patience::Patience;
-use crate::detect::wait::ServerFirst;
+use crate::detect::learned::{Patience, ServerFirst};
 use crate::endpoints::{EndpointSet, Roster};
 use crate::forward::Dialer;
 use crate::heartbeat::Pulse;
 use crate::identity::Identity;
 use crate::mesh::Mesh;
-use crate::permission::Permissions;
+use crate::permission::{Gate, Permissions};
 use crate::record::{Book, CallSource, Calls, Census, Known, Labels, Subject};
 use crate::telemetry::{Recorder, Seat};
 use crate::terminate::Links;
@@ -97,7 +96,7 @@ pub struct Worker {
     pub pool: Rc<Pool>,
     pub dialer: Dialer,
     /// Who may connect to the application.
-    pub permissions: RefCell<Permissions>,
+    pub gate: Rc<Gate>,
     pub activity: Activity,
     pub server_first: RefCell<ServerFirst>,
     /// Clients that have spoken the mesh's TLS.
@@ -129,12 +128,13 @@ impl Worker {
         self.destinations.set_passthrough(settings.passthrough);
         let is_strict = settings.mtls == MtlsMode::Strict;
         self.destinations.set_strict(is_strict);
-        *self.permissions.borrow_mut() = Permissions::of(&settings);
         if let Some(identity) = identity {
             let identity = identity.borrow_and_update().clone();
             let identity = identity.filter(|_| settings.mtls != MtlsMode::Disabled);
             self.dialer.mesh.set(settings.mtls, identity);
         }
+        let mode = self.dialer.mesh.mode();
+        self.gate.set(Permissions::of(&settings, mode));
     }
 
     /// Tells the time to what retires by it.
@@ -180,7 +180,7 @@ async fn serve(start: Start) -> io::Result<()> {
         links: Links::new(config.terminate, dialer.clone(), tasks.clone(), draining),
         config,
         dialer,
-        permissions: RefCell::default(),
+        gate: Rc::default(),
         recorder: Rc::new(seat.take()),
         pool,
         activity: Activity::new(gauge),

@@ -20,7 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("routes", &[]),
     ("endpoints", &["routes", "telemetry"]),
     ("destinations", &["endpoints", "routes", "telemetry"]),
-    ("record", &["exchange", "routes", "telemetry"]),
+    ("record", &["exchange", "permission", "routes", "telemetry"]),
     ("identity", &["buffer", "telemetry"]),
     ("mesh", &["identity", "telemetry"]),
     ("permission", &["telemetry"]),
@@ -39,6 +39,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "http1",
             "identity",
             "mesh",
+            "permission",
             "record",
             "routes",
             "session",
@@ -128,7 +129,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("plan", &["telemetry"]),
-    ("admin", &["accept", "log", "telemetry"]),
+    ("admin", &["accept", "identity", "log", "telemetry"]),
     (
         "config",
         &[

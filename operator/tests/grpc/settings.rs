@@ -227,9 +227,21 @@ async fn an_inbound_has_the_one_permission_that_is_in_force() {
         (80, "web_shop_svc_80")
     );
     assert_eq!(inbounds[0].permission.as_ref().unwrap().name, "all");
+    // The metrics endpoint has tags of its own.
+    let mut scrape = allow.clone();
+    scrape.name = "scrape".into();
+    let tag = ("kuma.io/service".to_owned(), "dataplane-metrics".to_owned());
+    scrape.destinations = vec![BTreeMap::from([tag])];
+    scene.permissions.send_replace(set(scrape));
+    let settings = next(&mut stream).await;
+    let permission = settings.metrics.unwrap().permission;
+    assert_eq!(permission.unwrap().name, "scrape");
+    assert_eq!(settings.inbounds.unwrap()[0].permission, None);
     scene.permissions.send_replace(Some(Arc::default()));
-    let inbounds = next(&mut stream).await.inbounds.unwrap();
+    let settings = next(&mut stream).await;
+    let inbounds = settings.inbounds.unwrap();
     assert_eq!(inbounds[0].permission, None, "nobody may connect");
+    assert_eq!(settings.metrics.unwrap().permission, None);
 }
 
 #[tokio::test]

@@ -6,8 +6,10 @@ use super::body::Body;
 use super::exposition::Exposer;
 use super::listen;
 use super::query::{self, Base};
-use super::routes::{READING, metrics, not_found, refuse_method};
+use super::routes::{READING, metrics, not_found, refuse_method, refuse_scrape};
+use super::scrape::{self, Place};
 use super::server::{Server, Site, Unanswered};
+use super::socket::{Client, Identities};
 use super::{Handoff, RetryPolicy};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
@@ -39,10 +41,11 @@ pub enum EndpointStatus {
 enum Wanted {
     Off,
     Closed(&'static str),
-    Plain(u16),
+    Open(u16),
 }
 
-fn wanted(settings: &Settings) -> Wanted {
+/// `has_identities`: whether somebody keeps the proxy's identity.
+fn wanted(settings: &Settings, has_identities: bool) -> Wanted {
     let Some(metrics) = &settings.metrics else {
         return Wanted::Off;
     };
@@ -50,13 +53,15 @@ fn wanted(settings: &Settings) -> Wanted {
         (MetricsTls::ProvidedTls, _) => Wanted::Closed(
             "tls mode providedTLS asks for TLS, which this version does not serve yet",
         ),
-        (MetricsTls::ActiveMtlsBackend, MtlsMode::Permissive | MtlsMode::Strict) => Wanted::Closed(
-            "tls mode activeMTLSBackend in a mesh with mTLS asks for mutual TLS, which this version \
-             does not serve yet",
-        ),
-        (MetricsTls::Disabled, _) | (MetricsTls::ActiveMtlsBackend, MtlsMode::Disabled) => {
-            Wanted::Plain(metrics.port)
+        (MetricsTls::ActiveMtlsBackend, MtlsMode::Permissive | MtlsMode::Strict)
+            if !has_identities =>
+        {
+            Wanted::Closed(
+                "tls mode activeMTLSBackend in a mesh with mTLS asks for mutual TLS, and without an operator the proxy \
+                 has no certificate",
+            )
         }
+        (MetricsTls::Disabled | MetricsTls::ActiveMtlsBackend, _) => Wanted::Open(metrics.port),
     }
 }
 
@@ -69,8 +74,8 @@ struct View {
 }
 
 impl View {
-    fn new(settings: &Settings) -> Self {
-        let (Wanted::Plain(_), Some(metrics)) = (wanted(settings), &settings.metrics) else {
+    fn new(settings: &Settings, wanted: &Wanted) -> Self {
+        let (Wanted::Open(_), Some(metrics)) = (wanted, &settings.metrics) else {
             return Self::default();
         };
         Self {
@@ -105,13 +110,15 @@ fn filter(metrics: &MetricsSettings) -> Option<regex::Regex> {
 struct Metrics {
     exposer: Exposer,
     view: watch::Receiver<Arc<View>>,
+    settings: watch::Receiver<Arc<Settings>>,
+    pod_ip: IpAddr,
 }
 
 impl Site for Metrics {
     async fn answer(
         &self,
         request: Request<Incoming>,
-        _peer: SocketAddr,
+        client: &Client,
     ) -> Result<Response<Body>, Unanswered> {
         if let Some(refused) = refuse_method(request.method(), READING) {
             return Ok(refused);
@@ -120,6 +127,10 @@ impl Site for Metrics {
         if view.path.as_deref() != Some(request.uri().path()) {
             return Ok(not_found());
         }
+        let settings = Arc::clone(&self.settings.borrow());
+        if let Err(refused) = scrape::check(&settings, Place::Endpoint, client, self.pod_ip) {
+            return Ok(refuse_scrape(refused));
+        }
         Ok(metrics(&self.exposer, view.base.clone(), &request).await)
     }
 }
@@ -127,6 +138,9 @@ impl Site for Metrics {
 /// What the endpoint needs from outside.
 pub(super) struct Inputs {
     pub(super) ip: IpAddr,
+    /// The pod's own address.
+    pub(super) pod_ip: IpAddr,
+    pub(super) identities: Identities,
     pub(super) retry: RetryPolicy,
     pub(super) exposer: Exposer,
     pub(super) settings: watch::Receiver<Arc<Settings>>,
@@ -164,9 +178,11 @@ impl Endpoint {
         let site = Metrics {
             exposer: inputs.exposer.clone(),
             view: views,
+            settings: inputs.settings.clone(),
+            pod_ip: inputs.pod_ip,
         };
         Self {
-            server: Server::new(site, limits, tracker),
+            server: Server::new(site, inputs.identities.clone(), limits, tracker),
             inputs,
             view,
             wanted: Wanted::Off,
@@ -201,8 +217,9 @@ impl Endpoint {
 
     fn apply(&mut self) {
         let settings = Arc::clone(&self.inputs.settings.borrow_and_update());
-        self.view.send_replace(Arc::new(View::new(&settings)));
-        let wanted = wanted(&settings);
+        let wanted = wanted(&settings, self.inputs.identities.is_some());
+        self.view
+            .send_replace(Arc::new(View::new(&settings, &wanted)));
         if wanted == self.wanted && !matches!(wanted, Wanted::Off) {
             return;
         }
@@ -217,13 +234,13 @@ impl Endpoint {
                 warn!(reason, "the metrics endpoint stays closed");
                 self.publish(EndpointStatus::Closed(reason.to_owned()));
             }
-            Wanted::Plain(_) => self.bind(),
+            Wanted::Open(_) => self.bind(),
         }
     }
 
     /// Binds the wanted port; a failure is logged once and tried again with growing pauses.
     fn bind(&mut self) {
-        let Wanted::Plain(port) = self.wanted else {
+        let Wanted::Open(port) = self.wanted else {
             return;
         };
         let bound = listen::bind(SocketAddr::new(self.inputs.ip, port))

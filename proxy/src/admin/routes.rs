@@ -1,6 +1,6 @@
 //! The routes of the admin port (4191): `/metrics`, `/live`, `/ready` and `/probe/<n>`, open to everyone, and the
 //! controls, which are not; everything else is 404. Served by `server`. `/metrics` here takes nothing from the Mesh's
-//! settings; that endpoint is `endpoint`'s.
+//! settings but who may read it; that endpoint is `endpoint`'s.
 
 use super::Service;
 use super::body::Body;
@@ -9,13 +9,15 @@ use super::exposition::Exposer;
 use super::negotiate::negotiate;
 use super::probe::{Prober, Verdict};
 use super::query::{self, Base};
+use super::scrape::{self, Place, Refused};
 use super::server::{Site, Unanswered};
+use super::socket::Client;
 use hyper::body::Incoming;
 use hyper::header::{
     ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT, VARY,
 };
 use hyper::{Method, Request, Response, StatusCode};
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -32,6 +34,8 @@ pub(super) const READING: &[Method] = &[Method::GET, Method::HEAD];
 pub(super) struct Admin {
     pub(super) exposer: Exposer,
     pub(super) prober: Arc<Prober>,
+    /// The pod's own address.
+    pub(super) pod_ip: IpAddr,
     pub(super) controls: Controls,
     /// Whether traffic is served.
     pub(super) service: watch::Receiver<Service>,
@@ -43,17 +47,22 @@ impl Site for Admin {
     async fn answer(
         &self,
         request: Request<Incoming>,
-        peer: SocketAddr,
+        client: &Client,
     ) -> Result<Response<Body>, Unanswered> {
         let path = request.uri().path();
         if let Some(control) = Control::at(path) {
-            return Ok(self.controls.answer(control, request, peer).await);
+            return Ok(self.controls.answer(control, request, client.addr).await);
         }
         if let Some(refused) = refuse_method(request.method(), READING) {
             return Ok(refused);
         }
         match path {
-            METRICS_PATH => Ok(metrics(&self.exposer, Base::default(), &request).await),
+            METRICS_PATH => {
+                if let Some(refused) = self.refuse_scrape(client) {
+                    return Ok(refused);
+                }
+                Ok(metrics(&self.exposer, Base::default(), &request).await)
+            }
             "/live" => Ok(state(self.lacks_life())),
             "/ready" => Ok(state(self.lacks_readiness())),
             path => match path.strip_prefix(PROBE_PREFIX).map(str::parse) {
@@ -65,6 +74,12 @@ impl Site for Admin {
 }
 
 impl Admin {
+    fn refuse_scrape(&self, client: &Client) -> Option<Response<Body>> {
+        let settings = self.controls.settings.borrow();
+        let judged = scrape::check(&settings, Place::Admin, client, self.pod_ip);
+        judged.err().map(refuse_scrape)
+    }
+
     fn lacks_life(&self) -> Vec<&'static str> {
         match *self.service.borrow() {
             Service::Running => Vec::new(),
@@ -137,6 +152,11 @@ pub(super) async fn metrics(
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     response
+}
+
+/// The answer to a scraper that may not read the metrics.
+pub(super) fn refuse_scrape(refused: Refused) -> Response<Body> {
+    text(StatusCode::FORBIDDEN, format!("{refused}\n"))
 }
 
 /// The answer to a method that is not one of `served`.

@@ -1,10 +1,11 @@
-//! Serves a `Site` over HTTP/1 on the connections it is given: the 4191 listener and the metrics endpoint both
+//! Serves a `Site` over HTTP/1, in plain text or in the mesh's TLS, on the connections it is given: the 4191 listener and the metrics endpoint both
 //! stand on it. It bounds how many connections there are and how long each may idle, dawdle or block, and knows
 //! nothing of what is served.
 
 use super::Limits;
 use super::activity::{Activity, Observed};
 use super::body::Body;
+use super::socket::{Client, Identities, Socket, enter};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -26,12 +27,12 @@ use tracing::{debug, warn};
 #[error("closed without an answer")]
 pub(super) struct Unanswered;
 
-/// What is served: one answer for one request of the peer.
+/// What is served: one answer for one request of the client.
 pub(super) trait Site: Clone + Send + Sync + 'static {
     fn answer(
         &self,
         request: Request<Incoming>,
-        peer: SocketAddr,
+        client: &Client,
     ) -> impl Future<Output = Result<Response<Body>, Unanswered>> + Send;
 }
 
@@ -39,15 +40,23 @@ pub(super) trait Site: Clone + Send + Sync + 'static {
 #[derive(Debug)]
 pub(super) struct Server<S> {
     site: S,
+    identities: Identities,
     limits: Limits,
     tracker: TaskTracker,
     open: Vec<Arc<Activity>>,
 }
 
 impl<S: Site> Server<S> {
-    pub(super) fn new(site: S, limits: Limits, tracker: TaskTracker) -> Self {
+    /// Of a site that is reached in plain text, and by the TLS of these identities.
+    pub(super) fn new(
+        site: S,
+        identities: Identities,
+        limits: Limits,
+        tracker: TaskTracker,
+    ) -> Self {
         Self {
             site,
+            identities,
             limits,
             tracker,
             open: Vec::new(),
@@ -73,10 +82,22 @@ impl<S: Site> Server<S> {
         }
         let activity = Activity::new(close);
         self.open.push(Arc::clone(&activity));
-        let site = (self.site.clone(), peer);
-        let serving = serve(stream, site, self.limits.clone(), activity);
+        let (site, limits, identities) = (
+            self.site.clone(),
+            self.limits.clone(),
+            self.identities.clone(),
+        );
         self.tracker.spawn(async move {
-            if let Err(error) = serving.await {
+            let _over = Over(Arc::clone(&activity));
+            let entered = tokio::select! {
+                () = activity.close.cancelled() => return,
+                entered = enter((stream, peer), &identities, &limits) => entered,
+            };
+            let (socket, client) = match entered {
+                Ok(entered) => entered,
+                Err(error) => return debug!(%peer, %error, "a connection is not served"),
+            };
+            if let Err(error) = serve(socket, (site, client), limits, activity).await {
                 debug!(%peer, %error, "connection ended");
             }
         });
@@ -93,15 +114,14 @@ impl Drop for Over {
 }
 
 async fn serve<S: Site>(
-    stream: TcpStream,
-    (site, peer): (S, SocketAddr),
+    socket: Socket,
+    (site, client): (S, Client),
     limits: Limits,
     activity: Arc<Activity>,
 ) -> hyper::Result<()> {
-    let _over = Over(Arc::clone(&activity));
     let service = service_fn(|request| {
         let answering = activity.answer();
-        let answer = site.answer(request, peer);
+        let answer = site.answer(request, &client);
         async move { Ok::<_, Unanswered>(answer.await?.map(|body| body.held_by(answering))) }
     });
     // hyper's own header timer also runs between two requests and would close a scraper's connection.
@@ -110,7 +130,7 @@ async fn serve<S: Site>(
             .header_read_timeout(None)
             .max_buf_size(limits.head_size)
             .serve_connection(
-                TokioIo::new(Observed::new(stream, Arc::clone(&activity))),
+                TokioIo::new(Observed::new(socket, Arc::clone(&activity))),
                 service
             )
     );

@@ -6,12 +6,13 @@ mod endpoint;
 mod patience;
 mod probes;
 mod routes;
+mod secured;
 
 use super::*;
 use crate::telemetry::Selection;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use weir_crds::settings::{MetricsSettings, MetricsTls, MtlsMode, Settings};
 
@@ -76,6 +77,7 @@ struct Running {
     endpoint: watch::Receiver<EndpointStatus>,
     settings: watch::Sender<Arc<Settings>>,
     handoffs: mpsc::Sender<Handoff>,
+    identity: watch::Sender<Option<Arc<Identity>>>,
     service: watch::Sender<Service>,
     draining: watch::Sender<bool>,
     drain: CancellationToken,
@@ -95,14 +97,30 @@ fn start_logging(
     first: Settings,
     levels: Option<Levels>,
 ) -> Running {
+    start_with(config, exposition, first, (levels, true))
+}
+
+/// Where nobody keeps an identity.
+fn start_alone(config: Config, exposition: Arc<dyn Exposition>, first: Settings) -> Running {
+    start_with(config, exposition, first, (None, false))
+}
+
+fn start_with(
+    config: Config,
+    exposition: Arc<dyn Exposition>,
+    first: Settings,
+    (levels, has_identities): (Option<Levels>, bool),
+) -> Running {
     let server = bind(config).unwrap();
     let (settings, settings_of) = watch::channel(Arc::new(first));
     let (handoffs, handoffs_of) = mpsc::channel(8);
     let (service, service_of) = watch::channel(Service::Running);
     let (draining, draining_of) = watch::channel(false);
     let drain = CancellationToken::new();
+    let (identity, identity_of) = watch::channel(None);
     let deps = Deps {
         exposition,
+        identity: has_identities.then_some(identity_of),
         settings: settings_of,
         handoffs: handoffs_of,
         service: service_of,
@@ -118,6 +136,7 @@ fn start_logging(
         endpoint,
         settings,
         handoffs,
+        identity,
         service,
         draining,
         drain,
@@ -171,7 +190,7 @@ struct Answer {
 }
 
 /// Reads one answer to a request of `method`; more answers may follow on the same connection.
-async fn read_answer(stream: &mut TcpStream, method: &str) -> Answer {
+async fn read_answer(stream: &mut (impl AsyncRead + Unpin), method: &str) -> Answer {
     let mut raw = Vec::new();
     let mut chunk = vec![0; 64 * 1024];
     loop {
@@ -227,7 +246,7 @@ fn dechunk(mut rest: &str) -> (String, bool) {
     (body, false)
 }
 
-async fn send(stream: &mut TcpStream, method: &str, path: &str, headers: &str) {
+async fn send(stream: &mut (impl AsyncWrite + Unpin), method: &str, path: &str, headers: &str) {
     let head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
 }

@@ -3,14 +3,12 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use weir_crds::settings::MtlsMode;
-
 use super::deny::deny;
 use super::enter::Entered;
 use super::{Routed, Worker};
 use crate::forward::Destination;
-use crate::permission::Verdict;
 use crate::record::Book;
+use crate::telemetry::Direction;
 
 /// Holds a peer that is known to the permission of the port it comes to, and opens the account of its connection. None
 /// for one that may not connect: it has been told.
@@ -26,29 +24,32 @@ pub(super) async fn admit(
         peer,
     } = entered;
     book.standing.tls = tls;
-    let judged = peer.map(|peer| {
-        let permissions = worker.permissions.borrow();
-        permissions.judge(book.target_port, &peer.identity)
-    });
-    let is_denied = matches!(judged, Some(Verdict::Denied));
-    if worker.dialer.mesh.mode() != MtlsMode::Disabled {
-        book.standing.judged = Some(!is_denied);
-    }
-    if let Some(Verdict::Allowed(authz)) = judged {
-        book.standing.authz = authz;
-    }
-    let routed = Box::new(Routed {
+    let is_inbound = book.subject.direction() == Direction::Inbound;
+    let mut routed = Box::new(Routed {
         stream,
         first,
         to,
         accepted: book.accepted(Instant::now()),
+        permit: is_inbound.then(|| worker.gate.permit(book.target_port)),
+        peer: peer.map(|peer| peer.identity),
         book,
         dialed: None,
         busy: worker.activity.begin(),
     });
-    if is_denied {
+    if routed.is_denied() {
         Box::pin(deny(worker, routed)).await;
         return None;
     }
     Some(routed)
+}
+
+impl Routed {
+    /// Whether the client may not connect, by what is in force now.
+    pub(super) fn is_denied(&mut self) -> bool {
+        if let Some(permit) = self.permit.as_mut().filter(|permit| permit.is_stale()) {
+            let verdict = permit.judge(self.peer.as_deref());
+            self.book.standing.judge(&verdict);
+        }
+        self.book.standing.judged == Some(false)
+    }
 }

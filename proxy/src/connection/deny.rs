@@ -1,72 +1,60 @@
 //! The end of a connection whose peer is known and may not connect: who speaks HTTP is told so, 403 or PERMISSION_DENIED,
 //! anybody else is closed on. Nothing is dialed.
 
-use std::future::poll_fn;
-use std::rc::Rc;
+use std::io;
 use std::time::Instant;
 
-use tokio::time::timeout;
-
-use super::{Routed, answer, await_request, first_head};
+use super::{Routed, first_head, ledger, refuse, session};
 use crate::buffer::Flow;
-use crate::detect::{Verdict, detect};
-use crate::exchange::End;
+use crate::detect::wait::hear;
 use crate::forward::reset;
 use crate::http1::reply::Reply;
-use crate::record::HttpLedger;
+use crate::permission::Verdict;
 use crate::session::Session;
 use crate::worker::Worker;
 
 /// Refuses a connection, in its own protocol where that has words for it.
-pub(super) async fn deny(worker: &Rc<Worker>, mut routed: Box<Routed>) {
-    let mut up = Flow::default();
-    let session = match protocol(worker, &mut routed, &mut up).await {
-        Verdict::Http1 => Some(Session::http1(HttpLedger::new(routed.book.clone()))),
-        Verdict::Http2 => Some(Session::http2(HttpLedger::new(routed.book.clone()))),
-        Verdict::Opaque | Verdict::NeedMore => None,
+pub(super) async fn deny(worker: &Worker, mut routed: Box<Routed>) {
+    let client = (&mut routed.stream, std::mem::take(&mut routed.first));
+    let heard = match hear(client, &worker.config.detect, &worker.pool).await {
+        Ok(heard) => heard,
+        Err(error) => {
+            routed.book.tcp_judged();
+            return routed.close(Some(&error));
+        }
     };
-    let Some(mut session) = session else {
-        routed.book.tcp_judged();
+    let mut up = heard.up;
+    routed.accepted.read(up.pending().len());
+    let Some(mut session) = session(heard.verdict, || ledger(&routed)) else {
         up.clear();
         up.release(&worker.pool);
-        reset(routed.stream.tcp());
-        let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
-        return routed.accepted.close(Some(&denied));
+        return cut(routed);
     };
-    let begun = match first_head(worker, &mut routed, &mut up, &mut session).await {
-        Ok(Some(begun)) => begun,
-        Ok(None) => return routed.close(None),
-        Err(error) => return routed.close(Some(&error)),
-    };
-    session.request_bytes(up.pending(), begun);
-    up.clear();
-    up.release(&worker.pool);
-    await_request(worker, &mut routed, &mut session).await;
-    let answered = session.answer(Reply::Denied);
-    session.finish(Instant::now(), End::Replied(Reply::Denied.status(), ""));
-    let ended = answer(worker, &mut routed, &answered.bytes).await;
-    routed.accepted.close(ended.as_ref().err());
-}
-
-/// What the client speaks, as far as it says so in time.
-async fn protocol(worker: &Worker, routed: &mut Routed, up: &mut Flow) -> Verdict {
-    let limit = worker.config.detect.refused_grace;
-    let mut first = timeout(limit, read(worker, routed, up)).await;
-    loop {
-        match first {
-            Ok(Ok(n)) if n > 0 => routed.accepted.read(n),
-            _ => return Verdict::Opaque,
-        }
-        match detect(up.pending()) {
-            Verdict::NeedMore if !up.is_full() => {}
-            verdict => return verdict,
-        }
-        let limit = worker.config.detect.timeout;
-        first = timeout(limit, read(worker, routed, up)).await;
+    match first_head(worker, &mut routed, &mut up, &mut session).await {
+        Ok(Some(begun)) => tell(worker, routed, (session, up), begun).await,
+        Ok(None) => routed.close(None),
+        Err(error) => routed.close(Some(&error)),
     }
 }
 
-async fn read(worker: &Worker, routed: &mut Routed, up: &mut Flow) -> std::io::Result<usize> {
-    let from = &mut routed.stream;
-    poll_fn(|cx| up.poll_read(cx, from, &worker.pool)).await
+/// Tells a client that speaks HTTP, of which that much is read.
+pub(super) async fn tell(
+    worker: &Worker,
+    routed: Box<Routed>,
+    (mut session, mut up): (Session, Flow),
+    begun: Instant,
+) {
+    session.request_bytes(up.pending(), begun);
+    up.clear();
+    up.release(&worker.pool);
+    refuse(worker, routed, session, Reply::Denied).await;
+}
+
+/// Closes on a connection that has no words for it.
+pub(super) fn cut(mut routed: Box<Routed>) {
+    routed.book.standing.judge(&Verdict::Denied);
+    routed.book.tcp_judged();
+    reset(routed.stream.tcp());
+    let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+    routed.close(Some(&denied));
 }

@@ -2,7 +2,6 @@
 //! or none? The mesh's is terminated here; in a STRICT mesh nothing else goes on. Nothing is dialed yet, so no byte of a
 //! server is written before a client that may still begin TLS has had the time to.
 
-use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 
@@ -87,12 +86,12 @@ pub(super) async fn enter(worker: &Worker, book: &Book, socket: TcpStream) -> Op
     let (mut socket, mut first) = (socket, Flow::default());
     let client = socket.peer_addr().ok();
     let client = client.map(|client| (client.ip(), book.target_port));
-    let is_known = client.is_some_and(|(ip, port)| worker.patience.borrow().knows(ip, port));
+    let is_known = client.is_some_and(|client| worker.patience.borrow().contains(client));
     let stopped = match look(worker, (&mut socket, &mut first), is_known).await {
         Ok(Seen::Mesh(identity)) => match secure(worker, (socket, first), &identity).await {
             Ok(entered) => {
-                if let Some((ip, port)) = client {
-                    worker.patience.borrow_mut().learn(ip, port);
+                if let Some(client) = client {
+                    worker.patience.borrow_mut().learn(client);
                 }
                 return Some(entered);
             }
@@ -189,7 +188,7 @@ async fn look(
             Hello::Tls { sni } => return unsecured(Seen::Foreign(sni)),
             Hello::NeedMore => {}
         }
-        let read = timeout_at(deadline, read(worker, socket, first)).await;
+        let read = timeout_at(deadline, first.read(socket, &worker.pool)).await;
         match read.map_err(|_| Stopped::Late)?? {
             0 if is_strict => return Err(Stopped::Closed),
             // The application is to learn of an end, as of everything else.
@@ -213,23 +212,12 @@ async fn is_silent(
     } else {
         config.tls_silence
     };
-    if let Ok(read) = timeout(silence, read(worker, socket, first)).await {
+    if let Ok(read) = timeout(silence, first.read(socket, &worker.pool)).await {
         return Ok(read? == 0);
     }
     let rtt = round_trip(socket).unwrap_or(config.assumed_rtt);
-    match timeout_at(began + 3 * rtt, read(worker, socket, first)).await {
+    match timeout_at(began + 3 * rtt, first.read(socket, &worker.pool)).await {
         Ok(read) => Ok(read? == 0),
         Err(_silence) => Ok(true),
     }
-}
-
-async fn read(worker: &Worker, socket: &mut TcpStream, first: &mut Flow) -> io::Result<usize> {
-    poll_fn(|cx| {
-        let read = first.poll_read(cx, socket, &worker.pool);
-        if read.is_pending() {
-            first.release(&worker.pool);
-        }
-        read
-    })
-    .await
 }

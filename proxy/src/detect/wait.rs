@@ -4,10 +4,8 @@
 //! sides are awaited; a port that is known to speak first is dialed at once. Called by
 //! `connection`; it must not know HTTP beyond the verdict, nor what is counted.
 
-use std::collections::HashSet;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -50,31 +48,6 @@ impl Default for Config {
             tls_patience: Duration::from_secs(1),
             assumed_rtt: Duration::from_millis(50),
         }
-    }
-}
-
-/// Ports whose application speaks first, as learned by one worker.
-#[derive(Debug, Default)]
-pub struct ServerFirst(HashSet<SocketAddr>);
-
-impl ServerFirst {
-    /// Most ports remembered; beyond it learning starts anew.
-    pub const CAPACITY: usize = 1024;
-
-    pub fn contains(&self, target: SocketAddr) -> bool {
-        self.0.contains(&target)
-    }
-
-    pub fn learn(&mut self, target: SocketAddr) {
-        if self.0.len() >= Self::CAPACITY {
-            self.0.clear();
-        }
-        self.0.insert(target);
-    }
-
-    /// A client spoke first after all.
-    pub fn forget(&mut self, target: SocketAddr) {
-        self.0.remove(&target);
     }
 }
 
@@ -161,15 +134,42 @@ async fn listen(
         (dialing.opened)(connected);
     }
     detected.server = Some(dialed);
-    let first = first_bytes(client, detected, pool);
     let read = match grace {
-        None => first.await?,
-        Some(grace) => match timeout(grace, first).await {
-            Ok(read) => read?,
-            Err(_) => First::Silence,
-        },
+        None => first_bytes(client, detected, pool).await?,
+        Some(grace) => first_within(grace, client, detected, pool).await?,
     };
     rest(client, detected, read, (config, pool)).await
+}
+
+/// Waits for the first bytes of a client for which nothing is dialed: it is to be told something in its own protocol.
+/// One that says nothing within `refused_grace` is opaque.
+///
+/// # Errors
+/// How the client ended.
+pub async fn hear(
+    (client, first): (&mut Stream, Flow),
+    config: &Config,
+    pool: &Pool,
+) -> io::Result<Detected> {
+    let mut detected = Detected::of(Verdict::NeedMore, first);
+    let read = if detected.up.is_empty() {
+        first_within(config.refused_grace, client, &mut detected, pool).await?
+    } else {
+        First::Client
+    };
+    rest(client, &mut detected, read, (config, pool)).await?;
+    Ok(detected)
+}
+
+/// [`First::Silence`] where nobody speaks in time.
+async fn first_within(
+    limit: Duration,
+    client: &mut Stream,
+    detected: &mut Detected,
+    pool: &Pool,
+) -> io::Result<First> {
+    let first = timeout(limit, first_bytes(client, detected, pool)).await;
+    first.unwrap_or(Ok(First::Silence))
 }
 
 /// Who spoke first.

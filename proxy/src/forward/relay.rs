@@ -25,8 +25,10 @@ use crate::stream::Stream;
 use crate::telemetry::Direction;
 
 mod half;
+mod held;
 
 use half::{Half, Took};
+pub use held::{GRACE, Held};
 
 /// How long an HTTP client may keep a connection open that its server has closed, before
 /// the proxy closes it too. Nothing can be answered on it any more.
@@ -57,6 +59,8 @@ pub struct Pair {
     pub session: Option<Session>,
     /// Tells which socket is the application's.
     pub direction: Direction,
+    /// What the client is held to for as long as the connection lives; none where nobody asks.
+    pub held: Option<Box<Held>>,
 }
 
 /// Relays until both sides have ended, and closes every account.
@@ -71,6 +75,7 @@ pub async fn relay(mut pair: Pair, pool: &Pool, busy: Busy) {
         session: pair.session,
         claim: pair.claim,
         direction: pair.direction,
+        held: pair.held,
         first_eof: None,
         replied: false,
         linger: None,
@@ -82,10 +87,14 @@ pub async fn relay(mut pair: Pair, pool: &Pool, busy: Busy) {
     };
     poll_fn(|cx| relay.poll(cx)).await;
     let passes_reset = relay.passes_reset();
+    let is_cut = relay.held.as_ref().is_some_and(|held| held.is_cut);
     let (client_error, server_error) = relay.finish();
     // A side that is reset because of the other one closes with the other's error.
     let (of_client, of_server) = (client_error.as_ref(), server_error.as_ref());
     if of_client.is_some() {
+        if is_cut {
+            reset(pair.client.tcp());
+        }
         reset(pair.server.tcp());
         pair.accepted.close(of_client);
         pair.dialed.close(of_server.or(of_client));
@@ -114,6 +123,7 @@ struct Relay<'a> {
     session: Option<Session>,
     claim: Option<Claim>,
     direction: Direction,
+    held: Option<Box<Held>>,
     first_eof: Option<Which>,
     /// The proxy has answered in the server's place: the connection ends.
     replied: bool,
@@ -131,6 +141,9 @@ struct Relay<'a> {
 impl Relay<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.turns = 0;
+        if self.obey(cx) {
+            return Poll::Ready(());
+        }
         while self.turns < TURNS {
             let mut moved = self.up_once(cx);
             moved |= self.down_once(cx);
@@ -271,8 +284,9 @@ impl Relay<'_> {
         let Some(session) = &self.session else {
             return false;
         };
-        // One who has sent all still waits for a response that is late.
-        if self.replied || (self.client.has_ended() && !session.is_late()) {
+        // One who has sent all still waits for a response that is late. An answer that does not fit would be none.
+        let has_left = self.client.has_ended() && !session.is_late();
+        if self.replied || has_left || !self.down.is_written() {
             return false;
         }
         let reply = match session.refusal() {

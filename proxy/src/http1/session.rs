@@ -71,6 +71,8 @@ pub struct Session {
     client_ended: bool,
     /// The timeout of the first request's route.
     patience: Option<Duration>,
+    /// The client may make no more requests.
+    is_denied: bool,
     ledger: HttpLedger,
 }
 
@@ -90,6 +92,7 @@ impl Session {
             response_attempt: Attempt::default(),
             client_ended: false,
             patience: None,
+            is_denied: false,
             ledger,
         }
     }
@@ -229,15 +232,17 @@ impl Session {
         }
         match request::parse(bytes) {
             ParsedRequest::Incomplete if bytes.len() >= MAX_HEAD => self.refuse(Reply::TooLarge),
-            ParsedRequest::Incomplete if self.client_ended => {
-                self.requests = State::Opaque;
-                bytes.len()
-            }
-            ParsedRequest::Incomplete => {
+            ParsedRequest::Incomplete if !self.client_ended => {
                 self.request_attempt.was_in_vain(bytes);
                 0
             }
             ParsedRequest::Ambiguous(_) => self.refuse(Reply::BadRequest),
+            ParsedRequest::Head(head) if self.is_denied => self.deny_request(head.authority, now),
+            _ if self.is_denied => self.deny_request(b""[..].into(), now),
+            ParsedRequest::Incomplete => {
+                self.requests = State::Opaque;
+                bytes.len()
+            }
             ParsedRequest::Unparsed(why) => {
                 self.ledger.unparsed(why);
                 self.requests = State::Opaque;

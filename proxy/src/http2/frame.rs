@@ -207,6 +207,11 @@ impl Reader {
         }
     }
 
+    /// Whether the next byte begins a frame.
+    pub fn is_between(&self) -> bool {
+        matches!(self.state, State::Head) && self.have == 0
+    }
+
     /// The head of the frame whose pieces come.
     pub fn head(&self) -> Head {
         self.frame

@@ -3,7 +3,7 @@
 //! `session` has one for each direction. It gathers header blocks from their fragments and
 //! decodes them. It must not know what a stream is, nor what is counted.
 
-use super::frame::{ACK, BadFrame, END_HEADERS, END_STREAM, Head, Kind, Piece, Reader};
+use super::frame::{ACK, BadFrame, END_HEADERS, END_STREAM, HEAD, Head, Kind, Piece, Reader};
 use super::hpack::{BadBlock, Decoder, Fields};
 use super::{MAX_BLOCK, PREFACE};
 
@@ -106,6 +106,8 @@ pub struct Lane {
     fixed: [u8; 8],
     have: usize,
     table: Option<u32>,
+    /// It stops before the HEADERS of every stream above this one.
+    held_above: Option<u32>,
     pub decoder: Decoder,
     fields: Fields,
 }
@@ -130,6 +132,7 @@ impl Lane {
             fixed: [0; 8],
             have: 0,
             table: None,
+            held_above: None,
             decoder: Decoder::default(),
             fields: Fields::default(),
         }
@@ -145,10 +148,33 @@ impl Lane {
         self.gathered.capacity() + self.fields.authority().len() + self.decoder.held()
     }
 
-    /// The next event in `bytes`, which it takes off their front; none once they are used up.
+    /// From now on it stops before the HEADERS of a stream above this one, and before the beginning of a frame of
+    /// which that cannot be said yet; `None` stops nowhere.
+    pub fn hold_above(&mut self, last: Option<u32>) {
+        self.held_above = last;
+    }
+
+    /// Whether the next byte begins a frame that belongs to none before it.
+    pub fn is_between(&self) -> bool {
+        self.preface == 0 && self.block.is_none() && self.frames.is_between()
+    }
+
+    fn is_held(&self, bytes: &[u8]) -> bool {
+        let Some(last) = self.held_above.filter(|_| self.is_between()) else {
+            return false;
+        };
+        match bytes.first_chunk::<HEAD>().map(Head::parse) {
+            Some(head) => head.kind == Kind::Headers && head.stream > last,
+            None => !bytes.is_empty(),
+        }
+    }
+
+    /// The next event in `bytes`, which it takes off their front; none once they are used up, or what is held begins.
     pub fn next<'b>(&mut self, bytes: &mut &'b [u8]) -> Result<Option<Event<'b>>, Unreadable> {
         self.skip_preface(bytes)?;
-        while let Some(piece) = self.frames.next(bytes)? {
+        while !self.is_held(bytes)
+            && let Some(piece) = self.frames.next(bytes)?
+        {
             let event = match piece {
                 Piece::Head(head) => self.begin(head)?,
                 Piece::Content(content) => self.content(content)?,

@@ -11,9 +11,12 @@
 use std::time::{Duration, Instant};
 
 use super::call::{Call, Said};
+use super::frame::HEAD;
 use super::lane::{Event, Lane, Unreadable};
 use super::streams::Streams;
 use super::{MAX_STREAMS, reason, reply};
+
+mod deny;
 use crate::exchange::{End, Exchange};
 use crate::record::{Http2Account, HttpLedger};
 use crate::routes::Choice;
@@ -37,6 +40,11 @@ pub struct Session {
     /// Time to the first data of the last response, until it is taken.
     latency: Option<Duration>,
     ledger: HttpLedger,
+    /// Where the next request is counted that is refused; none while the client may make requests. Boxed, because hardly
+    /// any connection has one.
+    denied: Option<Box<HttpLedger>>,
+    /// The last stream before the first that was refused. Nothing after it goes on.
+    cut: Option<u32>,
 }
 
 impl Session {
@@ -54,12 +62,18 @@ impl Session {
             account: ledger.http2(),
             latency: None,
             ledger,
+            denied: None,
+            cut: None,
         }
     }
 
-    /// What follows is counted here. Nothing has been opened yet.
+    /// What follows is counted here, and may go on.
     pub fn settle(&mut self, ledger: HttpLedger) {
-        self.ledger = ledger;
+        self.denied = None;
+        if !self.is_refused() {
+            self.client.hold_above(None);
+            self.ledger = ledger;
+        }
     }
 
     /// How many of the next bytes, of either side, may go by unread.
@@ -77,17 +91,27 @@ impl Session {
         self.account.dialed();
     }
 
-    /// Shows the client's bytes; all of them may go.
+    /// Shows the client's bytes; all of them may go, unless the client may make no more requests.
     pub fn request_bytes(&mut self, bytes: &[u8], now: Instant) -> usize {
+        let may_request = self.denied.is_none() && !self.is_refused();
+        let mut passed = self.is_refused().then_some(0);
         let mut rest = bytes;
         while !self.is_stopped {
             match self.client.next(&mut rest) {
                 Ok(Some(event)) => self.client_event(event, now),
-                Ok(None) => break,
+                Ok(None) if rest.len() < HEAD => break,
+                Ok(None) => {
+                    passed = Some(bytes.len() - rest.len());
+                    self.refuse();
+                }
                 Err(why) => self.stop(why, now),
             }
         }
-        bytes.len()
+        match passed {
+            Some(n) => n,
+            None if may_request => bytes.len(),
+            None => bytes.len() - rest.len(),
+        }
     }
 
     /// Shows the server's bytes; all of them may go.
@@ -107,6 +131,10 @@ impl Session {
     /// The client has closed its side: it may still read.
     pub fn client_eof(&mut self) {
         self.client_left = true;
+        if self.denied.is_some() {
+            // It has no more requests: what is held of one never goes on.
+            self.refuse();
+        }
     }
 
     /// The server has closed its side: what it has not answered it never will.
@@ -142,6 +170,7 @@ impl Session {
     /// never said anything. Also says how many those are.
     pub fn answer(&self, status: u16, error: &str) -> (Vec<u8>, usize) {
         let streams = self.streams.iter().map(|(stream, _)| stream);
+        let streams = streams.filter(|stream| self.cut.is_none_or(|cut| *stream > cut));
         reply::answer(streams, self.last, (status, error))
     }
 
@@ -157,11 +186,13 @@ impl Session {
                 if is_new {
                     self.last = stream;
                     self.open(stream, now);
+                    self.hold_next();
                 }
                 if ends {
                     self.client_ended(stream, now);
                 }
             }
+            Event::Payload { .. } if self.is_refused() => {}
             Event::Payload { stream, bytes } => {
                 if let Some(call) = self.streams.get_mut(stream) {
                     call.client_sent(bytes);
@@ -297,6 +328,7 @@ impl Session {
     }
 
     fn end_all(&mut self, now: Instant, end: End) {
+        self.end_refused(now);
         let end = match (end, self.goaway) {
             (End::Reset, Some((_, code))) if code != reason::NO_ERROR => {
                 End::Broken(reason::label(code))

@@ -10,7 +10,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::IdentityError;
 
 /// The other side of a connection with mesh TLS.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peer {
     /// Its Linkerd-style name, the first DNS name of its certificate; empty without one.
     pub name: Arc<str>,

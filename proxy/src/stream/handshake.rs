@@ -24,12 +24,13 @@ pub(super) async fn accept(
 ) -> Result<(Secured, Peer), HandshakeError> {
     let server = UnbufferedServerConnection::new(Arc::clone(identity.server()))?;
     let secured = shake(Secured::new(from, Records::Server(server), pool)).await?;
-    let chain = chain(&secured)?;
-    if is_resumed(&secured) {
-        identity.trust().judge_client(chain, UnixTime::now())?;
-    }
-    let peer = Peer::of(&chain[0])?;
+    let peer = identity.client_of(secured.records().state())?;
     Ok((secured, peer))
+}
+
+/// Who the other side of an open connection is.
+pub(super) fn peer(secured: &Secured) -> Result<Peer, HandshakeError> {
+    Ok(Peer::of(&chain(secured)?[0])?)
 }
 
 pub(super) async fn connect(

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::hash::{Hash, Hasher, RandomState};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use indexmap::Equivalent;
@@ -33,6 +33,20 @@ struct CountEntry {
     count: Counter,
 }
 
+/// Remembers a single counter without keeping it; what a connection holds that counts again and again.
+#[derive(Clone)]
+pub struct CountRef(Weak<CountEntry>);
+
+impl CountRef {
+    /// Counts one more. False once the counter has been let go or would no longer be the one: then the recorder finds
+    /// or makes it anew.
+    pub fn count(&self) -> bool {
+        let entry = self.0.upgrade();
+        let entry = entry.filter(|entry| entry.attachment.is_current());
+        entry.inspect(|entry| entry.add()).is_some()
+    }
+}
+
 /// The borrowed identity.
 struct CountLabels<'a>(Family, &'a str);
 
@@ -44,25 +58,27 @@ impl Counts {
         }
     }
 
-    /// Counts one, under `wider` labels where the budget has no room for more.
+    /// Counts one, under `wider` labels where the budget has no room for more. Answers what counts the next with the
+    /// same labels; none where they were refused.
     pub(super) fn count(
         &self,
         hand: &Rc<Hand>,
         family: Family,
         labels: &impl Render,
         wider: &impl Render,
-    ) {
+    ) -> Option<CountRef> {
         let text = &mut *self.scratch.borrow_mut();
         let known = self.find(family, render(labels, text));
         let known = known.or_else(|| self.add(hand, family, text, (Claim::Overflow, false)));
-        let entry = known.unwrap_or_else(|| {
+        let Some(entry) = known else {
             hand.refuse(family.kind());
             let known = self.find(family, render(wider, text));
             let known = known.or_else(|| self.add(hand, family, text, (Claim::Last, false)));
-            known.expect("the last claim is never refused")
-        });
-        entry.attachment.touch();
-        entry.count.add(1);
+            known.expect("the last claim is never refused").add();
+            return None;
+        };
+        entry.add();
+        Some(CountRef(Rc::downgrade(&entry)))
     }
 
     /// Has a counter printed from now on, whether anything is counted or not.
@@ -151,6 +167,11 @@ impl Attached for CountEntry {
 }
 
 impl CountEntry {
+    fn add(&self) {
+        self.attachment.touch();
+        self.count.add(1);
+    }
+
     fn identity(&self) -> CountLabels<'_> {
         CountLabels(self.family, &self.labels)
     }

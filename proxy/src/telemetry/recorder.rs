@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::control::{ControlEntry, ControlLabels, ControlSeries};
-use super::count::Counts;
+use super::count::{CountRef, Counts};
 use super::endpoints::{EndpointEntry, EndpointSeries};
 use super::family::Family;
 use super::http::{HttpEntry, HttpSeries};
@@ -170,8 +170,8 @@ impl Recorder {
             .count(&self.hand, family, labels, &labels.without_ports());
     }
 
-    /// Counts a decision on who may connect.
-    pub fn authz(&self, labels: &AuthzLabels<'_>) {
+    /// Counts a decision on who may connect. Answers what counts the same one again, unless the budget has refused it.
+    pub fn authz(&self, labels: &AuthzLabels<'_>) -> Option<CountRef> {
         let family = match (labels.authority, labels.authz) {
             (Some(_), Some(_)) => Family::InboundHttpAuthzAllow,
             (Some(_), None) => Family::InboundHttpAuthzDeny,
@@ -181,7 +181,7 @@ impl Recorder {
         let rules = self.hand.rules();
         let wider = labels.overflowed(rules.stand());
         let counts = &self.tables.counts;
-        counts.count(&self.hand, family, labels, &wider);
+        counts.count(&self.hand, family, labels, &wider)
     }
 
     /// Counts an answer that the proxy made up itself.

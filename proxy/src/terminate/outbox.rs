@@ -9,8 +9,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
 
-/// Bytes that are gathered before they are written.
-pub(super) const MOST: usize = 16 * 1024;
+/// Bytes that are gathered before they are written: the data of one record of the mesh's TLS.
+pub(super) const MOST: usize = 16 * 1024 - 22;
 /// Writes of this size are not worth a copy, in bytes.
 const LARGE: usize = 4 * 1024;
 
@@ -26,8 +26,8 @@ impl Outbox {
         self.bytes.is_empty()
     }
 
-    /// Takes the bytes, or some of them: gathers what is small, and writes what is not. `count`
-    /// is told what is written.
+    /// Takes the bytes, or some of them: gathers what is small, and writes what is not, unless the head of a frame
+    /// would be written by itself. `count` is told what is written.
     pub(super) fn poll_take(
         &mut self,
         cx: &mut Context<'_>,
@@ -39,7 +39,7 @@ impl Outbox {
         if self.bytes.len() + len > MOST {
             // What was gathered comes first.
             ready!(self.poll_empty(cx, &mut to, &count))?;
-            if len >= LARGE {
+            if len >= LARGE && to.is_write_vectored() {
                 let written = ready!(Pin::new(&mut to).poll_write_vectored(cx, slices))?;
                 count(written);
                 return Poll::Ready(Ok(written));
@@ -48,10 +48,12 @@ impl Outbox {
         if self.bytes.is_empty() {
             self.bytes.reserve_exact(MOST);
         }
-        slices
-            .iter()
-            .for_each(|slice| self.bytes.extend_from_slice(slice));
-        Poll::Ready(Ok(len))
+        let before = self.bytes.len();
+        for slice in slices {
+            let n = slice.len().min(MOST - self.bytes.len());
+            self.bytes.extend_from_slice(&slice[..n]);
+        }
+        Poll::Ready(Ok(self.bytes.len() - before))
     }
 
     /// Writes what was gathered; ready once all of it is.
@@ -79,11 +81,12 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::io::IoSlice;
+    use std::io::{self, IoSlice};
+    use std::pin::Pin;
     use std::task::{Context, Poll, Waker};
     use std::time::Duration;
 
-    use tokio::io::{AsyncReadExt, DuplexStream};
+    use tokio::io::{AsyncReadExt, AsyncWrite, DuplexStream};
 
     use super::{LARGE, MOST, Outbox};
 
@@ -142,6 +145,49 @@ mod tests {
         let mut bytes = vec![0; 7 + MOST];
         from.read_exact(&mut bytes).await.expect("all of it");
         assert_eq!(bytes[..8], [7, 7, 7, 7, 7, 7, 7, MOST as u8]);
+    }
+
+    /// A socket that takes one slice at a time, as one with TLS does.
+    #[derive(Default)]
+    struct Records(Vec<Vec<u8>>);
+
+    impl AsyncWrite for Records {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.0.push(bytes.to_vec());
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn the_head_of_a_frame_is_no_record_of_its_own() {
+        let (mut outbox, mut to) = (Outbox::default(), Records::default());
+        let mut cx = Context::from_waker(Waker::noop());
+        let bytes: Vec<u8> = (0..100_009).map(|n| n as u8).collect();
+        let mut taken = 0;
+        while taken < bytes.len() {
+            let (head, data) = bytes[taken..].split_at(9.min(bytes.len() - taken));
+            let slices = [IoSlice::new(head), IoSlice::new(data)];
+            match outbox.poll_take(&mut cx, &mut to, &slices, |_| {}) {
+                Poll::Ready(Ok(n)) if n > 0 => taken += n,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(outbox.poll_empty(&mut cx, &mut to, |_| {}).is_ready());
+        let (_last, whole) = to.0.split_last().expect("records");
+        assert!(whole.iter().all(|record| record.len() == MOST));
+        assert_eq!(to.0.concat(), bytes);
     }
 
     #[tokio::test]

@@ -37,6 +37,7 @@ impl Served {
                 tell.send(bound.addr).unwrap();
                 let settings = Settings::without_metrics("default");
                 let deps = admin::Deps {
+                    identity: None,
                     exposition: Arc::new(telemetry),
                     settings: watch::channel(Arc::new(settings)).1,
                     handoffs: mpsc::channel(1).1,

@@ -8,6 +8,7 @@ mod authority;
 mod proxy;
 
 mod certified;
+mod changes;
 mod cost;
 mod files;
 mod foreign;

@@ -16,7 +16,7 @@ const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n";
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// What lets peers of this service in at a port.
-fn permit(port: u16, service: &str) -> Arc<Settings> {
+pub(crate) fn permit(port: u16, service: &str) -> Arc<Settings> {
     let mut settings = settings(MtlsMode::Strict);
     let source = [("kuma.io/service".to_owned(), service.to_owned())];
     settings.inbounds = Some(vec![InboundSettings {
@@ -40,17 +40,17 @@ async fn counting() -> (SocketAddr, Arc<AtomicUsize>) {
     (app.await, count)
 }
 
-const CLIENT_ID: &str = "client_id=\"api.shop";
+pub(crate) const CLIENT_ID: &str = "client_id=\"api.shop";
 
 /// One request on a connection of its own; answers everything that comes back.
-async fn ask(pair: &Pair) -> Vec<u8> {
+pub(crate) async fn ask(pair: &Pair) -> Vec<u8> {
     let mut asks = pair.client.proxy.connect().await;
     asks.write_all(GET).await.expect("written");
     read_until(&mut asks, b"ok").await
 }
 
 /// Puts other settings in force, and asks until they are; answers how often it has asked.
-async fn obey(pair: &Pair, settings: Arc<Settings>, status: &[u8]) -> f64 {
+pub(crate) async fn obey(pair: &Pair, settings: Arc<Settings>, status: &[u8]) -> f64 {
     pair.server.settings.send_replace(settings);
     for n in 1..100 {
         if ask(pair)

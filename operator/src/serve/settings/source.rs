@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use weir_crds::identity::{Identity, workload_name};
-use weir_crds::permission;
+use weir_crds::permission::{self, Candidate};
 use weir_crds::settings::{IdentitySettings, InboundSettings, MtlsMode, Settings};
 use weir_crds::{Mesh, merge, names};
 
@@ -99,23 +99,14 @@ impl Following {
             settings.identity =
                 Some(self.identity(&workload, bundle.filter(|pem| !pem.is_empty())?));
         }
-        settings.inbounds = permissions.map(|permissions| {
-            let candidates = permissions
-                .get(&workload.mesh)
-                .map_or(&[][..], Vec::as_slice);
-            let inbound = workload.inbounds.iter();
-            inbound
-                .map(|inbound| InboundSettings {
-                    port: inbound.port,
-                    service: inbound
-                        .tags
-                        .get(names::SERVICE_TAG)
-                        .cloned()
-                        .unwrap_or_default(),
-                    permission: permission::select(candidates, &inbound.tags),
-                })
-                .collect()
-        });
+        if let Some(permissions) = permissions {
+            let candidates = permissions.get(&workload.mesh);
+            permit(
+                &mut settings,
+                &workload,
+                candidates.map_or(&[], Vec::as_slice),
+            );
+        }
         Some(settings)
     }
 
@@ -131,6 +122,23 @@ impl Following {
             trust_bundle: bundle.to_owned(),
         }
     }
+}
+
+/// Says who may connect to what the workload listens on, and to its metrics endpoint by the tags that the Mesh gives that.
+fn permit(settings: &mut Settings, workload: &Workload, candidates: &[Candidate]) {
+    if let Some(metrics) = &mut settings.metrics {
+        metrics.permission = permission::select(candidates, &metrics.tags);
+    }
+    let inbounds = workload.inbounds.iter().map(|inbound| InboundSettings {
+        port: inbound.port,
+        service: inbound
+            .tags
+            .get(names::SERVICE_TAG)
+            .cloned()
+            .unwrap_or_default(),
+        permission: permission::select(candidates, &inbound.tags),
+    });
+    settings.inbounds = Some(inbounds.collect());
 }
 
 fn merged(mesh: &Mesh, workload: &Workload) -> Settings {

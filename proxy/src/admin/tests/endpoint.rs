@@ -2,7 +2,7 @@
 
 use super::*;
 
-const SERVED: &str = "filters=[] used_only=false\n";
+pub(super) const SERVED: &str = "filters=[] used_only=false\n";
 
 /// A port that was free a moment ago.
 fn free_port() -> u16 {
@@ -98,18 +98,21 @@ async fn the_filter_of_the_settings_comes_before_the_query() {
 }
 
 #[tokio::test]
-async fn what_wants_tls_is_never_served_in_plaintext() {
+async fn what_wants_tls_that_cannot_be_had_is_not_served_at_all() {
     let port = free_port();
-    for (tls, mtls) in [
-        (MetricsTls::ProvidedTls, MtlsMode::Disabled),
-        (MetricsTls::ProvidedTls, MtlsMode::Strict),
-        (MetricsTls::ActiveMtlsBackend, MtlsMode::Permissive),
-        (MetricsTls::ActiveMtlsBackend, MtlsMode::Strict),
+    for (tls, mtls, has_identities) in [
+        (MetricsTls::ProvidedTls, MtlsMode::Disabled, true),
+        (MetricsTls::ProvidedTls, MtlsMode::Strict, true),
+        (MetricsTls::ActiveMtlsBackend, MtlsMode::Permissive, false),
+        (MetricsTls::ActiveMtlsBackend, MtlsMode::Strict, false),
     ] {
         let mut secured = settings(port, "/metrics");
         secured.mtls = mtls;
         secured.metrics.as_mut().unwrap().tls = tls;
-        let mut server = start(config(), echo(), secured);
+        let mut server = match has_identities {
+            true => start(config(), echo(), secured),
+            false => start_alone(config(), echo(), secured),
+        };
         let closed = |status: &EndpointStatus| matches!(status, EndpointStatus::Closed(_));
         server.endpoint_when(closed).await;
         let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -135,23 +138,24 @@ async fn tls_asked_for_later_closes_what_was_open() {
     let mut scraper = TcpStream::connect(addr).await.unwrap();
     send(&mut scraper, "GET", "/metrics", "").await;
     read_answer(&mut scraper, "GET").await;
-    let mut strict = settings(addr.port(), "/metrics");
-    strict.mtls = MtlsMode::Strict;
-    server.set(strict.clone());
+    let mut secured = settings(addr.port(), "/metrics");
+    secured.metrics.as_mut().unwrap().tls = MetricsTls::ProvidedTls;
+    server.set(secured.clone());
     let closed = |status: &EndpointStatus| matches!(status, EndpointStatus::Closed(_));
     server.endpoint_when(closed).await;
     assert_eq!(scraper.read(&mut [0; 1]).await.unwrap(), 0);
     assert!(TcpStream::connect(addr).await.is_err());
 
     // `disabled` is plain whatever the mesh.
-    strict.metrics.as_mut().unwrap().tls = MetricsTls::Disabled;
-    server.set(strict);
+    secured.mtls = MtlsMode::Strict;
+    secured.metrics.as_mut().unwrap().tls = MetricsTls::Disabled;
+    server.set(secured);
     let addr = server.serving().await;
     assert_eq!(get(addr, "/metrics").await.body, SERVED);
 }
 
 /// A client and its connection as the acceptor would hand it over.
-async fn handoff() -> (TcpStream, Handoff) {
+pub(super) async fn handoff() -> (TcpStream, Handoff) {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap())
         .await

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 
-use super::{Config, Detected, Dialing, wait};
-use crate::buffer::Flow;
+use super::{Config, Detected, Dialing, hear, wait};
+use crate::buffer::{Flow, Pool};
 use crate::detect::Verdict;
 use crate::forward::{self, Destination, Dialer};
 use crate::mesh::Mesh;
@@ -186,4 +187,33 @@ async fn the_time_for_a_request_line_begins_with_its_first_byte() {
     let (detected, ()) = tokio::join!(run(&mut accepted, target, &config), speak);
     assert_eq!(detected.verdict, Verdict::Http1);
     assert!(!detected.timed_out);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_to_be_refused_has_no_more_time_than_another() {
+    let config = Config::default();
+    let (pool, limit) = (Pool::default(), config.timeout);
+    // It is silent.
+    let (_client, mut accepted) = pair().await;
+    let start = Instant::now();
+    let heard = hear((&mut accepted, Flow::default()), &config, &pool);
+    let heard = heard.await.expect("no error");
+    assert_eq!(heard.verdict, Verdict::Opaque);
+    assert!(start.elapsed() < config.refused_grace * 2);
+    // It says a byte at a time, and never a whole line.
+    let (mut client, mut accepted) = pair().await;
+    let drip = async {
+        for byte in b"GET /".iter().chain([b'a'; 100].iter()) {
+            client.write_all(&[*byte]).await.expect("write");
+            tokio::time::sleep(limit / 4).await;
+        }
+    };
+    let start = Instant::now();
+    let heard = hear((&mut accepted, Flow::default()), &config, &pool);
+    let heard = tokio::select! {
+        heard = heard => heard.expect("no error"),
+        () = drip => panic!("it is waited for"),
+    };
+    assert_eq!(heard.verdict, Verdict::Opaque);
+    assert!(heard.timed_out && start.elapsed() < limit * 2);
 }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use tokio::io::AsyncWrite;
 
 use crate::buffer::{Flow, LARGE, PIPE, Pool};
+use crate::identity::Peer;
 use crate::record::Side;
 use crate::stream::Stream;
 
@@ -50,6 +51,11 @@ impl<'a> Half<'a> {
             broken: false,
             error: None,
         }
+    }
+
+    /// Who it is, where it has shown a certificate.
+    pub(super) fn peer(&self) -> Option<Peer> {
+        self.stream.peer()
     }
 
     pub(super) fn can_read(&self) -> bool {

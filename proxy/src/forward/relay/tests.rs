@@ -33,7 +33,7 @@ fn written(telemetry: &Telemetry) -> usize {
     sum(telemetry, "tcp_write_bytes_total{")
 }
 
-fn sum(telemetry: &Telemetry, family: &str) -> usize {
+pub(super) fn sum(telemetry: &Telemetry, family: &str) -> usize {
     let mut body = Vec::new();
     telemetry
         .expose(&Selection::default(), &mut body)
@@ -56,6 +56,21 @@ fn bench_with(
     telemetry: &mut (Telemetry, Vec<telemetry::Seat>),
     session: impl FnOnce(&Book) -> Option<Session>,
 ) -> (Pair, std::net::TcpStream, std::net::TcpStream) {
+    let (pair, _, reader, writer) = bench_of(telemetry, session);
+    (pair, reader, writer)
+}
+
+/// A relay of opaque bytes, what it is counted under, and the two peers.
+pub(super) fn bench_in(
+    telemetry: &mut (Telemetry, Vec<telemetry::Seat>),
+) -> (Pair, Book, std::net::TcpStream, std::net::TcpStream) {
+    bench_of(telemetry, |_| None)
+}
+
+fn bench_of(
+    telemetry: &mut (Telemetry, Vec<telemetry::Seat>),
+    session: impl FnOnce(&Book) -> Option<Session>,
+) -> (Pair, Book, std::net::TcpStream, std::net::TcpStream) {
     let labels = Rc::new(Labels::new("all-unauthenticated"));
     let book = Book {
         recorder: Rc::new(telemetry.1.remove(0).take()),
@@ -77,11 +92,12 @@ fn bench_with(
         down: Flow::default(),
         session: session(&book),
         direction: Direction::Inbound,
+        held: None,
     };
-    (pair, reader, writer)
+    (pair, book, reader, writer)
 }
 
-fn busy() -> crate::activity::Busy {
+pub(super) fn busy() -> crate::activity::Busy {
     Activity::new(Gauge::default()).begin()
 }
 

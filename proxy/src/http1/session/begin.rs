@@ -34,8 +34,9 @@ impl Session {
         }
     }
 
-    /// What follows is counted here.
+    /// What follows is counted here, and may go on.
     pub fn settle(&mut self, ledger: HttpLedger) {
+        self.is_denied = false;
         self.ledger = ledger;
     }
 }

@@ -1,12 +1,27 @@
-//! Requests that do not go on: what is answered in the application's place. A part of the session.
+//! Requests that the application never sees: those that cannot be taken, and those of a client that may make none any
+//! more. Each is answered in the application's place, once the requests before it are.
 
 use std::time::Instant;
 
 use super::{Session, State};
-use crate::exchange::End;
+use crate::exchange::{End, Exchange};
 use crate::http1::reply::Reply;
+use crate::record::{Authority, HttpLedger};
 
 impl Session {
+    /// From the next request on the client is refused, which is counted here.
+    pub fn deny(&mut self, ledger: HttpLedger) {
+        self.is_denied = true;
+        self.ledger = ledger;
+    }
+
+    /// A request of a client that may make none: it was received, and is answered.
+    pub(super) fn deny_request(&mut self, authority: Authority<'_>, now: Instant) -> usize {
+        let exchange = Exchange::open(self.ledger.series(authority), now);
+        exchange.end(now, End::Replied(Reply::Denied.status(), ""));
+        self.refuse(Reply::Denied)
+    }
+
     pub(super) fn refuse(&mut self, reply: Reply) -> usize {
         if let Some(label) = reply.label() {
             self.ledger.error(label);

@@ -1,0 +1,116 @@
+//! What a relayed connection is held to: a permission that changes under it. The relay asks whenever it has something to
+//! do, and is woken where it has not.
+//!
+//! A client that may not connect any more gets 403 for its next request, and its connection ends. What is under way may
+//! go on for [`GRACE`]; then the connection ends however that is. One that carries no HTTP ends at once.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::Context;
+use std::time::Duration;
+
+use tokio::time::{Sleep, sleep};
+
+use super::Relay;
+use crate::http1::reply::Reply;
+use crate::identity::Peer;
+use crate::permission::{Permit, Verdict};
+use crate::record::{Book, HttpLedger};
+use crate::session::Session;
+
+/// How long requests that are under way may go on once their client may not connect any more, and how long a connection
+/// may stay on which there are none. Default: 5 s, so that a permission that is replaced, and is not there in between,
+/// ends no connection.
+pub const GRACE: Duration = Duration::from_secs(5);
+
+/// A permission, and what its connection is counted under.
+pub struct Held {
+    permit: Permit,
+    book: Book,
+    /// Runs while the client may not connect.
+    grace: Option<Pin<Box<Sleep>>>,
+    /// The connection has ended because of it.
+    pub(super) is_cut: bool,
+}
+
+#[cfg(test)]
+mod tests;
+
+impl Held {
+    pub fn new(permit: Permit, book: Book) -> Self {
+        Self {
+            permit,
+            book,
+            grace: None,
+            is_cut: false,
+        }
+    }
+
+    /// Judges the peer by what is in force now.
+    fn judge(&mut self, peer: Option<Peer>, session: Option<&mut Session>) {
+        let identity = peer.as_ref().map(|peer| &*peer.identity);
+        let verdict = self.permit.judge(identity);
+        self.book.standing.judge(&verdict);
+        let is_denied = verdict == Verdict::Denied;
+        let grace = self.grace.take();
+        self.grace = is_denied.then(|| grace.unwrap_or_else(|| Box::pin(sleep(GRACE))));
+        let Some(session) = session else { return };
+        let ledger = HttpLedger::new(self.book.clone());
+        if is_denied {
+            session.deny(ledger);
+        } else {
+            session.settle(ledger);
+        }
+    }
+}
+
+impl Relay<'_> {
+    /// Takes over what has changed. Answers whether the connection ends with it at once.
+    pub(super) fn obey(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(held) = &mut self.held else {
+            return false;
+        };
+        held.permit.watch(cx);
+        if held.permit.is_stale() {
+            held.judge(self.client.peer(), self.session.as_mut());
+        }
+        let Some(grace) = &mut held.grace else {
+            return false;
+        };
+        let is_over = grace.as_mut().poll(cx).is_ready();
+        let (is_opaque, is_busy) = (self.is_opaque(), self.is_busy());
+        if self.replied {
+            return false;
+        }
+        if is_opaque || is_over && is_busy {
+            self.cut(is_opaque);
+            return true;
+        }
+        if is_over {
+            self.leave();
+        }
+        false
+    }
+
+    /// Breaks the connection off.
+    fn cut(&mut self, is_opaque: bool) {
+        if let Some(held) = &mut self.held {
+            held.is_cut = true;
+            if is_opaque {
+                held.book.tcp_judged();
+            }
+        }
+        self.client.error = Some(io::ErrorKind::PermissionDenied.into());
+    }
+
+    /// Ends a connection on which nothing is under way.
+    fn leave(&mut self) {
+        self.up.drop_pending();
+        if let Some(session) = &self.session {
+            let words = session.farewell(Reply::Denied);
+            self.down.append(self.pool, &words);
+        }
+        self.replied = true;
+    }
+}
