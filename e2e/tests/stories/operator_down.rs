@@ -105,18 +105,14 @@ async fn traffic_outlives_the_operator_and_a_rollout_without_it() -> anyhow::Res
         let (steady, fresh, rolled, took) = tokio::try_join!(
             load(story, "stable", &requests, &["--keep-alive"]),
             load(story, "stable", &requests, &[]),
-            load(story, "rolled", &requests, &[]),
+            // A pod that is gone may say nothing; then its Service's address is tried, after a second.
+            load(story, "rolled", &requests, &["--timeout-ms=3000"]),
             go_and_return(story, away, name(&stable)),
         )?;
         println!("every stream was back after {took:?}");
-        for report in [steady, fresh] {
+        for report in [steady, fresh, rolled] {
             ensure!(report.failed == 0 && report.sent > 0, "{report:?}");
         }
-        // What replaces every endpoint that is known is not known before the operator is back.
-        let limit = u64::try_from((away + BACK).as_millis())?;
-        let outage = rolled.outage_ms.unwrap_or_default();
-        let is_back = rolled.failed == 0 || rolled.after_outage > 0;
-        ensure!(outage < limit && is_back, "{rolled:?}");
         Ok(())
     })
     .await
