@@ -113,7 +113,7 @@ async fn drain<K, I: Indexed<K>>(
             Ok(Event::Apply(object)) => follow.index.apply(object),
             Ok(Event::Delete(object)) => follow.index.delete(&object),
             Err(error) if follow.optional && is_missing(&error) => {
-                tracing::debug!(resource = follow.what.as_str(), %error, "not there");
+                report_missing(follow.what, &error);
                 follow.index.reset(Vec::new());
                 pending = None;
                 working_since = None;
@@ -142,6 +142,16 @@ fn report(what: Watch, error: &watcher::Error) {
         tracing::info!(resource, "the API server does not know this kind yet");
     } else {
         tracing::warn!(%error, resource, "a watch broke, starting it again");
+    }
+}
+
+/// Nobody need know of a kind that is not installed, but of a role that does not admit it.
+fn report_missing(what: Watch, error: &watcher::Error) {
+    let resource = what.as_str();
+    if is_unknown_kind(error) {
+        tracing::debug!(resource, "the kind is not installed");
+    } else {
+        tracing::warn!(%error, resource, "taken for empty: apply the manifests again");
     }
 }
 

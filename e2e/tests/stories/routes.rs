@@ -51,7 +51,7 @@ async fn a_service_profile_tells_requests_apart() -> anyhow::Result<()> {
 async fn start(story: &Story) -> anyhow::Result<()> {
     let overlay = story.cluster.checkout().join("manifests/crds-routes");
     let overlay = overlay.to_string_lossy().into_owned();
-    let apply = ["apply", "--server-side", "-k", &overlay];
+    let apply = ["apply", "--server-side", "--kustomize", &overlay];
     story.cluster.kubectl(&apply, "").await?;
     let status = |status: u16| json!({"status": {"min": status, "max": status}});
     let profile = json!({
@@ -78,7 +78,10 @@ async fn start(story: &Story) -> anyhow::Result<()> {
     // The API server may need a moment for a kind that is new.
     eventually("a ServiceProfile", KNOWN, async || {
         let text = profile.to_string();
-        story.cluster.kubectl(&["apply", "-f", "-"], &text).await
+        story
+            .cluster
+            .kubectl(&["apply", "--filename", "-"], &text)
+            .await
     })
     .await?;
     let web = Workload::web("web");
