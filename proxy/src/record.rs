@@ -299,7 +299,8 @@ pub struct HttpLedger {
     routing: Option<Rc<Routing>>,
     /// The label `dst`, once it was needed.
     dst: Option<Box<str>>,
-    last_route: Option<routed::LastRoute>,
+    /// Boxed, because few connections have routes.
+    last_route: Option<Box<routed::LastRoute>>,
 }
 
 /// What the last request was counted in.

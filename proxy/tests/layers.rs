@@ -137,6 +137,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "admin",
             "control",
             "drain",
+            "identity",
             "log",
             "telemetry",
             "worker",

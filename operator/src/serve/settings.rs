@@ -104,11 +104,12 @@ impl Served for Service {
         let caller = self.caller(request.metadata()).await?;
         tracing::debug!(namespace = caller.namespace, pod = ?caller.pod, version, "watches its settings");
         let following = self.sources.follow(&caller);
-        let documents = futures::stream::unfold(following, move |mut following| async move {
-            let settings = following.next().await;
-            let json = version::write(&settings, version);
-            Some((Ok(Document { version, json }), following))
-        });
+        let documents =
+            futures::stream::unfold(Box::new(following), move |mut following| async move {
+                let settings = following.next().await;
+                let json = version::write(&settings, version);
+                Some((Ok(Document { version, json }), following))
+            });
         Ok(Response::new(Box::pin(documents)))
     }
 }

@@ -108,11 +108,11 @@ impl HttpLedger {
             (last, route) => last.is_none() && route.is_none(),
         };
         let known = self.last_route.as_ref();
-        let known = known.filter(|(last, _)| is_same(last.as_ref()));
-        let series = known.and_then(|(_, series)| series.pin());
+        let known = known.filter(|last| is_same(last.0.as_ref()));
+        let series = known.and_then(|last| last.1.pin());
         let series = series.unwrap_or_else(|| {
             let series = self.resolve_route(route);
-            self.last_route = Some((route.cloned(), series.downgrade()));
+            self.last_route = Some(Box::new((route.cloned(), series.downgrade())));
             series
         });
         let route = route.cloned();

@@ -29,7 +29,7 @@ impl Following {
 
     /// The messages, for as long as somebody listens.
     pub(super) fn messages(self) -> impl Stream<Item = Result<DestinationProfile, Status>> + Send {
-        futures::stream::unfold(self, async |mut following| {
+        futures::stream::unfold(Box::new(self), async |mut following| {
             let profile = following.next().await?;
             Some((Ok(profile), following))
         })
