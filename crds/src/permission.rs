@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::Identity;
 use crate::names::SERVICE_TAG;
+use crate::settings::{InboundSettings, Settings};
 use crate::traffic_permission::Selector;
 
 /// What stands for any value of a tag.
@@ -74,6 +75,25 @@ fn selects(selector: &Selector, tags: &Selector) -> bool {
         let value = tags.get(tag);
         value.is_some_and(|value| wanted == ANY || wanted == value)
     })
+}
+
+/// Says in the settings of a workload who may connect to its inbounds, of a port and tags each, and to its metrics
+/// endpoint, by the tags that the Mesh gives that.
+pub fn permit<'a>(
+    settings: &mut Settings,
+    inbounds: impl IntoIterator<Item = (u16, &'a Selector)>,
+    candidates: &[Candidate],
+) {
+    if let Some(metrics) = &mut settings.metrics {
+        metrics.permission = select(candidates, &metrics.tags);
+    }
+    let inbounds = inbounds.into_iter();
+    let inbounds = inbounds.map(|(port, tags)| InboundSettings {
+        port,
+        service: tags.get(SERVICE_TAG).cloned().unwrap_or_default(),
+        permission: select(candidates, tags),
+    });
+    settings.inbounds = Some(inbounds.collect());
 }
 
 impl Permission {

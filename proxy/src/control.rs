@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use weir_crds::metrics_policy::MetricsPolicy;
-use weir_crds::settings::{MtlsMode, Settings, SettingsError};
+use weir_crds::settings::{Settings, SettingsError};
 use weir_crds::universal::UniversalError;
 
 /// Where to look.
@@ -172,15 +172,8 @@ fn settings(config: Config) -> Result<Described, Vec<ControlError>> {
         return Ok((settings, None));
     };
     let selection = universal::Selection { name, mesh };
-    let files = files::Files::open(dataplane, mesh_file, selection)?;
+    let files = files::Files::open(dataplane, mesh_file, (selection, has_identity))?;
     let (universal, settings) = files.read()?;
-    if settings.mtls != MtlsMode::Disabled && !has_identity {
-        warn!(
-            mesh = settings.mesh,
-            "the Mesh asks for mTLS, but the proxy has no certificate and speaks plaintext: give it --identity-cert-file, \
-             --identity-key-file and --identity-ca-file"
-        );
-    }
     Ok((settings, Some((universal, files))))
 }
 

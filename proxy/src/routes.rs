@@ -32,8 +32,7 @@ pub const MAX_DEPTH: usize = 32;
 /// Most regular expressions in one table.
 pub const MAX_EXPRESSIONS: usize = 256;
 
-/// Largest compiled form of one regular expression, in bytes: a tenth of what the `regex` crate allows.
-pub const MAX_EXPRESSION: usize = 1024 * 1024;
+pub use weir_crds::routes::MAX_EXPRESSION;
 
 /// Most memory in which a search by one expression is remembered, in bytes. With less, searches are slower, not wrong.
 pub const MAX_SEARCH: usize = 256 * 1024;

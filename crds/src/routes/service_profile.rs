@@ -330,6 +330,11 @@ mod tests {
                 json!({"name": "r", "condition": {"pathRegex": "("}}),
                 "spec.routes[0].condition.pathRegex: \"(\" is no",
             ),
+            // What a proxy would not compile is left out alone, and not the table with it.
+            (
+                json!({"name": "r", "condition": {"pathRegex": "/users/\\w{1,360}"}}),
+                "exceeds size limit",
+            ),
             (
                 json!({"name": "r", "condition": {"all": [{}]}}),
                 "spec.routes[0].condition.all[0]: needs one of",

@@ -5,13 +5,12 @@ use super::universal::{self, Selection, Universal};
 use super::{ControlError, Input};
 use std::io::Read;
 use std::path::PathBuf;
-use tracing::info;
+use tracing::{info, warn};
 use weir_crds::dataplane::DataplaneSpec;
 use weir_crds::merge;
 use weir_crds::mesh::MeshSpec;
-use weir_crds::names::SERVICE_TAG;
 use weir_crds::permission::{self, Candidate};
-use weir_crds::settings::{InboundSettings, MtlsMode, Settings};
+use weir_crds::settings::{MtlsMode, Settings};
 use weir_crds::traffic_permission::TrafficPermissionSpec;
 use weir_crds::universal::{Document, Entry, parse};
 use weir_crds::violation::Violation;
@@ -25,6 +24,8 @@ pub(super) struct Files {
     dataplane: Input,
     mesh_file: Option<PathBuf>,
     selection: Selection,
+    /// Whether the proxy has a certificate; without one it speaks plaintext whatever its Mesh says.
+    has_identity: bool,
 }
 
 /// All documents of all files.
@@ -40,7 +41,7 @@ impl Files {
     pub(super) fn open(
         dataplane: Input,
         mesh_file: Option<PathBuf>,
-        selection: Selection,
+        (selection, has_identity): (Selection, bool),
     ) -> Result<Self, Vec<ControlError>> {
         let dataplane = match dataplane {
             Input::Stdin => {
@@ -53,6 +54,7 @@ impl Files {
             dataplane,
             mesh_file,
             selection,
+            has_identity,
         })
     }
 
@@ -76,7 +78,8 @@ impl Files {
         if !problems.is_empty() {
             return Err(problems);
         }
-        documents.judge(&source_name, &self.selection, self.mesh_file.is_some())
+        let given = (self.mesh_file.is_some(), self.has_identity);
+        documents.judge(&source_name, &self.selection, given)
     }
 }
 
@@ -138,7 +141,7 @@ impl Documents {
         self,
         source_name: &str,
         selection: &Selection,
-        mesh_given: bool,
+        (mesh_given, has_identity): (bool, bool),
     ) -> Result<(Universal, Settings), Vec<ControlError>> {
         let (universal, mut problems) =
             match universal::read(source_name, &self.dataplanes, selection) {
@@ -170,8 +173,20 @@ impl Documents {
             return Err(problems);
         }
         let mut settings = merge::settings(&universal.mesh, &spec, over.as_ref());
+        if settings.mtls != MtlsMode::Disabled && !has_identity {
+            warn!(
+                mesh = settings.mesh,
+                "the Mesh asks for mTLS, but the proxy has no certificate and speaks plaintext: give it --identity-cert-file, \
+                 --identity-key-file and --identity-ca-file"
+            );
+            settings.mtls = MtlsMode::Disabled;
+        }
         if settings.mtls != MtlsMode::Disabled {
-            settings.inbounds = Some(self.inbounds(&universal)?);
+            let candidates = self.candidates(&universal.mesh);
+            let candidates = candidates.map_err(|problem| vec![problem])?;
+            let inbounds = universal.inbounds.iter();
+            let inbounds = inbounds.map(|inbound| (inbound.listen.port(), &inbound.tags));
+            permission::permit(&mut settings, inbounds, &candidates);
         } else if !self.permissions.is_empty() {
             info!(
                 count = self.permissions.len(),
@@ -181,19 +196,13 @@ impl Documents {
         Ok((universal, settings))
     }
 
-    /// What the permissions of the Mesh allow at each inbound.
-    fn inbounds(&self, universal: &Universal) -> Result<Vec<InboundSettings>, Vec<ControlError>> {
+    /// The permissions of a Mesh.
+    fn candidates(&self, mesh: &str) -> Result<Vec<Candidate>, ControlError> {
         let of_mesh = self.permissions.iter();
-        let of_mesh = of_mesh.filter(|entry| entry.mesh == universal.mesh);
-        let candidates: Result<Vec<_>, _> = of_mesh.map(candidate).collect();
-        let candidates = candidates.map_err(|problem| vec![problem])?;
-        let inbounds = universal.inbounds.iter();
-        let inbounds = inbounds.map(|inbound| InboundSettings {
-            port: inbound.listen.port(),
-            service: inbound.tags.get(SERVICE_TAG).cloned().unwrap_or_default(),
-            permission: permission::select(&candidates, &inbound.tags),
-        });
-        Ok(inbounds.collect())
+        of_mesh
+            .filter(|entry| entry.mesh == mesh)
+            .map(candidate)
+            .collect()
     }
 
     /// The Mesh of the own Dataplane; the initial one where no file was meant to hold it.

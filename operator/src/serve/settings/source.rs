@@ -101,9 +101,11 @@ impl Following {
         }
         if let Some(permissions) = permissions {
             let candidates = permissions.get(&workload.mesh);
-            permit(
+            let inbounds = workload.inbounds.iter();
+            let inbounds = inbounds.map(|inbound| (inbound.port, &inbound.tags));
+            permission::permit(
                 &mut settings,
-                &workload,
+                inbounds,
                 candidates.map_or(&[], Vec::as_slice),
             );
         }
@@ -122,23 +124,6 @@ impl Following {
             trust_bundle: bundle.to_owned(),
         }
     }
-}
-
-/// Says who may connect to what the workload listens on, and to its metrics endpoint by the tags that the Mesh gives that.
-fn permit(settings: &mut Settings, workload: &Workload, candidates: &[Candidate]) {
-    if let Some(metrics) = &mut settings.metrics {
-        metrics.permission = permission::select(candidates, &metrics.tags);
-    }
-    let inbounds = workload.inbounds.iter().map(|inbound| InboundSettings {
-        port: inbound.port,
-        service: inbound
-            .tags
-            .get(names::SERVICE_TAG)
-            .cloned()
-            .unwrap_or_default(),
-        permission: permission::select(candidates, &inbound.tags),
-    });
-    settings.inbounds = Some(inbounds.collect());
 }
 
 fn merged(mesh: &Mesh, workload: &Workload) -> Settings {

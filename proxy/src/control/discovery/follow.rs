@@ -227,9 +227,10 @@ pub(super) async fn follow(to: SocketAddr, lookup: Lookup, mut answers: Answers)
             }
             () = next(&mut resolved) => {}
         }
-        // Once it is known, routes that are waited for hold up nothing: those of before stand.
+        // Once it is known, routes that are waited for hold up nothing: those of before stand. Destinations do, because
+        // without their endpoints its requests would go elsewhere.
         if let Some(resolved) = &resolved
-            && (resolved.is_said() || is_known)
+            && (resolved.is_said() || is_known && resolved.are_parts_said())
         {
             is_known = true;
             let service = resolved.service(to);

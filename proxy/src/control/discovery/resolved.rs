@@ -59,7 +59,8 @@ impl Resolved {
         self.own.is_said() && tables.is_none_or(Tables::is_said) && self.are_parts_said()
     }
 
-    fn are_parts_said(&self) -> bool {
+    /// Whether anything was said about every destination that its requests are divided among.
+    pub(super) fn are_parts_said(&self) -> bool {
         self.parts.iter().all(|(_, part)| part.is_said())
     }
 

@@ -54,7 +54,10 @@ impl Held {
         self.book.standing.judge(&verdict);
         let is_denied = verdict == Verdict::Denied;
         let grace = self.grace.take();
-        self.grace = is_denied.then(|| grace.unwrap_or_else(|| Box::pin(sleep(GRACE))));
+        // A request that was refused is answered, and ends the connection, whatever is allowed since.
+        let is_refused = session.as_ref().is_some_and(|session| session.is_refused());
+        self.grace =
+            (is_denied || is_refused).then(|| grace.unwrap_or_else(|| Box::pin(sleep(GRACE))));
         let Some(session) = session else { return };
         let ledger = HttpLedger::new(self.book.clone());
         if is_denied {

@@ -109,6 +109,25 @@ async fn what_is_under_way_has_its_time_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refused_request_ends_the_connection_although_its_client_may_connect_again() {
+    let local = tokio::task::LocalSet::new();
+    let test = async {
+        let mut bench = start(true);
+        bench.ask().await;
+        mode(&bench.gate, MtlsMode::Strict);
+        // It waits for the answer to the first, which never comes.
+        bench.client.write_all(GET).expect("written");
+        sleep(GRACE / 10).await;
+        mode(&bench.gate, MtlsMode::Permissive);
+        timeout(2 * GRACE, &mut bench.relayed)
+            .await
+            .expect("it is cut")
+            .expect("it runs");
+    };
+    local.run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_without_a_request_is_closed_and_not_reset() {
     let local = tokio::task::LocalSet::new();
     let test = async {
