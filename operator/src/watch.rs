@@ -123,6 +123,10 @@ async fn drain<K, I: Indexed<K>>(
             Err(error) => {
                 follow.metrics.count_watch_restart(follow.what);
                 report(follow.what, &error);
+                if follow.optional && pending.take().is_some() {
+                    // Nobody is to wait for what an installation need not have.
+                    follow.index.reset(Vec::new());
+                }
                 if working_since
                     .take()
                     .is_some_and(|since| since.elapsed() >= SETTLED)
@@ -309,5 +313,26 @@ mod tests {
             ["reset []", "reset []", "reset [1]"]
         );
         assert!(!metrics.render().contains("service_profiles"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_kind_that_need_not_be_there_and_cannot_be_listed() {
+        let readiness = Readiness::default();
+        let script = Script::default();
+        let follow = Follow {
+            what: Watch::HttpRoutes,
+            index: script.clone(),
+            optional: true,
+            metrics: Metrics::default(),
+            pending: readiness.register("http_routes"),
+            stop: CancellationToken::new(),
+        };
+        let status = kube::core::Status::failure("no", "no").with_code(500);
+        let broken = watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)));
+        let events = vec![Ok(Event::<u8>::Init), Err(broken)];
+        let ended = drain(futures::stream::iter(events), follow);
+        ended.await;
+        assert!(readiness.waiting_for().is_empty());
+        assert_eq!(*script.0.lock().unwrap(), ["reset []"]);
     }
 }

@@ -199,7 +199,18 @@ impl Destinations {
     /// called. Else connections to a service may go where they were going once nobody tells of its endpoints and none
     /// accepts.
     pub fn set_strict(&self, is_strict: bool) {
-        self.is_strict.set(is_strict);
+        if is_strict == self.is_strict.replace(is_strict) {
+            return;
+        }
+        let now = Instant::now().into_std();
+        for place in self.places.borrow().values() {
+            if let Place::Followed(entry) = place
+                && is_strict
+                && let Some(set) = &*entry.set.borrow()
+            {
+                set.fall_back(None, now);
+            }
+        }
     }
 
     /// How many destinations are remembered.

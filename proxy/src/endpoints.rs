@@ -1,6 +1,6 @@
 //! Where a connection may go: the endpoints of a service, and which of them is best now.
 //!
-//! Built from a Dataplane file (later from the operator's stream) and read by `forward`,
+//! Built from a Dataplane file or from the operator's stream, and read by `forward`,
 //! which dials what is chosen here; HTTP/2 chooses anew for every stream. Everything is
 //! one worker's. It must not know sockets, and is told the time.
 

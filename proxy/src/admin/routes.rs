@@ -1,5 +1,5 @@
-//! The routes of the admin port (4191): `/metrics`, `/live`, `/ready` and `/probe/<n>`, open to everyone, and the
-//! controls, which are not; everything else is 404. Served by `server`. `/metrics` here takes nothing from the Mesh's
+//! The routes of the admin port (4191): `/metrics`, `/live`, `/ready` and `/probe/<n>`, for everyone whom the
+//! Mesh lets read them, and the controls, for loopback alone; everything else is 404. Served by `server`. `/metrics` here takes nothing from the Mesh's
 //! settings but who may read it; that endpoint is `endpoint`'s.
 
 use super::Service;

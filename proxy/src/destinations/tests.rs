@@ -344,10 +344,13 @@ async fn connections_go_where_they_were_going_once_nobody_tells_of_endpoints_and
         assert_eq!(tried(&desk.found(1).await), [1]);
         desk.publish(&answers, inside("web", &[12])).await;
         assert_eq!(tried(&desk.found(1).await), [12]);
+        desk.publish(&answers, stale("web", &[12])).await;
+        assert_eq!(tried(&desk.found(1).await), [12, 1]);
         // It would be in plaintext.
         desk.destinations.set_strict(true);
-        desk.publish(&answers, stale("web", &[12])).await;
         assert_eq!(tried(&desk.found(1).await), [12]);
+        desk.publish(&answers, stale("web", &[13])).await;
+        assert_eq!(tried(&desk.found(1).await), [13]);
     })
     .await;
 }
