@@ -484,9 +484,8 @@ networking:
         ..Config::default()
     };
     let settings = |has_identity| {
-        let sources = load(config(has_identity)).unwrap();
-        let settings = sources.settings().borrow().clone();
-        settings
+        let settings = load(config(has_identity)).unwrap().settings();
+        Arc::clone(&settings.borrow())
     };
     let secured = settings(true);
     let name = |permission: &Option<weir_crds::permission::Permission>| {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use weir_crds::identity::{Identity, workload_name};
-use weir_crds::permission::{self, Candidate};
-use weir_crds::settings::{IdentitySettings, InboundSettings, MtlsMode, Settings};
-use weir_crds::{Mesh, merge, names};
+use weir_crds::permission;
+use weir_crds::settings::{IdentitySettings, MtlsMode, Settings};
+use weir_crds::{Mesh, merge};
 
 use crate::index::MeshView;
 use crate::mesh_ca::View as AuthorityView;
