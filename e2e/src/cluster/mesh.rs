@@ -31,6 +31,8 @@ impl Story {
             "dpCert": {"rotation": {"expiration": life}},
         });
         let mut spec = MeshSpec::initial().0;
+        // Stories read the metrics from outside of the Mesh.
+        spec["metrics"]["backends"][0]["conf"]["tls"] = json!({"mode": "disabled"});
         spec["mtls"] = json!({"enabledBackend": BACKEND, "backends": [backend]});
         let mut mesh = Mesh::new(&self.namespace, MeshSpec(spec));
         mesh.metadata.owner_references = Some(vec![self.owner().await?]);

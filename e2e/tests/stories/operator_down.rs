@@ -105,8 +105,7 @@ async fn traffic_outlives_the_operator_and_a_rollout_without_it() -> anyhow::Res
         let (steady, fresh, rolled, took) = tokio::try_join!(
             load(story, "stable", &requests, &["--keep-alive"]),
             load(story, "stable", &requests, &[]),
-            // A pod that is gone may say nothing; then its Service's address is tried, after a second.
-            load(story, "rolled", &requests, &["--timeout-ms=3000"]),
+            load(story, "rolled", &requests, &[]),
             go_and_return(story, away, name(&stable)),
         )?;
         println!("every stream was back after {took:?}");
