@@ -296,7 +296,10 @@ async fn ambiguous_framing_is_400_and_never_reaches_the_application() {
         .counts("inbound_http_errors_total", &["error=\"bad request\""], 1.0)
         .await;
     assert_eq!(proxy.sum("request_total", &[]), 0.0);
-    assert!(connections.try_recv().is_err(), "it reached the application");
+    assert!(
+        connections.try_recv().is_err(),
+        "it reached the application"
+    );
 }
 
 #[tokio::test]
