@@ -27,6 +27,7 @@ pub mod leader;
 pub mod mesh_ca;
 pub mod metrics;
 mod object;
+mod passes;
 pub mod reconcile;
 pub mod serve;
 pub mod status;

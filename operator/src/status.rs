@@ -2,6 +2,7 @@
 //! writes. What to write is `reconcile`'s to say; this module knows when and how.
 
 use std::collections::BTreeMap;
+use std::future::pending;
 
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -12,12 +13,12 @@ use tokio_util::sync::CancellationToken;
 use weir_crds::{Mesh, Violation};
 
 use crate::FIELD_MANAGER;
-use crate::backoff::{Backoff, pause};
 use crate::call::{CallError, within};
 use crate::events::Events;
 use crate::index::{MeshSet, MeshView};
 use crate::mesh_ca::{Authorities, NotReady, View};
 use crate::metrics::{Controller, Metrics, Outcome};
+use crate::passes::{self, Pass};
 use crate::reconcile::{self, StatusChange};
 
 /// Writes what the Meshes' status should be.
@@ -32,55 +33,8 @@ pub struct StatusWriter {
     answered: BTreeMap<String, (String, Option<Violation>)>,
 }
 
-impl StatusWriter {
-    /// A writer whose events are signed with `identity`.
-    #[must_use]
-    pub fn new(
-        client: Client,
-        identity: String,
-        authorities: watch::Receiver<View>,
-        metrics: Metrics,
-    ) -> Self {
-        Self {
-            meshes: Api::all(client.clone()),
-            events: Events::new(client, identity),
-            metrics,
-            authorities,
-            answered: BTreeMap::new(),
-        }
-    }
-
-    /// Follows `meshes` until `stop`, writing while `leading`.
-    pub async fn run(
-        mut self,
-        mut meshes: watch::Receiver<MeshView>,
-        mut leading: watch::Receiver<bool>,
-        stop: CancellationToken,
-    ) {
-        let mut backoff = Backoff::default();
-        loop {
-            let view = meshes.borrow_and_update().clone();
-            let may_write = *leading.borrow_and_update();
-            let mut retry = None;
-            if let (true, Some(view)) = (may_write, view) {
-                if self.pass(&view, Timestamp::now()).await {
-                    backoff.reset();
-                } else {
-                    retry = Some(backoff.next_pause());
-                }
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = pause(retry) => {}
-                Ok(()) = meshes.changed() => {}
-                Ok(()) = self.authorities.changed() => {}
-                Ok(()) = leading.changed() => {}
-            }
-        }
-    }
-
-    /// One pass over all Meshes. Returns whether every write succeeded.
-    pub async fn pass(&mut self, meshes: &MeshSet, now: Timestamp) -> bool {
+impl Pass for StatusWriter {
+    async fn pass(&mut self, meshes: &MeshSet, now: Timestamp) -> bool {
         self.answered.retain(|name, _| meshes.contains_key(name));
         let mut succeeded = true;
         let authorities = self.authorities.borrow_and_update().clone();
@@ -110,6 +64,42 @@ impl StatusWriter {
             }
         }
         succeeded
+    }
+
+    async fn changed(&mut self) {
+        if self.authorities.changed().await.is_err() {
+            // Nobody keeps them any more: they stay as they are.
+            pending().await
+        }
+    }
+}
+
+impl StatusWriter {
+    /// A writer whose events are signed with `identity`.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        identity: String,
+        authorities: watch::Receiver<View>,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            meshes: Api::all(client.clone()),
+            events: Events::new(client, identity),
+            metrics,
+            authorities,
+            answered: BTreeMap::new(),
+        }
+    }
+
+    /// Follows `meshes` until `stop`, writing while `leading`.
+    pub async fn run(
+        self,
+        meshes: watch::Receiver<MeshView>,
+        leading: watch::Receiver<bool>,
+        stop: CancellationToken,
+    ) {
+        passes::run(self, meshes, leading, stop).await;
     }
 
     async fn write(&self, mesh: &Mesh, change: &StatusChange) -> Result<(), CallError> {

@@ -23,6 +23,9 @@ KINDS = ("http", "h2", "tcp", *secured.LANES, "paced http", "paced tcp", "bulk h
 """Kinds of load."""
 SCRAPED = "weir scraped"
 """A second proxy of ours, with many series, that is scraped all the time."""
+HAPROXY = ["-db", "-f"]
+ENVOY = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c"]
+"""The options before the configuration: in the foreground, one worker."""
 SECURED = ("haproxy", "weir", "envoy")
 """Those that are compared with mutual TLS, too."""
 SCRAPES = 10
@@ -119,7 +122,7 @@ class Stage:
         self.proxies.append(proxy)
 
     def _haproxy(self) -> Proxy:
-        return self._plain("haproxy", ("http", "h2", "tcp"), "haproxy.cfg", ["-db", "-f"], "-v")
+        return self._plain("haproxy", ("http", "h2", "tcp"), "haproxy.cfg", HAPROXY, "-v")
 
     def _nginx(self) -> Proxy:
         return self._plain("nginx", ("http", "tcp"), "nginx.conf", ["-c"], "-v")
@@ -128,8 +131,7 @@ class Stage:
         return self._plain("nghttpx", ("h2",), "nghttpx.conf", ["--conf"], "--version")
 
     def _envoy(self) -> Proxy:
-        options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c"]
-        return self._plain("envoy", ("http", "h2", "tcp"), "envoy.yaml", options, "--version")
+        return self._plain("envoy", ("http", "h2", "tcp"), "envoy.yaml", ENVOY, "--version")
 
     def _plain(self, name: str, kinds: tuple[str, ...], template: str, options: list[str], version: str) -> Proxy:
         """A proxy with one listener for each kind of load."""
@@ -185,11 +187,10 @@ class Stage:
         self.proxies.append(proxy)
 
     def _haproxies(self, ports: dict[str, int]) -> Proxy:
-        return self._both("haproxy", "cfg", ["-db", "-f"], "-v", ports)
+        return self._both("haproxy", "cfg", HAPROXY, "-v", ports)
 
     def _envoys(self, ports: dict[str, int]) -> Proxy:
-        options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c"]
-        return self._both("envoy", "yaml", options, "--version", ports)
+        return self._both("envoy", "yaml", ENVOY, "--version", ports)
 
     def _both(self, name: str, ending: str, options: list[str], version: str, ports: dict[str, int]) -> Proxy:
         program = self.programs[name]
@@ -198,7 +199,7 @@ class Stage:
             self._spawn(
                 f"{name}-{side}",
                 [program, *options, self._write(f"tls/{name}-{side}.{ending}", **ports)],
-                [port for which, port in ports.items() if which.startswith("far_") == (side == "server")],
+                secured.listening(ports, side),
             )
             for side in reversed(secured.NAMES)
         ]
@@ -215,8 +216,7 @@ class Stage:
             command += ["--dataplane-file", documents, "--name", side]
             for flag, file in (("cert", f"{side}.pem"), ("key", f"{side}.key"), ("ca", "ca.pem")):
                 command += [f"--identity-{flag}-file", str(self.work / file)]
-            listening = [port for which, port in ports.items() if which.startswith("far_") == (side == "server")]
-            sides.append(self._spawn(f"weir-{side}", command, [*listening, admins[side]]))
+            sides.append(self._spawn(f"weir-{side}", command, [*secured.listening(ports, side), admins[side]]))
         proxy = self._secured("weir", version_of([program, "--version"]), sides, ports)
         return replace(proxy, metrics_port=admins["client"])
 

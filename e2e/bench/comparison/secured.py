@@ -26,6 +26,11 @@ class Pair:
         return sum(process.settled_kib() for process in self._both)
 
 
+def listening(ports: dict[str, int], side: str) -> list[int]:
+    """Those of a pair's ports that this side listens on."""
+    return [port for which, port in ports.items() if which.startswith("far_") == (side == "server")]
+
+
 def certify(work: Path) -> None:
     """Makes an authority, and a certificate of both sides for P-256, in the directory."""
     extensions = work / "extensions"

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use futures::future::try_join_all;
 use http_body_util::{BodyExt as _, Empty};
-use hyper::Request;
-use hyper::body::Bytes;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper::client::conn::http2;
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::{http1, http2};
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -44,6 +44,16 @@ pub struct Bot {
     linger_seconds: u64,
 }
 
+impl Bot {
+    /// How long one request may take.
+    fn limit(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
+}
+
+/// When a request was started, and why it failed, if it did.
+type Attempt = (Instant, Option<String>);
+
 /// What became of the requests.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -70,7 +80,7 @@ impl Report {
     }
 
     /// Sums up attempts, each by when it was started and what it failed with.
-    pub(super) fn from_attempts(mut attempts: Vec<(Instant, Option<String>)>) -> Self {
+    pub(super) fn from_attempts(mut attempts: Vec<Attempt>) -> Self {
         attempts.sort_by_key(|(started, _)| *started);
         let failures: Vec<usize> = (0..attempts.len())
             .filter(|&index| attempts[index].1.is_some())
@@ -108,12 +118,12 @@ pub(super) async fn run(bot: &Bot) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn a_connection_each(bot: &Bot) -> anyhow::Result<Vec<(Instant, Option<String>)>> {
+async fn a_connection_each(bot: &Bot) -> anyhow::Result<Vec<Attempt>> {
     let mut ticks = ticks(bot);
     let mut attempts = JoinSet::new();
     for _ in 0..bot.requests {
         ticks.tick().await;
-        let (url, limit) = (bot.url.clone(), Duration::from_millis(bot.timeout_ms));
+        let (url, limit) = (bot.url.clone(), bot.limit());
         attempts.spawn(async move {
             let started = Instant::now();
             let failure = match client::fetch(&url, limit).await {
@@ -127,90 +137,73 @@ async fn a_connection_each(bot: &Bot) -> anyhow::Result<Vec<(Instant, Option<Str
     Ok(attempts.join_all().await)
 }
 
-async fn connections_that_stay(bot: &Bot) -> anyhow::Result<Vec<(Instant, Option<String>)>> {
+async fn connections_that_stay(bot: &Bot) -> anyhow::Result<Vec<Attempt>> {
     let connections = bot.connections.max(1);
     let share = Bot {
         requests: bot.requests / usize::try_from(connections)?,
         ..bot.clone()
     };
-    let mut tasks = JoinSet::new();
-    for _ in 0..connections {
-        let share = share.clone();
-        tasks.spawn(async move { one_connection(&share).await });
-    }
-    let mut attempts = Vec::with_capacity(bot.requests);
-    for done in tasks.join_all().await {
-        attempts.extend(done?);
-    }
-    Ok(attempts)
+    let attempts = try_join_all((0..connections).map(|_| one_connection(&share))).await?;
+    Ok(attempts.into_iter().flatten().collect())
 }
 
-async fn one_connection(bot: &Bot) -> anyhow::Result<Vec<(Instant, Option<String>)>> {
-    let limit = Duration::from_millis(bot.timeout_ms);
+async fn one_connection(bot: &Bot) -> anyhow::Result<Vec<Attempt>> {
     let (address, host, path) = client::target(&bot.url)?;
-    let stream = tcp::dial(&address, limit).await?;
+    let stream = tcp::dial(&address, bot.limit()).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
-    let mut ticks = ticks(bot);
-    let mut attempts = Vec::with_capacity(bot.requests);
-    for _ in 0..bot.requests {
-        ticks.tick().await;
-        let started = Instant::now();
-        let request = Request::get(path.clone())
-            .header("host", &host)
-            .body(Empty::new())?;
-        let failure = match timeout(limit, exchange(&mut sender, request)).await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(format!("{error:#}")),
-            Err(_) => Some(format!("no answer within {limit:?}")),
-        };
-        attempts.push((started, failure));
-    }
+    let attempts = one_after_the_other(bot, async || {
+        let request = Request::get(path.clone()).header("host", &host);
+        let request = request.body(Empty::<Bytes>::new())?;
+        sender.ready().await?;
+        succeeds(sender.send_request(request).await?).await
+    });
+    let attempts = attempts.await;
     drop(sender);
     connection.await?.context("the connection broke")?;
     Ok(attempts)
 }
 
 /// The same with HTTP/2, with prior knowledge.
-async fn one_http2_connection(bot: &Bot) -> anyhow::Result<Vec<(Instant, Option<String>)>> {
-    let limit = Duration::from_millis(bot.timeout_ms);
+async fn one_http2_connection(bot: &Bot) -> anyhow::Result<Vec<Attempt>> {
     let (address, _, _) = client::target(&bot.url)?;
-    let stream = TokioIo::new(tcp::dial(&address, limit).await?);
+    let stream = TokioIo::new(tcp::dial(&address, bot.limit()).await?);
     let handshake = http2::handshake(TokioExecutor::new(), stream);
     let (mut sender, connection) = handshake.await?;
     let connection = tokio::spawn(connection);
+    let attempts = one_after_the_other(bot, async || {
+        let request = Request::get(&bot.url).body(Empty::<Bytes>::new())?;
+        sender.ready().await?;
+        succeeds(sender.send_request(request).await?).await
+    });
+    let attempts = attempts.await;
+    drop(sender);
+    connection.await?.context("the connection broke")?;
+    Ok(attempts)
+}
+
+/// Asks at the rate of the bot, each time once the last has its answer.
+async fn one_after_the_other(
+    bot: &Bot,
+    mut ask: impl AsyncFnMut() -> anyhow::Result<()>,
+) -> Vec<Attempt> {
+    let limit = bot.limit();
     let mut ticks = ticks(bot);
     let mut attempts = Vec::with_capacity(bot.requests);
     for _ in 0..bot.requests {
         ticks.tick().await;
         let started = Instant::now();
-        let request = Request::get(&bot.url).body(Empty::<Bytes>::new())?;
-        let exchange = async {
-            sender.ready().await?;
-            let response = sender.send_request(request).await?;
-            let status = response.status();
-            response.into_body().collect().await?;
-            anyhow::ensure!(status.is_success(), "{status}");
-            anyhow::Ok(())
-        };
-        let failure = match timeout(limit, exchange).await {
+        let failure = match timeout(limit, ask()).await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(format!("{error:#}")),
             Err(_) => Some(format!("no answer within {limit:?}")),
         };
         attempts.push((started, failure));
     }
-    drop(sender);
-    connection.await?.context("the connection broke")?;
-    Ok(attempts)
+    attempts
 }
 
-async fn exchange(
-    sender: &mut SendRequest<Empty<Bytes>>,
-    request: Request<Empty<Bytes>>,
-) -> anyhow::Result<()> {
-    sender.ready().await?;
-    let response = sender.send_request(request).await?;
+async fn succeeds(response: Response<Incoming>) -> anyhow::Result<()> {
     let status = response.status();
     response.into_body().collect().await?;
     anyhow::ensure!(status.is_success(), "{status}");
@@ -228,7 +221,7 @@ fn ticks(bot: &Bot) -> tokio::time::Interval {
 mod tests {
     use super::*;
 
-    fn attempts(failures: &[bool]) -> Vec<(Instant, Option<String>)> {
+    fn attempts(failures: &[bool]) -> Vec<Attempt> {
         let start = Instant::now();
         (0u64..)
             .zip(failures)

@@ -11,11 +11,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use weir_crds::{Mesh, TrafficPermission};
 
-use crate::backoff::{Backoff, pause};
 use crate::call::{CallError, within};
 use crate::index::{MeshSet, MeshView};
 use crate::metrics::{Controller, Metrics, Outcome};
 use crate::object::written_by_us;
+use crate::passes::{self, Pass};
 use crate::reconcile::{Policies, decided, initial_policies, is_of_predecessor};
 
 /// The manager of the one condition written here: the others of a Mesh have a writer of their own.
@@ -48,47 +48,7 @@ impl NotDone {
     }
 }
 
-impl PolicyWriter {
-    /// A writer that has done nothing yet.
-    #[must_use]
-    pub fn new(client: Client, metrics: Metrics) -> Self {
-        Self {
-            meshes: Api::all(client.clone()),
-            permissions: Api::all(client),
-            metrics,
-            done: BTreeSet::new(),
-        }
-    }
-
-    /// Follows `meshes` until `stop`, writing while `leading`.
-    pub async fn run(
-        mut self,
-        mut meshes: watch::Receiver<MeshView>,
-        mut leading: watch::Receiver<bool>,
-        stop: CancellationToken,
-    ) {
-        let mut backoff = Backoff::default();
-        loop {
-            let view = meshes.borrow_and_update().clone();
-            let may_write = *leading.borrow_and_update();
-            let mut retry = None;
-            if let (true, Some(view)) = (may_write, view) {
-                if self.pass(&view, Timestamp::now()).await {
-                    backoff.reset();
-                } else {
-                    retry = Some(backoff.next_pause());
-                }
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = pause(retry) => {}
-                Ok(()) = meshes.changed() => {}
-                Ok(()) = leading.changed() => {}
-            }
-        }
-    }
-
-    /// One pass over all Meshes. Returns whether nothing is left to try again.
+impl Pass for PolicyWriter {
     async fn pass(&mut self, meshes: &MeshSet, now: Timestamp) -> bool {
         let known: BTreeSet<String> = meshes.values().filter_map(|mesh| mesh.uid()).collect();
         self.done.retain(|uid| known.contains(uid));
@@ -116,6 +76,29 @@ impl PolicyWriter {
             }
         }
         succeeded
+    }
+}
+
+impl PolicyWriter {
+    /// A writer that has done nothing yet.
+    #[must_use]
+    pub fn new(client: Client, metrics: Metrics) -> Self {
+        Self {
+            meshes: Api::all(client.clone()),
+            permissions: Api::all(client),
+            metrics,
+            done: BTreeSet::new(),
+        }
+    }
+
+    /// Follows `meshes` until `stop`, writing while `leading`.
+    pub async fn run(
+        self,
+        meshes: watch::Receiver<MeshView>,
+        leading: watch::Receiver<bool>,
+        stop: CancellationToken,
+    ) {
+        passes::run(self, meshes, leading, stop).await;
     }
 
     async fn write(&self, mesh: &Mesh, policies: &Policies, now: Timestamp) -> Result<(), NotDone> {

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Api, Client, Resource, ResourceExt};
 use weir_crds::Mesh;
 
@@ -63,7 +62,8 @@ impl Store {
         let mut metadata = object::metadata(&self.namespace, name, version);
         let mesh_label = ("kuma.io/mesh".to_owned(), mesh.name_any());
         metadata.labels.get_or_insert_default().extend([mesh_label]);
-        metadata.owner_references = owner(mesh).map(|owner| vec![owner]);
+        // The Mesh owns its roots, as in Kuma: they go when it goes.
+        metadata.owner_references = mesh.owner_ref(&()).map(|owner| vec![owner]);
         let secret = Secret {
             metadata,
             type_: Some(SECRET_TYPE.to_owned()),
@@ -95,15 +95,4 @@ impl Store {
         };
         Ok(object::write(&self.maps, &map).await?)
     }
-}
-
-/// The Mesh owns its roots, as in Kuma: they go when it goes.
-fn owner(mesh: &Mesh) -> Option<OwnerReference> {
-    Some(OwnerReference {
-        api_version: Mesh::api_version(&()).into_owned(),
-        kind: Mesh::kind(&()).into_owned(),
-        name: mesh.name_any(),
-        uid: mesh.uid()?,
-        ..OwnerReference::default()
-    })
 }

@@ -42,7 +42,8 @@ pub fn initial_policies(mesh: &Mesh) -> Policies {
     if mesh.spec.skips_creating(&TrafficPermission::kind(&())) {
         return Policies::Skip;
     }
-    match owner(mesh) {
+    // It goes with the Mesh.
+    match mesh.owner_ref(&()) {
         Some(owner) => Policies::Create(Box::new(allow_all(mesh, owner))),
         None => Policies::Decided,
     }
@@ -80,17 +81,6 @@ pub fn is_of_predecessor(permission: &TrafficPermission, mesh: &Mesh) -> bool {
     let mut owners = permission.owner_references().iter();
     owners.any(|owner| {
         owner.kind == Mesh::kind(&()) && Some(&owner.uid) != mesh.metadata.uid.as_ref()
-    })
-}
-
-/// Goes with the Mesh.
-fn owner(mesh: &Mesh) -> Option<OwnerReference> {
-    Some(OwnerReference {
-        api_version: Mesh::api_version(&()).into_owned(),
-        kind: Mesh::kind(&()).into_owned(),
-        name: mesh.name_any(),
-        uid: mesh.uid()?,
-        ..OwnerReference::default()
     })
 }
 

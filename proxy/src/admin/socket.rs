@@ -5,15 +5,13 @@ use super::Limits;
 use crate::identity::{self, Identity, IdentityError};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 
 /// The first byte of a TLS record with a handshake (RFC 8446 section 5.1), and of no request.
 const HANDSHAKE: u8 = 22;
@@ -44,12 +42,9 @@ pub(super) enum EnterError {
     Broken(#[from] io::Error),
 }
 
-/// Plain, or with the mesh's TLS.
-#[derive(Debug)]
-pub(super) enum Socket {
-    Plain(TcpStream),
-    Secured(Box<TlsStream<TcpStream>>),
-}
+/// Plain, or with the mesh's TLS. The data path's own stream is one worker's alone; this one moves with its task, and is
+/// too seldom used for its buffers to matter.
+pub(super) type Socket = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// Looks at the first byte, and terminates TLS where it begins that.
 ///
@@ -64,7 +59,7 @@ pub(super) async fn enter(
     let peeked = timeout(limits.idle_timeout, stream.peek(&mut first)).await;
     let n = peeked.map_err(|_| EnterError::Late)??;
     if n == 0 || first != [HANDSHAKE] {
-        return Ok((Socket::Plain(stream), Client { addr, peer: None }));
+        return Ok((Either::Left(stream), Client { addr, peer: None }));
     }
     let identity = identities.as_ref().and_then(|kept| kept.borrow().clone());
     let identity = identity.ok_or(EnterError::NoIdentity)?;
@@ -73,63 +68,5 @@ pub(super) async fn enter(
     let secured = accepted.map_err(|_| EnterError::Late)?;
     let secured = secured.map_err(EnterError::Handshake)?;
     let peer = Some(identity.client_of(secured.get_ref().1)?);
-    Ok((Socket::Secured(Box::new(secured)), Client { addr, peer }))
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
-            Self::Secured(secured) => Pin::new(secured).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
-            Self::Secured(secured) => Pin::new(secured).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
-            Self::Secured(secured) => Pin::new(secured).poll_write_vectored(cx, slices),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(socket) => socket.is_write_vectored(),
-            Self::Secured(secured) => secured.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
-            Self::Secured(secured) => Pin::new(secured).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
-            Self::Secured(secured) => Pin::new(secured).poll_shutdown(cx),
-        }
-    }
+    Ok((Either::Right(Box::new(secured)), Client { addr, peer }))
 }

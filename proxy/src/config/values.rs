@@ -48,7 +48,7 @@ impl Values {
 
     /// Where an identity lies: all three files, or none.
     pub(super) fn identity_files(&mut self, args: &RunArgs) -> Option<Files> {
-        let given = |file: &Option<String>| file.clone().filter(|file| !file.is_empty());
+        let given = |file: &Option<String>| super::given(file.clone());
         let files = [
             ("--identity-cert-file", given(&args.identity_cert_file)),
             ("--identity-key-file", given(&args.identity_key_file)),

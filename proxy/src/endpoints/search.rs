@@ -28,18 +28,17 @@ impl Search {
     }
 
     /// The next endpoint to try; none when there is no other. Where the set has an original destination, it comes after
-    /// the first that fails, or where none is fit: what is known of endpoints is old then, and each may cost a timeout. Whoever is set aside comes last, in the order of their failures, and at most [`super::Config::last_resorts`] of
-    /// them: where nobody is left, a wrong guess costs less than an answer that is never
-    /// tried for ("fail open").
+    /// the first that fails, or where none is fit: what is known of endpoints is old then, and each may cost a timeout.
+    /// Whoever is set aside comes last, in the order of their failures, and at most [`super::Config::last_resorts`] of
+    /// them: where nobody is left, a wrong guess costs less than an answer that is never tried for ("fail open").
     pub fn next(&mut self, now: Instant) -> Option<Claim> {
-        if !self.tried.is_empty()
-            && let Some(original) = self.set.original(&self.tried)
-        {
-            return Some(original);
-        }
-        let fit = self.set.choose_beside(&self.tried, now);
-        let fit = fit.or_else(|| self.set.original(&self.tried));
-        fit.or_else(|| {
+        let fit = || self.set.choose_beside(&self.tried, now);
+        let original = || self.set.original(&self.tried);
+        let next = match self.tried.is_empty() {
+            true => fit().or_else(original),
+            false => original().or_else(fit),
+        };
+        next.or_else(|| {
             self.resorts = self.resorts.checked_sub(1)?;
             self.set.least_recently_failed(&self.tried)
         })
