@@ -92,6 +92,7 @@ pub fn permit<'a>(
         port,
         service: tags.get(SERVICE_TAG).cloned().unwrap_or_default(),
         permission: select(candidates, tags),
+        routes: None,
     });
     settings.inbounds = Some(inbounds.collect());
 }

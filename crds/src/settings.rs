@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::permission::Permission;
+use crate::routes::Condition;
 
 /// The version this code writes, and the newest one it reads.
 pub const SETTINGS_VERSION: u32 = 1;
@@ -64,6 +65,10 @@ pub struct InboundSettings {
     /// Who may connect where the Mesh has mutual TLS; `None` is nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub permission: Option<Permission>,
+    /// Which HTTP requests there is a route for; any other is answered 404. `None` lets every request in: the pod has not
+    /// asked for this, or a Service of the port has no routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes: Option<Vec<Condition>>,
 }
 
 fn yes() -> bool {
@@ -240,6 +245,7 @@ mod tests {
                 port: 80,
                 service: "web".into(),
                 permission: Some(permission()),
+                routes: Some(vec![Condition::PathPrefix("/api".into())]),
             }]),
             passthrough: false,
         }

@@ -113,6 +113,7 @@ mod tests {
             port,
             service: "web".into(),
             permission,
+            routes: None,
         };
         let mut settings = Settings::without_metrics("default");
         let of = Permissions::of;

@@ -156,6 +156,7 @@ mod tests {
             port: 80,
             service: "web".into(),
             permission: Some(permission),
+            routes: None,
         }]);
         Permissions::of(&settings, mode)
     }

@@ -26,6 +26,7 @@ pub(crate) fn permit(port: u16, service: &str) -> Arc<Settings> {
             name: format!("{service}-to-web"),
             sources: vec![source.into()],
         }),
+        routes: None,
     }]);
     Arc::new(settings)
 }
