@@ -1,12 +1,14 @@
-//! The pod annotations that override a Mesh's metrics (`prometheus.metrics.kuma.io/...`, the Kuma page).
-//! Called by the webhook, on the pod's annotations after those of the namespace were added. It knows nothing of the
-//! Mesh: what only shows after merging (an application without any port) is found by [`crate::merge::check`].
+//! The pod annotations that override a Mesh's metrics (`prometheus.metrics.kuma.io/...`, the Kuma page), and the one that
+//! closes its ports to requests without a route. Called by the webhook, on the pod's annotations after those of the
+//! namespace were added, and by the operator. It knows nothing of the Mesh: what only shows after merging (an application without any port) is found by [`crate::merge::check`].
 
 use std::collections::BTreeMap;
 
 use crate::conf::{AggregateConf, PrometheusConf};
 use crate::merge::{MetricsOverride, OverrideSource};
-use crate::names::{METRICS_AGGREGATE_PREFIX, METRICS_PATH, METRICS_PORT, METRICS_PREFIX};
+use crate::names::{
+    CLOSED_ROUTES, METRICS_AGGREGATE_PREFIX, METRICS_PATH, METRICS_PORT, METRICS_PREFIX,
+};
 use crate::violation::Violation;
 use crate::{address, ports};
 
@@ -48,6 +50,13 @@ pub fn metrics_override(
         conf,
         source: OverrideSource::Annotations,
     })
+}
+
+/// Whether a request that none of the routes of a Service matches is refused at the pod. A pod that says nothing lets
+/// every request in.
+pub fn closed_routes(annotations: &BTreeMap<String, String>) -> Result<bool, Violation> {
+    let said = annotations.get(CLOSED_ROUTES);
+    said.map_or(Ok(false), |value| read_flag(CLOSED_ROUTES, value))
 }
 
 /// The keys below `prometheus.metrics.kuma.io/` that mean nothing, which is most likely a slip: to be warned about.
@@ -140,6 +149,17 @@ mod tests {
         let owned =
             |(key, value): &(&str, &str)| (format!("{METRICS_PREFIX}{key}"), (*value).to_owned());
         pairs.iter().map(owned).collect()
+    }
+
+    #[test]
+    fn a_pod_closes_its_ports_by_a_flag() {
+        let said =
+            |value: &str| closed_routes(&[(CLOSED_ROUTES.to_owned(), value.to_owned())].into());
+        assert_eq!(closed_routes(&BTreeMap::new()), Ok(false));
+        assert_eq!((said("true"), said("disabled")), (Ok(true), Ok(false)));
+        let wrong = said("closed").unwrap_err();
+        assert_eq!(wrong.field, CLOSED_ROUTES);
+        assert!(wrong.message.contains("\"true\" or \"false\""), "{wrong}");
     }
 
     #[test]

@@ -31,6 +31,13 @@ pub fn workload_name(service_account: &str, namespace: &str, trust_domain: &str)
     )
 }
 
+/// Whether a name has the form of those that [`workload_name`] makes, whoever's it is.
+#[must_use]
+pub fn is_workload_name(name: &str) -> bool {
+    let below = format!(".serviceaccount.identity.{SYSTEM_NAMESPACE}.");
+    name.contains(&below)
+}
+
 /// The DNS name by which a scraper verifies any metrics endpoint of a Mesh.
 #[must_use]
 pub fn metrics_name(mesh: &str) -> String {

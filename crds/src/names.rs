@@ -27,6 +27,12 @@ pub const VERSION: &str = "v1alpha1";
 pub const SERVICE_TAG: &str = "kuma.io/service";
 /// The tag that names a protocol.
 pub const PROTOCOL_TAG: &str = "kuma.io/protocol";
+/// The tags of a generated inbound that name the Service it belongs to, and its port.
+pub const NAMESPACE_TAG: &str = "k8s.kuma.io/namespace";
+/// See [`NAMESPACE_TAG`].
+pub const SERVICE_NAME_TAG: &str = "k8s.kuma.io/service-name";
+/// See [`NAMESPACE_TAG`].
+pub const SERVICE_PORT_TAG: &str = "k8s.kuma.io/service-port";
 /// Default value of [`SERVICE_TAG`] on the metrics endpoint (the Kuma page).
 pub const METRICS_SERVICE: &str = "dataplane-metrics";
 
@@ -64,6 +70,9 @@ pub const PROXY_STATEFULSET: &str = "linkerd.io/proxy-statefulset";
 
 /// Annotation: the injection decision, `injected` or `skipped: <reason>`.
 pub const DECISION: &str = "weir.io/injection";
+
+/// Annotation of a pod, or of its namespace for those in it: requests without a route are answered 404.
+pub const CLOSED_ROUTES: &str = "weir.io/closed-routes";
 
 /// Annotation: inbound ports that are not redirected.
 pub const EXCLUDE_INBOUND_PORTS: &str = "traffic.kuma.io/exclude-inbound-ports";

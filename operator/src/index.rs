@@ -21,7 +21,7 @@ use kube::ResourceExt;
 use tokio::sync::watch;
 use weir_crds::Mesh;
 
-pub use self::dataplane::{Dataplane, MANAGED_BY, MANAGER, READY, content, status};
+pub use self::dataplane::{Dataplane, MANAGED_BY, MANAGER, READY, content, is_closed, status};
 pub use self::discovery::{Discovery, Ingredients, Watched};
 pub use self::facts::{Config, DEFAULT_OPAQUE_PORTS};
 pub use self::pod::{Container, Injected, ObjectKey, OwnerKind, Pairs, Pod, Workload, value_of};

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use weir_crds::identity::Tags;
 use weir_crds::merge::MetricsOverride;
+use weir_crds::names::{NAMESPACE_TAG, SERVICE_NAME_TAG, SERVICE_PORT_TAG};
 use weir_crds::traffic_permission::Selector;
 
+use crate::index::ObjectKey;
 use crate::token::Caller;
 
 pub use dataplanes::Dataplanes;
@@ -28,6 +30,8 @@ pub struct Workload {
     pub inbounds: Vec<Inbound>,
     /// What it changes of its Mesh's metrics.
     pub metrics: Option<MetricsOverride>,
+    /// Requests without a route are refused.
+    pub closed_routes: bool,
 }
 
 /// One port of a workload.
@@ -37,6 +41,19 @@ pub struct Inbound {
     pub port: u16,
     /// Its tags, `kuma.io/service` among them.
     pub tags: Selector,
+}
+
+impl Inbound {
+    /// The Service that it was generated for, and the port of that.
+    #[must_use]
+    pub fn service(&self) -> Option<(ObjectKey, u16)> {
+        let tag = |name: &str| self.tags.get(name).map(String::as_str);
+        let service = ObjectKey {
+            namespace: tag(NAMESPACE_TAG)?.into(),
+            name: tag(SERVICE_NAME_TAG)?.into(),
+        };
+        Some((service, tag(SERVICE_PORT_TAG)?.parse().ok()?))
+    }
 }
 
 /// What is known of a workload: `None` where it is not (yet, or any more).

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use tokio::sync::Notify;
 use weir_crds::settings::MtlsMode;
 
 use crate::identity::Identity;
@@ -15,6 +16,8 @@ use crate::telemetry::{NoTlsReason, Tls};
 pub struct Mesh {
     mode: Cell<MtlsMode>,
     identity: RefCell<Option<Arc<Identity>>>,
+    /// Tells of each change.
+    changed: Notify,
     /// The pod's own addresses.
     own: Vec<IpAddr>,
 }
@@ -36,6 +39,7 @@ impl Mesh {
         Self {
             mode: Cell::new(MtlsMode::Disabled),
             identity: RefCell::default(),
+            changed: Notify::new(),
             own,
         }
     }
@@ -44,6 +48,7 @@ impl Mesh {
     pub fn set(&self, mode: MtlsMode, identity: Option<Arc<Identity>>) {
         self.mode.set(mode);
         *self.identity.borrow_mut() = identity;
+        self.changed.notify_waiters();
     }
 
     /// Whether connections between proxies are secured.
@@ -54,6 +59,17 @@ impl Mesh {
     /// The identity in force.
     pub fn identity(&self) -> Option<Arc<Identity>> {
         self.identity.borrow().clone()
+    }
+
+    /// Waits for an identity, which a proxy that has just begun is still certified for.
+    pub async fn certified(&self) -> Arc<Identity> {
+        loop {
+            let changed = self.changed.notified();
+            if let Some(identity) = self.identity() {
+                return identity;
+            }
+            changed.await;
+        }
     }
 
     /// Whether an endpoint whose certificate is to have that name is dialed with mesh TLS, or not at all.

@@ -128,8 +128,10 @@ pub fn inject(mut pod: Pod, context: &Context<'_>) -> Result<Injected, Refusal> 
 fn read(pod: &Pod, context: &Context<'_>) -> Result<(Settings, Exclusions), Refusal> {
     let over = annotations::metrics_override(&pod.annotations());
     let exclusions = exclusions::read(pod, context.namespace);
-    match (over, exclusions) {
-        (Ok(over), Ok(exclusions)) => {
+    let closed = annotations::closed_routes(&pod.annotations());
+    match (over, exclusions, closed) {
+        // Which routes there are is the operator's to say.
+        (Ok(over), Ok(exclusions), Ok(_closed)) => {
             let incomplete = merge::check(context.spec, &over);
             if !incomplete.is_empty() {
                 return Err(Refusal::Annotations(incomplete));
@@ -137,17 +139,19 @@ fn read(pod: &Pod, context: &Context<'_>) -> Result<(Settings, Exclusions), Refu
             let settings = merge::settings(context.mesh, context.spec, Some(&over));
             Ok((settings, exclusions))
         }
-        (over, exclusions) => {
-            let violations = over.err().into_iter().chain(exclusions.err());
-            Err(Refusal::Annotations(violations.flatten().collect()))
+        (over, exclusions, closed) => {
+            let lists = over.err().into_iter().chain(exclusions.err());
+            let violations = lists.flatten().chain(closed.err());
+            Err(Refusal::Annotations(violations.collect()))
         }
     }
 }
 
-/// Sets our annotations and copies the namespace's metrics annotations that the pod lacks.
+/// Sets our annotations and copies those of the namespace that are about its pods and that the pod lacks.
 fn annotate(pod: &mut Pod, context: &Context<'_>) {
     for (key, value) in &context.namespace.annotations {
-        if key.starts_with(names::METRICS_PREFIX) && pod.annotation(key).is_none() {
+        let is_copied = key.starts_with(names::METRICS_PREFIX) || key == names::CLOSED_ROUTES;
+        if is_copied && pod.annotation(key).is_none() {
             pod.set_annotation(key, value);
         }
     }

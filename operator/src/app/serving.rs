@@ -82,6 +82,7 @@ impl Tasks {
             authorities,
             permissions,
             workloads,
+            routes: discovery.clone(),
             trust_domain,
         };
         let (destination, routes) =

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 use serde_json::{Value, json};
+use weir_crds::annotations;
 use weir_crds::kubernetes::Status;
 
 use super::pod::ObjectKey;
@@ -25,7 +26,7 @@ pub struct Dataplane {
     pub key: ObjectKey,
     /// The uid of the pod it was generated for; `None` where a user wrote it.
     pub owner: Option<Arc<str>>,
-    /// [`fingerprint`] of its Mesh and its spec.
+    /// [`fingerprint`] of its Mesh, its spec and whether its ports are closed.
     pub content: u64,
     /// [`fingerprint`] of its status, without times.
     pub status: u64,
@@ -50,7 +51,7 @@ impl Dataplane {
         let ready = conditions.find(|one| one.type_ == READY);
         Self {
             owner: pod.filter(|_| ours).map(|pod| pod.uid.as_str().into()),
-            content: content(object.mesh.as_deref(), &object.spec.0),
+            content: content(object.mesh.as_deref(), &object.spec.0, is_closed(object)),
             status: object.status.as_ref().map_or(0, status),
             ready: ready.map(|ready| {
                 let since = ready.last_transition_time.0.as_second();
@@ -68,10 +69,16 @@ impl Dataplane {
     }
 }
 
-/// The fingerprint of a Mesh's name and a spec.
+/// Whether a Dataplane says that requests without a route are refused.
 #[must_use]
-pub fn content(mesh: Option<&str>, spec: &Value) -> u64 {
-    fingerprint(&json!([mesh, spec]))
+pub fn is_closed(object: &weir_crds::Dataplane) -> bool {
+    annotations::closed_routes(object.annotations()).is_ok_and(|closed| closed)
+}
+
+/// The fingerprint of a Mesh's name, a spec, and whether requests without a route are refused.
+#[must_use]
+pub fn content(mesh: Option<&str>, spec: &Value, is_closed: bool) -> u64 {
+    fingerprint(&json!([mesh, spec, is_closed]))
 }
 
 /// The fingerprint of a status.

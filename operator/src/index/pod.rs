@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use weir_crds::names;
+use weir_crds::{annotations, names};
 
 use super::interner::Interner;
 use super::ports::Ports;
@@ -108,6 +108,8 @@ pub struct Injected {
     pub labels: Pairs,
     /// The annotations that configure metrics.
     pub annotations: Pairs,
+    /// Requests without a route are refused.
+    pub closed_routes: bool,
     /// Its containers in order, without the proxy.
     pub containers: Box<[Container]>,
     /// The proxy's readiness; `None` where the kubelet has not said.
@@ -265,6 +267,10 @@ impl Injected {
             let mut statuses = statuses.flatten().filter(|status| status.name == name);
             statuses.next().map(|status| status.ready)
         };
+        let closed = meta
+            .annotations
+            .as_ref()
+            .map_or(Ok(false), annotations::closed_routes);
         let labels = meta.labels.iter().flatten();
         let annotations = meta.annotations.iter().flatten();
         let annotations = annotations.filter(|(key, _)| key.starts_with(names::METRICS_PREFIX));
@@ -276,6 +282,8 @@ impl Injected {
             uid: meta.uid.as_deref().unwrap_or_default().into(),
             labels: pairs(labels, names),
             annotations: pairs(annotations, names),
+            // What cannot be read closes nothing: the webhook has told its author.
+            closed_routes: closed.is_ok_and(|closed| closed),
             containers: containers
                 .map(|container| Container {
                     name: names.name(&container.name),

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Value, json};
 use weir_crds::kubernetes::{MetricsEndpoint, Status};
 use weir_crds::merge;
-use weir_crds::names::METRICS_PORT;
+use weir_crds::names::{CLOSED_ROUTES, METRICS_PORT};
 use weir_crds::settings::MetricsSettings;
 
 pub use self::spec::{ConversionError, dataplane};
@@ -59,7 +59,13 @@ pub fn dataplane_change(
         Err(error) => return DataplaneChange::Tell(failed(&error)),
     };
     let mesh = pod.workload.mesh.as_deref();
-    match known.filter(|known| is_current(known, injected, content(mesh, &spec))) {
+    match known.filter(|known| {
+        is_current(
+            known,
+            injected,
+            content(mesh, &spec, injected.closed_routes),
+        )
+    }) {
         None => DataplaneChange::Apply(object(pod, injected, spec)),
         Some(known) => status_change(ingredients, pod, known, now),
     }
@@ -82,7 +88,7 @@ fn failed(error: &ConversionError) -> Note {
 
 fn object(pod: &Pod, injected: &Injected, spec: Value) -> Value {
     let key = &pod.workload.pod;
-    json!({
+    let mut object = json!({
         "apiVersion": "kuma.io/v1alpha1",
         "kind": "Dataplane",
         "metadata": {
@@ -96,7 +102,11 @@ fn object(pod: &Pod, injected: &Injected, spec: Value) -> Value {
         },
         "mesh": pod.workload.mesh.as_deref(),
         "spec": spec,
-    })
+    });
+    if injected.closed_routes {
+        object["metadata"]["annotations"] = json!({CLOSED_ROUTES: "true"});
+    }
+    object
 }
 
 fn status_change(

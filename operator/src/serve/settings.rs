@@ -1,7 +1,8 @@
 //! `Settings.Watch` (weir.settings.v1): the settings of the pod that asks, at once and at every change.
-//! Served by `serve`. `source` makes the settings, `version` writes them as the caller reads them. It
+//! Served by `serve`. `source` makes the settings, `closed` its part about routes, `version` writes them as the caller reads them. It
 //! knows no resource.
 
+mod closed;
 mod source;
 mod version;
 

@@ -11,7 +11,7 @@ use weir_crds::Dataplane;
 use weir_crds::identity::Tags;
 
 use super::{Inbound, Workload, WorkloadView, Workloads};
-use crate::index::Indexed;
+use crate::index::{Indexed, is_closed};
 use crate::token::{Caller, PodRef};
 
 /// Below this many workloads nothing is worth forgetting.
@@ -122,6 +122,7 @@ fn workload(dataplane: &Dataplane) -> Workload {
             })
             .collect(),
         metrics: dataplane.spec.metrics_override().ok().flatten(),
+        closed_routes: is_closed(dataplane),
     }
 }
 

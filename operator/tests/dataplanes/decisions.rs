@@ -110,6 +110,22 @@ fn nothing_is_written_where_nothing_changed() {
 }
 
 #[test]
+fn a_dataplane_says_that_its_pod_refuses_requests_without_a_route() {
+    let closed = |value: &str| pod(json!({"weir.io/closed-routes": value}), running());
+    let mut given = written(&[mesh(metrics()), closed("yes")]);
+    assert_eq!(
+        object(&given)["metadata"]["annotations"],
+        json!({"weir.io/closed-routes": "true"})
+    );
+    assert!(matches!(given.change(None), DataplaneChange::Status(..)));
+    apply(&mut given.index, closed("false"));
+    let DataplaneChange::Apply(open) = given.change(None) else {
+        panic!("it says the contrary");
+    };
+    assert_eq!(open["metadata"]["annotations"], Value::Null);
+}
+
+#[test]
 fn a_condition_that_stays_keeps_its_time() {
     let mut given = written(&[mesh(metrics()), pod(json!({}), running())]);
     let mut said = status(&given).0;

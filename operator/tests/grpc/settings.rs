@@ -17,9 +17,12 @@ use weir_crds::grpc::v1::settings_client::SettingsClient;
 use weir_crds::grpc::v1::{Document, WatchRequest};
 use weir_crds::mesh::MeshSpec;
 use weir_crds::permission::Candidate;
+use weir_crds::routes::Condition;
 use weir_crds::settings::{MtlsMode, SETTINGS_VERSION, Settings};
 use weir_crds::{Mesh, annotations};
-use weir_operator::index::{MeshSet, MeshView};
+use weir_operator::index::{
+    Discovery, HttpRoute, Indexed, MeshSet, MeshView, Node, Pod, ServiceProfile, Slice,
+};
 use weir_operator::mesh_ca::View;
 use weir_operator::serve::Limits;
 use weir_operator::serve::settings::{Service, Sources};
@@ -35,6 +38,7 @@ struct Scene {
     authorities: watch::Sender<View>,
     permissions: watch::Sender<PermissionView>,
     pods: Arc<Pods>,
+    index: Discovery,
 }
 
 impl Scene {
@@ -43,11 +47,13 @@ impl Scene {
         let authorities = watch::Sender::new(None);
         let permissions = watch::Sender::new(None);
         let pods = Arc::new(Pods::default());
+        let index = Discovery::default();
         let sources = Sources {
             meshes: meshes.subscribe(),
             authorities: authorities.subscribe(),
             permissions: permissions.subscribe(),
             workloads: pods.clone(),
+            routes: index.clone(),
             trust_domain: "cluster.local".into(),
         };
         let service = Service::server(KnownTokens::usual(), sources);
@@ -60,6 +66,7 @@ impl Scene {
             authorities,
             permissions,
             pods,
+            index,
         }
     }
 
@@ -88,6 +95,38 @@ impl Scene {
             ..workload("default")
         };
         self.pods.put("web-0", Some(web));
+    }
+
+    /// The index has listed everything; there are the Services `web` and `admin`.
+    fn list(&mut self) {
+        let index = &mut self.index;
+        let service = |name: &str| {
+            let service = json!({
+                "metadata": {"name": name, "namespace": "shop"},
+                "spec": {"clusterIP": "None", "ports": [{"port": 80}]},
+            });
+            index.keep_service(serde_json::from_value(service).unwrap())
+        };
+        let services = ["web", "admin"].map(service);
+        index.reset(services.to_vec());
+        index.reset(Vec::<Pod>::new());
+        index.reset(Vec::<Slice>::new());
+        index.reset(Vec::<Node>::new());
+        index.reset(Vec::<Mesh>::new());
+        index.reset(Vec::<ServiceProfile>::new());
+        index.reset(Vec::<HttpRoute>::new());
+    }
+
+    /// A ServiceProfile in `namespace` with one route of a Service.
+    fn put_route(&mut self, namespace: &str, service: &str, method: &str) {
+        let profile = json!({
+            "apiVersion": "linkerd.io/v1alpha2", "kind": "ServiceProfile",
+            "metadata": {"name": format!("{service}.shop.svc.cluster.local"), "namespace": namespace},
+            "spec": {"routes": [{"name": "one", "condition": {"method": method}}]},
+        });
+        let profile = serde_json::from_value(profile).unwrap();
+        let profile = self.index.keep_profile(&profile);
+        self.index.apply(profile);
     }
 
     fn put_mesh(&self, spec: serde_json::Value) {
@@ -242,6 +281,74 @@ async fn an_inbound_has_the_one_permission_that_is_in_force() {
     let inbounds = settings.inbounds.unwrap();
     assert_eq!(inbounds[0].permission, None, "nobody may connect");
     assert_eq!(settings.metrics.unwrap().permission, None);
+}
+
+/// A port of the pod that belongs to these Services, which refuses requests without a route.
+fn closed(services: &[&str]) -> Workload {
+    let inbounds = services.iter().map(|service| {
+        let tags = [
+            ("k8s.kuma.io/namespace", "shop"),
+            ("k8s.kuma.io/service-name", service),
+            ("k8s.kuma.io/service-port", "80"),
+        ];
+        let tags = tags.map(|(tag, value)| (tag.to_owned(), value.to_owned()));
+        Inbound {
+            port: 8080,
+            tags: tags.into(),
+        }
+    });
+    Workload {
+        inbounds: inbounds.collect(),
+        closed_routes: true,
+        ..workload("default")
+    }
+}
+
+async fn next_routes(stream: &mut Streaming<Document>) -> Option<Vec<Condition>> {
+    let inbounds = next(stream).await.inbounds.unwrap();
+    inbounds[0].routes.clone()
+}
+
+#[tokio::test]
+async fn a_port_is_closed_to_what_none_of_its_services_has_a_route_for() {
+    let mut scene = Scene::start().await;
+    scene.put_mesh(metrics(5670));
+    scene.permissions.send_replace(Some(Arc::default()));
+    scene.pods.put("web-0", Some(closed(&["web"])));
+    let authorization = Some("Bearer web-token");
+    let mut stream = scene.watch(authorization, SETTINGS_VERSION).await.unwrap();
+    // A port that is closed must not be said to be open because its routes are not known yet.
+    assert_quiet(&mut stream).await;
+    scene.list();
+    assert_eq!(next_routes(&mut stream).await, None, "there are none");
+    let of = |methods: &[&str]| {
+        let methods = methods.iter();
+        Some(
+            methods
+                .map(|one| Condition::Method((*one).to_owned()))
+                .collect::<Vec<_>>(),
+        )
+    };
+    scene.put_route("shop", "web", "GET");
+    assert_eq!(next_routes(&mut stream).await, of(&["GET"]));
+    // What clients elsewhere write for themselves opens nothing.
+    scene.put_route("elsewhere", "web", "PUT");
+    assert_quiet(&mut stream).await;
+    // A second Service of the same port has no routes: any request may be for it.
+    scene.pods.put("web-0", Some(closed(&["web", "admin"])));
+    assert_eq!(next_routes(&mut stream).await, None);
+    scene.put_route("shop", "admin", "PUT");
+    assert_eq!(next_routes(&mut stream).await, of(&["GET", "PUT"]));
+    let open = Workload {
+        closed_routes: false,
+        ..closed(&["web"])
+    };
+    scene.pods.put("web-0", Some(open));
+    assert_eq!(
+        next_routes(&mut stream).await,
+        None,
+        "it does not ask for it"
+    );
 }
 
 #[tokio::test]

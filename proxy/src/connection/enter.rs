@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
+use weir_crds::identity::is_workload_name;
 use weir_crds::settings::MtlsMode;
 
 use super::Worker;
@@ -41,7 +42,7 @@ enum Stopped {
     Late,
     #[error("the mesh is STRICT, and this is not its TLS")]
     NotSecured,
-    #[error("the mesh is STRICT, and the proxy has no certificate yet")]
+    #[error("this is for a proxy of the mesh, which has no certificate yet")]
     NoIdentity,
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
@@ -163,13 +164,9 @@ async fn look(
 ) -> Result<Seen, Stopped> {
     let mesh = &worker.dialer.mesh;
     let is_strict = mesh.mode() == MtlsMode::Strict;
-    let Some(identity) = mesh.identity() else {
-        return if is_strict {
-            Err(Stopped::NoIdentity)
-        } else {
-            Ok(Seen::Plain)
-        };
-    };
+    if is_strict && mesh.identity().is_none() {
+        return Err(Stopped::NoIdentity);
+    }
     let unsecured = |seen| {
         if is_strict {
             Err(Stopped::NotSecured)
@@ -184,8 +181,12 @@ async fn look(
     loop {
         match hello(first.pending()) {
             Hello::Plain => return unsecured(Seen::Plain),
-            Hello::Tls { sni } if sni == *identity.name => return Ok(Seen::Mesh(identity)),
-            Hello::Tls { sni } => return unsecured(Seen::Foreign(sni)),
+            Hello::Tls { sni } => {
+                return match own(worker, &sni, deadline).await? {
+                    Some(identity) => Ok(Seen::Mesh(identity)),
+                    None => unsecured(Seen::Foreign(sni)),
+                };
+            }
             Hello::NeedMore => {}
         }
         let read = timeout_at(deadline, first.read(socket, &worker.pool)).await;
@@ -196,6 +197,24 @@ async fn look(
             _ => {}
         }
     }
+}
+
+/// The identity that a ClientHello is for, where it is this proxy's. Discovery tells of a name before its proxy has the
+/// certificate: where there is none yet, a name that proxies have waits for it, because nobody else can answer.
+async fn own(
+    worker: &Worker,
+    sni: &str,
+    deadline: Instant,
+) -> Result<Option<Arc<Identity>>, Stopped> {
+    let mesh = &worker.dialer.mesh;
+    let identity = match mesh.identity() {
+        None if is_workload_name(sni) => {
+            let certified = timeout_at(deadline, mesh.certified()).await;
+            Some(certified.map_err(|_| Stopped::NoIdentity)?)
+        }
+        known => known,
+    };
+    Ok(identity.filter(|identity| *sni == *identity.name))
 }
 
 /// Waits for a client's first bytes, for as long as they may take that are sent at once. Answers whether it waits for

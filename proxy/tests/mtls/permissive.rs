@@ -6,7 +6,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use weir_crds::settings::MtlsMode;
 
-use crate::mesh::Pair;
+use crate::authority::Authority;
+use crate::mesh::{CLIENT, LIFE, Pair, Party, SERVER, identity, settings};
 use crate::passes::echo;
 use crate::proxy::{answer_heads, application, read_until};
 
@@ -78,6 +79,34 @@ async fn a_burst_of_a_client_that_is_known_is_waited_for() {
         .counts("tcp_open_total", &["tls=\"true\"", SERVER_SIDE], 301.0)
         .await;
     assert_eq!(server.sum("tcp_open_total", &["no_tls_from_remote"]), 0.0);
+}
+
+/// Discovery tells clients of the identity of a pod before its proxy has the certificate.
+#[tokio::test]
+async fn a_client_is_held_while_the_certificate_is_on_its_way() {
+    let app = application(|s| answer_heads(s, OK)).await;
+    let authority = Authority::new("mesh");
+    let in_force = || settings(MtlsMode::Permissive);
+    let server = Party::server((in_force(), None), app);
+    let of = Some(identity(&authority, CLIENT, LIFE));
+    let client = Party::client((in_force(), of), server.proxy.addr, Some(SERVER));
+    let mut asks = client.proxy.connect().await;
+    asks.write_all(GET).await.expect("written");
+    // Its ClientHello is there, and plaintext passes meanwhile.
+    client
+        .proxy
+        .counts("tcp_open_total", &["peer=\"src\""], 1.0)
+        .await;
+    let mut plain = server.proxy.connect().await;
+    plain.write_all(GET).await.expect("written");
+    assert_eq!(read_until(&mut plain, b"ok").await, OK);
+    let certified = identity(&authority, SERVER, LIFE);
+    server.identity.send_replace(Some(certified));
+    assert_eq!(read_until(&mut asks, b"ok").await, OK);
+    let secured = ["tls=\"true\"", SERVER_SIDE];
+    server.proxy.counts("request_total", &secured, 1.0).await;
+    assert_eq!(server.proxy.sum("request_total", &[]), 2.0);
+    assert_eq!(client.proxy.sum("outbound_tcp_errors_total", &[]), 0.0);
 }
 
 const SERVER_SIDE: &str = "client_id=\"api.shop";

@@ -74,6 +74,7 @@ async fn malformed_annotations_are_refused_with_their_names() {
     let annotations = json!({
         "prometheus.metrics.kuma.io/port": "123a",
         "traffic.kuma.io/exclude-inbound-ports": "http",
+        "weir.io/closed-routes": "closed",
     });
     let response = inject(&fixture, &pod(json!({"annotations": annotations}))).await;
     message(&response);
@@ -88,6 +89,7 @@ async fn malformed_annotations_are_refused_with_their_names() {
             "prometheus.metrics.kuma.io/path",
             "prometheus.metrics.kuma.io/port",
             "traffic.kuma.io/exclude-inbound-ports",
+            "weir.io/closed-routes",
         ]
     );
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use weir_crds::conf::{AggregateConf, PROMETHEUS, PrometheusConf};
-use weir_crds::names::{PROTOCOL_TAG, SERVICE_TAG};
+use weir_crds::names::{
+    NAMESPACE_TAG, PROTOCOL_TAG, SERVICE_NAME_TAG, SERVICE_PORT_TAG, SERVICE_TAG,
+};
 use weir_crds::{Violation, annotations, merge, validate, violation};
 
 use crate::index::{
@@ -20,9 +22,6 @@ const PROTOCOLS: [&str; 5] = ["grpc", "http", "http2", "kafka", "tcp"];
 /// What tags of pods' labels must not have in their key: such tags are the operator's to give.
 const RESERVED: &str = "kuma.io/";
 /// Tags of the operator.
-const NAMESPACE_TAG: &str = "k8s.kuma.io/namespace";
-const SERVICE_NAME_TAG: &str = "k8s.kuma.io/service-name";
-const SERVICE_PORT_TAG: &str = "k8s.kuma.io/service-port";
 const ZONE_TAG: &str = "kuma.io/zone";
 const INSTANCE_TAG: &str = "kuma.io/instance";
 /// Why a pod has no Dataplane.

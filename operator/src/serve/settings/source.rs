@@ -10,7 +10,8 @@ use weir_crds::permission;
 use weir_crds::settings::{IdentitySettings, MtlsMode, Settings};
 use weir_crds::{Mesh, merge};
 
-use crate::index::MeshView;
+use super::closed::Closed;
+use crate::index::{Discovery, MeshView};
 use crate::mesh_ca::View as AuthorityView;
 use crate::token::Caller;
 use crate::workload::{PermissionView, Workload, WorkloadView, Workloads};
@@ -26,6 +27,8 @@ pub struct Sources {
     pub permissions: watch::Receiver<PermissionView>,
     /// The workloads.
     pub workloads: Arc<dyn Workloads>,
+    /// The routes of the Services that their ports belong to.
+    pub routes: Discovery,
     /// The last labels of every DNS name in a certificate.
     pub trust_domain: Arc<str>,
 }
@@ -37,6 +40,10 @@ pub(super) struct Following {
     authorities: watch::Receiver<AuthorityView>,
     permissions: watch::Receiver<PermissionView>,
     workload: watch::Receiver<WorkloadView>,
+    routes: Discovery,
+    /// The workload that was seen last, and its routes where it refuses requests without one.
+    seen: Option<Arc<Workload>>,
+    closed: Option<Closed>,
     /// What was handed out last.
     last: Option<Settings>,
 }
@@ -53,6 +60,9 @@ impl Sources {
             authorities: self.authorities.clone(),
             permissions: self.permissions.clone(),
             workload: self.workloads.follow(caller),
+            routes: self.routes.clone(),
+            seen: None,
+            closed: None,
             last: None,
         }
     }
@@ -74,6 +84,7 @@ impl Following {
                 changed = self.authorities.changed() => changed,
                 changed = self.permissions.changed() => changed,
                 changed = self.workload.changed() => changed,
+                () = changed(self.closed.as_mut()) => Ok(()),
             };
             if changed.is_err() {
                 // The operator ends; the server tells the stream.
@@ -88,6 +99,12 @@ impl Following {
         let authorities = self.authorities.borrow_and_update().clone();
         let permissions = self.permissions.borrow_and_update().clone();
         let workload = workload?;
+        self.follow_routes(&workload);
+        if let Some(closed) = &mut self.closed
+            && (permissions.is_none() || !closed.is_known())
+        {
+            return None;
+        }
         let mesh = meshes?.get(&workload.mesh)?.clone();
         let mut settings = merged(&mesh, &workload);
         if settings.mtls != MtlsMode::Disabled {
@@ -109,7 +126,24 @@ impl Following {
                 candidates.map_or(&[], Vec::as_slice),
             );
         }
+        if let Some(closed) = &mut self.closed {
+            for inbound in settings.inbounds.iter_mut().flatten() {
+                inbound.routes = closed.conditions(inbound.port);
+            }
+        }
         Some(settings)
+    }
+
+    fn follow_routes(&mut self, workload: &Arc<Workload>) {
+        let is_seen = self
+            .seen
+            .as_ref()
+            .is_some_and(|seen| Arc::ptr_eq(seen, workload));
+        if !is_seen {
+            let closed = workload.closed_routes;
+            self.closed = closed.then(|| Closed::of(&workload.inbounds, &self.routes));
+            self.seen = Some(workload.clone());
+        }
     }
 
     fn identity(&self, workload: &Workload, bundle: &str) -> IdentitySettings {
@@ -123,6 +157,13 @@ impl Following {
             name: identity.name,
             trust_bundle: bundle.to_owned(),
         }
+    }
+}
+
+async fn changed(closed: Option<&mut Closed>) {
+    match closed {
+        Some(closed) => closed.changed().await,
+        None => std::future::pending().await,
     }
 }
 
