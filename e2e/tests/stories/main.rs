@@ -6,6 +6,7 @@ mod altered;
 mod bad_input;
 mod cannot_start;
 mod certificates;
+mod closed_routes;
 mod destinations;
 mod jobs;
 mod mutual_tls;

@@ -18,8 +18,8 @@ const RETRIED: usize = 50;
 /// Retries that their budget allows: a fifth of them, and none besides.
 const RETRIES: f64 = 10.0;
 /// How long the operator may take to find the kind, the proxy to be told, and the bot to send its next request.
-const KNOWN: Duration = Duration::from_secs(90);
-const REPORTED: Duration = Duration::from_secs(30);
+pub(crate) const KNOWN: Duration = Duration::from_secs(90);
+pub(crate) const REPORTED: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn a_service_profile_tells_requests_apart() -> anyhow::Result<()> {
@@ -49,31 +49,46 @@ async fn a_service_profile_tells_requests_apart() -> anyhow::Result<()> {
 }
 
 async fn start(story: &Story) -> anyhow::Result<()> {
+    let status = |status: u16| json!({"status": {"min": status, "max": status}});
+    let spec = json!({
+        "routes": [
+            {"name": "ok", "condition": {"method": "GET", "pathRegex": "/ok"}},
+            {
+                "name": "missing",
+                "condition": {"pathRegex": "/status/404"},
+                "responseClasses": [{"condition": status(404), "isFailure": true}],
+            },
+            {"name": "slow", "condition": {"pathRegex": "/slow/.*"}, "timeout": "200ms"},
+            {"name": "broken", "condition": {"pathRegex": "/status/503"}, "isRetryable": true},
+        ],
+        "retryBudget": {"retryRatio": 0.2, "minRetriesPerSecond": 0, "ttl": "60s"},
+    });
+    apply_profile(story, "web", spec).await?;
+    let web = Workload::web("web");
+    story.create(&web.deployment()).await?;
+    story.create(&web.service(8080)).await?;
+    story.ready_by_app("web").await?;
+    Ok(())
+}
+
+/// Installs the kinds of routes, and writes the ServiceProfile of a Service.
+pub(crate) async fn apply_profile(
+    story: &Story,
+    service: &str,
+    spec: serde_json::Value,
+) -> anyhow::Result<()> {
     let overlay = story.cluster.checkout().join("manifests/crds-routes");
     let overlay = overlay.to_string_lossy().into_owned();
     let apply = ["apply", "--server-side", "--kustomize", &overlay];
     story.cluster.kubectl(&apply, "").await?;
-    let status = |status: u16| json!({"status": {"min": status, "max": status}});
     let profile = json!({
         "apiVersion": "linkerd.io/v1alpha2",
         "kind": "ServiceProfile",
         "metadata": {
-            "name": format!("web.{}.svc.cluster.local", story.namespace),
+            "name": format!("{service}.{}.svc.cluster.local", story.namespace),
             "namespace": story.namespace,
         },
-        "spec": {
-            "routes": [
-                {"name": "ok", "condition": {"method": "GET", "pathRegex": "/ok"}},
-                {
-                    "name": "missing",
-                    "condition": {"pathRegex": "/status/404"},
-                    "responseClasses": [{"condition": status(404), "isFailure": true}],
-                },
-                {"name": "slow", "condition": {"pathRegex": "/slow/.*"}, "timeout": "200ms"},
-                {"name": "broken", "condition": {"pathRegex": "/status/503"}, "isRetryable": true},
-            ],
-            "retryBudget": {"retryRatio": 0.2, "minRetriesPerSecond": 0, "ttl": "60s"},
-        },
+        "spec": spec,
     });
     // The API server may need a moment for a kind that is new.
     eventually("a ServiceProfile", KNOWN, async || {
@@ -84,10 +99,6 @@ async fn start(story: &Story) -> anyhow::Result<()> {
             .await
     })
     .await?;
-    let web = Workload::web("web");
-    story.create(&web.deployment()).await?;
-    story.create(&web.service(8080)).await?;
-    story.ready_by_app("web").await?;
     Ok(())
 }
 
