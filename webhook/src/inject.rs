@@ -150,7 +150,8 @@ fn read(pod: &Pod, context: &Context<'_>) -> Result<(Settings, Exclusions), Refu
 /// Sets our annotations and copies those of the namespace that are about its pods and that the pod lacks.
 fn annotate(pod: &mut Pod, context: &Context<'_>) {
     for (key, value) in &context.namespace.annotations {
-        let is_copied = key.starts_with(names::METRICS_PREFIX) || key == names::CLOSED_ROUTES;
+        let is_copied = key.starts_with(names::METRICS_PREFIX)
+            || [names::CLOSED_ROUTES, names::OPAQUE_PORTS].contains(&key.as_str());
         if is_copied && pod.annotation(key).is_none() {
             pod.set_annotation(key, value);
         }

@@ -143,6 +143,7 @@ fn annotations_of_the_namespace_are_copied_and_the_pod_wins() {
         "prometheus.metrics.kuma.io/aggregate-side-port": "9000",
         "prometheus.metrics.kuma.io/agregate-typo-port": "9000",
         "config.linkerd.io/skip-outbound-ports": "3306,5432-5433",
+        "config.linkerd.io/opaque-ports": "6000",
         "weir.io/closed-routes": "true",
         "unrelated": "stays",
     }));
