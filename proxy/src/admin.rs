@@ -102,9 +102,6 @@ pub struct Limits {
     pub exposition_wait: Duration,
     /// A scraper that has not taken all of it by then is cut off; default 60 s.
     pub exposition_timeout: Duration,
-    /// How much less than a worker's the priority of an exposition's thread is, as in nice(1); default 10: a tenth of
-    /// the CPU where it competes with a worker for it.
-    pub exposition_nice: u8,
 }
 
 impl Default for Limits {
@@ -118,7 +115,6 @@ impl Default for Limits {
             expositions: 8,
             exposition_wait: Duration::from_secs(5),
             exposition_timeout: Duration::from_secs(60),
-            exposition_nice: 10,
         }
     }
 }

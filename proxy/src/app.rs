@@ -68,6 +68,9 @@ pub struct Config {
     /// Whether the redirection depends on a heartbeat.
     pub beats: bool,
     pub drain: drain::Config,
+    /// How much less than a worker's the priority of the thread is that calls [`App::serve`], and of the threads that it
+    /// starts besides: as in nice(1). Default none.
+    pub service_nice: u8,
     /// What `/log-level` reads and sets. Default nothing.
     pub levels: Option<Levels>,
 }
@@ -197,6 +200,7 @@ impl App {
         };
         let seats = seats.into_iter().zip(pulses).zip(gauges.iter().cloned());
         let workers = template.start_all(plans.into_iter().zip(seats), operated.calls);
+        yield_to_workers(config.service_nice);
         let ((draining, is_draining), drain) = (watch::channel(false), CancellationToken::new());
         let deps = admin::Deps {
             exposition: Arc::new(telemetry.clone()),
@@ -223,6 +227,17 @@ impl App {
         }
         stop.cancel();
         end(workers, tasks).await
+    }
+}
+
+/// Lowers the priority of this thread, and of those that it starts from now on. Threads of one container are weighed against
+/// each other by it, so a worker that shares the CPU with a scrape hardly notices; nobody else in the pod loses or wins.
+fn yield_to_workers(nice: u8) {
+    let me = Some(rustix::thread::gettid());
+    let lowered = rustix::process::getpriority_process(me)
+        .and_then(|priority| rustix::process::setpriority_process(me, priority + i32::from(nice)));
+    if let Err(error) = lowered {
+        tracing::debug!(%error, "the service thread keeps the priority of a worker");
     }
 }
 

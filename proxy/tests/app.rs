@@ -194,8 +194,18 @@ async fn a_taken_port_is_a_clear_error() {
     assert!(error.to_string().contains(&addr.to_string()), "{error}");
 }
 
-/// Starts the binary with so few file descriptors, and waits until it has ended or accepts.
-async fn ends_or_accepts(descriptors: u32) -> Option<i32> {
+/// A child that ends with its test.
+struct Program(std::process::Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+/// The binary with so few file descriptors, and where it listens.
+fn binary(descriptors: u32) -> (Program, SocketAddr) {
     let port = std::net::TcpListener::bind(LOOPBACK)
         .and_then(|l| l.local_addr())
         .expect("a free port")
@@ -204,32 +214,69 @@ async fn ends_or_accepts(descriptors: u32) -> Option<i32> {
         "{{type: Dataplane, mesh: default, name: web, networking: {{address: 127.0.0.1, inbound: [{{port: {port}, servicePort: 1, tags: {{kuma.io/service: web}}}}]}}}}"
     );
     let limit = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
-    let mut proxy = std::process::Command::new("sh")
+    let proxy = std::process::Command::new("sh")
         .args(["-c", &limit, env!("CARGO_BIN_EXE_weir-proxy"), "run"])
         .args(["--admin-addr", "127.0.0.1:0", "--dataplane", &dataplane])
         .stderr(std::process::Stdio::null())
         .spawn()
         .expect("a shell");
+    (Program(proxy), SocketAddr::from(([127, 0, 0, 1], port)))
+}
+
+/// Waits until it has ended, or `is_done`; how it ended.
+async fn watch_until(mut proxy: Program, mut is_done: impl AsyncFnMut(u32) -> bool) -> Option<i32> {
     let start = std::time::Instant::now();
-    let mut status = None;
-    let listens = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-    while status.is_none() && TcpStream::connect(listens).await.is_err() {
-        assert!(
-            start.elapsed() < DEADLINE,
-            "{descriptors} descriptors: it neither serves nor ends"
-        );
+    while !is_done(proxy.0.id()).await {
+        assert!(start.elapsed() < DEADLINE, "it neither ends nor is done");
         tokio::time::sleep(Duration::from_millis(10)).await;
-        status = proxy.try_wait().expect("a child");
+        if let Some(status) = proxy.0.try_wait().expect("a child") {
+            return status.code();
+        }
     }
-    let _ended = proxy.kill();
-    proxy.wait().expect("a child");
-    status.and_then(|s| s.code())
+    None
 }
 
 #[tokio::test]
 async fn a_proxy_whose_worker_cannot_run_ends() {
     for descriptors in 10..20 {
-        let status = ends_or_accepts(descriptors).await;
+        let (proxy, listens) = binary(descriptors);
+        let accepts = async |_| TcpStream::connect(listens).await.is_ok();
+        let status = watch_until(proxy, accepts).await;
         assert_ne!(status, Some(0), "{descriptors} descriptors");
     }
+}
+
+/// The priorities of its threads (proc(5), `nice`), the first one's first.
+fn priorities(process: u32) -> Vec<i32> {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task"))
+        .into_iter()
+        .flatten();
+    let mut tasks: Vec<(u32, i32)> = tasks
+        .filter_map(|task| {
+            let task = task.ok()?;
+            let text = std::fs::read_to_string(task.path().join("stat")).ok()?;
+            let (_, after_name) = text.rsplit_once(')')?;
+            let nice = after_name.split_whitespace().nth(16)?.parse().ok()?;
+            Some((task.file_name().to_str()?.parse().ok()?, nice))
+        })
+        .collect();
+    tasks.sort_unstable();
+    tasks.into_iter().map(|(_, nice)| nice).collect()
+}
+
+#[tokio::test]
+async fn workers_come_before_the_service_thread() {
+    let (proxy, _) = binary(1024);
+    let given = rustix::process::getpriority_process(None).expect("a priority");
+    let wanted = (given + 10).min(19);
+    let is_done = async |process| {
+        let priorities = priorities(process);
+        let [service, others @ ..] = priorities.as_slice() else {
+            return false;
+        };
+        // The allocator's threads are as the workers.
+        *service == wanted && !others.is_empty() && others.iter().all(|one| *one == given)
+    };
+    let status = watch_until(proxy, is_done);
+    assert_eq!(status.await, None, "it has ended by itself");
 }

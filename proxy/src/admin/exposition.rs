@@ -86,10 +86,8 @@ impl Exposer {
         };
         let source = Arc::clone(&self.source);
         let tracked = self.tracker.token();
-        let nice = self.limits.exposition_nice;
         let writing = move || {
             let _until_the_end = (place, tracked);
-            yield_to_workers(nice);
             let mut out = Paced {
                 out: coding,
                 burst: 0,
@@ -111,17 +109,6 @@ impl Exposer {
         let place = timeout(self.limits.exposition_wait, place).await;
         let place = place.map_err(|_| Refused::Busy(self.limits.expositions))?;
         Ok(place.expect("the semaphore is never closed"))
-    }
-}
-
-/// Lowers the priority of this thread. Threads of one container are weighed against each other by it, so a worker that
-/// shares the CPU with it hardly notices; nobody else in the pod loses or wins.
-fn yield_to_workers(nice: u8) {
-    let me = Some(rustix::thread::gettid());
-    let lowered = rustix::process::getpriority_process(me)
-        .and_then(|priority| rustix::process::setpriority_process(me, priority + i32::from(nice)));
-    if let Err(error) = lowered {
-        debug!(%error, "an exposition keeps the priority of a worker");
     }
 }
 

@@ -17,6 +17,10 @@ use crate::control::{Outbound, Sources, Universal, authorities};
 use crate::endpoints::{Listed, Roster, Service};
 use crate::telemetry::{Dst, Server};
 
+/// How much less than a worker's the service thread's priority is, as in nice(1): a tenth of the CPU where it competes with
+/// a worker for it, which is enough for a scrape, and many times what a heartbeat takes.
+const NICE: u8 = 10;
+
 /// Splits a configuration into what is bound and the sources that feed it.
 pub(super) fn compose(config: config::Config) -> (app::Config, Sources) {
     let in_pod = config.sources.universal.is_none();
@@ -47,6 +51,7 @@ pub(super) fn compose(config: config::Config) -> (app::Config, Sources) {
             .unwrap_or_default(),
         beats: in_pod,
         drain: config.drain,
+        service_nice: NICE,
         levels: None,
     };
     (composed, config.sources)

@@ -107,19 +107,6 @@ async fn a_scrape_that_never_ends_is_cut_off_and_leaves_its_place() {
 }
 
 #[tokio::test]
-async fn a_scrape_is_written_with_less_priority_than_workers_have() {
-    let priority = || rustix::process::getpriority_process(Some(rustix::thread::gettid())).unwrap();
-    let exposition = Arc::new(Fake(move |_: &Selection, out: &mut dyn Write| {
-        writeln!(out, "{}", priority())
-    }));
-    let mut config = config();
-    config.limits.exposition_nice = 3;
-    let server = start(config, exposition, settings_without_metrics());
-    let scraped = get(server.addr, "/metrics").await;
-    assert_eq!(scraped.body.trim(), (priority() + 3).to_string());
-}
-
-#[tokio::test]
 async fn a_scraper_that_leaves_ends_its_exposition() {
     let (exposition, mut ends) = endless();
     let server = start(config(), exposition, settings_without_metrics());
