@@ -1,15 +1,16 @@
-//! The terminating path of HTTP/2: where a service has several endpoints, every request of a
-//! connection is balanced by itself, so frames cannot pass as they are. Both sides are spoken by
-//! the `h2` crate.
+//! The terminating path of HTTP/2: where a service has several endpoints, or routes, and where a
+//! port of the application lets in only some requests. Every request of a connection goes its own
+//! way, so frames cannot pass as they are. Both sides are spoken by the `h2` crate.
 //!
 //! `connection` hands accepted connections to `client`; `stream` runs one task for each of their
-//! streams; `pool` holds the connections to the endpoints, which all clients of a worker share.
-//! It must not know how endpoints are found, nor where a connection came from.
+//! streams; `pool` holds the connections to the endpoints, which all clients of a worker share, and
+//! to the application, which they do not. It must not know how endpoints are found.
 
 use std::time::Duration;
 
 mod client;
 mod guard;
+mod held;
 mod lane;
 mod link;
 mod message;
