@@ -58,7 +58,8 @@ pub struct Config {
     /// 256 bytes. A client beyond it is told to calm down, and its connection ends. Default: 1 MiB,
     /// some 4,000 messages that nobody has read yet.
     pub small_frames: usize,
-    /// The same for what an endpoint sends, whose connection many clients share. Default: 64 MiB.
+    /// The same for what an endpoint sends, whose connection many clients share. Default: 64 MiB. For
+    /// the application, whose connection is one client's, at most what that client's windows are.
     pub server_small_frames: usize,
     /// Longest time in which a peer's first frames are exchanged, once it is connected.
     /// Default: 5 s. An endpoint that has not said its SETTINGS by then takes no connections, a

@@ -101,7 +101,6 @@ async fn calls_and_resets_pass_as_on_the_relay() {
     both::those_calls_are_counted(&closing.proxy, INBOUND).await;
     let closing = Closing::start(serving(Setup::default()).await, Some(&ASKED));
     let mut client = Client::connect(&closing.proxy, Setup::default()).await;
-    // Without the probes, which are HTTP/1.
     let body: Bytes = (0..3_000_000u32).map(|i| (i ^ (i >> 8)) as u8).collect();
     let answer = client.call("/echo", body.clone()).await.expect("an answer");
     assert!(answer.body == body, "{} bytes come back", answer.body.len());
@@ -116,27 +115,7 @@ async fn calls_and_resets_pass_as_on_the_relay() {
 async fn a_server_resets_a_stream_and_the_others_live() {
     let closing = Closing::start(serving(Setup::default()).await, Some(&ASKED));
     let mut client = Client::connect(&closing.proxy, Setup::default()).await;
-    for (path, reason) in [
-        ("/reset", h2::Reason::REFUSED_STREAM),
-        ("/break", h2::Reason::INTERNAL_ERROR),
-    ] {
-        let error = client.call(path, Bytes::new()).await;
-        assert_eq!(
-            error.err().expect("a reset").reason(),
-            Some(reason),
-            "{path}"
-        );
-    }
-    let answer = client.call("/plain", Bytes::new()).await;
-    assert_eq!(answer.expect("an answer").status, 200);
-    for row in [
-        ["status_code=\"502\"", "error=\"reset\""],
-        ["status_code=\"200\"", "error=\"h2(INTERNAL_ERROR)\""],
-        ["status_code=\"200\"", "error=\"\""],
-    ] {
-        let row = [row[0], row[1], "web.example"];
-        closing.proxy.counts("response_total", &row, 1.0).await;
-    }
+    both::a_server_resets_streams(&closing.proxy, &mut client).await;
 }
 
 #[tokio::test]

@@ -28,12 +28,16 @@ impl Links {
         };
         // There is nothing to choose.
         let random = fastrand::Rng::with_seed(0);
-        let config = endpoints::Config::default();
-        let set = EndpointSet::new(described, config, random, Instant::now());
+        let weighed = endpoints::Config::default();
+        let set = EndpointSet::new(described, weighed, random, Instant::now());
+        let config = self.setup.config;
+        let most_data = config.window as usize * config.max_streams as usize;
         let setup = Setup {
             config: Config {
                 connections: 1,
-                ..self.setup.config
+                // Not more than the data itself may take that its client does not read.
+                server_small_frames: config.server_small_frames.min(most_data),
+                ..config
             },
             dialer: self.setup.dialer.clone(),
             tasks: self.setup.tasks.clone(),
