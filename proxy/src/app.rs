@@ -19,13 +19,14 @@ use weir_crds::settings::Settings;
 use crate::accept::{Aim, Handoff, Plan};
 use crate::activity::Gauge;
 use crate::admin::Service;
-use crate::control::Operator;
+use crate::control::{Operator, compile_closed};
 use crate::destinations::Link;
 use crate::endpoints::Roster;
 use crate::heartbeat::{self, Heart, Pulse};
 use crate::identity::{self, Identity};
 use crate::log::Levels;
 use crate::record::CallSource;
+use crate::routes::Closed;
 use crate::telemetry::{self, Seat, Telemetry};
 use crate::{admin, drain, worker};
 
@@ -187,6 +188,7 @@ impl App {
         let template = Template {
             config: config.worker.clone(),
             settings: settings.clone(),
+            closed: closed(&settings, &tasks, &stop),
             roster: config
                 .roster
                 .clone()
@@ -267,6 +269,17 @@ fn identity(
     config.identity.clone().or(in_files).or(certified)
 }
 
+/// What closed ports let in, compiled as settings change.
+fn closed(
+    settings: &watch::Receiver<Arc<Settings>>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> watch::Receiver<Arc<Closed>> {
+    let (compiling, closed) = compile_closed(settings.clone());
+    tasks.spawn(stop.clone().run_until_cancelled_owned(compiling.run()));
+    closed
+}
+
 /// Waits for everything that was told to stop; answers how the workers ended.
 async fn end(
     workers: Vec<JoinHandle<io::Result<()>>>,
@@ -282,6 +295,7 @@ async fn end(
 struct Template {
     config: worker::Config,
     settings: watch::Receiver<Arc<Settings>>,
+    closed: watch::Receiver<Arc<Closed>>,
     roster: watch::Receiver<Arc<Roster>>,
     link: Option<Link>,
     identity: Option<watch::Receiver<Option<Arc<Identity>>>>,
@@ -313,11 +327,14 @@ impl Template {
             config: self.config.clone(),
             seat,
             plans,
-            settings: self.settings.clone(),
+            told: worker::Told {
+                settings: self.settings.clone(),
+                closed: self.closed.clone(),
+                identity: self.identity.clone(),
+            },
             roster: self.roster.clone(),
             link: self.link.clone(),
             calls,
-            identity: self.identity.clone(),
             handoff: self.handoff.clone(),
             gauge,
             pulse,

@@ -101,11 +101,10 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     routed.busy.set(true);
     routed.accepted.read(detected.up.pending().len());
     learn(&worker, &routed, &detected, dial_now);
-    if let (Verdict::Http2, Destination::Service(set)) = (detected.verdict, &routed.to)
-        && (set.len() > 1 || set.routing.has_routes())
+    if detected.verdict == Verdict::Http2
+        && let Some(service) = terminated(&worker, &routed)
     {
-        let service = worker.links.service(set, &routed.book);
-        return Box::pin(balance(&worker, service, routed, detected)).await;
+        return Box::pin(by_stream(&worker, service, routed, detected)).await;
     }
     match session(detected.verdict, || ledger(&routed)) {
         None => open_opaque(&worker, routed, detected).await,
@@ -239,17 +238,35 @@ fn leave(routed: Box<Routed>, detected: Box<Detected>, error: Option<io::Error>)
     routed.close(error.as_ref());
 }
 
-/// The HTTP series of its connection, and the routes of its service.
+/// The HTTP series of its connection, and the routes of where it goes. Who may not connect is told so, whatever there are
+/// routes for.
 fn ledger(routed: &Routed) -> HttpLedger {
     let ledger = HttpLedger::new(routed.book.clone());
-    match &routed.to {
-        Destination::Address(_) => ledger,
-        Destination::Service(set) => ledger.routed(&set.routing),
+    match (&routed.to, &routed.permit) {
+        _ if routed.book.standing.judged == Some(false) => ledger,
+        (Destination::Service(set), _) => ledger.routed(&set.routing),
+        (Destination::Address(_), Some(permit)) => ledger.behind(permit.ports()),
+        (Destination::Address(_), None) => ledger,
     }
 }
 
-/// Several endpoints, or routes: each request of the connection goes to the best of them.
-async fn balance(
+/// Where the requests of a connection of HTTP/2 go each by itself; none where frames pass as they are. To be asked before
+/// anything of it is counted as HTTP.
+fn terminated(worker: &Worker, routed: &Routed) -> Option<Rc<Service>> {
+    let links = &worker.links;
+    match (&routed.to, &routed.permit) {
+        (Destination::Service(set), _) if set.len() > 1 || set.routing.has_routes() => {
+            Some(links.service(set, &routed.book))
+        }
+        (Destination::Address(addr), Some(permit)) if permit.is_closed() => {
+            Some(links.application(*addr, &routed.book, permit.ports()))
+        }
+        _ => None,
+    }
+}
+
+/// Several endpoints, or routes: each request of the connection goes to the best of them, or nowhere.
+async fn by_stream(
     worker: &Worker,
     service: Rc<Service>,
     routed: Box<Routed>,
@@ -273,6 +290,7 @@ async fn balance(
         book: routed.book,
         accepted: routed.accepted,
         busy: routed.busy,
+        permit: routed.permit,
     };
     terminate::serve(service, incoming).await;
 }
@@ -291,6 +309,10 @@ async fn first_head(
     let deadline = tokio::time::Instant::now() + worker.config.detect.timeout;
     loop {
         let now = Instant::now();
+        if routed.is_denied() {
+            // It is not to learn what there are routes for.
+            session.settle(ledger(routed));
+        }
         let may_go = session.look(up.pending(), now);
         if let Some(reply) = session.refusal() {
             return answer(worker, routed, reply.bytes()).await.map(|()| None);

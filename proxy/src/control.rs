@@ -3,6 +3,7 @@
 //! Kubernetes, one `Universal`. It knows no listener and no connection.
 
 mod certify;
+mod closed;
 pub mod discovery;
 mod files;
 pub mod operator;
@@ -12,6 +13,7 @@ mod stream;
 mod universal;
 
 pub use certify::Certify;
+pub use closed::{Compiling, compile as compile_closed};
 pub use universal::{Endpoint, Inbound, Outbound, Universal, authorities};
 
 use std::io;

@@ -1,6 +1,6 @@
 //! Who may connect to the application, and what its ports are called: the part of the settings that an inbound is held
 //! to. `worker` makes it anew with every document; `connection` asks it once the peer is known, before anything is
-//! dialed. It knows no connection.
+//! dialed. Beside it are the ports that are closed, whose routes are `routes`'s. It knows no connection.
 
 use std::collections::HashMap;
 

@@ -11,11 +11,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::permission::Verdict;
-use crate::routes::Routing;
 use crate::telemetry::{
     Authz, AuthzLabels, Classification, CountRef, Direction, Dst, GrpcRef, HttpErrorLabels,
-    HttpLabels, HttpRef, HttpSeries, HttpSide, NoTlsReason, Peer, Recorder, Route, Server,
-    TcpErrorLabels, Tls, TransportEnd, TransportLabels, TransportSeries,
+    HttpLabels, HttpRef, HttpSeries, HttpSide, NoTlsReason, NotFoundLabels, Peer, Recorder, Route,
+    Server, TcpErrorLabels, Tls, TransportEnd, TransportLabels, TransportSeries,
 };
 
 mod authority;
@@ -217,6 +216,17 @@ impl Book {
         })
     }
 
+    /// Counts a request that its port has no route for.
+    fn route_not_found(&self, authority: &str) {
+        if let Subject::Inbound { server } = &self.subject {
+            self.recorder.route_not_found(&NotFoundLabels {
+                authority,
+                server,
+                tls: self.tls(),
+            });
+        }
+    }
+
     /// Counts a connection that the proxy could not process.
     pub fn tcp_error(&self, peer: Peer, error: &'static str) {
         self.recorder.tcp_error(&TcpErrorLabels {
@@ -295,8 +305,7 @@ pub struct HttpLedger {
     book: Book,
     last: Option<Last>,
     last_grpc: Option<(authority::Known, GrpcRef)>,
-    /// None where requests are not told apart by routes.
-    routing: Option<Rc<Routing>>,
+    told_apart: routed::By,
     /// The label `dst`, once it was needed.
     dst: Option<Box<str>>,
     /// Boxed, because few connections have routes.
@@ -317,7 +326,7 @@ impl HttpLedger {
             book,
             last: None,
             last_grpc: None,
-            routing: None,
+            told_apart: routed::By::Nothing,
             dst: None,
             last_route: None,
         }
@@ -344,6 +353,13 @@ impl HttpLedger {
             judged,
         });
         series
+    }
+
+    /// The series of a request that its port has no route for, which is neither let in nor denied.
+    fn not_found(&self, authority: Authority<'_>) -> HttpSeries {
+        let label = canonical(authority);
+        self.book.route_not_found(&label);
+        self.resolve(&label)
     }
 
     pub fn error(&self, error: &'static str) {

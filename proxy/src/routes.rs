@@ -11,10 +11,12 @@ use weir_crds::routes::{self, Backend, Condition, RetryBudget, RouteTable};
 
 mod budget;
 mod matching;
+mod ports;
 mod request;
 mod routing;
 
 pub use budget::Budget;
+pub use ports::{BadPort, Closed, Ports};
 pub use request::{Fields, Request};
 pub use routing::{Choice, Routing};
 

@@ -50,8 +50,8 @@ pub use http::{HttpRef, HttpSeries};
 pub use http2::{GrpcRef, GrpcSeries, Http2Series};
 pub use labels::{
     Authz, AuthzLabels, Classification, Direction, Dst, EndpointLabels, GrpcLabels,
-    HttpErrorLabels, HttpLabels, HttpSide, NoTlsReason, OVERFLOW, Peer, ResponseEnd, Route, Server,
-    TcpErrorLabels, Tls, TransportEnd, TransportLabels,
+    HttpErrorLabels, HttpLabels, HttpSide, NoTlsReason, NotFoundLabels, OVERFLOW, Peer,
+    ResponseEnd, Route, Server, TcpErrorLabels, Tls, TransportEnd, TransportLabels,
 };
 pub use plan::{Plan, PlanError, Saving, Size, plan};
 pub use recorder::{Recorder, Seat};

@@ -1,15 +1,16 @@
-//! The terminating path of HTTP/2: where a service has several endpoints, every request of a
-//! connection is balanced by itself, so frames cannot pass as they are. Both sides are spoken by
-//! the `h2` crate.
+//! The terminating path of HTTP/2: where a service has several endpoints, or routes, and where a
+//! port of the application lets in only some requests. Every request of a connection goes its own
+//! way, so frames cannot pass as they are. Both sides are spoken by the `h2` crate.
 //!
 //! `connection` hands accepted connections to `client`; `stream` runs one task for each of their
-//! streams; `pool` holds the connections to the endpoints, which all clients of a worker share.
-//! It must not know how endpoints are found, nor where a connection came from.
+//! streams; `pool` holds the connections to the endpoints, which all clients of a worker share, and
+//! to the application, which they do not. It must not know how endpoints are found.
 
 use std::time::Duration;
 
 mod client;
 mod guard;
+mod held;
 mod lane;
 mod link;
 mod message;
@@ -57,7 +58,8 @@ pub struct Config {
     /// 256 bytes. A client beyond it is told to calm down, and its connection ends. Default: 1 MiB,
     /// some 4,000 messages that nobody has read yet.
     pub small_frames: usize,
-    /// The same for what an endpoint sends, whose connection many clients share. Default: 64 MiB.
+    /// The same for what an endpoint sends, whose connection many clients share. Default: 64 MiB. For
+    /// the application, whose connection is one client's, at most what that client's windows are.
     pub server_small_frames: usize,
     /// Longest time in which a peer's first frames are exchanged, once it is connected.
     /// Default: 5 s. An endpoint that has not said its SETTINGS by then takes no connections, a

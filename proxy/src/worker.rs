@@ -31,6 +31,7 @@ use crate::identity::Identity;
 use crate::mesh::Mesh;
 use crate::permission::{Gate, Permissions};
 use crate::record::{Book, CallSource, Calls, Census, Known, Labels, Subject};
+use crate::routes::Closed;
 use crate::telemetry::{Recorder, Seat};
 use crate::terminate::Links;
 use crate::{destinations, detect, endpoints, forward, terminate};
@@ -71,21 +72,28 @@ pub struct Start {
     pub config: Config,
     pub seat: Seat,
     pub plans: Vec<Plan>,
-    pub settings: watch::Receiver<Arc<Settings>>,
+    pub told: Told,
     /// The endpoints of services, now and whenever they change.
     pub roster: watch::Receiver<Arc<Roster>>,
     /// The way to whoever knows destinations; none where there is no operator.
     pub link: Option<Link>,
     /// The calls to the operator, of the one worker that counts them.
     pub calls: Option<CallSource>,
-    /// The proxy's identity, now and whenever it changes; `None` where nobody keeps one, and TLS is not spoken.
-    pub identity: Option<watch::Receiver<Option<Arc<Identity>>>>,
     pub handoff: mpsc::Sender<Handoff>,
     pub gauge: Gauge,
     pub pulse: Pulse,
     /// Cancelled when the proxy is to end, and serves on what is under way.
     pub draining: CancellationToken,
     pub stop: CancellationToken,
+}
+
+/// What is in force, now and whenever it changes.
+pub struct Told {
+    pub settings: watch::Receiver<Arc<Settings>>,
+    /// What closed ports of the application let in, by the same settings.
+    pub closed: watch::Receiver<Arc<Closed>>,
+    /// The proxy's identity; `None` where nobody keeps one, and TLS is not spoken.
+    pub identity: Option<watch::Receiver<Option<Arc<Identity>>>>,
 }
 
 /// What all connections of one worker share; it never leaves the worker's thread.
@@ -95,7 +103,7 @@ pub struct Worker {
     pub labels: Rc<Labels>,
     pub pool: Rc<Pool>,
     pub dialer: Dialer,
-    /// Who may connect to the application.
+    /// Who may connect to the application, and what its ports let in.
     pub gate: Rc<Gate>,
     pub activity: Activity,
     pub server_first: RefCell<ServerFirst>,
@@ -117,24 +125,21 @@ impl Worker {
     }
 
     /// Takes over what is in force now.
-    fn obey(
-        &self,
-        settings: &mut watch::Receiver<Arc<Settings>>,
-        identity: Option<&mut watch::Receiver<Option<Arc<Identity>>>>,
-    ) {
-        let settings = settings.borrow_and_update();
+    fn obey(&self, told: &mut Told) {
+        let settings = told.settings.borrow_and_update();
         self.metrics_port
             .set(settings.metrics.as_ref().map(|m| m.port));
         self.destinations.set_passthrough(settings.passthrough);
         let is_strict = settings.mtls == MtlsMode::Strict;
         self.destinations.set_strict(is_strict);
-        if let Some(identity) = identity {
+        if let Some(identity) = &mut told.identity {
             let identity = identity.borrow_and_update().clone();
             let identity = identity.filter(|_| settings.mtls != MtlsMode::Disabled);
             self.dialer.mesh.set(settings.mtls, identity);
         }
         let mode = self.dialer.mesh.mode();
         self.gate.set(Permissions::of(&settings, mode));
+        self.gate.close(&told.closed.borrow_and_update());
     }
 
     /// Tells the time to what retires by it.
@@ -160,19 +165,17 @@ async fn serve(start: Start) -> io::Result<()> {
         config,
         seat,
         plans,
-        mut settings,
+        mut told,
         mut roster,
         link,
         calls,
-        mut identity,
         handoff,
         gauge,
         pulse,
         draining,
         stop,
     } = start;
-    let tasks = TaskTracker::new();
-    let pool = Rc::new(Pool::default());
+    let (tasks, pool) = (TaskTracker::new(), Rc::new(Pool::default()));
     let dialer = dialer(&config, &pool);
     let worker = Rc::new(Worker {
         labels: Rc::new(Labels::new(&config.policy)),
@@ -196,9 +199,8 @@ async fn serve(start: Start) -> io::Result<()> {
     let mut known = Known::new(books);
     let mut census = census(&worker, &sets);
     let mut calls = calls.map(|source| Calls::new(Rc::clone(&worker.recorder), source));
-    let mut ticks = tokio::time::interval(crate::heartbeat::TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    worker.obey(&mut settings, identity.as_mut());
+    let mut ticks = ticks();
+    worker.obey(&mut told);
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -209,11 +211,18 @@ async fn serve(start: Start) -> io::Result<()> {
                 calls.iter_mut().for_each(Calls::renew);
                 census.publish(sets.iter().map(|(_, set)| set.census()));
             }
-            () = news(&mut settings, identity.as_mut()) => worker.obey(&mut settings, identity.as_mut()),
+            () = told.changed() => worker.obey(&mut told),
             Ok(()) = roster.changed() => regroup(&sets, &roster.borrow_and_update()),
             () = enter(&mut calls) => {}
         }
     }
+}
+
+/// As often as the heart beats, and never two at once because one was late.
+fn ticks() -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(crate::heartbeat::TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 /// How the worker's connections to others are made.
@@ -250,14 +259,14 @@ async fn enter(calls: &mut Option<Calls>) {
     }
 }
 
-/// Something else is in force.
-async fn news(
-    settings: &mut watch::Receiver<Arc<Settings>>,
-    identity: Option<&mut watch::Receiver<Option<Arc<Identity>>>>,
-) {
-    tokio::select! {
-        Ok(()) = settings.changed() => {}
-        () = changed(identity) => {}
+impl Told {
+    /// Something else is in force.
+    async fn changed(&mut self) {
+        tokio::select! {
+            Ok(()) = self.settings.changed() => {}
+            Ok(()) = self.closed.changed() => {}
+            () = changed(self.identity.as_mut()) => {}
+        }
     }
 }
 

@@ -11,6 +11,11 @@ use super::frame::{END_HEADERS, END_STREAM};
 /// has processed them.
 pub const MAX_ANSWERS: usize = 128;
 
+/// A GOAWAY that asks a client to leave and names no stream that would not be answered (RFC 9113 section 6.8).
+pub const LEAVE: [u8; 17] = [
+    0, 0, 8, GOAWAY, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0,
+];
+
 /// The entry of the static table with the name `:status`.
 const STATUS: u8 = 8;
 
@@ -62,7 +67,7 @@ fn frame(bytes: &mut Vec<u8>, (kind, flags): (u8, u8), stream: u32, payload: &[u
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_ANSWERS, answer};
+    use super::{LEAVE, MAX_ANSWERS, SETTINGS, answer, frame};
     use crate::http2::lane::{Event, Lane};
 
     /// What a client reads: the statuses by stream, and the stream that GOAWAY names.
@@ -90,6 +95,14 @@ mod tests {
         assert_eq!(read(&bytes), (vec![1, 5], 7));
         let (bytes, n) = answer([].into_iter(), 0, (502, "connection_refused"));
         assert_eq!((n, read(&bytes)), (0, (vec![], 0)));
+    }
+
+    #[test]
+    fn who_is_asked_to_leave_loses_no_stream() {
+        let mut bytes = Vec::new();
+        frame(&mut bytes, (SETTINGS, 0), 0, &[]);
+        bytes.extend(LEAVE);
+        assert_eq!(read(&bytes), (vec![], (1 << 31) - 1));
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct Session {
     denied: Option<Box<HttpLedger>>,
     /// The last stream before the first that was refused. Nothing after it goes on.
     cut: Option<u32>,
+    /// The client was asked to leave.
+    is_asked: bool,
 }
 
 impl Session {
@@ -64,6 +66,7 @@ impl Session {
             ledger,
             denied: None,
             cut: None,
+            is_asked: false,
         }
     }
 

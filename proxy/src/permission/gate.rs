@@ -1,6 +1,6 @@
-//! The permissions of a worker as they change, and the permit of each connection, which learns of it: by comparing a
-//! number whenever it has something to do, and by being woken where it has not. `worker` sets it, `connection` and the
-//! relay ask. It knows no connection but by its waker.
+//! What a worker's inbounds are held to as it changes, permissions and closed ports, and the permit of each connection,
+//! which learns of it: by comparing a number whenever it has something to do, and by being woken where it has not.
+//! `worker` sets it, `connection`, the relay and `terminate` ask. It knows no connection but by its waker.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -10,12 +10,14 @@ use std::task::{Context, Poll, Waker};
 use weir_crds::identity::Identity;
 
 use super::{Permissions, Verdict};
+use crate::routes::{Closed, Ports};
 use crate::telemetry::Server;
 
-/// The permissions in force.
+/// The permissions in force, and the ports that are closed.
 #[derive(Debug, Default)]
 pub struct Gate {
     permissions: RefCell<Permissions>,
+    ports: Rc<Ports>,
     /// How often they have changed.
     generation: Cell<u64>,
     waiting: RefCell<Waiting>,
@@ -35,6 +37,17 @@ impl Gate {
             return;
         }
         self.permissions.replace(permissions);
+        self.tell();
+    }
+
+    /// Closes these ports. Where they differ from the last, every connection is woken: some have to leave.
+    pub fn close(&self, closed: &Closed) {
+        if self.ports.replace(closed) {
+            self.tell();
+        }
+    }
+
+    fn tell(&self) {
         self.generation.set(self.generation.get() + 1);
         let waiting = self.waiting.borrow();
         waiting.wakers.iter().flatten().for_each(Waker::wake_by_ref);
@@ -62,12 +75,12 @@ impl Gate {
     }
 }
 
-/// What one connection knows of its permission.
+/// What one connection knows of what it is held to.
 #[derive(Debug)]
 pub struct Permit {
     gate: Rc<Gate>,
     port: u16,
-    /// The generation it was judged by last.
+    /// The generation that it was judged by last.
     seen: Option<u64>,
     place: Option<usize>,
 }
@@ -82,6 +95,16 @@ impl Permit {
     pub fn judge(&mut self, peer: Option<&Identity>) -> Verdict {
         self.seen = Some(self.gate.generation.get());
         self.gate.permissions.borrow().judge(self.port, peer)
+    }
+
+    /// What its port lets in, among those of others.
+    pub fn ports(&self) -> &Rc<Ports> {
+        &self.gate.ports
+    }
+
+    /// Whether its port lets in only what there is a route for.
+    pub fn is_closed(&self) -> bool {
+        self.gate.ports.is_closed(self.port)
     }
 
     /// Has the task woken by every change from now on: a connection stays in the task that it began in.
@@ -194,6 +217,33 @@ mod tests {
         assert_eq!((next.place, gate.waiting()), (Some(1), 3));
         drop((permits, next));
         assert_eq!(gate.waiting.borrow().wakers.capacity(), 0);
+    }
+
+    #[test]
+    fn a_port_that_is_closed_wakes_whoever_is_there() {
+        let gate = Rc::new(Gate::default());
+        let wakes = Arc::new(Counts(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut permit = gate.permit(80);
+        permit.watch(&Context::from_waker(&waker));
+        let _unasked = permit.judge(None);
+        let mut settings = Settings::without_metrics("default");
+        settings.inbounds = Some(vec![InboundSettings {
+            port: 80,
+            service: "web".into(),
+            permission: None,
+            routes: Some(Vec::new()),
+        }]);
+        let (closed, _) = Closed::of(&settings, &Closed::default());
+        for is_told in [true, false] {
+            gate.close(&closed);
+            assert_eq!(wakes.0.swap(0, Ordering::Relaxed) > 0, is_told);
+            assert_eq!(permit.is_stale(), is_told);
+            assert_eq!(permit.judge(None), Verdict::Unasked, "permissions stay");
+            assert!(permit.is_closed() && !gate.permit(81).is_closed());
+        }
+        gate.close(&Closed::default());
+        assert!(permit.is_stale() && !permit.is_closed());
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::{Authority, HttpLedger, Subject};
 use crate::exchange::Tally;
-use crate::routes::{Choice, Request, Route, Routing};
-use crate::telemetry::{HttpSeries, ResponseEnd, RouteLabels, RouteRef, RouteSeries};
+use crate::routes::{Choice, Ports, Request, Route, Routing};
+use crate::telemetry::{Direction, HttpSeries, ResponseEnd, RouteLabels, RouteRef, RouteSeries};
 
 /// What a request is counted in.
 pub struct Account {
@@ -20,6 +20,15 @@ struct Routed {
     series: RouteSeries,
     /// None where it is of none of them.
     route: Option<Rc<Route>>,
+}
+
+/// What the requests of a connection are told apart by.
+pub(super) enum By {
+    Nothing,
+    /// The routes of the service that it goes to.
+    Service(Rc<Routing>),
+    /// What the port of the application lets in that it comes to.
+    Port(Rc<Ports>),
 }
 
 /// The last route that was asked for, and its series.
@@ -75,24 +84,48 @@ impl HttpLedger {
     #[must_use]
     pub fn routed(self, routing: &Rc<Routing>) -> Self {
         Self {
-            routing: Some(Rc::clone(routing)),
+            told_apart: By::Service(Rc::clone(routing)),
+            ..self
+        }
+    }
+
+    /// The same of a connection to a port of the application that is one of these.
+    #[must_use]
+    pub fn behind(self, ports: &Rc<Ports>) -> Self {
+        Self {
+            told_apart: By::Port(Rc::clone(ports)),
             ..self
         }
     }
 
     /// Whether there are routes to be asked for.
     pub fn has_routes(&self) -> bool {
-        self.routing.as_ref().is_some_and(|r| r.has_routes())
+        match &self.told_apart {
+            By::Nothing => false,
+            By::Service(routing) => routing.has_routes(),
+            By::Port(ports) => ports.is_closed(self.book.target_port),
+        }
     }
 
     /// What the routes say about a request.
     pub fn choose(&self, request: &Request<'_>) -> Choice {
-        let routing = self.routing.as_ref();
-        routing.map_or(Choice::Unrouted, |routing| routing.choose(request))
+        match &self.told_apart {
+            By::Nothing => Choice::Unrouted,
+            By::Service(routing) => routing.choose(request),
+            By::Port(ports) => ports.choose(self.book.target_port, request),
+        }
     }
 
     /// The account of a request to this authority, of which the routes say this.
     pub fn account(&mut self, authority: Authority<'_>, choice: &Choice) -> Account {
+        let is_inbound = self.book.subject.direction() == Direction::Inbound;
+        if is_inbound && matches!(choice, Choice::Refused) {
+            let series = self.not_found(authority);
+            return Account {
+                series,
+                routed: None,
+            };
+        }
         let series = self.series(authority);
         let routed = match choice {
             Choice::Unrouted => None,

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::routes::Choice;
 use crate::telemetry::{self, Selection, Telemetry};
 
 fn book() -> (Telemetry, Book) {
@@ -54,4 +55,32 @@ fn every_request_is_a_decision_and_the_labels_are_made_once() {
     recorder.tick(Instant::now() + Duration::from_secs(1));
     (0..2).for_each(|_| ask(&mut ledger));
     assert_eq!(sum(&telemetry, ALLOWED), 6.0);
+}
+
+#[test]
+fn a_request_of_no_route_is_neither_let_in_nor_denied() {
+    let (telemetry, book) = book();
+    let mut ledger = HttpLedger::new(book.clone());
+    for _ in 0..2 {
+        drop(ledger.account(b"web"[..].into(), &Choice::Refused));
+    }
+    drop(ledger.account(b"web"[..].into(), &Choice::Unrouted));
+    let not_found =
+        "inbound_http_route_not_found_total{direction=\"inbound\",authority=\"web\",srv_group=";
+    for (series, n) in [
+        (not_found, 2.0),
+        ("inbound_http_authz_allow_total{", 1.0),
+        ("inbound_http_authz_deny_total{", 0.0),
+        ("route_", 0.0),
+    ] {
+        assert_eq!(sum(&telemetry, series), n, "{series}");
+    }
+    // At the client's side it is one of its service's, and of none of this.
+    let subject = Subject::Outbound {
+        service: "web".into(),
+        dst: Dst::unknown(),
+    };
+    let mut outbound = HttpLedger::new(Book { subject, ..book });
+    drop(outbound.account(b"web"[..].into(), &Choice::Refused));
+    assert_eq!(sum(&telemetry, not_found), 2.0);
 }

@@ -129,6 +129,8 @@ families! {
         "Inbound requests of peers that may connect.";
     InboundHttpAuthzDeny Kind::Single(Self::InboundHttpAuthzDeny), Counter "inbound_http_authz_deny_total"
         "Inbound requests that no permission allows, which the proxy has answered with 403.";
+    InboundHttpRouteNotFound Kind::Single(Self::InboundHttpRouteNotFound), Counter "inbound_http_route_not_found_total"
+        "Inbound requests that there is no route for, which the proxy has answered with 404, or UNIMPLEMENTED.";
     InboundTcpAuthzAllow Kind::Single(Self::InboundTcpAuthzAllow), Counter "inbound_tcp_authz_allow_total"
         "Inbound connections without HTTP of peers that may connect.";
     InboundTcpAuthzDeny Kind::Single(Self::InboundTcpAuthzDeny), Counter "inbound_tcp_authz_deny_total"

@@ -355,6 +355,17 @@ pub struct AuthzLabels<'a> {
     pub tls: &'a Tls,
 }
 
+/// A request that its port has no route for: `inbound_http_route_not_found_total`.
+#[derive(Clone, Copy, Debug)]
+pub struct NotFoundLabels<'a> {
+    /// As in [`HttpLabels`].
+    pub authority: &'a str,
+    /// Where it arrived.
+    pub server: &'a Server,
+    /// Security of the client's connection.
+    pub tls: &'a Tls,
+}
+
 /// How a response stream ended.
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseEnd<'a> {

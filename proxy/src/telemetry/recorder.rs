@@ -12,8 +12,8 @@ use super::family::Family;
 use super::http::{HttpEntry, HttpSeries};
 use super::http2::{GrpcEntry, GrpcSeries, Http2Entry, Http2Labels, Http2Series};
 use super::labels::{
-    AuthzLabels, Direction, EndpointLabels, GrpcLabels, HttpErrorLabels, HttpLabels, Peer, Server,
-    TcpErrorLabels, TransportLabels,
+    AuthzLabels, Direction, EndpointLabels, GrpcLabels, HttpErrorLabels, HttpLabels,
+    NotFoundLabels, Peer, Server, TcpErrorLabels, TransportLabels,
 };
 use super::render::Unparsed;
 use super::resolve::resolve;
@@ -182,6 +182,14 @@ impl Recorder {
         let wider = labels.overflowed(rules.stand());
         let counts = &self.tables.counts;
         counts.count(&self.hand, family, labels, &wider)
+    }
+
+    /// Counts a request that its port has no route for.
+    pub fn route_not_found(&self, labels: &NotFoundLabels<'_>) {
+        let rules = self.hand.rules();
+        let wider = labels.overflowed(rules.stand());
+        let (counts, family) = (&self.tables.counts, Family::InboundHttpRouteNotFound);
+        counts.count(&self.hand, family, labels, &wider);
     }
 
     /// Counts an answer that the proxy made up itself.

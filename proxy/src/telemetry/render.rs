@@ -7,8 +7,8 @@ use super::control::ControlLabels;
 use super::http2::Http2Labels;
 use super::labels::{
     ANY_PORT, AuthzLabels, Classification, Direction, EndpointLabels, GrpcLabels, HttpErrorLabels,
-    HttpLabels, HttpSide, NoTlsReason, OVERFLOW, Peer, ResponseEnd, TcpErrorLabels, Tls,
-    TransportEnd, TransportLabels,
+    HttpLabels, HttpSide, NoTlsReason, NotFoundLabels, OVERFLOW, Peer, ResponseEnd, TcpErrorLabels,
+    Tls, TransportEnd, TransportLabels,
 };
 use super::route::RouteLabels;
 
@@ -224,6 +224,16 @@ impl Render for AuthzLabels<'_> {
         if let Some(authz) = self.authz {
             text(out, authz.0.text());
         }
+        self.tls.render(direction, out);
+    }
+}
+
+impl Render for NotFoundLabels<'_> {
+    fn render(&self, out: &mut String) {
+        let direction = Direction::Inbound;
+        label(out, "direction", direction.name());
+        label(out, "authority", self.authority);
+        text(out, self.server.0.text());
         self.tls.render(direction, out);
     }
 }

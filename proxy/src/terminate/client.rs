@@ -4,6 +4,7 @@
 //! `connection` calls it with what detection has read. It must not know endpoints.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -12,13 +13,15 @@ use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use hyper::http::Request;
-use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout_at};
 
+use super::held::Held;
 use super::pool::Service;
 use super::socket::Socket;
 use super::stream::Stream;
 use super::{Config, LARGEST_WINDOW};
 use crate::activity::Busy;
+use crate::permission::Permit;
 use crate::record::{Book, Http2Side, Side};
 use crate::stream;
 use crate::telemetry::Peer;
@@ -31,6 +34,8 @@ pub struct Incoming {
     pub book: Book,
     pub accepted: Side,
     pub busy: Busy,
+    /// What the client is held to for as long as the connection lives; none where nobody asks.
+    pub permit: Option<Permit>,
 }
 
 /// What the streams of one client share.
@@ -57,9 +62,12 @@ pub async fn serve(service: Rc<Service>, incoming: Incoming) {
             socket: socket.clone(),
             busy: incoming.busy,
             deadline: Some(Box::pin(sleep_until(deadline))),
+            held: incoming.permit.map(Held::new),
+            parting: None,
         };
         accept(&client, serving).await;
     }
+    client.service.leave();
     socket.drain(setup.config.linger).await;
 }
 
@@ -70,6 +78,9 @@ struct Serving {
     busy: Busy,
     /// Of its SETTINGS; none once they have come.
     deadline: Option<Pin<Box<Sleep>>>,
+    held: Option<Held>,
+    /// How long a client that was told to go may take to read that.
+    parting: Option<Pin<Box<Sleep>>>,
 }
 
 /// Runs the connection until it is over.
@@ -84,6 +95,7 @@ async fn accept(client: &Rc<Client>, mut serving: Serving) {
                 is_told = true;
                 serving.connection.graceful_shutdown();
             }
+            serving.obey(&client.service, cx);
             serving.poll(cx)
         });
         match next.await {
@@ -95,6 +107,25 @@ async fn accept(client: &Rc<Client>, mut serving: Serving) {
 }
 
 impl Serving {
+    /// Takes over what has changed for a client of the application. One that may not connect any more, and has had its
+    /// time, is told that there is no more to come.
+    fn obey(&mut self, service: &Service, cx: &mut Context<'_>) {
+        let Some(held) = &mut self.held else { return };
+        if held.poll(service, &self.socket, cx).is_pending() {
+            return;
+        }
+        self.held = None;
+        let reason = match self.connection.has_streams() {
+            true => {
+                self.socket.cut(io::ErrorKind::PermissionDenied);
+                Reason::CANCEL
+            }
+            false => Reason::NO_ERROR,
+        };
+        self.connection.abrupt_shutdown(reason);
+        self.parting = Some(Box::pin(sleep(service.setup.config.linger)));
+    }
+
     /// The next stream of the client; none at the end.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Begun, h2::Error>>> {
         let mut next = self.connection.poll_accept(cx);
@@ -106,6 +137,11 @@ impl Serving {
         }
         if next.is_ready() {
             return next;
+        }
+        if let Some(parting) = &mut self.parting
+            && parting.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(None);
         }
         let out = self.socket.poll_out(cx);
         // A stream is there until the last of it is written.

@@ -23,6 +23,7 @@ pub(super) struct Link {
     idle_since: Cell<Instant>,
     /// What the endpoint's GOAWAY has said, once the connection is over.
     left: Cell<Option<Reason>>,
+    is_closing: Cell<bool>,
 }
 
 impl Link {
@@ -32,6 +33,7 @@ impl Link {
             account,
             idle_since: Cell::new(now),
             left: Cell::new(None),
+            is_closing: Cell::new(false),
         })
     }
 
@@ -66,6 +68,14 @@ impl Link {
     /// It takes no more streams, and closes with the last it has.
     pub(super) fn retire(&self) {
         self.sender.borrow_mut().take();
+    }
+
+    /// It closes with the last of its streams, at once where it has none.
+    pub(super) fn close(&self) {
+        self.is_closing.set(true);
+        if self.streams() == 0 {
+            self.retire();
+        }
     }
 
     /// The connection is over; the code is that of the endpoint's GOAWAY, if it sent one.
@@ -110,6 +120,9 @@ impl Drop for Lease {
         self.link.account.stream_closed();
         if self.link.streams() == 0 {
             self.link.idle_since.set(Instant::now());
+            if self.link.is_closing.get() {
+                self.link.retire();
+            }
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The connections of one worker to all endpoints, by service, and the search of a stream for one
-//! of them.
+//! of them. The application is a service of its own for each of its clients.
 //!
 //! `worker` owns it and calls `sweep` at its ticks; `client` and `stream` find their way through
 //! it. Everything here is one worker's. It must not know streams or their accounts, and pins no
@@ -24,7 +24,9 @@ use super::socket::Socket;
 use crate::endpoints::{Claim, Endpoint, EndpointSet};
 use crate::forward::{Connected, Dialer, Failed, search};
 use crate::record::{Book, Side};
-use crate::routes::Choice;
+use crate::routes::{Choice, Ports};
+
+mod application;
 
 /// What all connections of a worker are made with.
 pub(super) struct Setup {
@@ -33,6 +35,8 @@ pub(super) struct Setup {
     pub(super) tasks: TaskTracker,
     /// Clients that are connected when it is cancelled are asked to leave.
     pub(super) draining: CancellationToken,
+    /// They are one client's: when a connection has ended that was made with it, so should the client's.
+    pub(super) is_own: bool,
 }
 
 /// The connections of one worker to the endpoints of its services.
@@ -54,6 +58,7 @@ impl Links {
             dialer,
             tasks,
             draining,
+            is_own: false,
         };
         Self {
             setup: Rc::new(setup),
@@ -70,7 +75,8 @@ impl Links {
         let service = Rc::new(Service {
             setup: Rc::clone(&self.setup),
             set: Rc::clone(set),
-            book: book.clone(),
+            book: RefCell::new(book.clone()),
+            ports: None,
             slots: RefCell::default(),
             compared: Cell::new(set.replaced()),
         });
@@ -92,7 +98,9 @@ pub struct Service {
     pub(super) setup: Rc<Setup>,
     set: Rc<EndpointSet>,
     /// It knows no endpoint.
-    pub(super) book: Book,
+    book: RefCell<Book>,
+    /// What the application's ports let in, where it is the application of one client.
+    ports: Option<Rc<Ports>>,
     slots: RefCell<HashMap<SocketAddr, Rc<Slot>>>,
     /// Which endpoints of the set the slots were last compared with.
     compared: Cell<u64>,
@@ -109,14 +117,23 @@ pub(super) struct Found {
 impl Service {
     /// Takes over a connection that detection has opened, with its account; these bytes were read of it, and counted.
     pub fn adopt(&self, connected: Connected, greeting: Bytes, dialed: Side) {
-        if let Some(claim) = &connected.claim {
+        let only = || self.set.choose(std::time::Instant::now());
+        if let Some(claim) = connected.claim.or_else(only) {
             let socket = Socket::dialed(connected.stream, greeting, dialed);
-            self.slot(claim).adopt(socket);
+            self.slot(&claim).adopt(socket);
         }
+    }
+
+    /// What it is counted under that has no endpoint yet.
+    pub(super) fn book(&self) -> Book {
+        self.book.borrow().clone()
     }
 
     /// What the routes of the service say about a request, which counts for their budget.
     pub(super) fn choose(&self, head: &Request<()>, now: std::time::Instant) -> Choice {
+        if let Some(ports) = &self.ports {
+            return self.let_in(ports, head);
+        }
         let routing = &self.set.routing;
         if !routing.has_routes() {
             return Choice::Unrouted;
@@ -203,9 +220,9 @@ impl Service {
         }
         let mesh = &self.setup.dialer.mesh;
         let way = mesh.way_to(endpoint.addr, endpoint.identity.as_ref());
-        let mut book = self.book.clone();
+        let mut book = self.book();
         book.settle(Some(endpoint.dst.clone()), way.tls());
-        let slot = Slot::new(endpoint, book, Rc::clone(&self.setup));
+        let slot = Slot::new(endpoint, (book, way.tls()), Rc::clone(&self.setup));
         slots.insert(endpoint.addr, Rc::clone(&slot));
         slot
     }

@@ -3,7 +3,7 @@
 //!
 //! `pool` keeps one for each endpoint. It must not know which endpoint is the best.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -37,42 +37,48 @@ pub(super) struct Slot {
     identity: Option<Arc<str>>,
     setup: Rc<Setup>,
     book: Book,
+    /// The label of its connections, by the way that they are dialed.
+    tls: Tls,
     /// The series of its requests; it remembers them without keeping them.
     pub(super) ledger: RefCell<HttpLedger>,
     links: RefCell<Vec<Rc<Link>>>,
     /// The connection that is being made.
     dialing: RefCell<Option<watch::Receiver<Outcome>>>,
+    /// Every connection closes once its streams are over.
+    is_retired: Cell<bool>,
 }
 
 impl Slot {
-    /// Of this endpoint, dialed in the way that `book` is labelled with.
-    pub(super) fn new(endpoint: &Endpoint, book: Book, setup: Rc<Setup>) -> Rc<Self> {
+    /// Of this endpoint, dialed in the way that has this label.
+    pub(super) fn new(endpoint: &Endpoint, (book, tls): (Book, Tls), setup: Rc<Setup>) -> Rc<Self> {
         Rc::new(Self {
             addr: endpoint.addr,
             identity: endpoint.identity.clone(),
             setup,
             ledger: RefCell::new(HttpLedger::new(book.clone())),
             book,
+            tls,
             links: RefCell::default(),
             dialing: RefCell::default(),
+            is_retired: Cell::new(false),
         })
     }
 
     /// Whether it is dialed as the mesh asks for now.
     pub(super) fn is_current(&self) -> bool {
         let mesh = &self.setup.dialer.mesh;
-        let is_secured = matches!(self.book.standing.tls, Some(Tls::Mutual { .. }));
+        let is_secured = matches!(self.tls, Tls::Mutual { .. });
         mesh.secures(self.addr, self.identity.as_ref()) == is_secured
     }
 
     /// The label of its connections.
     pub(super) fn tls(&self) -> Tls {
-        let way = self
-            .setup
-            .dialer
-            .mesh
-            .way_to(self.addr, self.identity.as_ref());
-        self.book.standing.tls.clone().unwrap_or_else(|| way.tls())
+        self.tls.clone()
+    }
+
+    /// Its requests are counted as `book` says from now on.
+    pub(super) fn recount(&self, book: Book) {
+        self.ledger.replace(HttpLedger::new(book));
     }
 
     /// Whether it is this endpoint, by name too.
@@ -135,6 +141,9 @@ impl Slot {
         open: Option<Socket>,
     ) -> impl Future<Output = Result<(), Refused>> + use<> {
         let begin = || {
+            if !self.links.borrow().is_empty() {
+                self.has_left();
+            }
             let (done, outcome) = watch::channel(None);
             let slot = Rc::clone(self);
             self.setup.tasks.spawn_local(slot.open(open, done));
@@ -179,11 +188,24 @@ impl Slot {
         self.links.borrow_mut().push(Rc::clone(&link));
         done.send_replace(Some(Ok(())));
         drop(done);
+        if self.is_retired.get() {
+            // Who has waited for it has its streams by then.
+            tokio::task::yield_now().await;
+            link.close();
+        }
         let ended = driver.await;
         tracing::debug!(addr = %self.addr, ?ended, "a connection to an endpoint is over");
         let left = ended.err().filter(|e| e.is_go_away() && e.is_remote());
         link.end(left.and_then(|error| error.reason()));
         self.links.borrow_mut().retain(|l| !Rc::ptr_eq(l, &link));
+        self.has_left();
+    }
+
+    /// The endpoint takes no more streams on a connection. The client that has it for its own learns that.
+    fn has_left(&self) {
+        if self.setup.is_own {
+            self.setup.draining.cancel();
+        }
     }
 
     /// Exchanges the first frames: an endpoint that does not speak HTTP/2 takes no connections.
@@ -236,8 +258,9 @@ impl Slot {
         }
     }
 
-    /// Closes every connection once its streams are over.
+    /// Closes every connection once its streams are over, also that which is being made.
     pub(super) fn retire(&self) {
+        self.is_retired.set(true);
         self.links.borrow().iter().for_each(|link| link.retire());
     }
 

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::guard::Guard;
 use super::outbox::Outbox;
+use crate::identity::Peer;
 use crate::record::Side;
 use crate::stream::Stream;
 
@@ -73,6 +74,16 @@ impl Socket {
     /// nothing from there on is read.
     pub(super) fn broken(&self) -> Option<Reason> {
         self.0.guard.as_ref()?.borrow().broken()
+    }
+
+    /// Who it is, where it has shown a certificate.
+    pub(super) fn peer(&self) -> Option<Peer> {
+        self.0.stream.borrow().peer()
+    }
+
+    /// The proxy breaks it off: it closes with this error.
+    pub(super) fn cut(&self, error: io::ErrorKind) {
+        self.0.fail(&error.into());
     }
 
     /// Whether the client has said its preface.

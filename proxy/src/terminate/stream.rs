@@ -98,11 +98,15 @@ impl State {
         // Who has taken back what was just asked costs no endpoint anything.
         let mut cx = Context::from_waker(Waker::noop());
         if asked.respond.poll_reset(&mut cx).is_ready() {
-            leave(&service.book, &asked);
+            leave(service.book(), &asked);
+            return Self::Over;
+        }
+        if service.is_denied() {
+            reply(service.book(), asked, Reply::Denied);
             return Self::Over;
         }
         if matches!(asked.terms.choice, Choice::Refused) {
-            not_found(&service.book, asked);
+            not_found(service.book(), asked);
             return Self::Over;
         }
         match service.find_now(asked.started) {
@@ -163,9 +167,9 @@ impl Drop for Stream {
 async fn seek(service: Rc<Service>, mut asked: Asked) {
     let found = match wait(service.find(), &mut asked.respond, &mut asked.terms).await {
         Waited::Done(Ok(found)) => found,
-        Waited::Done(Err(unreached)) => return refuse(&service.book, asked, unreached),
-        Waited::Gone => return leave(&service.book, &asked),
-        Waited::Late => return reply(service.book.clone(), asked, Reply::Late),
+        Waited::Done(Err(unreached)) => return refuse(service.book(), asked, unreached),
+        Waited::Gone => return leave(service.book(), &asked),
+        Waited::Late => return reply(service.book(), asked, Reply::Late),
     };
     let head = asked.head.clone();
     let mut pump = match send(found, asked) {
@@ -240,10 +244,9 @@ fn open(found: &Found, asked: &Asked) -> Call {
 }
 
 /// There is no endpoint for it.
-fn refuse(book: &Book, asked: Asked, unreached: Failed<Refused>) {
+fn refuse(mut book: Book, asked: Asked, unreached: Failed<Refused>) {
     let Failed { error, dst, tls } = unreached;
     tracing::debug!(%error, "dial");
-    let mut book = book.clone();
     book.settle(dst, tls);
     book.tcp_error(Peer::Dst, error.class());
     reply(book, asked, error.reply());
@@ -252,15 +255,17 @@ fn refuse(book: &Book, asked: Asked, unreached: Failed<Refused>) {
 /// Answers a request in the place of an endpoint.
 fn reply(book: Book, mut asked: Asked, reply: Reply) {
     let label = reply.label().unwrap_or_default();
-    book.http_error(label);
+    if !label.is_empty() {
+        book.http_error(label);
+    }
     let exchange = exchange(book, &asked);
     exchange.end(Instant::now(), End::Replied(reply.status(), label));
     message::answer(&mut asked.respond, reply);
 }
 
 /// It is of no route, and its service answers no others.
-fn not_found(book: &Book, mut asked: Asked) {
-    let mut exchange = exchange(book.clone(), &asked);
+fn not_found(book: Book, mut asked: Asked) {
+    let mut exchange = exchange(book, &asked);
     if message::has_grpc(asked.head.headers()) {
         exchange.head(200);
         exchange.grpc_status(Some(message::UNIMPLEMENTED));
@@ -280,6 +285,6 @@ fn exchange(book: Book, asked: &Asked) -> Exchange<Account> {
 }
 
 /// Its client has left before there was an endpoint.
-fn leave(book: &Book, asked: &Asked) {
-    exchange(book.clone(), asked).end(Instant::now(), End::Canceled);
+fn leave(book: Book, asked: &Asked) {
+    exchange(book, asked).end(Instant::now(), End::Canceled);
 }

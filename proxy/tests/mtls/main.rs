@@ -9,6 +9,7 @@ mod proxy;
 
 mod certified;
 mod changes;
+mod closed;
 mod cost;
 mod files;
 mod foreign;

@@ -8,4 +8,4 @@ mod both;
 mod calls;
 mod ends;
 mod frames;
-mod peer;
+pub(crate) mod peer;

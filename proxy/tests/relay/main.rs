@@ -9,6 +9,8 @@ mod book;
 mod broken;
 mod bulk;
 mod bytes;
+mod closed;
+mod closing;
 mod counts;
 mod deaf;
 mod ends;

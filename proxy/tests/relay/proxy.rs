@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 use weir_crds::settings::Settings;
 use weir_proxy::accept::{Aim, Plan};
 use weir_proxy::activity::Gauge;
+use weir_proxy::control::compile_closed;
 use weir_proxy::endpoints::{Listed, Roster, Service};
 use weir_proxy::heartbeat;
 use weir_proxy::identity::Identity;
 use weir_proxy::telemetry::{self, Dst, Selection, Server, Telemetry};
-use weir_proxy::worker::{self, Start};
+use weir_proxy::worker::{self, Start, Told};
 
 /// Longest time any condition may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -28,6 +29,13 @@ pub(crate) type Kept = Option<watch::Receiver<Option<Arc<Identity>>>>;
 fn plain() -> watch::Receiver<Arc<Settings>> {
     let settings = Settings::parse(r#"{"version":1,"mesh":"default"}"#).expect("settings");
     watch::channel(Arc::new(settings)).1
+}
+
+/// A socket for a proxy to listen on.
+pub(crate) fn bound() -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.set_nonblocking(true).expect("a socket option");
+    listener
 }
 
 pub(crate) struct Proxy {
@@ -86,11 +94,11 @@ impl Proxy {
             name: service.name.clone(),
             endpoints: service.endpoints.clone(),
         };
-        Self::start_known((plain(), None), aim, served, Some(service))
+        Self::start_known(bound(), (plain(), None), aim, served, Some(service))
     }
 
     pub(crate) fn start_with(aim: Aim, served: worker::Config) -> Self {
-        Self::start_known((plain(), None), aim, served, None)
+        Self::start_known(bound(), (plain(), None), aim, served, None)
     }
 
     /// In a mesh that says so, and with an identity that somebody keeps.
@@ -100,17 +108,27 @@ impl Proxy {
         aim: Aim,
         served: worker::Config,
     ) -> Self {
-        Self::start_known(mesh, aim, served, None)
+        Self::start_known(bound(), mesh, aim, served, None)
+    }
+
+    /// The same on this socket: its port may be in the settings.
+    #[allow(dead_code, reason = "not every test is about ports")]
+    pub(crate) fn start_on(
+        listener: TcpListener,
+        mesh: (watch::Receiver<Arc<Settings>>, Kept),
+        aim: Aim,
+        served: worker::Config,
+    ) -> Self {
+        Self::start_known(listener, mesh, aim, served, None)
     }
 
     fn start_known(
+        listener: TcpListener,
         (settings, identity): (watch::Receiver<Arc<Settings>>, Kept),
         aim: Aim,
         served: worker::Config,
         service: Option<Service>,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        listener.set_nonblocking(true).expect("a socket option");
         let addr = listener.local_addr().expect("an address");
         let (telemetry, mut seats) = telemetry::new(telemetry::Config::default(), 1);
         let config = heartbeat::Config {
@@ -124,15 +142,20 @@ impl Proxy {
         let (roster, changes) = watch::channel(Arc::new(known));
         let (stop, gauge) = (CancellationToken::new(), Gauge::default());
         let draining = CancellationToken::new();
+        let (compiling, closed) = compile_closed(settings.clone());
+        tokio::spawn(compiling.run());
         let start = Start {
             config: served,
             seat: seats.remove(0),
             plans: vec![Plan { listener, aim }],
-            settings,
+            told: Told {
+                settings,
+                closed,
+                identity,
+            },
             roster: changes,
             link: None,
             calls: None,
-            identity,
             handoff: mpsc::channel(1).0,
             gauge: gauge.clone(),
             pulse: pulses.remove(0),

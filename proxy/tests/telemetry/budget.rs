@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use weir_proxy::telemetry::{
-    self, Classification, Config, Dst, HttpLabels, HttpSeries, HttpSide, OVERFLOW, Peer, Recorder,
-    ResponseEnd, Selection, Server, TcpErrorLabels, Telemetry, TransportEnd, TransportLabels,
+    self, Classification, Config, Dst, HttpLabels, HttpSeries, HttpSide, NotFoundLabels, OVERFLOW,
+    Peer, Recorder, ResponseEnd, Selection, Server, TcpErrorLabels, Telemetry, TransportEnd,
+    TransportLabels,
 };
 
 use crate::scrape::{Groups, Scrape, scrape, sum};
@@ -85,6 +86,38 @@ fn strangers_become_the_overflow_and_totals_stay_right() {
         );
     }
     assert_eq!(sum(&shown, "weir_series", "\"request_total\""), 11.0);
+}
+
+/// Whoever asks for what there is no route for may make up any host.
+#[test]
+fn requests_of_no_route_become_the_overflow_as_well() {
+    const MOST: usize = 256 * 1024;
+    let config = Config {
+        most_bytes: MOST,
+        ..Config::default()
+    };
+    let (telemetry, recorders) = proxy(1, config);
+    let groups = Groups::new();
+    for n in 0..3000 {
+        let authority = format!("{n}.example");
+        recorders[0].route_not_found(&NotFoundLabels {
+            authority: &authority,
+            server: &groups.server,
+            tls: &groups.mutual,
+        });
+    }
+    assert!(
+        telemetry.bytes() <= MOST + 8 * 1024,
+        "{}",
+        telemetry.bytes()
+    );
+    let (shown, family) = (all(&telemetry), "inbound_http_route_not_found_total");
+    assert_eq!(sum(&shown, family, ""), 3000.0);
+    let over = format!("authority=\"{OVERFLOW}\",srv_group=\"kuma.io\"");
+    let refused = sum(&shown, family, &over);
+    assert!(refused > 1000.0, "{refused}");
+    let over = format!("srv_port=\"{OVERFLOW}\",tls=\"true\",client_id=\"{OVERFLOW}\"");
+    assert_eq!(sum(&shown, family, &over), refused);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use weir_proxy::telemetry::{
-    self, Classification, Config, Direction, GrpcLabels, HttpErrorLabels, Peer, ResponseEnd,
-    RouteLabels, Selection, TcpErrorLabels,
+    self, Classification, Config, Direction, GrpcLabels, HttpErrorLabels, NotFoundLabels, Peer,
+    ResponseEnd, RouteLabels, Selection, TcpErrorLabels,
 };
 
 use crate::scrape::{Groups, text};
@@ -57,6 +57,11 @@ fn everything_counted() -> String {
             direction,
             server: Some(&groups.server),
             error: "connect",
+        });
+        recorder.route_not_found(&NotFoundLabels {
+            authority: "web",
+            server: &groups.server,
+            tls: &groups.mutual,
         });
         recorder.unparsed(direction, "head too large");
         let authority = "web";

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use weir_proxy::telemetry::{
     self, Classification, Config, Direction, Format, GrpcLabels, HttpErrorLabels, NoTlsReason,
-    Peer, ResponseEnd, Selection, TcpErrorLabels, Tls, TransportEnd, TransportLabels,
+    NotFoundLabels, Peer, ResponseEnd, Selection, TcpErrorLabels, Tls, TransportEnd,
+    TransportLabels,
 };
 
 use crate::scrape::{Groups, scrape, text, traffic};
@@ -315,4 +316,29 @@ weir_http_unparsed_total{direction=\"outbound\",reason=\"head too large\"} 1
         .filter(|l| !l.starts_with('#'))
         .collect();
     assert_eq!(lines, expected);
+}
+
+#[test]
+fn requests_of_no_route() {
+    let (telemetry, recorder) = one_worker();
+    let groups = Groups::new();
+    for (authority, tls) in [("web.a", &groups.mutual), ("", &groups.plain)] {
+        recorder.route_not_found(&NotFoundLabels {
+            authority,
+            server: &groups.server,
+            tls,
+        });
+    }
+    let expected = "\
+# HELP inbound_http_route_not_found_total Inbound requests that there is no route for, which the proxy has answered with \
+404, or UNIMPLEMENTED.
+# TYPE inbound_http_route_not_found_total counter
+inbound_http_route_not_found_total{direction=\"inbound\",authority=\"web.a\",srv_group=\"kuma.io\",\
+srv_kind=\"dataplane\",srv_name=\"web\",srv_port=\"8080\",tls=\"true\",\
+client_id=\"default.a.serviceaccount.identity.kuma-system.cluster.local\"} 1
+inbound_http_route_not_found_total{direction=\"inbound\",authority=\"\",srv_group=\"kuma.io\",\
+srv_kind=\"dataplane\",srv_name=\"web\",srv_port=\"8080\",tls=\"no_identity\",\
+no_tls_reason=\"no_tls_from_remote\"} 1
+";
+    assert_eq!(text(&telemetry, &traffic("route_not_found")), expected);
 }

@@ -3,6 +3,8 @@
 
 #[path = "../relay/http2/both.rs"]
 mod both;
+#[path = "../relay/closing.rs"]
+mod closing;
 #[allow(dead_code, reason = "the tests of the relay use the rest")]
 #[path = "../relay/http2/peer.rs"]
 mod peer;
@@ -18,6 +20,7 @@ mod wire;
 mod anything;
 mod balance;
 mod bodies;
+mod closed;
 mod ends;
 mod rfc9113;
 mod routes;

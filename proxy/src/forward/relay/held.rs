@@ -3,6 +3,9 @@
 //!
 //! A client that may not connect any more gets 403 for its next request, and its connection ends. What is under way may
 //! go on for [`GRACE`]; then the connection ends however that is. One that carries no HTTP ends at once.
+//!
+//! A connection of HTTP/2 whose port is closed meanwhile is asked to leave (GOAWAY): the relay has no paths to ask routes
+//! for, the next one of its client is terminated. Until it has left, all its requests are let in.
 
 use std::future::Future;
 use std::io;
@@ -32,6 +35,8 @@ pub struct Held {
     grace: Option<Pin<Box<Sleep>>>,
     /// The connection has ended because of it.
     pub(super) is_cut: bool,
+    /// Its port lets in only what there is a route for.
+    is_closed: bool,
 }
 
 #[cfg(test)]
@@ -40,6 +45,7 @@ mod tests;
 impl Held {
     pub fn new(permit: Permit, book: Book) -> Self {
         Self {
+            is_closed: permit.is_closed(),
             permit,
             book,
             grace: None,
@@ -52,18 +58,21 @@ impl Held {
         let identity = peer.as_ref().map(|peer| &*peer.identity);
         let verdict = self.permit.judge(identity);
         self.book.standing.judge(&verdict);
+        self.is_closed = self.permit.is_closed();
         let is_denied = verdict == Verdict::Denied;
         let grace = self.grace.take();
-        // A request that was refused is answered, and ends the connection, whatever is allowed since.
+        // A request that was denied is answered, and ends the connection, whatever is allowed since.
         let is_refused = session.as_ref().is_some_and(|session| session.is_refused());
-        self.grace =
-            (is_denied || is_refused).then(|| grace.unwrap_or_else(|| Box::pin(sleep(GRACE))));
+        self.grace = match is_denied {
+            true => grace.or_else(|| Some(Box::pin(sleep(GRACE)))),
+            false => grace.filter(|_| is_refused),
+        };
         let Some(session) = session else { return };
         let ledger = HttpLedger::new(self.book.clone());
         if is_denied {
             session.deny(ledger);
         } else {
-            session.settle(ledger);
+            session.settle(ledger.behind(self.permit.ports()));
         }
     }
 }
@@ -79,6 +88,7 @@ impl Relay<'_> {
             held.judge(self.client.peer(), self.session.as_mut());
         }
         let Some(grace) = &mut held.grace else {
+            self.ask_to_leave();
             return false;
         };
         let is_over = grace.as_mut().poll(cx).is_ready();
@@ -94,6 +104,18 @@ impl Relay<'_> {
             self.leave();
         }
         false
+    }
+
+    /// Asks a client of HTTP/2 to leave whose port is closed by now, between two frames of the server.
+    fn ask_to_leave(&mut self) {
+        let is_closed = self.held.as_ref().is_some_and(|held| held.is_closed);
+        if is_closed
+            && self.down.is_empty()
+            && let Some(Session::Http2(session)) = &mut self.session
+            && let Some(words) = session.ask_to_leave()
+        {
+            self.down.append(self.pool, words);
+        }
     }
 
     /// Breaks the connection off.

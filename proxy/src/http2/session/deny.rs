@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use super::Session;
+use super::{Session, reply};
 use crate::exchange::End;
 use crate::record::HttpLedger;
 
@@ -39,6 +39,17 @@ impl Session {
             true => self.answer(status, error).0,
             false => Vec::new(),
         }
+    }
+
+    /// What asks a client to make its next requests on another connection, once and between two frames of the server. No
+    /// stream is called unseen by it: the server answers whatever comes before the client has read this.
+    pub fn ask_to_leave(&mut self) -> Option<&'static [u8]> {
+        let can_be = self.server_spoke && self.server.is_between() && self.goaway.is_none();
+        if self.is_asked || self.is_stopped || !can_be {
+            return None;
+        }
+        self.is_asked = true;
+        Some(&reply::LEAVE)
     }
 
     pub(super) fn hold_next(&mut self) {

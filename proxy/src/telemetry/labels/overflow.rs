@@ -2,8 +2,8 @@
 //! totals by direction, status and class stay right. Called by a worker's look-up; knows no budget.
 
 use super::{
-    ANY_PORT, AuthzLabels, Dst, HttpErrorLabels, HttpLabels, HttpSide, OVERFLOW, Server,
-    TcpErrorLabels, Tls, TransportEnd, TransportLabels,
+    ANY_PORT, AuthzLabels, Dst, HttpErrorLabels, HttpLabels, HttpSide, NotFoundLabels, OVERFLOW,
+    Server, TcpErrorLabels, Tls, TransportEnd, TransportLabels,
 };
 
 /// What stands for the names in [`Tls`] where they are not told apart.
@@ -147,6 +147,18 @@ impl<'a> AuthzLabels<'a> {
     pub(in crate::telemetry) fn overflowed(mut self, stand: &'a Stand) -> Self {
         let authority = self.authority.filter(|authority| !authority.is_empty());
         self.authority = authority.map(|_| OVERFLOW).or(self.authority);
+        self.tls = stand.for_tls(self.tls);
+        self.server = self.server.without_port();
+        self
+    }
+}
+
+impl<'a> NotFoundLabels<'a> {
+    /// As of [`AuthzLabels`].
+    pub(in crate::telemetry) fn overflowed(mut self, stand: &'a Stand) -> Self {
+        if !self.authority.is_empty() {
+            self.authority = OVERFLOW;
+        }
         self.tls = stand.for_tls(self.tls);
         self.server = self.server.without_port();
         self

@@ -177,7 +177,7 @@ impl Service {
     pub(super) fn answer(&self, respond: &mut SendResponse<Bytes>, reply: Reply, call: &mut Call) {
         let label = reply.label().unwrap_or_default();
         if !label.is_empty() {
-            self.book.http_error(label);
+            self.book().http_error(label);
         }
         let end = match reply {
             Reply::Reset => End::Reset,
