@@ -18,6 +18,7 @@ mod wire;
 mod anything;
 mod balance;
 mod bodies;
+mod branches;
 mod ends;
 mod rfc9113;
 mod routes;

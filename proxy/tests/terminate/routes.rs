@@ -23,6 +23,7 @@ fn routed(endpoints: &[std::net::SocketAddr], table: &RouteTable) -> Proxy {
         name: "web".to_owned(),
         endpoints: endpoints.iter().map(listed).collect(),
         routes: Some(Arc::new(compile(table).expect("a table"))),
+        ..Service::default()
     };
     Proxy::start_service(service, by_streams())
 }
