@@ -2,7 +2,7 @@
 //! routes. Opened by the connection's ledger; driven by `exchange`.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Authority, HttpLedger, Subject};
 use crate::exchange::Tally;
@@ -89,6 +89,24 @@ impl HttpLedger {
     pub fn choose(&self, request: &Request<'_>) -> Choice {
         let routing = self.routing.as_ref();
         routing.map_or(Choice::Unrouted, |routing| routing.choose(request))
+    }
+
+    /// Whether its requests may go to one server or another, and be sent again: they leave for a service.
+    pub fn is_steered(&self) -> bool {
+        self.routing.is_some() && self.book.subject.dst().is_some()
+    }
+
+    /// A request has come that a retry may be spent on.
+    pub fn note_request(&self, now: Instant) {
+        if let Some(routing) = &self.routing {
+            routing.note_request(now);
+        }
+    }
+
+    /// Takes a retry off the budget, where there is one left.
+    pub fn may_retry(&self, now: Instant) -> bool {
+        let routing = self.routing.as_ref();
+        routing.is_some_and(|routing| routing.may_retry(now))
     }
 
     /// The account of a request to this authority, of which the routes say this.

@@ -130,8 +130,8 @@ async fn a_busy_connection_leaves_the_others_their_turn() {
 }
 
 /// Polls until so many bytes were written, or for a deadline.
-async fn run_until(
-    relaying: &mut Pin<&mut impl Future<Output = ()>>,
+async fn run_until<T>(
+    relaying: &mut Pin<&mut impl Future<Output = T>>,
     store: &Telemetry,
     total: usize,
 ) {
