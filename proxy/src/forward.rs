@@ -4,7 +4,6 @@
 //! endpoints are found, and never reads an original destination.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -151,12 +150,6 @@ pub fn tune(stream: &TcpStream, config: &Config) {
     {
         tracing::debug!(%error, "socket options");
     }
-}
-
-/// Whether nothing has come on a connection that was read to the end: neither bytes nor its close.
-pub fn is_quiet(stream: &TcpStream) -> bool {
-    let peeked = SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]);
-    peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Ends a connection with a reset instead of a close, as its other side was.

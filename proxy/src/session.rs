@@ -203,6 +203,14 @@ impl Session {
         }
     }
 
+    /// The server that was found has answered before.
+    pub fn met_before(&mut self) {
+        match self {
+            Self::Http1(session) => session.met_before(),
+            Self::Http2(_) => {}
+        }
+    }
+
     /// Of which backends the server is, where routes have their own.
     pub fn here(&self) -> Option<&Branch> {
         match self {

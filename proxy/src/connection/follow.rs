@@ -11,7 +11,7 @@ use crate::detect::Verdict;
 use crate::detect::wait::Detected;
 use crate::endpoints::EndpointSet;
 use crate::forward::relay::{Idle, Left};
-use crate::forward::{Connected, Destination, is_quiet};
+use crate::forward::{Connected, Destination};
 use crate::record::Side;
 use crate::routes::Branch;
 use crate::session::{Leave, Session};
@@ -34,7 +34,7 @@ impl Parked {
     fn is_good(&self, set: &EndpointSet) -> bool {
         let claim = self.idle.claim.as_ref();
         let is_there = claim.is_some_and(|claim| set.holds(claim.addr, &claim.dst));
-        is_there && is_quiet(self.idle.stream.tcp())
+        is_there && self.idle.stream.is_quiet()
     }
 }
 
@@ -93,6 +93,9 @@ async fn go_on(worker: &Worker, home: Rc<EndpointSet>, mut left: Box<Left>) {
         if let (Some(idle), Some(tls)) = (server, book.standing.tls.clone()) {
             let branch = here;
             park(&mut parked, Parked { branch, idle, tls });
+        }
+        if known.is_some() {
+            session.met_before();
         }
         let (connected, dialed) = known.map(open).unzip();
         let routed = Box::new(Routed {

@@ -123,3 +123,6 @@ impl Leaving {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -85,6 +85,11 @@ impl Session {
         steering.here.clone()
     }
 
+    /// The server that was found has answered before: a close of it is what clients expect and retry.
+    pub fn met_before(&mut self) {
+        self.completed = 1;
+    }
+
     /// What requests are counted under now.
     pub fn book(&self) -> &Book {
         self.ledger.book()
