@@ -28,7 +28,7 @@ pub struct RouteTable {
     /// How much may be retried; `None` is nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_budget: Option<RetryBudget>,
-    /// Where requests that matched no route's own backends go instead of to the service (`dstOverrides`).
+    /// Where requests go whose route has no backends of its own, instead of to the service (`dstOverrides`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backends: Vec<Backend>,
 }
@@ -145,17 +145,34 @@ pub struct Backend {
 }
 
 impl RouteTable {
-    /// Where all requests go instead of to the service, which is so where no route says something of its own, and where
-    /// all of them say the same. Nothing where they go to the service, or routes differ.
+    /// Where requests go whose route has no backends of its own, instead of to the service: nothing where they go to it.
+    /// Where all routes name the same backends, these are no route's own.
     #[must_use]
     pub fn destinations(&self) -> &[Backend] {
-        let mut own = self.routes.iter().map(|route| &route.backends);
-        let first = own.next().filter(|first| !first.is_empty());
-        match first {
-            Some(first) if own.all(|other| other == first) => first,
-            None if own.all(Vec::is_empty) => &self.backends,
-            Some(_) | None => &[],
+        self.shared().unwrap_or(&self.backends)
+    }
+
+    /// The backends that routes have of their own, each list once, in the order of the routes.
+    #[must_use]
+    pub fn branches(&self) -> Vec<&[Backend]> {
+        let mut branches: Vec<&[Backend]> = Vec::new();
+        if self.shared().is_some() {
+            return branches;
         }
+        let own = self.routes.iter().map(|route| &route.backends[..]);
+        for backends in own.filter(|backends| !backends.is_empty()) {
+            if !branches.contains(&backends) {
+                branches.push(backends);
+            }
+        }
+        branches
+    }
+
+    /// The backends that all routes name.
+    fn shared(&self) -> Option<&[Backend]> {
+        let mut own = self.routes.iter().map(|route| &route.backends[..]);
+        let first = own.next().filter(|first| !first.is_empty())?;
+        own.all(|other| other == first).then_some(first)
     }
 }
 
@@ -275,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn destinations_are_those_of_the_table_or_of_all_its_routes() {
+    fn backends_are_a_routes_own_where_routes_differ() {
         let backend = |name: &str| Backend {
             authority: format!("{name}:80"),
             weight: 1,
@@ -288,23 +305,29 @@ mod tests {
             retryable: false,
             backends: backends.iter().copied().map(backend).collect(),
         };
-        let (one, both) = (route(&["a"]), route(&["a", "b"]));
-        for (routes, expected) in [
-            (vec![], vec!["t:80"]),
-            (vec![route(&[]), route(&[])], vec!["t:80"]),
-            (vec![both.clone(), both.clone()], vec!["a:80", "b:80"]),
-            (vec![both.clone(), one.clone()], vec![]),
-            (vec![route(&[]), one.clone()], vec![]),
-            (vec![one, route(&[])], vec![]),
+        let names = |backends: &[Backend]| -> Vec<String> {
+            let names = backends.iter().map(|one| one.authority.clone());
+            names.collect()
+        };
+        let (none, one, both) = (route(&[]), route(&["a"]), route(&["a", "b"]));
+        let (a, ab) = (&["a:80"][..], &["a:80", "b:80"][..]);
+        let (t, nothing): (_, &[&[&str]]) = (&["t:80"][..], &[]);
+        for (routes, destinations, branches) in [
+            (vec![], t, nothing),
+            (vec![none.clone(), none.clone()], t, nothing),
+            (vec![both.clone(), both.clone()], ab, nothing),
+            (vec![both.clone(), one.clone(), both], t, &[ab, a]),
+            (vec![none.clone(), one.clone()], t, &[a]),
+            (vec![one, none], t, &[a]),
         ] {
             let table = RouteTable {
                 routes,
                 backends: vec![backend("t")],
                 ..RouteTable::default()
             };
-            let found = table.destinations().iter();
-            let found: Vec<_> = found.map(|one| one.authority.as_str()).collect();
-            assert_eq!(found, expected, "{table:?}");
+            assert_eq!(names(table.destinations()), destinations, "{table:?}");
+            let found: Vec<_> = table.branches().into_iter().map(names).collect();
+            assert_eq!(found, branches, "{table:?}");
         }
     }
 

@@ -109,7 +109,7 @@ impl Plan {
                 let service = Service {
                     name,
                     endpoints,
-                    routes: None,
+                    ..Service::default()
                 };
                 let set = EndpointSet::new(service, config, fastrand::Rng::new(), Instant::now());
                 Purpose::Service(Rc::new(set))

@@ -116,6 +116,12 @@ impl Flow {
         self.pipe = None;
     }
 
+    /// Forgets what may be written: nobody will read it.
+    pub fn drop_approved(&mut self) {
+        self.start = self.ready;
+        self.pipe = None;
+    }
+
     /// Forgets what waits for a decision: it will never go on.
     pub fn drop_pending(&mut self) {
         self.end = self.ready;

@@ -19,7 +19,7 @@ use crate::activity::Busy;
 use crate::buffer::Flow;
 use crate::detect::Verdict;
 use crate::detect::wait::{Detected, Dialing, wait};
-use crate::forward::relay::{Held, Pair, relay};
+use crate::forward::relay::{Held, Left, Pair, relay};
 use crate::forward::{Connected, Destination, Failed, connect, reset, tune};
 use crate::permission::Permit;
 use crate::record::{Book, HttpLedger, Side, Standing, Subject};
@@ -32,12 +32,14 @@ use crate::worker::Worker;
 mod admit;
 mod deny;
 mod enter;
+mod follow;
 mod late;
 mod refuse;
 
 use admit::admit;
 use deny::{cut, deny, tell};
 use enter::{Entered, enter};
+use follow::follow;
 use late::{in_time, late};
 use refuse::{answer, refuse};
 
@@ -110,7 +112,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         None => open_opaque(&worker, routed, detected).await,
         Some(mut session) => {
             match first_head(&worker, &mut routed, &mut detected.up, &mut session).await {
-                Ok(Some(begun)) => open_http(&worker, routed, detected, (session, begun)).await,
+                Ok(Some(begun)) => follow(&worker, routed, detected, (session, begun)).await,
                 Ok(None) => leave(routed, detected, None),
                 Err(error) => leave(routed, detected, Some(error)),
             }
@@ -354,19 +356,22 @@ async fn open_opaque(worker: &Worker, mut routed: Box<Routed>, mut detected: Box
     }
 }
 
+/// Answers what is left, where the client needs another server.
 async fn open_http(
     worker: &Worker,
     mut routed: Box<Routed>,
     mut detected: Box<Detected>,
     (mut session, begun): (Session, Instant),
-) {
+) -> Option<Box<Left>> {
     if routed.is_denied() {
         session.settle(ledger(&routed));
-        return tell(worker, routed, (session, detected.up), begun).await;
+        tell(worker, routed, (session, detected.up), begun).await;
+        return None;
     }
     let reaching = reach(worker, &mut routed, detected.server.take());
     let Some(reached) = in_time(reaching, session.patience(), begun).await else {
-        return late(worker, routed, detected.up, (session, begun)).await;
+        late(worker, routed, detected.up, (session, begun)).await;
+        return None;
     };
     session.settle(ledger(&routed));
     let n = session.request_bytes(detected.up.pending(), begun);
@@ -377,11 +382,12 @@ async fn open_http(
             // The greeting of a server that did not wait for its client.
             let n = session.response_bytes(detected.down.pending(), Instant::now());
             detected.down.approve(n);
-            forward(worker, routed, server, detected, Some(session)).await;
+            forward(worker, routed, server, detected, Some(session)).await
         }
         Err(Failed { error, .. }) => {
             routed.book.tcp_error(Peer::Dst, error.class());
             refuse(worker, routed, session, error.reply()).await;
+            None
         }
     }
 }
@@ -414,7 +420,7 @@ fn forward(
     server: Connected,
     detected: Box<Detected>,
     session: Option<Session>,
-) -> impl Future<Output = ()> {
+) -> impl Future<Output = Option<Box<Left>>> {
     let (routed, detected) = (*routed, *detected);
     let book = routed.book;
     let known = routed.dialed;

@@ -169,11 +169,7 @@ impl Destinations {
         link: Option<Link>,
         tasks: TaskTracker,
     ) -> Rc<Self> {
-        let nobody = Service {
-            name: String::new(),
-            endpoints: Vec::new(),
-            routes: None,
-        };
+        let nobody = Service::default();
         let now = Instant::now().into_std();
         let nowhere = EndpointSet::new(nobody, balance, fastrand::Rng::new(), now);
         Rc::new(Self {
@@ -391,20 +387,13 @@ impl Entry {
 
     /// Connections from now on go to these endpoints, and where none accepts to the original destination, if it is given.
     fn lead(&self, inside: &Inside, balance: endpoints::Config, original: Option<SocketAddr>) {
-        let Service {
-            name,
-            endpoints,
-            routes,
-        } = &inside.service;
+        let service = &inside.service;
         let now = Instant::now().into_std();
         let mut set = self.set.borrow_mut();
         match &*set {
-            Some(same) if *same.name == **name => {
-                same.routing.replace(routes.as_ref(), now);
-                same.replace(endpoints, now);
-            }
+            Some(same) if *same.name == *service.name => same.update(service, now),
             _ => {
-                let (service, random) = (inside.service.clone(), fastrand::Rng::new());
+                let (service, random) = (service.clone(), fastrand::Rng::new());
                 *set = Some(Rc::new(EndpointSet::new(service, balance, random, now)));
             }
         }

@@ -16,12 +16,14 @@ use fastrand::Rng;
 use crate::routes::{Compiled, Routing};
 use crate::telemetry::Dst;
 
+mod branch;
 mod claim;
 mod health;
 mod latency;
 mod search;
 mod split;
 
+pub use branch::{Branch, MOST_BRANCHES};
 pub use claim::Claim;
 pub use search::Search;
 pub use split::{MOST_DESTINATIONS, Share};
@@ -79,6 +81,8 @@ pub struct Service {
     /// The `authority` of its connections.
     pub name: String,
     pub endpoints: Vec<Listed>,
+    /// Where the requests of routes go that have backends of their own.
+    pub branches: Vec<Branch>,
     /// None where its requests are not told apart.
     pub routes: Option<Arc<Compiled>>,
 }
@@ -143,6 +147,7 @@ pub struct EndpointSet {
     /// Its routes, which connections ask for each of their requests.
     pub routing: Rc<Routing>,
     endpoints: RefCell<Vec<Rc<Endpoint>>>,
+    branches: RefCell<Vec<branch::Known>>,
     /// Where connections go that no endpoint accepts, while nobody tells whether there are others.
     original: RefCell<Option<Rc<Endpoint>>>,
     /// Whether any of them has a share.
@@ -155,12 +160,20 @@ pub struct EndpointSet {
 impl EndpointSet {
     /// A set whose choices depend on `random` alone, and on what is measured.
     pub fn new(service: Service, config: Config, random: Rng, now: Instant) -> Self {
-        let set = Self {
-            name: service.name.as_str().into(),
+        let routing = Rc::new(Routing::new(config.workers));
+        let set = Self::empty(service.name.as_str().into(), routing, config, random);
+        set.update(&service, now);
+        set
+    }
+
+    fn empty(name: Rc<str>, routing: Rc<Routing>, config: Config, random: Rng) -> Self {
+        Self {
+            name,
             server_first: Cell::new(false),
             is_opaque: Cell::new(false),
-            routing: Rc::new(Routing::new(config.workers)),
+            routing,
             endpoints: RefCell::default(),
+            branches: RefCell::default(),
             original: RefCell::default(),
             is_divided: Cell::new(false),
             replaced: Cell::new(0),
@@ -169,10 +182,14 @@ impl EndpointSet {
                 random: RefCell::new(random),
                 troubled: Cell::new(0),
             }),
-        };
-        set.routing.replace(service.routes.as_ref(), now);
-        set.replace(&service.endpoints, now);
-        set
+        }
+    }
+
+    /// Takes over what is known of its service now.
+    pub fn update(&self, service: &Service, now: Instant) {
+        self.branch_out(&service.branches, now);
+        self.routing.replace(service.routes.as_ref(), now);
+        self.replace(&service.endpoints, now);
     }
 
     /// Takes these endpoints instead. Of addresses that stay, everything that is known is

@@ -151,6 +151,16 @@ impl Book {
         }
     }
 
+    /// The same before an endpoint was known.
+    #[must_use]
+    pub fn unsettled(mut self) -> Self {
+        if let Subject::Outbound { dst, .. } = &mut self.subject {
+            *dst = self.labels.unknown_destination();
+            self.standing.tls = None;
+        }
+        self
+    }
+
     /// Opens the account of the connection that was dialed.
     pub fn dialed(&self, now: Instant) -> Side {
         Side::open(self.recorder.transport(&self.dst()), now)
@@ -360,6 +370,11 @@ impl HttpLedger {
         let label = canonical(authority);
         self.book.route_not_found(&label);
         self.resolve(&label)
+    }
+
+    /// What its connection is counted under.
+    pub fn book(&self) -> &Book {
+        &self.book
     }
 
     pub fn error(&self, error: &'static str) {

@@ -7,7 +7,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use weir_crds::routes::{self, Backend, Condition, RetryBudget, RouteTable};
+pub use weir_crds::routes::Backend;
+use weir_crds::routes::{self, Condition, RetryBudget, RouteTable};
 
 mod budget;
 mod matching;
@@ -15,7 +16,7 @@ mod ports;
 mod request;
 mod routing;
 
-pub use budget::Budget;
+pub use budget::{Budget, MAX_ATTEMPTS, MAX_KEPT};
 pub use ports::{BadPort, Closed, Ports};
 pub use request::{Fields, Request};
 pub use routing::{Choice, Routing};
@@ -86,9 +87,14 @@ pub fn compile(table: &RouteTable) -> Result<Compiled, Bad> {
 }
 
 impl Compiled {
-    /// Where all requests go instead of to the service, by weight; nothing where they go to it.
+    /// Where requests go whose route has no backends of its own, by weight; nothing where they go to the service.
     pub fn destinations(&self) -> &[Backend] {
         self.source.destinations()
+    }
+
+    /// The backends that routes have of their own, each list once.
+    pub fn branches(&self) -> Vec<&[Backend]> {
+        self.source.branches()
     }
 
     /// Whether it says anything about any request.
@@ -106,11 +112,15 @@ impl PartialEq for Compiled {
 /// A ratio that is no number makes a table unequal to itself: it is taken for a new one, which harms nothing.
 impl Eq for Compiled {}
 
+/// The backends that the requests of some routes are divided among, and those of others are not.
+pub type Branch = Rc<[Backend]>;
+
 /// One route, as whoever handles its requests needs it.
 #[derive(Debug)]
 pub struct Route {
-    /// Without its condition.
+    /// Without its condition and its backends.
     rule: routes::Route,
+    branch: Option<Branch>,
 }
 
 impl Route {
@@ -127,6 +137,11 @@ impl Route {
     /// How long a request with all its attempts may take until the response's head.
     pub fn timeout(&self) -> Option<Duration> {
         self.rule.timeout_ms.map(Duration::from_millis)
+    }
+
+    /// Where its requests go; none where that is where those of no route go.
+    pub fn branch(&self) -> Option<&Branch> {
+        self.branch.as_ref()
     }
 
     /// Whether a request that failed may be sent again.
@@ -147,13 +162,18 @@ impl Table {
     /// Of a compiled one. Its expressions are shared with those of other workers, the memory of their searches is not.
     pub fn new(compiled: &Compiled) -> Self {
         let Compiled { source, matchers } = compiled;
+        let branches = source.branches().into_iter();
+        let branches: Vec<Branch> = branches.map(Rc::from).collect();
         let routes = source.routes.iter().zip(matchers);
         let routes = routes.map(|(route, matcher)| {
             let rule = routes::Route {
                 condition: Condition::always(),
+                backends: Vec::new(),
                 ..route.clone()
             };
-            (matcher.clone(), Rc::new(Route { rule }))
+            let branch = branches.iter().find(|branch| ***branch == *route.backends);
+            let branch = branch.cloned();
+            (matcher.clone(), Rc::new(Route { rule, branch }))
         });
         Self {
             routes: routes.collect(),

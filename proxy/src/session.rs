@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::exchange::End;
 use crate::http1::reply::Reply;
-use crate::record::HttpLedger;
+pub use crate::http1::session::Leave;
+use crate::record::{Book, HttpLedger};
+use crate::routes::Branch;
 use crate::{http1, http2};
 
 /// The state machine of one connection pair.
@@ -177,7 +179,87 @@ impl Session {
         Answer { bytes, requests }
     }
 
-    /// How long the first request, which was looked at, may take from its head on.
+    /// What requests are counted under now.
+    pub fn book(&self) -> Option<&Book> {
+        match self {
+            Self::Http1(session) => Some(session.book()),
+            Self::Http2(_) => None,
+        }
+    }
+
+    /// Why the server is to be left for another one, once what was approved is written. Of HTTP/2 it never is.
+    pub fn leave(&self) -> Option<Leave> {
+        match self {
+            Self::Http1(session) => session.leave(),
+            Self::Http2(_) => None,
+        }
+    }
+
+    /// A server is looked for: answers of which backends it is to be.
+    pub fn set_out(&mut self, now: Instant) -> Option<Branch> {
+        match self {
+            Self::Http1(session) => session.set_out(now),
+            Self::Http2(_) => None,
+        }
+    }
+
+    /// The server that was found has answered before.
+    pub fn met_before(&mut self) {
+        match self {
+            Self::Http1(session) => session.met_before(),
+            Self::Http2(_) => {}
+        }
+    }
+
+    /// Of which backends the server is, where routes have their own.
+    pub fn here(&self) -> Option<&Branch> {
+        match self {
+            Self::Http1(session) => session.here(),
+            Self::Http2(_) => None,
+        }
+    }
+
+    /// When the request began that another server is looked for.
+    pub fn since(&self) -> Option<Instant> {
+        match self {
+            Self::Http1(session) => session.since(),
+            Self::Http2(_) => None,
+        }
+    }
+
+    /// What the server is to be given before anything else of the client.
+    pub fn replay(&self) -> &[u8] {
+        match self {
+            Self::Http1(session) => session.replay(),
+            Self::Http2(_) => &[],
+        }
+    }
+
+    /// It was given that much.
+    pub fn replayed(&mut self, n: usize) {
+        match self {
+            Self::Http1(session) => session.replayed(n),
+            Self::Http2(_) => {}
+        }
+    }
+
+    /// Whether what the client has sent ahead is needed although the server takes no more.
+    pub fn is_kept(&self) -> bool {
+        match self {
+            Self::Http1(session) => session.is_kept(),
+            Self::Http2(_) => false,
+        }
+    }
+
+    /// The server has ended. Answers whether it is left for another one.
+    pub fn server_lost(&mut self, now: Instant) -> bool {
+        match self {
+            Self::Http1(session) => session.server_lost(now),
+            Self::Http2(_) => false,
+        }
+    }
+
+    /// How long the request that waits for a server may take from its head on.
     pub fn patience(&self) -> Option<Duration> {
         match self {
             Self::Http1(session) => session.patience(),

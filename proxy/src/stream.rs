@@ -3,11 +3,13 @@
 //! state of TLS, and a plain socket is one comparison away.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use rustls::pki_types::ServerName;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -99,6 +101,16 @@ impl Stream {
             Self::Plain(socket) => Some(socket),
             Self::Secured(_) => None,
         }
+    }
+
+    /// Whether nothing more of the peer is there than was read: neither bytes nor its end.
+    pub fn is_quiet(&self) -> bool {
+        let has_all = match self {
+            Self::Plain(_) => true,
+            Self::Secured(secured) => secured.is_drained(),
+        };
+        let peeked = SockRef::from(self.tcp()).peek(&mut [MaybeUninit::uninit()]);
+        has_all && peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Whether bytes that were taken are not with the system yet: only a flush, or further writing, gets them there.

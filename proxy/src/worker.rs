@@ -291,9 +291,7 @@ fn census(worker: &Worker, sets: &[(SocketAddr, Rc<EndpointSet>)]) -> Census {
 fn regroup(sets: &[(SocketAddr, Rc<EndpointSet>)], roster: &Roster) {
     for (at, set) in sets {
         if let Some(service) = roster.get(at).filter(|s| *s.name == *set.name) {
-            let now = Instant::now();
-            set.routing.replace(service.routes.as_ref(), now);
-            set.replace(&service.endpoints, now);
+            set.update(service, Instant::now());
         }
     }
 }

@@ -28,7 +28,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("exchange", &["telemetry"]),
     ("http1", &["exchange", "record", "routes", "telemetry"]),
     ("http2", &["exchange", "record", "routes", "telemetry"]),
-    ("session", &["exchange", "http1", "http2", "record"]),
+    (
+        "session",
+        &["exchange", "http1", "http2", "record", "routes"],
+    ),
     (
         "forward",
         &[
@@ -80,6 +83,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "identity",
             "permission",
             "record",
+            "routes",
             "session",
             "stream",
             "telemetry",

@@ -117,14 +117,8 @@ impl HttpRoute {
             port: port.unwrap_or(ANY_PORT),
             domain,
         };
-        let (table, problems) = http_route::compile(&[self.rules()], parent);
+        let (_table, problems) = http_route::compile(&[self.rules()], parent);
         report("HTTPRoute", &self.key, &problems);
-        let has_backends = table.routes.iter().any(|route| !route.backends.is_empty());
-        if has_backends && table.destinations().is_empty() {
-            let ObjectKey { namespace, name } = &self.key;
-            tracing::warn!(%namespace, %name, "spec.rules[].backendRefs: differ, and are not obeyed; \
-                requests go to the Service they were sent to. Name the same in every rule");
-        }
     }
 
     fn rules(&self) -> Rules<'_> {

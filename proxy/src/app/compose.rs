@@ -104,7 +104,7 @@ fn service(outbound: &Outbound) -> Service {
     Service {
         name: outbound.service.clone(),
         endpoints: endpoints.collect(),
-        routes: None,
+        ..Service::default()
     }
 }
 

@@ -130,7 +130,7 @@ mod tests {
         let service = Service {
             name: "web".to_owned(),
             endpoints: vec![Listed::plain(addr, new)],
-            routes: None,
+            ..Service::default()
         };
         rosters.send_replace(Arc::new([(addr, service)].into()));
         let deadline = Instant::now() + DEADLINE;

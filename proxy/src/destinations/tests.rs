@@ -82,7 +82,7 @@ fn inside(name: &str, hosts: &[u8]) -> Answer {
     let service = Service {
         name: name.to_owned(),
         endpoints: hosts.iter().map(endpoint).collect(),
-        routes: None,
+        ..Service::default()
     };
     Answer::Inside(Arc::new(Inside {
         service,

@@ -28,7 +28,7 @@ fn set_with(ports: &[u16], config: Config, now: Instant) -> Rc<EndpointSet> {
     let service = Service {
         name: "web".to_owned(),
         endpoints: listed(ports),
-        routes: None,
+        ..Service::default()
     };
     Rc::new(EndpointSet::new(service, config, Rng::with_seed(7), now))
 }

@@ -26,9 +26,12 @@ use crate::telemetry::Direction;
 
 mod half;
 mod held;
+mod leave;
+mod timers;
 
 use half::{Half, Took};
 pub use held::{GRACE, Held};
+pub use leave::{Idle, Left};
 
 /// How long an HTTP client may keep a connection open that its server has closed, before
 /// the proxy closes it too. Nothing can be answered on it any more.
@@ -63,8 +66,9 @@ pub struct Pair {
     pub held: Option<Box<Held>>,
 }
 
-/// Relays until both sides have ended, and closes every account.
-pub async fn relay(mut pair: Pair, pool: &Pool, busy: Busy) {
+/// Relays until both sides have ended, and closes every account; or until another server is needed, and answers what is
+/// to be relayed to that one.
+pub async fn relay(mut pair: Pair, pool: &Pool, busy: Busy) -> Option<Box<Left>> {
     let can_pipe = pair.client.plain().is_some() && pair.server.plain().is_some();
     let mut relay = Relay {
         can_pipe,
@@ -86,6 +90,10 @@ pub async fn relay(mut pair: Pair, pool: &Pool, busy: Busy) {
         busy,
     };
     poll_fn(|cx| relay.poll(cx)).await;
+    if relay.may_leave() {
+        let left = relay.part();
+        return left.map(|left| left.of((pair.client, pair.accepted), (pair.server, pair.dialed)));
+    }
     let passes_reset = relay.passes_reset();
     let is_cut = relay.held.as_ref().is_some_and(|held| held.is_cut);
     let (client_error, server_error) = relay.finish();
@@ -105,6 +113,7 @@ pub async fn relay(mut pair: Pair, pool: &Pool, busy: Busy) {
         pair.accepted.close(of_server.filter(|_| passes_reset));
         pair.dialed.close(of_server);
     }
+    None
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -147,6 +156,9 @@ impl Relay<'_> {
         while self.turns < TURNS {
             let mut moved = self.up_once(cx);
             moved |= self.down_once(cx);
+            if self.may_leave() {
+                return Poll::Ready(());
+            }
             moved |= self.close_once(cx);
             if self.is_over(cx) {
                 return Poll::Ready(());
@@ -190,13 +202,14 @@ impl Relay<'_> {
                 self.approve_up();
             }
         }
-        moved | self.server.write_from(&mut self.up, cx)
+        moved | self.give(cx)
     }
 
     /// Server to client.
     fn down_once(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
-        if self.down.is_written() && self.server.can_read() && !self.replied {
+        let has_answer = self.replied || self.is_leaving();
+        if self.down.is_written() && self.server.can_read() && !has_answer {
             let unread = self.unread(Session::unread_response);
             let took = self.server.read_into(&mut self.down, unread, self.pool, cx);
             moved = took != Took::Nothing;
@@ -251,6 +264,10 @@ impl Relay<'_> {
         self.down.approve(n);
         self.weigh();
         if self.server.has_ended() {
+            let lost = |session: &mut Session| session.server_lost(Instant::now());
+            if self.session.as_mut().is_some_and(lost) {
+                return;
+            }
             self.first_eof.get_or_insert(Which::Server);
             if self.owes_answer() {
                 // Half a head and an answer of the proxy's own would make neither.
@@ -286,7 +303,8 @@ impl Relay<'_> {
         };
         // One who has sent all still waits for a response that is late. An answer that does not fit would be none.
         let has_left = self.client.has_ended() && !session.is_late();
-        if self.replied || has_left || !self.down.is_written() {
+        let needs_none = self.replied || self.is_leaving();
+        if needs_none || has_left || !self.down.is_written() {
             return false;
         }
         let reply = match session.refusal() {
@@ -300,58 +318,11 @@ impl Relay<'_> {
         true
     }
 
-    /// Looks at the client now and then while it is not read from. Answers whether it is gone.
-    fn keep_vigil(&mut self, cx: &mut Context<'_>) -> bool {
-        if let Some(vigil) = &mut self.vigil
-            && vigil.as_mut().poll(cx).is_pending()
-        {
-            // Left to run where the server reads on: a busy connection sets no timer twice.
-            return false;
-        }
-        let has_waited = self.vigil.take().is_some();
-        let holds = !self.up.is_written() || self.up.is_full();
-        if !(holds && self.client.can_read()) {
-            return false;
-        }
-        if has_waited && self.client.find_reset() {
-            return true;
-        }
-        let mut vigil = Box::pin(tokio::time::sleep(VIGIL));
-        let is_elapsed = vigil.as_mut().poll(cx).is_ready();
-        self.vigil = Some(vigil);
-        is_elapsed
-    }
-
-    /// Ends the wait for a response whose time is up. Answers whether it is.
-    fn keep_time(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(session) = self.session.as_mut().filter(|_| !self.replied) else {
-            return false;
-        };
-        let Some(deadline) = session.deadline() else {
-            return false;
-        };
-        let at = tokio::time::Instant::from_std(deadline);
-        loop {
-            let alarm = self
-                .alarm
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-            if alarm.as_mut().poll(cx).is_pending() {
-                return false;
-            }
-            let rang_at = alarm.deadline();
-            self.alarm = None;
-            if rang_at >= at {
-                break;
-            }
-        }
-        session.expire(deadline.max(Instant::now()));
-        // Half a head and an answer of the proxy's own would make neither.
-        self.down.drop_pending();
-        true
-    }
-
     /// Passes an end on, once everything before it is written.
     fn close_once(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.is_leaving() {
+            return false;
+        }
         let mut moved = false;
         if self.server.has_ended()
             && !self.server.broken
@@ -362,7 +333,7 @@ impl Relay<'_> {
         let is_cut = self.session.as_ref().is_some_and(Session::is_cut);
         // A client that was reset has not closed: what it sent is not whole.
         let has_closed = self.client.has_ended() && self.client.error.is_none();
-        if self.up.is_empty() && (has_closed || self.replied || is_cut) {
+        if self.is_given() && (has_closed || self.replied || is_cut) {
             moved |= self.server.shut(cx);
         }
         let answered = self.replied || (self.server.has_ended() && !self.server.broken);
@@ -373,8 +344,8 @@ impl Relay<'_> {
     }
 
     fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.client.error.is_some() {
-            return true;
+        if self.client.error.is_some() || self.is_leaving() {
+            return self.client.error.is_some();
         }
         if self.passes_reset() && (self.server.broken || self.is_opaque()) {
             return true;

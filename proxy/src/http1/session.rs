@@ -20,9 +20,14 @@ use crate::record::{Account, HttpLedger};
 use crate::routes::Choice;
 
 mod begin;
+mod opaque;
 mod refuse;
 mod route;
+mod steer;
 mod unread;
+
+pub use steer::Leave;
+use steer::Steering;
 
 /// Requests that may be under way on one connection (pipelining); more wait.
 pub const MAX_PIPELINE: usize = 64;
@@ -69,10 +74,12 @@ pub struct Session {
     response_attempt: Attempt,
     /// The client has closed its side.
     client_ended: bool,
-    /// The timeout of the first request's route.
+    /// The timeout of the route of the request that waits for a server.
     patience: Option<Duration>,
     /// The client may make no more requests.
     is_denied: bool,
+    /// None while all requests go to one server, once.
+    steering: Option<Box<Steering>>,
     ledger: HttpLedger,
 }
 
@@ -93,6 +100,7 @@ impl Session {
             client_ended: false,
             patience: None,
             is_denied: false,
+            steering: None,
             ledger,
         }
     }
@@ -113,6 +121,7 @@ impl Session {
                 State::Held | State::Refused(_) | State::Cut => 0,
             };
             at += n;
+            self.keep(&rest[..n]);
             self.end_of_request_body();
             if n == 0 {
                 break;
@@ -124,7 +133,7 @@ impl Session {
     /// Shows the server's bytes that have not been approved yet; answers how many may go.
     pub fn response_bytes(&mut self, bytes: &[u8], now: Instant) -> usize {
         let mut at = 0;
-        while at < bytes.len() {
+        while at < bytes.len() && self.leave().is_none() {
             let rest = &bytes[at..];
             let is_body = !matches!(self.responses, State::Head | State::Opaque);
             let n = match &mut self.responses {
@@ -223,7 +232,7 @@ impl Session {
     }
 
     fn request_head(&mut self, bytes: &[u8], now: Instant) -> usize {
-        if self.exchanges.len() >= MAX_PIPELINE {
+        if self.exchanges.len() >= self.most() || self.leave().is_some() {
             return 0;
         }
         let is_last = self.client_ended || bytes.len() >= MAX_HEAD;
@@ -250,6 +259,10 @@ impl Session {
             }
             ParsedRequest::Head(head) => {
                 let choice = self.choose(&head, bytes);
+                if !self.is_here(&head, &choice, now) {
+                    return 0;
+                }
+                self.begin_keeping(steer::is_kept(&head, bytes, &choice), &choice, now);
                 self.open_exchange(&head, &choice, now)
             }
         }
@@ -321,6 +334,12 @@ impl Session {
         if is_interim(head.status) {
             return head.len;
         }
+        if self.has_failed(&head, now) {
+            return 0;
+        }
+        let Some(exchange) = self.exchanges.front_mut() else {
+            return 0;
+        };
         exchange.head(head.status);
         if head.status == 101 || (exchange.is_connect && (200..300).contains(&head.status)) {
             exchange.first_data(now);
@@ -329,33 +348,6 @@ impl Session {
         }
         self.follow_body(&head, now);
         head.len
-    }
-
-    /// From here bytes pass unread. What was sent after the request that opened it, before any
-    /// offer was answered, belongs to the tunnel.
-    fn open_tunnel(&mut self, now: Instant) {
-        self.tunnel = true;
-        self.resumed = true;
-        self.requests = State::Opaque;
-        self.responses = State::Opaque;
-        for exchange in self.exchanges.drain(1..) {
-            exchange.end(now, End::Unfollowed);
-        }
-    }
-
-    /// Bytes of the server while no request waits: an answer to none (a 408 before a close,
-    /// say), or to one that was not parsed. Which answer is whose cannot be told from here.
-    fn unsolicited(&mut self, bytes: &[u8], now: Instant) -> usize {
-        // An empty line too many after a body means nothing (RFC 9112 section 2.2).
-        let empty = bytes.iter().take_while(|b| b"\r\n".contains(b)).count();
-        if empty > 0 {
-            return empty;
-        }
-        if matches!(self.requests, State::Opaque) {
-            self.responses = State::Opaque;
-            return bytes.len();
-        }
-        self.stop_following("unsolicited response", bytes, now)
     }
 
     fn follow_body(&mut self, head: &ResponseHead<'_>, now: Instant) {
@@ -391,7 +383,8 @@ impl Session {
             return;
         };
         if data && let Some(latency) = front.first_data(now) {
-            self.latency = Some(latency);
+            let latest = self.steering.as_ref();
+            self.latency = Some(latest.map_or(latency, |s| s.latest(latency, now)));
         }
         if ended {
             front.grpc_status(grpc);
@@ -402,27 +395,14 @@ impl Session {
     fn end_front(&mut self, now: Instant, end: End) {
         if let Some(mut exchange) = self.exchanges.pop_front() {
             if let Some(latency) = exchange.first_data(now) {
-                self.latency = Some(latency);
+                let latest = self.steering.as_ref();
+                self.latency = Some(latest.map_or(latency, |s| s.latest(latency, now)));
             }
             exchange.end(now, end);
             self.completed += 1;
-            self.resumed |= self.exchanges.len() + 1 == MAX_PIPELINE;
+            self.resumed |= self.exchanges.len() + 1 == self.most();
         }
         self.responses = State::Head;
-    }
-
-    /// Passes the server's bytes unread from here; what was under way stays unknown.
-    fn stop_following(&mut self, why: &'static str, bytes: &[u8], now: Instant) -> usize {
-        self.ledger.unparsed(why);
-        self.responses = State::Opaque;
-        if !self.is_refused() {
-            self.requests = State::Opaque;
-            self.resumed = true;
-        }
-        for exchange in self.exchanges.drain(..) {
-            exchange.end(now, End::Unfollowed);
-        }
-        bytes.len()
     }
 }
 

@@ -104,10 +104,10 @@ impl Call {
         status.is_some_and(|status| exchange.is_some_and(|e| e.would_fail(status, grpc_status)))
     }
 
-    /// The attempt has come to this response, and the request is sent once more.
-    pub fn retried(&mut self, said: Said) {
+    /// The attempt has come to this, and the request is sent once more.
+    pub fn retried(&mut self, status: Option<u16>, error: &str) {
         if let Some(exchange) = &mut self.exchange {
-            exchange.retry(said.status, "");
+            exchange.retry(status, error);
         }
     }
 

@@ -2,7 +2,7 @@
 //! routes. Opened by the connection's ledger; driven by `exchange`.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Authority, HttpLedger, Subject};
 use crate::exchange::Tally;
@@ -114,6 +114,31 @@ impl HttpLedger {
             By::Service(routing) => routing.choose(request),
             By::Port(ports) => ports.choose(self.book.target_port, request),
         }
+    }
+
+    fn routing(&self) -> Option<&Rc<Routing>> {
+        match &self.told_apart {
+            By::Service(routing) => Some(routing),
+            By::Nothing | By::Port(_) => None,
+        }
+    }
+
+    /// Whether its requests may go to one server or another, and be sent again: they leave for a service.
+    pub fn is_steered(&self) -> bool {
+        self.routing().is_some() && self.book.subject.dst().is_some()
+    }
+
+    /// A request has come that a retry may be spent on.
+    pub fn note_request(&self, now: Instant) {
+        if let Some(routing) = self.routing() {
+            routing.note_request(now);
+        }
+    }
+
+    /// Takes a retry off the budget, where there is one left.
+    pub fn may_retry(&self, now: Instant) -> bool {
+        let routing = self.routing();
+        routing.is_some_and(|routing| routing.may_retry(now))
     }
 
     /// The account of a request to this authority, of which the routes say this.

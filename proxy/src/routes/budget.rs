@@ -8,6 +8,12 @@ use std::time::{Duration, Instant};
 
 use weir_crds::routes::RetryBudget;
 
+/// Largest request that is kept to be sent again, in bytes: Linkerd's limit. Of HTTP/2 its body, of HTTP/1 all of it.
+pub const MAX_KEPT: usize = 64 * 1024;
+
+/// Most attempts of one request, whatever the budget allows: one request must not use it up.
+pub const MAX_ATTEMPTS: u32 = 10;
+
 /// In so many parts the window moves on: what was counted is forgotten a tenth of `ttl` too late, never too early.
 const SLOTS: usize = 10;
 

@@ -58,6 +58,11 @@ impl Secured {
         &self.socket
     }
 
+    /// Whether all that was read of the socket was given out, and its end was not among it.
+    pub(super) fn is_drained(&self) -> bool {
+        !self.ended && self.incoming.is_empty() && self.rest.is_empty()
+    }
+
     pub(super) fn records(&self) -> &Records {
         &self.records
     }

@@ -99,6 +99,39 @@ async fn bytes_of_every_size_arrive_both_ways_and_buffers_go_back() {
     }
 }
 
+/// Whether it becomes so before a deadline.
+async fn turns(stream: &Stream, is_quiet: bool) -> bool {
+    let turned = async {
+        while stream.is_quiet() != is_quiet {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, turned).await.is_ok()
+}
+
+#[tokio::test]
+async fn a_stream_is_quiet_while_nothing_is_there_but_what_was_read() {
+    let (authority, pool) = (Authority::new("mesh"), Rc::new(Pool::default()));
+    let identity = lasting(&authority);
+    let plain = sockets().await;
+    let secured = pair(&identity, &identity, &pool).await;
+    for (mut here, mut there) in [(plain.0.into(), plain.1.into()), secured] {
+        there.write_all(b"ab").await.unwrap();
+        there.flush().await.unwrap();
+        let mut got = [0];
+        here.read_exact(&mut got).await.unwrap();
+        assert!(!here.is_quiet(), "one byte is left");
+        here.read_exact(&mut got).await.unwrap();
+        assert!(turns(&here, true).await, "all was read");
+        there.write_all(b"c").await.unwrap();
+        there.shutdown().await.unwrap();
+        assert!(turns(&here, false).await);
+        // The end may come with the last byte.
+        here.read_exact(&mut got).await.unwrap();
+        assert!(turns(&here, false).await);
+    }
+}
+
 #[tokio::test]
 async fn an_end_is_half_and_breaking_off_is_no_end() {
     let (authority, pool) = (Authority::new("mesh"), Rc::new(Pool::default()));

@@ -72,14 +72,8 @@ impl Links {
         if let Some(known) = services.iter().find(|s| Rc::ptr_eq(&s.set, set)) {
             return Rc::clone(known);
         }
-        let service = Rc::new(Service {
-            setup: Rc::clone(&self.setup),
-            set: Rc::clone(set),
-            book: RefCell::new(book.clone()),
-            ports: None,
-            slots: RefCell::default(),
-            compared: Cell::new(set.replaced()),
-        });
+        let setup = Rc::clone(&self.setup);
+        let service = Service::new(setup, Rc::clone(set), (book.clone(), None));
         services.push(Rc::clone(&service));
         service
     }
@@ -102,6 +96,8 @@ pub struct Service {
     /// What the application's ports let in, where it is the application of one client.
     ports: Option<Rc<Ports>>,
     slots: RefCell<HashMap<SocketAddr, Rc<Slot>>>,
+    /// The connections for routes that have backends of their own.
+    branches: RefCell<Vec<Rc<Service>>>,
     /// Which endpoints of the set the slots were last compared with.
     compared: Cell<u64>,
 }
@@ -115,6 +111,37 @@ pub(super) struct Found {
 }
 
 impl Service {
+    fn new(
+        setup: Rc<Setup>,
+        set: Rc<EndpointSet>,
+        (book, ports): (Book, Option<Rc<Ports>>),
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            setup,
+            book: RefCell::new(book),
+            ports,
+            slots: RefCell::default(),
+            branches: RefCell::default(),
+            compared: Cell::new(set.replaced()),
+            set,
+        })
+    }
+
+    /// The connections that a request goes over of which the routes say this.
+    pub(super) fn branch(self: &Rc<Self>, choice: &Choice) -> Rc<Self> {
+        let branch = choice.route().and_then(|route| route.branch());
+        let Some(set) = branch.and_then(|branch| self.set.branch(branch)) else {
+            return Rc::clone(self);
+        };
+        let mut branches = self.branches.borrow_mut();
+        if let Some(known) = branches.iter().find(|known| Rc::ptr_eq(&known.set, &set)) {
+            return Rc::clone(known);
+        }
+        let branch = Self::new(Rc::clone(&self.setup), set, (self.book(), None));
+        branches.push(Rc::clone(&branch));
+        branch
+    }
+
     /// Takes over a connection that detection has opened, with its account; these bytes were read of it, and counted.
     pub fn adopt(&self, connected: Connected, greeting: Bytes, dialed: Side) {
         let only = || self.set.choose(std::time::Instant::now());
@@ -233,9 +260,14 @@ impl Service {
         Rc::strong_count(&self.set) > 1
             || Rc::strong_count(self) > 1
             || !slots.values().all(|slot| slot.is_unused())
+            || !self.branches.borrow().is_empty()
     }
 
     fn sweep(&self, now: std::time::Instant) {
+        let mut branches = self.branches.borrow_mut();
+        branches.iter().for_each(|branch| branch.sweep(now));
+        branches.retain(|branch| branch.is_used());
+        drop(branches);
         if self.compared.replace(self.set.replaced()) != self.set.replaced() {
             self.retire_gone();
         }

@@ -45,6 +45,8 @@ struct Asked {
 /// One stream of a client, to its end. Most have one small state: what is rare is boxed.
 pub(super) struct Stream {
     client: Rc<Client>,
+    /// Where its route leads.
+    service: Rc<Service>,
     state: State,
 }
 
@@ -73,14 +75,19 @@ impl Stream {
         let mut head = Request::from_parts(head, ());
         if message::is_malformed(&head) {
             respond.send_reset(Reason::PROTOCOL_ERROR);
-            let state = State::Over;
-            return Self { client, state };
+            return Self {
+                service: Rc::clone(&client.service),
+                client,
+                state: State::Over,
+            };
         }
         if head.uri().authority().is_none() {
             // What `h2` asks for where a request names its host in a field, or not at all.
             *head.version_mut() = Version::HTTP_11;
         }
-        let terms = Terms::new(client.service.choose(&head, started));
+        let choice = client.service.choose(&head, started);
+        let service = client.service.branch(&choice);
+        let terms = Terms::new(choice);
         let asked = Asked {
             head,
             body,
@@ -88,8 +95,12 @@ impl Stream {
             started,
             terms,
         };
-        let state = State::begin(&client.service, asked);
-        Self { client, state }
+        let state = State::begin(&service, asked);
+        Self {
+            client,
+            service,
+            state,
+        }
     }
 }
 
@@ -140,7 +151,7 @@ impl Future for Stream {
         let State::Passing(pump, head) = std::mem::replace(&mut this.state, State::Over) else {
             return Poll::Ready(());
         };
-        let service = &this.client.service;
+        let service = &this.service;
         match (step, pump.give_back()) {
             (Step::Unseen, Some(unseen)) => {
                 this.state = State::send_again(service, head, unseen);

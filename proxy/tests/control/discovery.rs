@@ -14,14 +14,15 @@ use crate::connection::web;
 use crate::desk::{connection, following, service, start, until};
 use crate::operator::{Endpoints, Known, Labels, Operator};
 
-const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-const WEB: &str = "web.shop.svc.cluster.local";
+pub(crate) const LOOPBACK: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+pub(crate) const WEB: &str = "web.shop.svc.cluster.local";
 
 fn addr(text: &str) -> SocketAddr {
     text.parse().expect("an address")
 }
 
-fn pods(pods: &[(&str, &'static str)]) -> Endpoints {
+pub(crate) fn pods(pods: &[(&str, &'static str)]) -> Endpoints {
     let labels = |pod| Labels::from([("pod", pod)]);
     Endpoints::Are(
         pods.iter()

@@ -285,7 +285,7 @@ async fn new_endpoints_are_used_and_what_is_known_of_the_others_stays() {
     let next = Service {
         name: "web".to_owned(),
         endpoints: listed(&[("dead", dead), ("a", a), ("b", b)]),
-        routes: None,
+        ..Service::default()
     };
     proxy
         .roster
@@ -333,7 +333,7 @@ async fn endpoints_are_told_by_state() {
     let next = Service {
         name: "web".to_owned(),
         endpoints: listed(&[("good", good)]),
-        routes: None,
+        ..Service::default()
     };
     let next = BTreeMap::from([(proxy.addr, next)]);
     proxy.roster.send_replace(Arc::new(next));

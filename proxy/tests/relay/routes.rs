@@ -30,6 +30,7 @@ fn web(endpoints: &[SocketAddr], table: &RouteTable) -> Service {
         name: "web".to_owned(),
         endpoints: endpoints.iter().map(listed).collect(),
         routes: Some(Arc::new(compile(table).expect("a table"))),
+        ..Service::default()
     }
 }
 

@@ -20,6 +20,7 @@ mod wire;
 mod anything;
 mod balance;
 mod bodies;
+mod branches;
 mod closed;
 mod ends;
 mod rfc9113;

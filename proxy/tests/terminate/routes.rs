@@ -14,7 +14,7 @@ use weir_proxy::telemetry::Dst;
 use super::peer::{Client, Setup, finish, serving, write};
 use super::proxy::{Proxy, nobody};
 use super::routed::{below, classed, expected, series, table, timed};
-use super::service::{Asked, answering, by_streams};
+use super::service::{Asked, answering, by_streams, server};
 
 /// A service of these endpoints with these routes. One is enough to be terminated.
 fn routed(endpoints: &[std::net::SocketAddr], table: &RouteTable) -> Proxy {
@@ -23,6 +23,7 @@ fn routed(endpoints: &[std::net::SocketAddr], table: &RouteTable) -> Proxy {
         name: "web".to_owned(),
         endpoints: endpoints.iter().map(listed).collect(),
         routes: Some(Arc::new(compile(table).expect("a table"))),
+        ..Service::default()
     };
     Proxy::start_service(service, by_streams())
 }
@@ -244,6 +245,39 @@ async fn a_request_that_failed_is_sent_again_with_all_that_it_had() {
     ] {
         assert_eq!(proxy.sum(family, &[labels]), n, "{family} {labels}");
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_lost_before_its_response_is_a_failed_attempt() {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&seen);
+    let losing = server(move |mut connection| {
+        let counted = Arc::clone(&counted);
+        async move {
+            while let Some(Ok(asked)) = connection.accept().await {
+                if counted.fetch_add(1, Ordering::Relaxed) < 2 {
+                    // Without a word.
+                    return;
+                }
+                tokio::spawn(echo(asked));
+            }
+        }
+    });
+    let losing = losing.await;
+    let proxy = routed(&[losing], &budgeted(vec![retryable(below("/"))], 100));
+    let mut client = Client::connect(&proxy, Setup::default()).await;
+    let answer = client.call("/200", Bytes::from_static(b"same")).await;
+    let answer = answer.expect("an answer");
+    assert_eq!((answer.status, &*answer.body), (200, &b"same"[..]));
+    assert_eq!(seen.load(Ordering::Relaxed), 3);
+    let lost = ["status_code=\"502\"", "error=\"reset\""];
+    proxy
+        .counts("route_actual_response_total", &lost, 2.0)
+        .await;
+    proxy.counts("route_response_total", &[], 1.0).await;
+    proxy
+        .counts("response_total", &["status_code=\"200\""], 1.0)
+        .await;
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ pub(crate) fn replace(proxy: &Proxy, endpoints: &[Named<'_>]) {
     let service = Service {
         name: "web".to_owned(),
         endpoints: listed(endpoints),
-        routes: None,
+        ..Service::default()
     };
     let roster = [(proxy.addr, service)].into();
     proxy.roster.send_replace(Arc::new(roster));

@@ -172,17 +172,29 @@ impl Drop for Answers {
 
 /// The labels of endpoints that were there before and are not now.
 fn left_out(before: &Answer, now: &Answer) -> Vec<Dst> {
-    let now: HashMap<_, _> = listed(now).iter().map(|l| (l.addr, &l.dst)).collect();
-    let gone = listed(before).iter();
-    let gone = gone.filter(|listed| now.get(&listed.addr) != Some(&&listed.dst));
+    let mut known: HashMap<_, Vec<&Dst>> = HashMap::new();
+    for listed in listed(now) {
+        known.entry(listed.addr).or_default().push(&listed.dst);
+    }
+    let is_known = |listed: &&Listed| {
+        let known = known.get(&listed.addr);
+        known.is_some_and(|known| known.contains(&&listed.dst))
+    };
+    let gone = listed(before).filter(|listed| !is_known(listed));
     gone.map(|listed| listed.dst.clone()).collect()
 }
 
-fn listed(answer: &Answer) -> &[Listed] {
-    match answer {
-        Answer::Inside(inside) => &inside.service.endpoints,
-        Answer::Outside | Answer::Pending => &[],
-    }
+/// All endpoints that requests may go to.
+fn listed(answer: &Answer) -> impl Iterator<Item = &Listed> {
+    let service = match answer {
+        Answer::Inside(inside) => Some(&inside.service),
+        Answer::Outside | Answer::Pending => None,
+    };
+    service.into_iter().flat_map(|service| {
+        let branches = service.branches.iter();
+        let branches = branches.flat_map(|branch| &branch.endpoints);
+        service.endpoints.iter().chain(branches)
+    })
 }
 
 /// Follows a destination until it turns out to be outside; answers which it was.
@@ -211,7 +223,7 @@ pub(super) async fn follow(to: SocketAddr, lookup: Lookup, mut answers: Answers)
                     let service = Service {
                         name: String::new(),
                         endpoints: vec![endpoint],
-                        routes: None,
+                        ..Service::default()
                     };
                     answers.publish(inside(service, is_opaque, false));
                 } else if profile.name.is_empty() {

@@ -1,17 +1,17 @@
 //! A service that a destination is, with all that is followed of it: its endpoints, its routes, and the endpoints of the
-//! destinations that its requests are divided among. Made by `follow`.
+//! destinations that its requests, or those of some routes, are divided among. Made by `follow`.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
-
-use weir_crds::routes::Backend;
 
 use super::addresses::Addresses;
 use super::follow::Lookup;
 use super::tables::Tables;
-use crate::endpoints::{Listed, MOST_DESTINATIONS, Service, Share};
+use crate::endpoints::{Branch, Listed, MOST_BRANCHES, MOST_DESTINATIONS, Service, Share};
+use crate::routes::{Backend, Compiled};
 use crate::telemetry::Dst;
 
 /// A service that is followed.
@@ -22,8 +22,8 @@ pub(super) struct Resolved {
     own: Addresses,
     /// None where it has no routes.
     tables: Option<Tables>,
-    /// Where its requests go instead; nothing where they go to it.
-    parts: Vec<(u32, Addresses)>,
+    /// The other services that its requests go to, or those of some of its routes.
+    parts: Vec<Addresses>,
 }
 
 impl Resolved {
@@ -59,9 +59,9 @@ impl Resolved {
         self.own.is_said() && tables.is_none_or(Tables::is_said) && self.are_parts_said()
     }
 
-    /// Whether anything was said about every destination that its requests are divided among.
+    /// Whether anything was said about every destination that its requests go to.
     pub(super) fn are_parts_said(&self) -> bool {
-        self.parts.iter().all(|(_, part)| part.is_said())
+        self.parts.iter().all(Addresses::is_said)
     }
 
     /// The next thing that is said about any of it is taken over.
@@ -76,39 +76,68 @@ impl Resolved {
 
     /// Follows the destinations that its table names; those that it has named before go on.
     fn divide(&mut self) {
-        let table = self.tables.as_ref().and_then(Tables::latest);
-        let backends = table.as_ref().map_or(&[][..], |table| table.destinations());
+        let table = self.table();
+        let lists = table.iter().flat_map(|table| lists(table));
+        let mut wanted: Vec<&str> = Vec::new();
+        for Backend { authority, .. } in lists.flat_map(|list| self.part_of(list)) {
+            if authority != self.own.path() && !wanted.contains(&authority.as_str()) {
+                wanted.push(authority);
+            }
+        }
+        let mut before = std::mem::take(&mut self.parts);
+        let followed = wanted.into_iter().map(|path| {
+            let known = before.iter().position(|part| part.path() == path);
+            match known {
+                Some(known) => before.swap_remove(known),
+                None => Addresses::new(&self.lookup, path.to_owned()),
+            }
+        });
+        self.parts = followed.collect();
+    }
+
+    fn table(&self) -> Option<Arc<Compiled>> {
+        self.tables.as_ref().and_then(Tables::latest)
+    }
+
+    /// As many of these backends as are followed.
+    fn part_of<'b>(&self, backends: &'b [Backend]) -> &'b [Backend] {
+        let Some(part) = backends.get(..MOST_DESTINATIONS) else {
+            return backends;
+        };
         if backends.len() > MOST_DESTINATIONS {
             tracing::warn!(
                 service = self.name,
                 "requests are divided among the first {MOST_DESTINATIONS} destinations alone"
             );
         }
-        let mut before = std::mem::take(&mut self.parts);
-        let followed = backends.iter().take(MOST_DESTINATIONS);
-        let followed = followed.map(|Backend { authority, weight }| {
-            let known = before.iter().position(|(_, part)| part.path() == authority);
-            let part = match known {
-                Some(known) => before.swap_remove(known).1,
-                None => Addresses::new(&self.lookup, authority.clone()),
-            };
-            (*weight, part)
-        });
-        self.parts = followed.collect();
+        part
     }
 
     /// Whether its own endpoints may be others by now. Where its requests go elsewhere, the address they were going to is
     /// no place for them.
     pub(super) fn is_stale(&self) -> bool {
-        self.parts.is_empty() && self.own.is_stale()
+        let is_own = self.table().is_none_or(|t| t.destinations().is_empty());
+        is_own && self.own.is_stale()
     }
 
     /// What is known of it.
     pub(super) fn service(&self, to: SocketAddr) -> Service {
+        let table = self.table();
+        let destinations = table.as_ref().map_or(&[][..], |t| t.destinations());
+        let is_divided = !destinations.is_empty() && self.are_parts_said();
+        let branches = table.as_ref().map_or_else(Vec::new, |t| branches(t));
+        let branches = branches.into_iter().map(|backends| Branch {
+            backends: backends.into(),
+            endpoints: self.divided(backends),
+        });
         Service {
             name: self.name.clone(),
-            endpoints: self.divided().unwrap_or_else(|| self.listed(to)),
-            routes: self.tables.as_ref().and_then(Tables::latest),
+            endpoints: match is_divided {
+                true => self.divided(destinations),
+                false => self.listed(to),
+            },
+            branches: branches.collect(),
+            routes: table,
         }
     }
 
@@ -118,22 +147,40 @@ impl Resolved {
         self.own.listed().unwrap_or_else(unknown)
     }
 
-    /// The endpoints of all destinations, once all are known.
-    fn divided(&self) -> Option<Vec<Listed>> {
-        if self.parts.is_empty() || !self.are_parts_said() {
-            return None;
-        }
-        let parts = (0..).zip(&self.parts);
-        let listed = parts.flat_map(|(destination, (weight, part))| {
+    /// The endpoints of all these destinations.
+    fn divided(&self, backends: &[Backend]) -> Vec<Listed> {
+        let backends = backends.iter().take(MOST_DESTINATIONS);
+        let parts = (0..).zip(backends);
+        let listed = parts.flat_map(|(destination, Backend { authority, weight })| {
             let share = Some(Share {
                 destination,
                 weight: *weight,
             });
-            let listed = part.listed().unwrap_or_default().into_iter();
-            listed.map(move |listed| Listed { share, ..listed })
+            let mut known = self.parts.iter().chain([&self.own]);
+            let known = known.find(|part| part.path() == authority);
+            let listed = known.and_then(Addresses::listed).unwrap_or_default();
+            listed
+                .into_iter()
+                .map(move |listed| Listed { share, ..listed })
         });
-        Some(listed.collect())
+        listed.collect()
     }
+}
+
+/// The lists of backends of routes that have their own.
+fn branches(table: &Compiled) -> Vec<&[Backend]> {
+    let mut branches = table.branches();
+    if branches.len() > MOST_BRANCHES {
+        tracing::warn!("the first {MOST_BRANCHES} lists of backends alone are obeyed");
+        branches.truncate(MOST_BRANCHES);
+    }
+    branches
+}
+
+/// All lists of backends.
+fn lists(table: &Compiled) -> impl Iterator<Item = &[Backend]> {
+    let branches = branches(table).into_iter();
+    branches.chain([table.destinations()])
 }
 
 async fn next_table(tables: &mut Option<Tables>) {
@@ -144,11 +191,11 @@ async fn next_table(tables: &mut Option<Tables>) {
 }
 
 /// The next thing that is said about any of them is taken over.
-async fn next_of(parts: &mut [(u32, Addresses)]) {
+async fn next_of(parts: &mut [Addresses]) {
     poll_fn(|cx| {
         let mut parts = parts.iter_mut();
         // What is waited for stays where it is: a future that was dropped has lost nothing.
-        let said = parts.any(|(_, part)| pin!(part.next()).poll(cx).is_ready());
+        let said = parts.any(|part| pin!(part.next()).poll(cx).is_ready());
         if said { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;

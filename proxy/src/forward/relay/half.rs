@@ -129,7 +129,7 @@ impl<'a> Half<'a> {
         let mut moved = false;
         while !flow.is_written() {
             if self.shut {
-                flow.clear();
+                flow.drop_approved();
                 return true;
             }
             let is_copied = !flow.approved().is_empty();
@@ -148,7 +148,7 @@ impl<'a> Half<'a> {
                 }
                 Poll::Ready(Err(error)) => {
                     self.fail(error);
-                    flow.clear();
+                    flow.drop_approved();
                 }
             }
             moved = true;
@@ -161,6 +161,24 @@ impl<'a> Half<'a> {
             moved = true;
         }
         moved
+    }
+
+    /// Writes of bytes that no flow holds. Answers how many were taken, or are dropped as [`Self::write_from`] does.
+    pub(super) fn write(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> usize {
+        if self.shut {
+            return bytes.len();
+        }
+        match Pin::new(&mut *self.stream).poll_write(cx, bytes) {
+            Poll::Pending => 0,
+            Poll::Ready(Ok(n)) => {
+                self.side.written(n);
+                n
+            }
+            Poll::Ready(Err(error)) => {
+                self.fail(error);
+                bytes.len()
+            }
+        }
     }
 
     /// Writing has failed.

@@ -16,7 +16,7 @@ use crate::buffer::{Flow, LARGE, Pool};
 use crate::record::{Book, HttpLedger, Labels, Subject};
 use crate::routes::{Routing, compile};
 use crate::session::Session;
-use crate::telemetry::{self, Direction, Selection, Telemetry};
+use crate::telemetry::{self, Selection, Telemetry};
 
 /// A socket of the proxy and its peer.
 fn sockets() -> (tokio::net::TcpStream, std::net::TcpStream) {
@@ -72,15 +72,26 @@ fn bench_of(
     session: impl FnOnce(&Book) -> Option<Session>,
 ) -> (Pair, Book, std::net::TcpStream, std::net::TcpStream) {
     let labels = Rc::new(Labels::new("all-unauthenticated"));
-    let book = Book {
-        recorder: Rc::new(telemetry.1.remove(0).take()),
-        subject: Subject::Inbound {
-            server: labels.default_server(80),
-        },
+    let subject = Subject::Inbound {
+        server: labels.default_server(80),
+    };
+    pair_in(book(telemetry.1.remove(0), labels, subject), session)
+}
+
+fn book(seat: telemetry::Seat, labels: Rc<Labels>, subject: Subject) -> Book {
+    Book {
+        recorder: Rc::new(seat.take()),
+        subject,
         labels,
         target_port: 80,
         standing: Default::default(),
-    };
+    }
+}
+
+fn pair_in(
+    book: Book,
+    session: impl FnOnce(&Book) -> Option<Session>,
+) -> (Pair, Book, std::net::TcpStream, std::net::TcpStream) {
     let ((client, reader), (server, writer)) = (sockets(), sockets());
     let pair = Pair {
         client: client.into(),
@@ -91,10 +102,26 @@ fn bench_of(
         up: Flow::default(),
         down: Flow::default(),
         session: session(&book),
-        direction: Direction::Inbound,
+        direction: book.subject.direction(),
         held: None,
     };
     (pair, book, reader, writer)
+}
+
+/// A relay of what leaves for a service, and the two peers.
+pub(super) fn pair_of(
+    seat: telemetry::Seat,
+    session: impl FnOnce(HttpLedger) -> Session,
+) -> (Pair, std::net::TcpStream, std::net::TcpStream) {
+    let labels = Rc::new(Labels::new("all-unauthenticated"));
+    let subject = Subject::Outbound {
+        service: "web".into(),
+        dst: labels.unknown_destination(),
+    };
+    let book = book(seat, labels, subject);
+    let session = |book: &Book| Some(session(HttpLedger::new(book.clone())));
+    let (pair, _, client, server) = pair_in(book, session);
+    (pair, client, server)
 }
 
 pub(super) fn busy() -> crate::activity::Busy {
@@ -130,8 +157,8 @@ async fn a_busy_connection_leaves_the_others_their_turn() {
 }
 
 /// Polls until so many bytes were written, or for a deadline.
-async fn run_until(
-    relaying: &mut Pin<&mut impl Future<Output = ()>>,
+async fn run_until<T>(
+    relaying: &mut Pin<&mut impl Future<Output = T>>,
     store: &Telemetry,
     total: usize,
 ) {

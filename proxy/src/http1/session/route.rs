@@ -26,10 +26,11 @@ impl Session {
     pub(super) fn foresee(&mut self, head: &RequestHead<'_>, bytes: &[u8]) -> bool {
         let choice = self.choose(head, bytes);
         self.patience = choice.route().and_then(|route| route.timeout());
+        self.head_for(&choice);
         matches!(choice, Choice::Refused)
     }
 
-    /// How long the first request, which was looked at, may take from its head on.
+    /// How long the request that waits for a server may take from its head on.
     pub fn patience(&self) -> Option<Duration> {
         self.patience
     }
@@ -44,6 +45,7 @@ impl Session {
     /// The time of [`Self::deadline`] is up: it is answered in the server's place, and the connection ends.
     pub fn expire(&mut self, now: Instant) {
         let reply = Reply::Late;
+        self.stay();
         if let Some(front) = self.exchanges.pop_front() {
             front.end(now, End::Replied(reply.status(), "timeout"));
             self.refuse(reply);

@@ -9,6 +9,7 @@ use crate::record::{Book, HttpLedger, Labels, Subject};
 use crate::telemetry::{self, Selection, Telemetry};
 
 mod edges;
+mod steer;
 mod unread;
 
 struct Bench {

@@ -9,7 +9,7 @@ impl Session {
     /// How many of the client's next bytes may go on unread.
     pub fn unread_request(&self) -> u64 {
         match self.requests {
-            State::Length(left) => left,
+            State::Length(left) if !self.is_keeping() => left,
             State::Opaque => u64::MAX,
             _ => 0,
         }

@@ -3,7 +3,6 @@
 //!
 //! Made by `connection` where the port lets in only what there is a route for. It must not know who asks.
 
-use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
@@ -44,14 +43,8 @@ impl Links {
             draining: self.setup.draining.child_token(),
             is_own: true,
         };
-        Rc::new(Service {
-            setup: Rc::new(setup),
-            compared: Cell::new(set.replaced()),
-            set: Rc::new(set),
-            book: RefCell::new(book.clone()),
-            ports: Some(Rc::clone(ports)),
-            slots: RefCell::default(),
-        })
+        let of = (book.clone(), Some(Rc::clone(ports)));
+        Service::new(Rc::new(setup), Rc::new(set), of)
     }
 }
 

@@ -58,7 +58,7 @@ fn bench(endpoints: Vec<Listed>) -> Bench {
         Described {
             name,
             endpoints,
-            routes: None,
+            ..Described::default()
         },
         endpoints::Config::default(),
         fastrand::Rng::with_seed(7),
@@ -326,7 +326,7 @@ async fn a_service_that_nobody_has_any_more_is_forgotten_with_its_last_connectio
                 Described {
                     name: "other".to_owned(),
                     endpoints: Vec::new(),
-                    routes: None,
+                    ..Described::default()
                 },
                 endpoints::Config::default(),
                 fastrand::Rng::with_seed(7),

@@ -279,15 +279,20 @@ impl Pump {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether all of the request is kept, and was not sent too often.
+    fn may_send_again(&self) -> bool {
+        self.terms.may_retry() && self.up.is_done()
+    }
+
     /// Whether a response that begins like this is a failure after which the request is sent again. It is the end of
     /// an attempt then.
     fn is_retried(&mut self, said: Said, ends: bool, now: Instant) -> bool {
-        if !(self.terms.may_retry() && self.up.is_done()) {
+        if !self.may_send_again() {
             return false;
         }
         let is_retried = self.call.would_fail(said, ends) && self.found.service.may_retry(now);
         if is_retried {
-            self.call.retried(said);
+            self.call.retried(said.status, "");
             self.found.claim.first_byte(now);
         }
         is_retried

@@ -21,13 +21,7 @@ use super::pump::{Pump, Step, Unseen};
 use crate::exchange::End;
 use crate::http1::reply::Reply;
 use crate::http2::call::Call;
-use crate::routes::Choice;
-
-/// Largest body of a request that is kept to be sent again, in bytes: Linkerd's limit.
-pub(super) const MAX_KEPT: usize = 64 * 1024;
-
-/// Most attempts of one request, whatever the budget allows: one request must not use it up.
-pub(super) const MAX_ATTEMPTS: u32 = 10;
+use crate::routes::{Choice, MAX_ATTEMPTS, MAX_KEPT};
 
 /// The terms of one request.
 #[derive(Default)]

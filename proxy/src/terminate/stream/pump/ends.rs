@@ -91,6 +91,9 @@ impl Pump {
         let left = || self.found.lease.link.left();
         let code = code.or_else(left).filter(|code| *code != Reason::NO_ERROR);
         let end = code.map_or(End::Reset, |code| End::Broken(reason::label(code.into())));
+        if code.is_none() && self.is_lost_again(now) {
+            return Poll::Ready(Step::Failed);
+        }
         if let Down::Head { respond, .. } = &mut self.down {
             message::answer(respond, Reply::Reset);
             self.call.end(now, end);
@@ -102,6 +105,16 @@ impl Pump {
         };
         self.call.end(now, end);
         self.reset(code, cx)
+    }
+
+    /// Whether a request whose connection has ended before its response is sent again. That is the end of an attempt.
+    fn is_lost_again(&mut self, now: Instant) -> bool {
+        let may_retry = matches!(self.down, Down::Head { .. }) && self.may_send_again();
+        let is_lost = may_retry && self.found.service.may_retry(now);
+        if is_lost {
+            self.call.retried(Some(502), "reset");
+        }
+        is_lost
     }
 
     /// The response should have begun before.

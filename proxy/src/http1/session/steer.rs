@@ -1,0 +1,297 @@
+//! Requests that may go to another server than the one before on their connection: those of routes that have backends of
+//! their own, and those that are sent again. The session says when its server is to be left, and what the next one is
+//! given first; `forward::relay` leaves it, and `connection` finds another. It must not know endpoints.
+//!
+//! From the first such request of a connection on one is under way at a time: what a client sends ahead waits.
+
+use std::time::{Duration, Instant};
+
+use super::{MAX_PIPELINE, Session, State};
+use crate::exchange::{Exchange, grpc_code};
+use crate::http1::Framing;
+use crate::http1::fields::HeadFields;
+use crate::http1::request::RequestHead;
+use crate::http1::response::ResponseHead;
+use crate::record::{Account, Book};
+use crate::routes::{Branch, Choice, Fields, MAX_ATTEMPTS, MAX_KEPT};
+
+/// Why the server of a connection is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// The next request goes elsewhere. The server owes nothing.
+    Elsewhere,
+    /// The request that is under way has failed, and is sent again.
+    Again,
+}
+
+/// Where the requests of a connection go.
+#[derive(Debug, Default)]
+pub(super) struct Steering {
+    /// Of which backends the server is.
+    here: Option<Branch>,
+    /// Of which the next one is to be.
+    bound: Option<Branch>,
+    leave: Option<Leave>,
+    /// When the request began that the next server is for.
+    since: Option<Instant>,
+    /// When the request that is under way was sent again, for the last time.
+    again: Option<Instant>,
+    /// The request that is under way, for as long as it is to be sent again or is being.
+    kept: Option<Kept>,
+}
+
+/// A request that may be sent again.
+#[derive(Debug)]
+struct Kept {
+    bytes: Vec<u8>,
+    attempts: u32,
+    /// What the server of this attempt has been given; of the first attempt that goes another way.
+    given: usize,
+    /// It is not sent any more: its response has begun.
+    is_answered: bool,
+}
+
+impl Steering {
+    /// What the server is still to be given of a request that is sent again.
+    fn replay(&self) -> &[u8] {
+        let kept = self.kept.as_ref().filter(|kept| kept.attempts > 1);
+        kept.map_or(&[], |kept| &kept.bytes[kept.given..])
+    }
+
+    /// How long the server of now has taken, of a latency that may be of several.
+    pub(super) fn latest(&self, whole: Duration, now: Instant) -> Duration {
+        let again = self.again;
+        again.map_or(whole, |began| now.saturating_duration_since(began))
+    }
+}
+
+impl Session {
+    /// Why the server is to be left, once what was approved is written.
+    pub fn leave(&self) -> Option<Leave> {
+        self.steering.as_ref()?.leave
+    }
+
+    /// Another server is looked for: answers of which backends it is to be. What comes next is for that one.
+    pub fn set_out(&mut self, now: Instant) -> Option<Branch> {
+        let steering = self.steering.as_mut()?;
+        let leave = steering.leave.take();
+        if leave.is_some() {
+            self.responses = State::Head;
+            self.response_attempt.succeeded();
+            self.completed = 0;
+        }
+        steering.again = leave.filter(|why| *why == Leave::Again).map(|_| now);
+        steering.here = steering.bound.clone();
+        steering.here.clone()
+    }
+
+    /// The server that was found has answered before: a close of it is what clients expect and retry.
+    pub fn met_before(&mut self) {
+        self.completed = 1;
+    }
+
+    /// What requests are counted under now.
+    pub fn book(&self) -> &Book {
+        self.ledger.book()
+    }
+
+    /// Of which backends the server is.
+    pub fn here(&self) -> Option<&Branch> {
+        self.steering.as_ref()?.here.as_ref()
+    }
+
+    /// When the request began that another server is looked for.
+    pub fn since(&self) -> Option<Instant> {
+        self.steering.as_ref()?.since
+    }
+
+    /// What the server is to be given before anything else of the client.
+    pub fn replay(&self) -> &[u8] {
+        self.steering.as_ref().map_or(&[], |s| s.replay())
+    }
+
+    /// It was given that much.
+    pub fn replayed(&mut self, n: usize) {
+        let Some(steering) = &mut self.steering else {
+            return;
+        };
+        if let Some(kept) = &mut steering.kept {
+            kept.given = (kept.given + n).min(kept.bytes.len());
+        }
+        if steering.replay().is_empty() {
+            steering.kept.take_if(|kept| kept.is_answered);
+            self.resumed = true;
+        }
+    }
+
+    /// Whether what the client has sent ahead is needed although the server takes no more.
+    pub fn is_kept(&self) -> bool {
+        let steering = self.steering.as_ref();
+        steering.is_some_and(|s| s.leave.is_some() || s.kept.is_some())
+    }
+
+    /// Requests that may be under way.
+    pub(super) fn most(&self) -> usize {
+        match self.steering {
+            None => MAX_PIPELINE,
+            Some(_) => 1,
+        }
+    }
+
+    /// Remembers where the first request goes, before there is a server.
+    pub(super) fn head_for(&mut self, choice: &Choice) {
+        let branch = choice.route().and_then(|route| route.branch());
+        if let Some(branch) = branch.filter(|_| self.ledger.is_steered()) {
+            self.steering.get_or_insert_default().bound = Some(branch.clone());
+        }
+    }
+
+    /// Whether the server of now is the one for a request. If not, it waits: for the response before it, or for another
+    /// server.
+    pub(super) fn is_here(
+        &mut self,
+        head: &RequestHead<'_>,
+        choice: &Choice,
+        now: Instant,
+    ) -> bool {
+        if !self.ledger.is_steered() || matches!(choice, Choice::Refused) {
+            return true;
+        }
+        let route = choice.route();
+        let branch = route.and_then(|route| route.branch());
+        let is_plain = branch.is_none() && !may_retry(head, choice);
+        if self.steering.is_none() && is_plain {
+            return true;
+        }
+        let steering = self.steering.get_or_insert_default();
+        if !(self.exchanges.is_empty() && steering.replay().is_empty()) {
+            return false;
+        }
+        // A server that has closed is not left: its close is the client's.
+        if steering.here.as_ref() == branch || !matches!(self.responses, State::Head) {
+            return true;
+        }
+        steering.bound = branch.cloned();
+        steering.leave = Some(Leave::Elsewhere);
+        steering.since = Some(now);
+        self.patience = route.and_then(|route| route.timeout());
+        false
+    }
+
+    /// A request begins: its bytes are kept where it may be sent again.
+    pub(super) fn begin_keeping(&mut self, is_kept: bool, choice: &Choice, now: Instant) {
+        if !self.ledger.is_steered() {
+            return;
+        }
+        if choice.route().is_some_and(|route| route.is_retryable()) {
+            self.ledger.note_request(now);
+        }
+        if let Some(steering) = &mut self.steering {
+            steering.again = None;
+            steering.kept = is_kept.then(|| Kept {
+                bytes: Vec::new(),
+                attempts: 1,
+                given: 0,
+                is_answered: false,
+            });
+        }
+    }
+
+    /// These bytes of a request go on.
+    pub(super) fn keep(&mut self, bytes: &[u8]) {
+        let Some(steering) = &mut self.steering else {
+            return;
+        };
+        let kept = steering.kept.as_mut();
+        let Some(kept) = kept.filter(|kept| kept.attempts == 1) else {
+            return;
+        };
+        if kept.bytes.len() + bytes.len() > MAX_KEPT {
+            steering.kept = None;
+        } else {
+            kept.bytes.extend_from_slice(bytes);
+        }
+    }
+
+    /// Whether a request that is under way is kept: then its bytes have to be seen.
+    pub(super) fn is_keeping(&self) -> bool {
+        self.steering.as_ref().is_some_and(|s| s.kept.is_some())
+    }
+
+    /// The server has ended. Answers whether the request that is under way is sent again.
+    pub fn server_lost(&mut self, now: Instant) -> bool {
+        self.leave().is_some() || self.retry(now, (502, "reset"), |_| true)
+    }
+
+    /// A response begins like this. Answers whether its request is sent again instead.
+    pub(super) fn has_failed(&mut self, head: &ResponseHead<'_>, now: Instant) -> bool {
+        if self.steering.is_none() {
+            return false;
+        }
+        let status = head.status;
+        let ends = head.framing == Framing::None;
+        let grpc = head.grpc_status.filter(|_| ends).map(grpc_code);
+        if self.retry(now, (status, ""), |e| e.would_fail(status, grpc)) {
+            return true;
+        }
+        if let Some(steering) = &mut self.steering {
+            if steering.replay().is_empty() {
+                steering.kept = None;
+            }
+            if let Some(kept) = &mut steering.kept {
+                kept.is_answered = true;
+            }
+        }
+        false
+    }
+
+    /// Takes the front request back, if it may be sent again and `fails`. The attempt counts as this.
+    fn retry(
+        &mut self,
+        now: Instant,
+        (status, error): (u16, &str),
+        fails: impl FnOnce(&Exchange<Account>) -> bool,
+    ) -> bool {
+        let is_whole = matches!(self.requests, State::Head | State::UntilClose);
+        let Some(steering) = self.steering.as_mut().filter(|_| is_whole) else {
+            return false;
+        };
+        let (Some(kept), Some(front)) = (&mut steering.kept, self.exchanges.front_mut()) else {
+            return false;
+        };
+        let may_retry = kept.attempts < MAX_ATTEMPTS && !kept.is_answered && !front.has_head();
+        if !(may_retry && fails(front) && self.ledger.may_retry(now)) {
+            return false;
+        }
+        front.retry(Some(status), error);
+        let began = steering.again.unwrap_or_else(|| front.started());
+        self.latency = Some(now.saturating_duration_since(began));
+        self.patience = front.tally().timeout();
+        kept.attempts += 1;
+        kept.given = 0;
+        steering.since = Some(front.started());
+        steering.bound = steering.here.clone();
+        steering.leave = Some(Leave::Again);
+        true
+    }
+
+    /// The server is not left: the wait has ended otherwise.
+    pub(super) fn stay(&mut self) {
+        if let Some(steering) = &mut self.steering {
+            steering.leave = None;
+            steering.kept = None;
+        }
+    }
+}
+
+/// Whether a request may be sent again, as long as it is small enough: its route says so, and nothing but its response is
+/// waited for.
+pub(super) fn is_kept(head: &RequestHead<'_>, bytes: &[u8], choice: &Choice) -> bool {
+    // One whose client waits for leave to send its body is not whole before it is answered.
+    may_retry(head, choice) && HeadFields(&bytes[..head.len]).first("expect").is_none()
+}
+
+fn may_retry(head: &RequestHead<'_>, choice: &Choice) -> bool {
+    let is_retryable = choice.route().is_some_and(|route| route.is_retryable());
+    is_retryable && !head.is_connect && !head.upgrade
+}
