@@ -18,6 +18,8 @@ pub struct Account {
 
 struct Routed {
     series: RouteSeries,
+    /// Whether an endpoint is looked for: not where it is answered because it is of no route.
+    is_attempted: bool,
     /// None where it is of none of them.
     route: Option<Rc<Route>>,
 }
@@ -50,7 +52,7 @@ impl Tally for Account {
     fn request(&self) {
         self.series.request();
         if let Some(routed) = &self.routed {
-            routed.series.request();
+            routed.series.request(routed.is_attempted);
         }
     }
 
@@ -64,7 +66,7 @@ impl Tally for Account {
     fn response(&self, end: &ResponseEnd<'_>) {
         self.series.response(end);
         if let Some(routed) = &self.routed {
-            routed.series.response(end);
+            routed.series.response(end, routed.is_attempted);
         }
     }
 
@@ -154,13 +156,14 @@ impl HttpLedger {
         let series = self.series(authority);
         let routed = match choice {
             Choice::Unrouted => None,
-            Choice::Unmatched | Choice::Refused => Some(self.route(None)),
-            Choice::Matched(route) => Some(self.route(Some(route))),
+            Choice::Unmatched => Some(self.route(None, true)),
+            Choice::Refused => Some(self.route(None, false)),
+            Choice::Matched(route) => Some(self.route(Some(route), true)),
         };
         Account { series, routed }
     }
 
-    fn route(&mut self, route: Option<&Rc<Route>>) -> Routed {
+    fn route(&mut self, route: Option<&Rc<Route>>, is_attempted: bool) -> Routed {
         let is_same = |last: Option<&Rc<Route>>| match (last, route) {
             (Some(last), Some(route)) => Rc::ptr_eq(last, route),
             (last, route) => last.is_none() && route.is_none(),
@@ -174,7 +177,11 @@ impl HttpLedger {
             series
         });
         let route = route.cloned();
-        Routed { series, route }
+        Routed {
+            series,
+            is_attempted,
+            route,
+        }
     }
 
     fn resolve_route(&mut self, route: Option<&Rc<Route>>) -> RouteSeries {

@@ -73,10 +73,12 @@ impl RouteSeries {
         Self { effective, actual }
     }
 
-    /// Counts a request, and its first attempt.
-    pub fn request(&self) {
+    /// Counts a request, and its first attempt where there is one.
+    pub fn request(&self, is_attempted: bool) {
         self.effective.calls.request();
-        self.actual.calls.request();
+        if is_attempted {
+            self.actual.calls.request();
+        }
     }
 
     /// Records the time from the request's head to the response's first data, or its end if it has none.
@@ -86,10 +88,12 @@ impl RouteSeries {
         entry.calls.latency(status, latency, &wider);
     }
 
-    /// Counts a response, and its attempt's, once its stream has ended.
-    pub fn response(&self, end: &ResponseEnd<'_>) {
+    /// Counts a response, and its attempt's where there was one, once its stream has ended.
+    pub fn response(&self, end: &ResponseEnd<'_>, is_attempted: bool) {
         self.effective.respond(end);
-        self.actual.respond(end);
+        if is_attempted {
+            self.actual.respond(end);
+        }
     }
 
     /// Counts what an attempt came to, and the next one.

@@ -17,18 +17,18 @@ fn labels<'a>(dst: &'a str, route: Option<&'a str>) -> RouteLabels<'a> {
 
 fn answer(recorder: &Recorder, dst: &str, route: Option<&str>) {
     let series = recorder.route(&labels(dst, route));
-    series.request();
+    series.request(true);
     series.latency(Some(200), Duration::from_millis(2));
-    series.response(&end(Some(200), "0", ""));
+    series.response(&end(Some(200), "0", ""), true);
 }
 
 #[test]
 fn route_families() {
     let (telemetry, recorder) = one_worker();
     let series = recorder.route(&labels("web.a.svc.cluster.local:80", Some("GET /books")));
-    series.request();
+    series.request(true);
     series.retried(&end(Some(503), "", "x"));
-    series.response(&end(Some(504), "4", "timeout"));
+    series.response(&end(Some(504), "4", "timeout"), true);
     answer(&recorder, "web.a.svc.cluster.local:80", None);
     let web = "direction=\"outbound\",dst=\"web.a.svc.cluster.local:80\"";
     let books = format!("{web},rt_route=\"GET /books\"");
@@ -44,11 +44,11 @@ route_request_total{{{web}}} 1
 # TYPE route_response_total counter
 route_response_total{{{books},{late}}} 1
 route_response_total{{{web},{well}}} 1
-# HELP route_actual_request_total Requests that were sent to destinations with routes: one more for each retry.
+# HELP route_actual_request_total Attempts at requests to destinations with routes: one more for each retry.
 # TYPE route_actual_request_total counter
 route_actual_request_total{{{books}}} 2
 route_actual_request_total{{{web}}} 1
-# HELP route_actual_response_total Responses that came from destinations with routes, those included that were retried.
+# HELP route_actual_response_total Responses that attempts at requests to destinations with routes have come to.
 # TYPE route_actual_response_total counter
 route_actual_response_total{{{books},status_code=\"503\",classification=\"failure\",error=\"x\"}} 1
 route_actual_response_total{{{books},{late}}} 1
@@ -132,7 +132,7 @@ fn a_policy_leaves_routes_out() {
 fn routes_retire_when_they_are_idle_and_not_before() {
     let (telemetry, recorder) = one_worker();
     let pinned = recorder.route(&labels("web:80", Some("open")));
-    pinned.request();
+    pinned.request(true);
     answer(&recorder, "web:80", Some("idle"));
     let mut now = std::time::Instant::now();
     for _ in 0..1_500 {
