@@ -39,7 +39,7 @@ mod refuse;
 use admit::admit;
 use deny::{cut, deny, tell};
 use enter::{Entered, enter};
-use follow::follow;
+use follow::{go_on, set_out};
 use late::{in_time, late};
 use refuse::{answer, refuse};
 
@@ -112,7 +112,14 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         None => open_opaque(&worker, routed, detected).await,
         Some(mut session) => {
             match first_head(&worker, &mut routed, &mut detected.up, &mut session).await {
-                Ok(Some(begun)) => follow(&worker, routed, detected, (session, begun)).await,
+                Ok(Some(begun)) => {
+                    let home = set_out(&mut routed, &mut detected, (&mut session, begun));
+                    let left = open_http(&worker, routed, detected, (session, begun)).await;
+                    if let Some((home, left)) = home.zip(left) {
+                        // Boxed, because connections that never come here would have to have the room for it.
+                        Box::pin(go_on(&worker, home, left)).await;
+                    }
+                }
                 Ok(None) => leave(routed, detected, None),
                 Err(error) => leave(routed, detected, Some(error)),
             }

@@ -1,5 +1,5 @@
 //! A client whose requests go to one server after the other: where its session leaves one, another is found. Servers that
-//! may be needed again are kept open, a few of them. Around the stage that forwards HTTP, which it calls for each.
+//! may be needed again are kept open, a few of them. Around the stage that forwards HTTP, which is called for each.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -38,34 +38,27 @@ impl Parked {
     }
 }
 
-/// Serves a client that speaks HTTP to its end, whichever servers it needs.
-pub(super) async fn follow(
-    worker: &Worker,
-    mut routed: Box<Routed>,
-    mut detected: Box<Detected>,
-    (mut session, begun): (Session, Instant),
-) {
-    let home = match &routed.to {
-        Destination::Address(_) => None,
-        Destination::Service(set) => Some(Rc::clone(set)),
+/// Leads the first request to where its route says. Answers the service, where others may be led elsewhere.
+pub(super) fn set_out(
+    routed: &mut Routed,
+    detected: &mut Detected,
+    (session, begun): (&mut Session, Instant),
+) -> Option<Rc<EndpointSet>> {
+    let Destination::Service(set) = &routed.to else {
+        return None;
     };
+    let home = Rc::clone(set);
     // One that was dialed while the client was silent is left again, if it is another that is needed.
     let is_open = matches!(detected.server, Some(Ok(_)));
-    if let Some(home) = home.as_ref().filter(|_| !is_open)
-        && let Some(branch) = session.set_out(begun)
-    {
-        routed.to = Destination::Service(set_of(home, Some(&branch)));
+    if !is_open && let Some(branch) = session.set_out(begun) {
+        routed.to = Destination::Service(set_of(&home, Some(&branch)));
         detected.server = None;
     }
-    let left = open_http(worker, routed, detected, (session, begun)).await;
-    if let (Some(home), Some(left)) = (home, left) {
-        // Boxed, because connections that never come here would have to have the room for it.
-        Box::pin(go_on(worker, home, left)).await;
-    }
+    Some(home)
 }
 
 /// Finds one server after the other, until the client is gone or is told that there is none.
-async fn go_on(worker: &Worker, home: Rc<EndpointSet>, mut left: Box<Left>) {
+pub(super) async fn go_on(worker: &Worker, home: Rc<EndpointSet>, mut left: Box<Left>) {
     let mut parked = VecDeque::with_capacity(MOST_PARKED);
     loop {
         let now = Instant::now();

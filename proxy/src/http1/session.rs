@@ -2,8 +2,8 @@
 //! both directions in order and answers how many of them may go on.
 //!
 //! `forward::relay` owns it and moves the bytes. Bytes are approved as they came; the
-//! only ones held back are an incomplete head and a refused request. It must not know
-//! sockets, buffers or timers.
+//! only ones held back are an incomplete head, a refused request, and one that waits for
+//! another server (`steer`). It must not know sockets, buffers or timers.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

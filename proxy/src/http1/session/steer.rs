@@ -264,8 +264,11 @@ impl Session {
             return false;
         }
         front.retry(Some(status), error);
-        let began = steering.again.unwrap_or_else(|| front.started());
-        self.latency = Some(now.saturating_duration_since(began));
+        if error.is_empty() {
+            // Who has said nothing has not been fast.
+            let began = steering.again.unwrap_or_else(|| front.started());
+            self.latency = Some(now.saturating_duration_since(began));
+        }
         self.patience = front.tally().timeout();
         kept.attempts += 1;
         kept.given = 0;

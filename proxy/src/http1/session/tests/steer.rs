@@ -14,6 +14,8 @@ use crate::record::{Book, HttpLedger, Labels, Subject};
 use crate::routes::{MAX_ATTEMPTS, MAX_KEPT, Routing, compile};
 use crate::telemetry;
 
+mod model;
+
 const BUSY: &str = "HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy";
 
 fn route(path: &str) -> Route {
@@ -222,6 +224,7 @@ fn a_server_that_is_gone_before_its_response_is_a_failed_attempt() {
     b.all_down("HTTP/1.1 103 Early\r\n\r\n");
     assert_eq!(b.down("HTTP/1.1 200 O"), 0);
     assert!(b.session.server_lost(b.now));
+    assert_eq!(b.session.take_latency(), None, "nobody was fast");
     assert_eq!(b.given(), post("/r", "body"));
     assert!(b.session.owes_first_answer(), "the client can be told");
     b.all_down(OK);
