@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::conf::PrometheusConf;
+use crate::identity;
 use crate::merge::{MetricsOverride, OverrideSource};
 use crate::names::SERVICE_TAG;
 use crate::node::Node;
@@ -16,6 +17,13 @@ use crate::violation::Violation;
 
 /// Where an outbound listener is bound when it names no address.
 pub const OUTBOUND_ADDRESS: &str = "127.0.0.1";
+
+/// Tags of an endpoint that become labels of its destination, and the labels' names without `dst_`.
+pub const LABEL_TAGS: [(&str, &str); 3] = [
+    (SERVICE_TAG, "service"),
+    ("kuma.io/zone", "zone"),
+    ("k8s.kuma.io/namespace", "namespace"),
+];
 
 /// The content of a Dataplane, kept as it was written.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -63,7 +71,31 @@ pub struct Outbound {
     pub tags: BTreeMap<String, String>,
 }
 
+impl Networking {
+    /// The DNS name of the proxy's certificate in a Mesh with mutual TLS: one certificate a proxy, so one name, of its
+    /// first inbound's service, whatever others there are.
+    pub fn identity_name(&self) -> String {
+        let service = self.inbound.first().and_then(Inbound::service);
+        identity::service_name(service.unwrap_or_default())
+    }
+
+    /// The host at which other proxies reach an inbound: one with an address of its own there, others as the proxy is.
+    pub fn host_of<'a>(&'a self, inbound: &'a Inbound) -> &'a str {
+        match &self.advertised_address {
+            Some(advertised) if inbound.address == self.address => advertised,
+            _ => &inbound.address,
+        }
+    }
+}
+
 impl Inbound {
+    /// What is known of it as an endpoint, keyed as the `dst_*` labels are, without `dst_`.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let label =
+            |(tag, label): (&str, &str)| Some((label.to_owned(), self.tags.get(tag)?.clone()));
+        LABEL_TAGS.into_iter().filter_map(label).collect()
+    }
+
     /// The service this inbound belongs to.
     pub fn service(&self) -> Option<&str> {
         self.tags.get(SERVICE_TAG).map(String::as_str)

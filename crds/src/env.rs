@@ -34,6 +34,8 @@ pub const CONCURRENCY: &str = "KUMA_DATAPLANE_RUNTIME_CONCURRENCY";
 pub const CONTROL_PLANE_URL: &str = "KUMA_CONTROL_PLANE_URL";
 /// The certificates, in PEM, that the operator's serving certificate is signed by.
 pub const CONTROL_PLANE_CA_CERT: &str = "KUMA_CONTROL_PLANE_CA_CERT";
+/// Path of a file with the same; what is given itself wins, as in Kuma.
+pub const CONTROL_PLANE_CA_CERT_FILE: &str = "KUMA_CONTROL_PLANE_CA_CERT_FILE";
 /// Path of the token by which the proxy says to the operator who it is.
 pub const TOKEN_PATH: &str = "KUMA_DATAPLANE_RUNTIME_TOKEN_PATH";
 /// The name of the pod's node (`spec.nodeName`).

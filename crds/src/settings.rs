@@ -191,6 +191,15 @@ impl Settings {
         }
     }
 
+    /// Those of a proxy of a Mesh that it knows nothing of: until it is told, nobody connects in plaintext, for the Mesh may
+    /// not want that.
+    pub fn until_told(mesh: &str) -> Self {
+        Self {
+            mtls: MtlsMode::Strict,
+            ..Self::without_metrics(mesh)
+        }
+    }
+
     /// Reads a document; its version is looked at before anything else.
     pub fn parse(json: &str) -> Result<Self, SettingsError> {
         #[derive(Deserialize)]

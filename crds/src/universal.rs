@@ -114,26 +114,44 @@ pub fn parse(text: &str) -> Result<Vec<Document>, Vec<UniversalError>> {
 /// The documents of a text, each judged alone, so that one bad document does not hide the others. What follows a
 /// syntax error cannot be read. Empty documents are skipped.
 pub fn documents(text: &str) -> Vec<Result<Document, Vec<UniversalError>>> {
+    judged(text).into_iter().map(|(_, judged)| judged).collect()
+}
+
+/// [`documents`], each with what it calls itself, such as `Dataplane "web-1"`; where it does not, its place among them.
+pub fn judged(text: &str) -> Vec<(String, Result<Document, Vec<UniversalError>>)> {
     let mut documents = Vec::new();
     for (index, source) in serde_yaml::Deserializer::from_str(text).enumerate() {
         let value = read(source);
         let failed = value.is_err();
+        let called = called(value.as_ref().ok(), index);
         match value {
             Ok(Value::Null) => {}
-            Ok(value) => documents.push(document(&value).map_err(|violations| {
-                let locate = |violation: Violation| UniversalError::Invalid {
-                    at: locate::position(text, index, violation.culprit()),
-                    violation,
-                };
-                violations.into_iter().map(locate).collect()
-            })),
-            Err(error) => documents.push(Err(vec![error])),
+            Ok(value) => {
+                let judged = document(&value).map_err(|violations| {
+                    let locate = |violation: Violation| UniversalError::Invalid {
+                        at: locate::position(text, index, violation.culprit()),
+                        violation,
+                    };
+                    violations.into_iter().map(locate).collect()
+                });
+                documents.push((called, judged));
+            }
+            Err(error) => documents.push((called, Err(vec![error]))),
         }
         if failed {
             break;
         }
     }
     documents
+}
+
+/// What a document calls itself.
+fn called(value: Option<&Value>, index: usize) -> String {
+    let text = |key: &str| value?.get(key)?.as_str();
+    match (text("type"), text("name")) {
+        (Some(kind), Some(name)) => format!("{kind} {name:?}"),
+        _ => format!("document {}", index + 1),
+    }
 }
 
 /// What `judge` makes of the one document of a text, or of null where there is none; with the places of what is wrong.

@@ -3,6 +3,8 @@
 
 mod discovery;
 mod serving;
+mod signals;
+pub mod universal;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -29,6 +31,8 @@ use crate::metrics::{Metrics, Watch};
 use crate::serve;
 use crate::status::StatusWriter;
 use crate::watch::{Follow, follow, only};
+
+pub use self::signals::Signals;
 
 /// Everything the operator can be told.
 #[derive(Clone, Debug)]

@@ -1,14 +1,17 @@
 //! The certificates of our servers, the webhook's and the operator's: an authority of our own, the
 //! serving certificate it signs and the bundle by which clients know it. Wired by `app`, once a
 //! server; `mesh_ca` uses what makes and reads certificates. `material` makes and reads certificates, `plan` decides what is due (both pure, time is a
-//! parameter), `store` reads and writes the cluster, `keeper` runs the passes. It knows no Mesh.
+//! parameter), `store` reads and writes the cluster, `keeper` runs the passes; `local` does without a cluster. It knows no
+//! Mesh.
 
 mod keeper;
+mod local;
 pub(crate) mod material;
 mod plan;
 mod store;
 
 pub use keeper::Keeper;
+pub use local::{AUTHORITY, Local, LocalError, Source};
 pub use material::{CertificateError, Facts, Pair};
 pub use plan::{Authority, Due, Serving, bundle, due_authority, due_serving};
 pub use store::{StoreError, Watched};

@@ -1,22 +1,29 @@
 //! The command line and its environment variables, checked as a whole. Called by `main`. It turns
 //! text into `app::Config` and knows nothing of what the settings do.
 
-use std::net::SocketAddr;
+mod documents;
+mod server;
+mod token;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use jiff::SignedDuration;
 use tracing_subscriber::EnvFilter;
 use weir_crds::identity::TRUST_DOMAIN;
 use weir_crds::names::{OPERATOR, OPERATOR_CA, SYSTEM_NAMESPACE};
 
+use self::documents::RunArgs;
+use self::server::ServerArgs;
+use self::token::TokenArgs;
 use crate::app;
+use crate::app::universal;
 use crate::ca::{self, Publish};
 use crate::index::{self, DEFAULT_OPAQUE_PORTS, Ports};
 use crate::leader;
 use crate::metrics::Certificate;
-use crate::serve;
+use crate::token::TokenRequest;
 
 /// Weir's operator: keeps the cluster side of Weir in order.
 ///
@@ -25,10 +32,16 @@ use crate::serve;
 /// Proxies get their certificates and settings from it, by gRPC on port 8086.
 /// Of several replicas one writes; all serve proxies, /live, /ready and /metrics.
 ///
+/// Without Kubernetes, `weir-operator run` does for proxies what this does, from a directory of documents.
+///
 /// The API server is found as kubectl finds it: from the pod it runs in, else from $KUBECONFIG or
 /// ~/.kube/config. Exit codes: 0 after SIGTERM or SIGINT, 64 for wrong settings, 1 for the rest.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "weir-operator", version)]
+#[command(
+    name = "weir-operator",
+    version,
+    args_conflicts_with_subcommands = true
+)]
 pub struct Args {
     /// Namespace of the Secrets, the Lease and both Services.
     #[arg(long, env = "POD_NAMESPACE", default_value = SYSTEM_NAMESPACE)]
@@ -36,38 +49,6 @@ pub struct Args {
     /// Name of this replica in the election and in events; must differ between replicas.
     #[arg(long, env = "POD_NAME", default_value = "weir-operator")]
     identity: String,
-    /// Address of /live, /ready and /metrics [default: port 8080 of every address].
-    #[arg(long, env = "WEIR_HTTP_ADDRESS", value_name = "IP:PORT")]
-    http_address: Option<SocketAddr>,
-    /// Address of the gRPC server that proxies call [default: port 8086 of every address].
-    #[arg(long, env = "WEIR_GRPC_ADDRESS", value_name = "IP:PORT")]
-    grpc_address: Option<SocketAddr>,
-    /// Serve gRPC without TLS; only on a loopback --grpc-address.
-    #[arg(
-        long,
-        env = "WEIR_GRPC_PLAINTEXT",
-        value_name = "BOOL",
-        default_value_t = false,
-        action = clap::ArgAction::Set
-    )]
-    grpc_plaintext: bool,
-    /// Most connections of the gRPC server at once; further ones wait.
-    #[arg(
-        long,
-        env = "WEIR_GRPC_CONNECTIONS",
-        value_name = "N",
-        default_value_t = 16_384
-    )]
-    grpc_connections: usize,
-    /// Minutes after which a connection is ended, give or take a tenth, so that proxies spread over
-    /// the replicas.
-    #[arg(
-        long,
-        env = "WEIR_GRPC_CONNECTION_MINUTES",
-        value_name = "N",
-        default_value_t = 30
-    )]
-    grpc_connection_minutes: u64,
     /// The last labels of the DNS names in proxies' certificates.
     #[arg(
         long,
@@ -140,27 +121,34 @@ pub struct Args {
     /// Value of the tag kuma.io/zone of generated Dataplanes [default: no such tag].
     #[arg(long, env = "WEIR_ZONE", value_name = "NAME")]
     zone: Option<String>,
-    /// Seconds that tasks may take to end after SIGTERM.
-    #[arg(
-        long,
-        env = "WEIR_SHUTDOWN_SECONDS",
-        value_name = "N",
-        default_value_t = 5
-    )]
-    shutdown_seconds: u64,
-    /// What is logged: a level, or targets with levels such as `info,weir_operator=debug`.
-    #[arg(long, env = weir_crds::env::LOG, value_name = "FILTER", default_value = DEFAULT_LOG)]
-    log: String,
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What is done in place of keeping a cluster.
+#[derive(Clone, Debug, Subcommand)]
+enum Command {
+    Run(Box<RunArgs>),
+    Token(TokenArgs),
+}
+
+/// What there is to do.
+#[derive(Debug)]
+pub enum Task {
+    /// Keep a cluster.
+    Cluster(EnvFilter, Box<app::Config>),
+    /// Serve what a directory of documents says.
+    Documents(EnvFilter, Box<universal::Config>),
+    /// Make a data plane token.
+    Token(TokenRequest),
 }
 
 /// Every setting that cannot be used, one a line.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
 pub struct ConfigError(Vec<String>);
-
-/// What is logged by default. Answers of the API server that mean trouble are ours to report; its
-/// client would call every one an error.
-const DEFAULT_LOG: &str = "info,kube_client::client::builder=off";
 
 /// The shortest lease: its renewals and two answers must fit into it.
 const SHORTEST_LEASE_SECONDS: u64 = 15;
@@ -172,27 +160,40 @@ const USAGE: u8 = 64;
 ///
 /// # Errors
 /// With the code to exit with where there is nothing to run.
-pub fn read() -> Result<(EnvFilter, app::Config), ExitCode> {
+pub fn read() -> Result<Task, ExitCode> {
     let args = Args::try_parse().map_err(|error| {
         // Nothing is left to do where even this cannot be printed.
         let _ = error.print();
         ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
     })?;
-    args.check().map_err(|error| {
+    args.task().map_err(|error| {
         eprintln!("{error}");
         ExitCode::from(USAGE)
     })
 }
 
 impl Args {
+    fn task(&self) -> Result<Task, ConfigError> {
+        match &self.command {
+            None => {
+                let (filter, config) = self.check()?;
+                Ok(Task::Cluster(filter, Box::new(config)))
+            }
+            Some(Command::Run(args)) => {
+                let (filter, config) = args.check()?;
+                Ok(Task::Documents(filter, Box::new(config)))
+            }
+            Some(Command::Token(args)) => Ok(Task::Token(args.check()?)),
+        }
+    }
+
     /// The log filter and the settings, all problems at once.
     ///
     /// # Errors
     /// Names every setting that cannot be used and what would be right.
     pub fn check(&self) -> Result<(EnvFilter, app::Config), ConfigError> {
         let mut problems = Vec::new();
-        let filter =
-            EnvFilter::try_new(&self.log).map_err(|error| problems.push(format!("--log: {error}")));
+        let filter = self.server.filter(&mut problems);
         for (flag, value) in [
             ("--namespace", &self.namespace),
             ("--identity", &self.identity),
@@ -229,50 +230,10 @@ impl Args {
                 ));
             }
         }
-        problems.extend(self.grpc_problems());
+        problems.extend(self.server.problems());
         match filter {
-            Ok(filter) if problems.is_empty() => Ok((filter, self.config())),
+            Some(filter) if problems.is_empty() => Ok((filter, self.config())),
             _ => Err(ConfigError(problems)),
-        }
-    }
-
-    fn grpc_problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        if self.grpc_plaintext
-            && !self
-                .grpc_address
-                .is_some_and(|address| address.ip().is_loopback())
-        {
-            problems.push(
-                "--grpc-plaintext: only on loopback; add --grpc-address 127.0.0.1:8086, or serve with TLS"
-                    .to_owned(),
-            );
-        }
-        if self.grpc_connections == 0 {
-            problems.push("--grpc-connections: must be at least 1".to_owned());
-        }
-        if !(1..=1440).contains(&self.grpc_connection_minutes) {
-            problems.push(format!(
-                "--grpc-connection-minutes: {} is not between 1 and 1440",
-                self.grpc_connection_minutes
-            ));
-        }
-        problems
-    }
-
-    fn grpc(&self) -> app::Grpc {
-        let limits = serve::Limits::default();
-        let shutdown = Duration::from_secs(self.shutdown_seconds);
-        app::Grpc {
-            address: self.grpc_address,
-            plaintext: self.grpc_plaintext,
-            limits: serve::Limits {
-                connections: self.grpc_connections,
-                age: Duration::from_mins(self.grpc_connection_minutes),
-                // Streams do not hold up the end.
-                grace: limits.grace.min(shutdown * 4 / 5),
-                ..limits
-            },
         }
     }
 
@@ -292,9 +253,9 @@ impl Args {
 
     fn config(&self) -> app::Config {
         app::Config {
-            http_address: self.http_address,
+            http_address: self.server.http_address,
             create_default_mesh: self.create_default_mesh,
-            shutdown: Duration::from_secs(self.shutdown_seconds),
+            shutdown: self.server.shutdown(),
             leader: leader::Config {
                 namespace: self.namespace.clone(),
                 lease: self.lease.clone(),
@@ -302,7 +263,7 @@ impl Args {
                 duration: Duration::from_secs(self.lease_seconds),
             },
             own_ca: self.own_ca(),
-            grpc: self.grpc(),
+            grpc: self.server.grpc(),
             trust_domain: self.trust_domain.clone(),
             ca: ca::Config {
                 server: "webhook",

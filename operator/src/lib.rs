@@ -10,6 +10,11 @@
 //!      └──── TokenReview ── token ── who calls ──────────> serve (gRPC: Identity, Settings, Destination) <── proxies
 //!                                 health: /live /ready /metrics <── metrics
 //! ```
+//! Without Kubernetes (`weir-operator run`) two modules stand in for the API server, behind the same `serve`:
+//! ```text
+//!  directory of documents ── documents ── Meshes, permissions, workloads, offers ──> serve
+//!  state directory ── state ── ca, mesh_ca, token (data plane tokens) ─────────────> serve
+//! ```
 //! `index`, `reconcile` and `workload` are synchronous and know no client; `serve` neither; `watch`,
 //! `apply`, `status`, `events`, `leader`, `ca`, `mesh_ca` and `token` hold one. The operator never
 //! writes a `spec` of the user's.
@@ -20,7 +25,10 @@ mod backoff;
 pub mod ca;
 mod call;
 pub mod config;
+pub mod documents;
 mod events;
+#[cfg(test)]
+mod folder;
 pub mod health;
 pub mod index;
 pub mod leader;
@@ -30,6 +38,7 @@ mod object;
 mod passes;
 pub mod reconcile;
 pub mod serve;
+pub mod state;
 pub mod status;
 pub mod token;
 mod watch;

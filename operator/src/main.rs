@@ -5,48 +5,60 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
-use weir_operator::app::{Bound, Config};
-use weir_operator::config;
+use tracing_subscriber::EnvFilter;
+use weir_operator::app::{Bound, Signals, universal};
+use weir_operator::config::{self, Task};
 
 fn main() -> ExitCode {
-    let (filter, config) = match config::read() {
-        Ok(read) => read,
+    let result = match config::read() {
         Err(code) => return code,
+        // What is printed is the token, and nothing else.
+        Ok(Task::Token(request)) => {
+            let made = universal::make_token(&request).map(|token| println!("{token}"));
+            made.inspect_err(|error| eprintln!("weir-operator: {error:#}"))
+        }
+        Ok(Task::Cluster(filter, config)) => {
+            log(filter);
+            logged(run(*config))
+        }
+        Ok(Task::Documents(filter, config)) => {
+            log(filter);
+            logged(run_on_documents(*config))
+        }
     };
+    result.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+}
+
+fn log(filter: EnvFilter) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stdout().is_terminal())
         .init();
-    match run(config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+}
+
+fn logged(result: anyhow::Result<()>) -> anyhow::Result<()> {
+    result.inspect_err(|error| tracing::error!("{error:#}"))
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn run(config: Config) -> anyhow::Result<()> {
-    let (mut terminated, mut interrupted) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
+async fn run(config: weir_operator::app::Config) -> anyhow::Result<()> {
+    let signals = Signals::heard()?;
     let client = kube::Client::try_default()
         .await
         .context("cannot find the API server; run in a pod, or set KUBECONFIG")?;
     let bound = Bound::new(client, config).await?;
-    tracing::info!(http = %bound.http, grpc = %bound.grpc, version = env!("CARGO_PKG_VERSION"), "started");
-    let shutdown = CancellationToken::new();
-    let running = bound.run(shutdown.clone());
-    let signalled = async {
-        tokio::select! { _ = terminated.recv() => {}, _ = interrupted.recv() => {} }
-        shutdown.cancel();
-        // A second signal does not wait.
-        tokio::select! { _ = terminated.recv() => {}, _ = interrupted.recv() => {} }
-    };
-    tokio::select! { () = running => {}, () = signalled => {} }
+    signals
+        .run((bound.http, bound.grpc), |stop| bound.run(stop))
+        .await;
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn run_on_documents(config: universal::Config) -> anyhow::Result<()> {
+    let signals = Signals::heard()?;
+    let bound = universal::Bound::new(config).await?;
+    signals
+        .run((bound.http, bound.grpc), |stop| bound.run(stop))
+        .await;
     Ok(())
 }

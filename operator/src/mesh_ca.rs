@@ -22,7 +22,7 @@ pub use keeper::{Config, Keeper, Sources};
 pub use names::{SECRET_TYPE, TRUST, VALUE, certificate_secret, key_secret};
 pub use root::{Leaf, Root, RootError};
 pub use secrets::{SecretSet, SecretView, Secrets};
-pub use store::StoreError;
+pub use store::{Files, SECRETS, StoreError};
 pub use trust::{LEAD, MARGIN, MOST_FORMER, Trust, Trusted};
 
 /// What is known of the authority of one Mesh.

@@ -139,6 +139,16 @@ label! {
     }
 }
 
+label! {
+    /// What there is in the directory of documents.
+    Documents {
+        /// Documents that are in force.
+        InForce = "in_force",
+        /// Things that are wrong with documents or files; what was right before stands.
+        Wrong = "wrong",
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReconcileLabels {
     controller: Controller,
@@ -156,6 +166,11 @@ struct CertificateLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DocumentLabels {
+    state: Documents,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BuildLabels {
     version: &'static str,
 }
@@ -167,6 +182,7 @@ pub struct Metrics {
     watch_restarts: Family<WatchLabels, Counter>,
     leader: Gauge,
     expiries: Family<CertificateLabels, Gauge>,
+    documents: Family<DocumentLabels, Gauge>,
     /// The gRPC server's.
     pub server: server::Server,
     registry: Arc<Registry>,
@@ -179,6 +195,7 @@ impl Default for Metrics {
         let watch_restarts = Family::default();
         let leader = Gauge::default();
         let expiries = Family::default();
+        let documents = Family::default();
         registry.register(
             "reconciles",
             "Reconciles by what was reconciled and how it ended",
@@ -199,6 +216,11 @@ impl Default for Metrics {
             "End of validity, in seconds since the epoch",
             expiries.clone(),
         );
+        registry.register(
+            "documents",
+            "Without Kubernetes: documents in force, and what is wrong with documents and files",
+            documents.clone(),
+        );
         let server = server::Server::default();
         server.register(&mut registry);
         let build = Family::<BuildLabels, Gauge>::default();
@@ -213,6 +235,7 @@ impl Default for Metrics {
             watch_restarts,
             leader,
             expiries,
+            documents,
             server,
             registry: Arc::new(registry),
         }
@@ -247,6 +270,13 @@ impl Metrics {
         self.expiries
             .get_or_create(&CertificateLabels { certificate })
             .set(at.as_second());
+    }
+
+    /// Says how many documents there are.
+    pub fn set_documents(&self, state: Documents, count: usize) {
+        self.documents
+            .get_or_create(&DocumentLabels { state })
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Everything in OpenMetrics 1.0 text.

@@ -1,13 +1,15 @@
 //! What the operator knows of a caller's workload: its Mesh, its tags, its ports and what it overrides.
-//! Read by `serve` through [`Workloads`]; `dataplanes` fills it from the Dataplane resources, and
-//! `permissions` keeps the TrafficPermissions beside. It knows no client and no protobuf.
+//! Read by `serve` through [`Workloads`]; `dataplanes` fills it from the Dataplane resources, `stated` from Universal
+//! documents, and `permissions` keeps the TrafficPermissions beside. It knows no client and no protobuf.
 
 mod dataplanes;
 mod permissions;
+mod stated;
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use weir_crds::dataplane::Networking;
 use weir_crds::identity::Tags;
 use weir_crds::merge::MetricsOverride;
 use weir_crds::names::{NAMESPACE_TAG, SERVICE_NAME_TAG, SERVICE_PORT_TAG};
@@ -18,10 +20,13 @@ use crate::token::Caller;
 
 pub use dataplanes::Dataplanes;
 pub use permissions::{PermissionSet, PermissionView, Permissions};
+pub use stated::{Stated, StatedKey};
 
 /// One workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Workload {
+    /// The DNS name of its certificate, where its Dataplane says it (outside Kubernetes); else its service account does.
+    pub name: Option<String>,
     /// Its Mesh.
     pub mesh: String,
     /// Everything that its inbounds are tagged with.
@@ -53,6 +58,31 @@ impl Inbound {
             name: tag(SERVICE_NAME_TAG)?.into(),
         };
         Some((service, tag(SERVICE_PORT_TAG)?.parse().ok()?))
+    }
+}
+
+impl Workload {
+    /// A workload with these listeners.
+    #[must_use]
+    pub fn new(mesh: &str, networking: Networking, metrics: Option<MetricsOverride>) -> Self {
+        let mut tags = Tags::new();
+        let pairs = networking.inbound.iter().flat_map(|inbound| &inbound.tags);
+        for (tag, value) in pairs.filter(|(tag, value)| !tag.is_empty() && !value.is_empty()) {
+            tags.entry(tag.clone()).or_default().insert(value.clone());
+        }
+        let inbounds = networking.inbound.into_iter();
+        let inbounds = inbounds.map(|inbound| Inbound {
+            port: inbound.port,
+            tags: inbound.tags,
+        });
+        Self {
+            name: None,
+            mesh: mesh.to_owned(),
+            tags,
+            inbounds: inbounds.collect(),
+            metrics,
+            closed_routes: false,
+        }
     }
 }
 

@@ -180,7 +180,8 @@ impl App {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let (telemetry, seats) = record::start(&config, plans.len(), &tasks, &stop);
-        let operator = (config.operator.clone(), &settings);
+        let known = config.known_authorities.clone();
+        let operator = (config.operator.clone(), &settings, known);
         let operated = operator::start(operator, &telemetry, &tasks, &stop);
         let (handoff, handoffs) = mpsc::channel(HANDOFFS);
         let (heart, pulses, state) = heartbeat::new(heartbeat_config(&config, &bound, plans.len()));

@@ -36,7 +36,7 @@ pub struct Config {
     pub admin: admin::Config,
     pub telemetry: telemetry::Config,
     pub drain: drain::Config,
-    /// What a pod's variables say of the operator. Default none.
+    /// The operator that flags, or a pod's variables, name. Default none.
     pub operator: Option<Operator>,
     /// Where the certificate of a proxy outside Kubernetes lies, and the name it is for. Default nowhere.
     pub identity: Option<(identity::Files, Arc<str>)>,
@@ -115,13 +115,13 @@ pub fn load(args: RunArgs, variable: impl Fn(&str) -> Option<String>) -> Result<
     let workers = values.workers(args.concurrency.as_deref());
     let log = values.log(args.log_level.as_deref());
     let metrics_ip = values.parsed("--metrics-ip", args.metrics_ip.as_deref(), "an IP address");
-    let operator = values.operator(&variable);
+    let mut operator = values.operator(&args, &variable);
     let files = values.identity_files(&args);
     let mut problems = values.problems;
     problems
         .iter_mut()
         .for_each(|problem| problem.name_as_given(&args));
-    let sources = sources(&args, &variable, &mut problems);
+    let sources = sources(&args, (&variable, operator.is_some()), &mut problems);
     let sources = match sources {
         Some(sources) if problems.is_empty() || args.best_effort => sources,
         _ => return Err(Problems(problems)),
@@ -132,6 +132,9 @@ pub fn load(args: RunArgs, variable: impl Fn(&str) -> Option<String>) -> Result<
         .universal
         .as_ref()
         .map(|Universal { address, .. }| *address);
+    if let (Some(operator), Some(universal)) = (&mut operator, &sources.universal) {
+        operator.discovery.context = operator::context_of(universal);
+    }
     admin.metrics_ip = metrics_ip.or(own).unwrap_or(admin.metrics_ip);
     let mut config = Config {
         workers,
@@ -174,10 +177,10 @@ fn identity_of(
 /// What the documents make; with `--best-effort`, in a pod, what is left without them.
 fn sources(
     args: &RunArgs,
-    variable: &impl Fn(&str) -> Option<String>,
+    (variable, has_operator): (&impl Fn(&str) -> Option<String>, bool),
     problems: &mut Vec<Problem>,
 ) -> Option<Sources> {
-    let config = control_config(args.clone(), variable)
+    let config = control_config(args.clone(), (variable, has_operator))
         .map_err(|problem| problems.push(problem))
         .ok()?;
     let unread = args.best_effort && config.dataplane.is_none();
@@ -193,7 +196,7 @@ fn sources(
 
 fn control_config(
     args: RunArgs,
-    variable: &impl Fn(&str) -> Option<String>,
+    (variable, has_operator): (&impl Fn(&str) -> Option<String>, bool),
 ) -> Result<control::Config, Problem> {
     let dataplane = match (given(args.dataplane_file), given(args.dataplane)) {
         (Some(_), Some(_)) => {
@@ -214,6 +217,7 @@ fn control_config(
         mesh: given(args.mesh),
         metrics_policy_file: given(args.metrics_policy_file).map(Into::into),
         has_identity: given(args.identity_cert_file).is_some(),
+        has_operator,
     })
 }
 

@@ -44,6 +44,8 @@ pub struct Config {
     pub mesh: Option<String>,
     /// Whether the proxy is given a certificate of its own. Default not.
     pub has_identity: bool,
+    /// Whether an operator tells the proxy its settings: those of the files stand until it does. Default not.
+    pub has_operator: bool,
     /// A file with the metrics policy. Default none: everything is recorded.
     pub metrics_policy_file: Option<PathBuf>,
 }
@@ -55,6 +57,8 @@ pub struct Operator {
     pub discovery: discovery::Config,
     /// What its settings are published to. Default none: they are not asked for.
     pub settings: Option<watch::Sender<Arc<Settings>>>,
+    /// The services whose endpoints are asked for, outside Kubernetes. Default none.
+    pub services: Option<discovery::Services>,
 }
 
 /// Where a text comes from.
@@ -124,6 +128,8 @@ pub struct Sources {
     pub universal: Option<Universal>,
     outbounds: watch::Sender<Arc<Vec<Outbound>>>,
     files: Option<files::Files>,
+    /// An operator publishes the settings; the files do not.
+    has_operator: bool,
     policy: policy::PolicyFile,
 }
 
@@ -133,6 +139,7 @@ pub struct Sources {
 /// Everything that is wrong with any of it.
 pub fn load(mut config: Config) -> Result<Sources, Vec<ControlError>> {
     let policy = policy::PolicyFile::open(config.metrics_policy_file.take());
+    let has_operator = config.has_operator;
     match (settings(config), policy) {
         (Ok((settings, described)), Ok(policy)) => {
             let (universal, files) = described.unzip();
@@ -142,6 +149,7 @@ pub fn load(mut config: Config) -> Result<Sources, Vec<ControlError>> {
                 outbounds: watch::Sender::new(Arc::new(outbounds.unwrap_or_default())),
                 universal,
                 files,
+                has_operator,
                 policy,
             })
         }
@@ -164,6 +172,7 @@ fn settings(config: Config) -> Result<Described, Vec<ControlError>> {
         mesh,
         metrics_policy_file: _,
         has_identity,
+        has_operator,
     } = config;
     let Some(dataplane) = dataplane else {
         if mesh_file.is_some() {
@@ -174,7 +183,12 @@ fn settings(config: Config) -> Result<Described, Vec<ControlError>> {
         return Ok((settings, None));
     };
     let selection = universal::Selection { name, mesh };
-    let files = files::Files::open(dataplane, mesh_file, (selection, has_identity))?;
+    let certified = match (has_identity, has_operator) {
+        (_, true) => files::Certified::ByOperator,
+        (true, false) => files::Certified::InFiles,
+        (false, false) => files::Certified::Not,
+    };
+    let files = files::Files::open(dataplane, mesh_file, (selection, certified))?;
     let (universal, settings) = files.read()?;
     Ok((settings, Some((universal, files))))
 }
@@ -187,6 +201,7 @@ impl Sources {
             outbounds: watch::Sender::default(),
             universal: None,
             files: None,
+            has_operator: false,
             policy: policy::PolicyFile::default(),
         }
     }
@@ -196,7 +211,7 @@ impl Sources {
         self.settings.subscribe()
     }
 
-    /// Where whoever has newer settings publishes them; in a pod nobody else does.
+    /// Where an operator's settings are published; the files publish none then.
     pub fn publisher(&self) -> watch::Sender<Arc<Settings>> {
         self.settings.clone()
     }
@@ -253,7 +268,7 @@ impl Sources {
             warn!("listeners in the files have changed: restart the proxy for them");
         }
         publish(&self.outbounds, universal.outbounds);
-        let changed = publish(&self.settings, settings);
+        let changed = !self.has_operator && publish(&self.settings, settings);
         info!(changed, "the files were read again");
     }
 }

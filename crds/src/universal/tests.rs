@@ -168,3 +168,22 @@ networking:
     assert_eq!(parse("").unwrap(), []);
     assert!(errors("type: Mesh\ntype: Mesh\n")[0].contains("duplicate"));
 }
+
+#[test]
+fn a_document_is_called_by_its_name_or_its_place() {
+    let text = "type: Mesh\nname: a\n---\ntype: Dataplane\nname: web-1\n---\nx: 1\n---\na: [\n";
+    let found = judged(text);
+    let called: Vec<_> = found
+        .iter()
+        .map(|(called, judged)| (called.as_str(), judged.is_ok()))
+        .collect();
+    assert_eq!(
+        called,
+        [
+            ("Mesh \"a\"", true),
+            ("Dataplane \"web-1\"", false),
+            ("document 3", false),
+            ("document 4", false)
+        ]
+    );
+}

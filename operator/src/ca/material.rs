@@ -53,6 +53,23 @@ impl Pair {
         now: Timestamp,
         validity: SignedDuration,
     ) -> Result<Self, CertificateError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?.serialize_pem();
+        Ok(Self {
+            certificate: Self::authority_of(&key, server, now, validity)?,
+            key,
+        })
+    }
+
+    /// The certificate of such an authority for this key, PEM.
+    ///
+    /// # Errors
+    /// When the key is none, or the time does not fit into a certificate.
+    pub(super) fn authority_of(
+        key: &str,
+        server: &str,
+        now: Timestamp,
+        validity: SignedDuration,
+    ) -> Result<String, CertificateError> {
         let mut params = CertificateParams::default();
         set_validity(&mut params, now, validity)?;
         // The time in the name keeps two authorities of one overlap apart.
@@ -60,12 +77,8 @@ impl Pair {
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let certificate = params.self_signed(&key)?;
-        Ok(Self {
-            certificate: certificate.pem(),
-            key: key.serialize_pem(),
-        })
+        let key = KeyPair::from_pem(key)?;
+        Ok(params.self_signed(&key)?.pem())
     }
 
     /// Makes a serving certificate for the DNS names, signed by this authority. It never outlives

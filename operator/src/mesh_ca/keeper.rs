@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +17,7 @@ use super::names::{certificate_secret, key_secret};
 use super::resolve::{self, Found, Make};
 use super::root::{self, Root};
 use super::secrets::{SecretSet, SecretView};
-use super::store::{Store, StoreError};
+use super::store::{Cluster, Files, Kept, Store, StoreError};
 use super::trust::Trust;
 use super::{Authorities, Authority, NotReady, Signer, View};
 use crate::backoff::Backoff;
@@ -70,8 +69,21 @@ impl Keeper {
     /// A keeper that has not seen anything yet.
     #[must_use]
     pub fn new(client: Client, config: &Config, metrics: Metrics) -> Self {
+        Self::on(
+            Store::Cluster(Box::new(Cluster::new(client, &config.namespace))),
+            metrics,
+        )
+    }
+
+    /// A keeper outside Kubernetes.
+    #[must_use]
+    pub fn on_files(files: Files, metrics: Metrics) -> Self {
+        Self::on(Store::Files(files), metrics)
+    }
+
+    fn on(store: Store, metrics: Metrics) -> Self {
         Self {
-            store: Store::new(client, &config.namespace),
+            store,
             metrics,
             known: BTreeMap::new(),
             view: watch::Sender::new(None),
@@ -150,7 +162,7 @@ impl Keeper {
         may_write: bool,
     ) -> Result<(Option<Timestamp>, bool), StoreError> {
         let stored = self.store.read_trust().await?;
-        let before = parse(stored.as_ref());
+        let before = parse(&stored);
         let seen = self.look(meshes, secrets, now);
         if !may_write {
             self.publish(&seen, &before, now);
@@ -160,11 +172,11 @@ impl Keeper {
         let after = advance(&before, &seen, now);
         let mut wrote = false;
         if after != before {
-            let data = after
+            let trusts = after
                 .iter()
                 .map(|(mesh, trust)| (mesh.clone(), trust.to_json()))
                 .collect();
-            let written = self.store.write_trust(stored.as_ref(), data).await;
+            let written = self.store.write_trust(Kept { trusts, ..stored }).await;
             if let Err(error) = written {
                 self.publish(&seen, &before, now);
                 return Err(error);
@@ -252,7 +264,7 @@ impl Keeper {
                         .get(&secret)
                         .and_then(|stored| stored.version.clone());
                     self.store
-                        .write_secret(seen.mesh, &secret, value, version)
+                        .write_secret(seen.mesh, (&secret, value), version)
                         .await
                 }
                 Err(error) => Err(error.into()),
@@ -359,16 +371,17 @@ fn advance(before: &Trusts, seen: &BTreeMap<&str, Seen<'_>>, now: Timestamp) -> 
     after
 }
 
-fn parse(map: Option<&ConfigMap>) -> Trusts {
-    let data = map.and_then(|map| map.data.as_ref()).into_iter().flatten();
-    data.filter_map(|(mesh, json)| {
-        let trust = Trust::parse(json);
-        if trust.is_none() {
-            tracing::error!(mesh, "who was trusted cannot be read, and is forgotten");
-        }
-        Some((mesh.clone(), trust?))
-    })
-    .collect()
+fn parse(kept: &Kept) -> Trusts {
+    let trusts = kept.trusts.iter();
+    trusts
+        .filter_map(|(mesh, json)| {
+            let trust = Trust::parse(json);
+            if trust.is_none() {
+                tracing::error!(mesh, "who was trusted cannot be read, and is forgotten");
+            }
+            Some((mesh.clone(), trust?))
+        })
+        .collect()
 }
 
 fn next_deadline(seen: &BTreeMap<&str, Seen<'_>>, trusts: &Trusts) -> Option<Timestamp> {

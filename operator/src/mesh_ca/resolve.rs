@@ -10,6 +10,7 @@ use weir_crds::authority::{Authority, Data, DataSource, RootSource};
 use super::names::{SECRET_TYPE, VALUE, certificate_secret, key_secret};
 use super::root::Root;
 use super::secrets::SecretSet;
+use super::store::SECRETS;
 use crate::ca::Pair;
 
 /// What the leader has to write for a builtin root. The key comes first: a certificate is made for
@@ -124,7 +125,7 @@ pub(super) fn text(source: &DataSource, secrets: &SecretSet) -> Result<String, V
         Data::Secret(name) => {
             let Some(stored) = secrets.get(name) else {
                 return Err(wrong(format!(
-                    "there is no Secret {name:?} of type {SECRET_TYPE} in the namespace of the operator: create it with PEM in its key {VALUE:?}"
+                    "there is no Secret {name:?} of type {SECRET_TYPE} in the namespace of the operator: create it with PEM in its key {VALUE:?} (without Kubernetes: a file of that name in {SECRETS} of --state-dir)"
                 )));
             };
             stored.value.clone().ok_or_else(|| {

@@ -1,16 +1,20 @@
-//! Writes what the authorities are made of: two Secrets a builtin root, and the ConfigMap with who is
-//! trusted. Called by `keeper` on the leader. It decides nothing.
+//! Writes what the authorities are made of: two files or Secrets a builtin root, and who is trusted. Called by `keeper`,
+//! in a cluster on the leader. `cluster` writes to the API server, `files` into the state directory of an operator without
+//! Kubernetes. It decides nothing.
+
+mod cluster;
+mod files;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::{Api, Client, Resource, ResourceExt};
 use weir_crds::Mesh;
 
-use super::names::{SECRET_TYPE, TRUST, VALUE};
 use super::root::RootError;
-use crate::object::{self, ObjectError};
+use crate::object::ObjectError;
+use crate::state::StateError;
+
+pub(super) use cluster::Cluster;
+pub use files::{Files, SECRETS};
 
 /// Why a pass over the authorities failed.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +22,9 @@ pub enum StoreError {
     /// A request failed.
     #[error(transparent)]
     Object(#[from] ObjectError),
+    /// The state directory failed.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// A root could not be made.
     #[error(transparent)]
     Root(#[from] RootError),
@@ -29,70 +36,52 @@ impl StoreError {
     pub fn class(&self) -> &'static str {
         match self {
             Self::Object(error) => error.class(),
+            Self::State(_) => "state",
             Self::Root(_) => "certificate",
         }
     }
 }
 
-/// Where the authorities of one cluster are kept.
-#[derive(Clone)]
-pub(super) struct Store {
-    secrets: Api<Secret>,
-    maps: Api<ConfigMap>,
-    namespace: String,
+/// Who is trusted, as it is kept: JSON of each Mesh.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept {
+    pub(super) trusts: BTreeMap<String, String>,
+    /// What was read, where whoever keeps it tells versions apart.
+    pub(super) version: Option<String>,
+}
+
+/// Where the authorities are kept.
+pub(super) enum Store {
+    Cluster(Box<Cluster>),
+    Files(Files),
 }
 
 impl Store {
-    pub(super) fn new(client: Client, namespace: &str) -> Self {
-        Self {
-            secrets: Api::namespaced(client.clone(), namespace),
-            maps: Api::namespaced(client, namespace),
-            namespace: namespace.to_owned(),
-        }
-    }
-
-    /// Writes a Secret of `mesh`, over the version that was read where there was one.
+    /// Writes a part of a root of `mesh`, over the version that was read where there was one.
     pub(super) async fn write_secret(
         &self,
         mesh: &Mesh,
-        name: &str,
-        value: String,
+        (name, value): (&str, String),
         version: Option<String>,
     ) -> Result<(), StoreError> {
-        let mut metadata = object::metadata(&self.namespace, name, version);
-        let mesh_label = ("kuma.io/mesh".to_owned(), mesh.name_any());
-        metadata.labels.get_or_insert_default().extend([mesh_label]);
-        // The Mesh owns its roots, as in Kuma: they go when it goes.
-        metadata.owner_references = mesh.owner_ref(&()).map(|owner| vec![owner]);
-        let secret = Secret {
-            metadata,
-            type_: Some(SECRET_TYPE.to_owned()),
-            data: Some(BTreeMap::from([(
-                VALUE.to_owned(),
-                ByteString(value.into_bytes()),
-            )])),
-            ..Secret::default()
-        };
-        object::write(&self.secrets, &secret).await?;
-        Ok(())
+        match self {
+            Self::Cluster(cluster) => cluster.write_secret(mesh, (name, value), version).await,
+            Self::Files(files) => Ok(files.write_secret(name, value)?),
+        }
     }
 
-    pub(super) async fn read_trust(&self) -> Result<Option<ConfigMap>, StoreError> {
-        Ok(object::read(&self.maps, TRUST).await?)
+    pub(super) async fn read_trust(&self) -> Result<Kept, StoreError> {
+        match self {
+            Self::Cluster(cluster) => cluster.read_trust().await,
+            Self::Files(files) => Ok(files.read_trust()?),
+        }
     }
 
-    /// Writes who is trusted, over what was read; returns it as it is now.
-    pub(super) async fn write_trust(
-        &self,
-        read: Option<&ConfigMap>,
-        data: BTreeMap<String, String>,
-    ) -> Result<ConfigMap, StoreError> {
-        let version = read.and_then(ResourceExt::resource_version);
-        let map = ConfigMap {
-            metadata: object::metadata(&self.namespace, TRUST, version),
-            data: Some(data),
-            ..ConfigMap::default()
-        };
-        Ok(object::write(&self.maps, &map).await?)
+    /// Writes who is trusted, over what was read.
+    pub(super) async fn write_trust(&self, kept: Kept) -> Result<(), StoreError> {
+        match self {
+            Self::Cluster(cluster) => cluster.write_trust(kept).await,
+            Self::Files(files) => Ok(files.write_trust(&kept)?),
+        }
     }
 }

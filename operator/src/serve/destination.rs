@@ -1,13 +1,14 @@
 //! `io.linkerd.proxy.destination.Destination` of linkerd2-proxy-api: which endpoints a destination has, and what
 //! stands behind an address. Served by `serve` to any client of the API; each stream holds a view of the index and
 //! nothing else. `target` reads a request, `endpoints` and `profiles` follow the views, `message` writes them down.
-//! `tables` is the service beside it (weir.routes.v1) that says all of a destination's routes.
+//! `offers` is the same service without Kubernetes. `tables` is the service beside it (weir.routes.v1) that says all of a destination's routes.
 //!
 //! It differs from Linkerd's own service where that follows from what the API says: an address is a target of `Get`,
 //! too, and a name of no Service has an empty profile in place of one that names it.
 
 mod endpoints;
 mod message;
+pub mod offers;
 mod profiles;
 mod tables;
 mod target;

@@ -14,7 +14,7 @@ use linkerd2_proxy_api::identity::identity_server::Identity as Served;
 use linkerd2_proxy_api::identity::{CertifyRequest, CertifyResponse};
 use tokio::sync::watch;
 use tonic::{Response, Status};
-use weir_crds::identity::{Identity, workload_name};
+use weir_crds::identity::Identity;
 
 pub use error::CertifyError;
 pub use gate::{PRESENT, WAIT, WORKING};
@@ -71,6 +71,10 @@ impl Certifier {
             self.caller(&asked).await?
         };
         let workload = self.workload(&caller).await?;
+        caller.allows(&workload.tags)?;
+        if let Some(own) = &workload.name {
+            check_identity(&asked.identity, own)?;
+        }
         let signer = self.signer(&workload.mesh).await?;
         let _turn = place.turn().await?;
         let request = request::read(&asked.certificate_signing_request)?;
@@ -83,7 +87,7 @@ impl Certifier {
         sign(signer, identity, request).await
     }
 
-    /// The caller, where the identity that it asks for is its own.
+    /// The caller, where the identity that it asks for is its own as far as its token tells.
     async fn caller(&self, asked: &CertifyRequest) -> Result<Caller, CertifyError> {
         if asked.identity.is_empty() {
             return Err(CertifyError::NoIdentity);
@@ -93,33 +97,25 @@ impl Certifier {
             .map_err(|_| CertifyError::TokenText)?
             .trim();
         if token.is_empty() {
-            return Err(CertifyError::NoToken);
+            return Err(CertifyError::NoToken(self.tokens.wanted()));
         }
         let caller = self.tokens.check(token).await?;
-        let own = workload_name(
-            &caller.service_account,
-            &caller.namespace,
-            &self.trust_domain,
-        );
-        if asked.identity != own {
-            return Err(CertifyError::OtherIdentity {
-                asked: asked.identity.clone(),
-                own,
-            });
+        if let Some(own) = caller.own_name(&self.trust_domain) {
+            check_identity(&asked.identity, &own)?;
         }
         Ok(caller)
     }
 
     /// The caller's workload, once it is known.
     async fn workload(&self, caller: &Caller) -> Result<Arc<Workload>, CertifyError> {
-        let Some(pod) = &caller.pod else {
+        if !caller.is_bound() {
             return Err(CertifyError::NoPod);
-        };
+        }
         let mut workload = self.workloads.follow(caller);
         let known = tokio::time::timeout(PATIENCE, workload.wait_for(Option::is_some)).await;
         match known {
             Ok(Ok(workload)) => Ok(workload.clone().expect("it was waited for")),
-            Ok(Err(_)) | Err(_) => Err(CertifyError::UnknownPod(pod.name.clone())),
+            Ok(Err(_)) | Err(_) => Err(CertifyError::unknown(caller)),
         }
     }
 
@@ -161,6 +157,16 @@ fn signer(
     authorities
         .get(mesh)
         .map_or(Err(NotReady::Off), |authority| authority.signer.clone())
+}
+
+fn check_identity(asked: &str, own: &str) -> Result<(), CertifyError> {
+    match asked == own {
+        true => Ok(()),
+        false => Err(CertifyError::OtherIdentity {
+            asked: asked.to_owned(),
+            own: own.to_owned(),
+        }),
+    }
 }
 
 /// Whether a request asks for nothing that its certificate will not have.

@@ -18,7 +18,7 @@ use weir_crds::grpc::v1::{Document, WatchRequest};
 pub use source::Sources;
 pub use version::{BACK, VersionError, choose};
 
-use crate::token::{Caller, TokenError, Tokens};
+use crate::token::{Caller, NotGranted, TokenError, Tokens};
 
 /// What `authorization` begins with (RFC 6750, section 2.1).
 const BEARER: &str = "bearer ";
@@ -27,16 +27,17 @@ const BEARER: &str = "bearer ";
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
     /// No token came with it.
-    #[error(
-        "authorization: has no token: send `Bearer <token>` with a service account token for weir-operator"
-    )]
-    NoToken,
+    #[error("authorization: has no token: send `Bearer <token>` with {0}")]
+    NoToken(&'static str),
     /// The token was not accepted, or could not be checked.
     #[error("authorization: {0}")]
     Token(#[from] TokenError),
     /// The token is bound to no pod.
     #[error("authorization: the token is bound to no pod: use a projected service account token")]
     NoPod,
+    /// The Dataplane is tagged with what the token does not allow.
+    #[error("authorization: {0}")]
+    NotGranted(#[from] NotGranted),
     /// The document cannot be written for this caller.
     #[error(transparent)]
     Version(#[from] VersionError),
@@ -46,10 +47,11 @@ impl From<WatchError> for Status {
     fn from(error: WatchError) -> Self {
         let text = error.to_string();
         match error {
-            WatchError::NoToken | WatchError::Token(TokenError::Rejected(_)) => {
+            WatchError::NoToken(_) | WatchError::Token(TokenError::Rejected(_)) => {
                 Self::unauthenticated(text)
             }
             WatchError::Token(TokenError::Unavailable(_)) => Self::unavailable(text),
+            WatchError::NotGranted(_) => Self::permission_denied(text),
             WatchError::NoPod | WatchError::Version(VersionError::Old { .. }) => {
                 Self::failed_precondition(text)
             }
@@ -76,10 +78,10 @@ impl Service {
             .get("authorization")
             .and_then(|value| value.to_str().ok());
         let Some(token) = value.and_then(bearer) else {
-            return Err(WatchError::NoToken);
+            return Err(WatchError::NoToken(self.tokens.wanted()));
         };
         let caller = self.tokens.check(token).await?;
-        if caller.pod.is_none() {
+        if !caller.is_bound() {
             return Err(WatchError::NoPod);
         }
         Ok(caller)
@@ -103,8 +105,9 @@ impl Served for Service {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let version = choose(request.get_ref().newest_version).map_err(WatchError::from)?;
         let caller = self.caller(request.metadata()).await?;
-        tracing::debug!(namespace = caller.namespace, pod = ?caller.pod, version, "watches its settings");
+        tracing::debug!(?caller, version, "watches its settings");
         let following = self.sources.follow(&caller);
+        following.check().map_err(WatchError::from)?;
         let documents =
             futures::stream::unfold(Box::new(following), move |mut following| async move {
                 let settings = following.next().await;

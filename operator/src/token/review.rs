@@ -15,7 +15,7 @@ use kube::{Api, Client};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::{AUDIENCE, Caller, PodRef, TokenError, Tokens};
+use super::{AUDIENCE, Account, Caller, PodRef, TokenError, Tokens};
 use crate::call::within;
 
 /// How long an answer is remembered; a token that is withdrawn is accepted for so long yet.
@@ -137,11 +137,11 @@ fn read(status: TokenReviewStatus) -> Answer {
             .and_then(|values| values.into_iter().next())
     };
     let pod = first(POD_NAME).zip(first(POD_UID));
-    Ok(Caller {
+    Ok(Caller::Account(Account {
         namespace: namespace.to_owned(),
         service_account: service_account.to_owned(),
         pod: pod.map(|(name, uid)| PodRef { name, uid }),
-    })
+    }))
 }
 
 /// The digest of a token.
@@ -209,7 +209,11 @@ mod tests {
 
     #[test]
     fn a_projected_token_names_account_and_pod() {
-        let caller = read(status()).unwrap();
+        let account = |status| match read(status).unwrap() {
+            Caller::Account(account) => account,
+            Caller::Dataplane(grant) => panic!("{grant:?}"),
+        };
+        let caller = account(status());
         assert_eq!(
             (caller.namespace.as_str(), caller.service_account.as_str()),
             ("shop", "web")
@@ -218,7 +222,7 @@ mod tests {
         assert_eq!((pod.name.as_str(), pod.uid.as_str()), ("web-0", "uid-0"));
         let mut unbound = status();
         unbound.user.as_mut().unwrap().extra = Some(BTreeMap::new());
-        assert_eq!(read(unbound).unwrap().pod, None);
+        assert_eq!(account(unbound).pod, None);
     }
 
     #[test]

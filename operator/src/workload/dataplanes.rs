@@ -8,11 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use kube::ResourceExt;
 use tokio::sync::watch;
 use weir_crds::Dataplane;
-use weir_crds::identity::Tags;
 
-use super::{Inbound, Workload, WorkloadView, Workloads};
+use super::{Workload, WorkloadView, Workloads};
 use crate::index::{Indexed, is_closed};
-use crate::token::{Caller, PodRef};
+use crate::token::{Account, Caller, PodRef};
 
 /// Below this many workloads nothing is worth forgetting.
 const SMALLEST_SWEEP: usize = 1024;
@@ -100,29 +99,12 @@ fn key(dataplane: &Dataplane) -> Option<Key> {
 }
 
 fn workload(dataplane: &Dataplane) -> Workload {
-    let networking = dataplane
-        .spec
-        .networking()
-        .ok()
-        .flatten()
-        .unwrap_or_default();
-    let mut tags = Tags::new();
-    let pairs = networking.inbound.iter().flat_map(|inbound| &inbound.tags);
-    for (tag, value) in pairs.filter(|(tag, value)| !tag.is_empty() && !value.is_empty()) {
-        tags.entry(tag.clone()).or_default().insert(value.clone());
-    }
-    let inbound = networking.inbound.into_iter();
+    let networking = dataplane.spec.networking().ok().flatten();
+    let metrics = dataplane.spec.metrics_override().ok().flatten();
+    let networking = networking.unwrap_or_default();
     Workload {
-        mesh: dataplane.mesh_name().to_owned(),
-        tags,
-        inbounds: inbound
-            .map(|inbound| Inbound {
-                port: inbound.port,
-                tags: inbound.tags,
-            })
-            .collect(),
-        metrics: dataplane.spec.metrics_override().ok().flatten(),
         closed_routes: is_closed(dataplane),
+        ..Workload::new(dataplane.mesh_name(), networking, metrics)
     }
 }
 
@@ -156,12 +138,17 @@ impl Indexed<Dataplane> for Dataplanes {
 impl Workloads for Dataplanes {
     /// A caller whose token is bound to no pod is never known.
     fn follow(&self, caller: &Caller) -> watch::Receiver<WorkloadView> {
-        let Some(PodRef { name, uid }) = caller.pod.clone() else {
+        let Caller::Account(Account {
+            namespace,
+            pod: Some(PodRef { name, uid }),
+            ..
+        }) = caller.clone()
+        else {
             return watch::Sender::new(None).subscribe();
         };
         let mut state = self.state();
         state.sweep();
-        let key = (caller.namespace.clone(), name, uid);
+        let key = (namespace, name, uid);
         let view = state
             .views
             .entry(key)
@@ -196,15 +183,22 @@ mod tests {
         dataplane
     }
 
-    fn caller(name: &str, uid: &str) -> Caller {
-        Caller {
+    fn account() -> Account {
+        Account {
             namespace: "shop".to_owned(),
             service_account: "web".to_owned(),
+            pod: None,
+        }
+    }
+
+    fn caller(name: &str, uid: &str) -> Caller {
+        Caller::Account(Account {
             pod: Some(PodRef {
                 name: name.to_owned(),
                 uid: uid.to_owned(),
             }),
-        }
+            ..account()
+        })
     }
 
     #[test]
@@ -261,10 +255,7 @@ mod tests {
     #[test]
     fn a_token_without_a_pod_is_nobodys_workload() {
         let index = Dataplanes::default();
-        let unbound = Caller {
-            pod: None,
-            ..caller("web-0", "1")
-        };
+        let unbound = Caller::Account(account());
         assert!(index.follow(&unbound).borrow().is_none());
     }
 

@@ -28,7 +28,7 @@ use weir_operator::mesh_ca::{Authorities, Authority, NotReady, Root, Signer, Vie
 use weir_operator::metrics::Metrics;
 use weir_operator::serve::tls::Certificates;
 use weir_operator::serve::{Bound, Limits, Security};
-use weir_operator::token::{Caller, PodRef, TokenError, Tokens};
+use weir_operator::token::{Account, Caller, PodRef, TokenError, Tokens};
 use weir_operator::workload::{Workload, WorkloadView, Workloads};
 
 pub(crate) const NAME: &str = "weir-operator.kuma-system.svc";
@@ -176,10 +176,10 @@ impl KnownTokens {
             ("admin-token", Ok(caller("admin", "admin-0"))),
             (
                 "unbound-token",
-                Ok(Caller {
+                Ok(Caller::Account(Account {
                     pod: None,
-                    ..caller("web", "web-0")
-                }),
+                    ..account("web", "web-0")
+                })),
             ),
             ("expired-token", Err(expired)),
             ("silent-token", Err(silent)),
@@ -201,10 +201,14 @@ impl Tokens for KnownTokens {
     }
 }
 
-pub(crate) fn caller(account: &str, pod: &str) -> Caller {
-    Caller {
+pub(crate) fn caller(name: &str, pod: &str) -> Caller {
+    Caller::Account(account(name, pod))
+}
+
+fn account(name: &str, pod: &str) -> Account {
+    Account {
         namespace: "shop".to_owned(),
-        service_account: account.to_owned(),
+        service_account: name.to_owned(),
         pod: Some(PodRef {
             name: pod.to_owned(),
             uid: format!("uid-of-{pod}"),
@@ -229,10 +233,10 @@ impl Pods {
 impl Workloads for Pods {
     fn follow(&self, caller: &Caller) -> watch::Receiver<WorkloadView> {
         let mut pods = self.0.lock().unwrap();
-        let name = caller
-            .pod
-            .as_ref()
-            .map_or(String::new(), |pod| pod.name.clone());
+        let name = match caller {
+            Caller::Account(Account { pod: Some(pod), .. }) => pod.name.clone(),
+            _ => String::new(),
+        };
         let view = pods.entry(name).or_insert_with(|| watch::Sender::new(None));
         view.subscribe()
     }

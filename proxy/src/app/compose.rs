@@ -13,7 +13,7 @@ use weir_crds::names::SERVICE_TAG;
 use crate::accept::Aim;
 use crate::app;
 use crate::config::{self, Redirected};
-use crate::control::{Outbound, Sources, Universal, authorities};
+use crate::control::{Outbound, Sources, Universal, authorities, discovery};
 use crate::endpoints::{Listed, Roster, Service};
 use crate::telemetry::{Dst, Server};
 
@@ -29,7 +29,7 @@ pub(super) fn compose(config: config::Config) -> (app::Config, Sources) {
         Some(universal) => described(universal),
     };
     let mut operator = config.operator;
-    if let Some(operator) = operator.as_mut().filter(|_| in_pod) {
+    if let Some(operator) = operator.as_mut() {
         operator.settings = Some(config.sources.publisher());
     }
     let composed = app::Config {
@@ -108,6 +108,22 @@ fn service(outbound: &Outbound) -> Service {
     }
 }
 
+/// The services of a proxy whose endpoints an operator tells; those of the files stand until it does.
+pub(super) fn services(
+    outbounds: &[Outbound],
+    roster: watch::Sender<Arc<Roster>>,
+) -> discovery::Services {
+    let asked = outbounds.iter().map(|outbound| discovery::Asked {
+        listen: outbound.listen,
+        tags: outbound.tags.clone(),
+        service: service(outbound),
+    });
+    discovery::Services {
+        asked: asked.collect(),
+        roster,
+    }
+}
+
 /// Keeps `roster` as the sources have it, until `stop`.
 pub(super) async fn follow(
     mut outbounds: watch::Receiver<Arc<Vec<Outbound>>>,
@@ -157,6 +173,7 @@ mod tests {
         outbounds.send_replace(Arc::new(vec![Outbound {
             listen,
             service: "db".into(),
+            tags: Default::default(),
             endpoints: vec![Endpoint {
                 addr,
                 labels: [("service".to_owned(), "db".to_owned())].into(),

@@ -32,9 +32,16 @@ pub(super) struct Operated {
     pub(super) identity: Option<watch::Receiver<Option<Arc<Identity>>>>,
 }
 
+/// The operator, what is in force until it says something, and the authorities that the proxy knows without it.
+type Given<'a> = (
+    Option<Operator>,
+    &'a watch::Receiver<Arc<Settings>>,
+    Vec<String>,
+);
+
 /// Starts everything, until `stop`.
 pub(super) fn start(
-    (operator, settings): (Option<Operator>, &watch::Receiver<Arc<Settings>>),
+    (operator, settings, known_authorities): Given<'_>,
     telemetry: &Telemetry,
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -43,6 +50,7 @@ pub(super) fn start(
         connection,
         discovery,
         settings: followed,
+        services,
     }) = operator
     else {
         return Operated::default();
@@ -78,10 +86,14 @@ pub(super) fn start(
         tasks.spawn(kept);
         identity
     });
+    if let Some(services) = services {
+        let following = discovery::follow_services(services, client.clone(), discovery.clone());
+        tasks.spawn(stop.clone().run_until_cancelled_owned(following));
+    }
     let discovery = Discovery::new(discovery, client, desk, known);
     tasks.spawn(connection.keep(stop.child_token()));
     tasks.spawn(discovery.run(stop.child_token()));
-    let telling = tell(told, telemetry.clone());
+    let telling = tell(told, telemetry.clone(), known_authorities);
     tasks.spawn(stop.clone().run_until_cancelled_owned(telling));
     Operated {
         link: Some(link),
@@ -91,7 +103,9 @@ pub(super) fn start(
 }
 
 /// Tells telemetry which services there are, and which endpoints are gone.
-async fn tell(told: Told, telemetry: Telemetry) {
+///
+/// The services that the proxy began with stay known: its listeners are there as long as it is.
+async fn tell(told: Told, telemetry: Telemetry, known: Vec<String>) {
     let Told {
         mut names,
         mut gone,
@@ -103,9 +117,51 @@ async fn tell(told: Told, telemetry: Telemetry) {
                 if !is_followed {
                     return;
                 }
-                telemetry.set_known(names.all());
+                telemetry.set_known(known.iter().cloned().chain(names.all()));
                 tokio::time::sleep(TELL).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::telemetry::{self, Direction, GrpcLabels};
+
+    #[tokio::test(start_paused = true)]
+    async fn services_that_are_followed_are_known_beside_those_of_the_start() {
+        let config = telemetry::Config {
+            // Whoever is not known is refused.
+            most_series: 0,
+            ..telemetry::Config::default()
+        };
+        let (telemetry, mut seats) = telemetry::new(config, 1);
+        let recorder = seats.remove(0).take();
+        let (known, told) = discovery::told();
+        let telling = tokio::spawn(tell(told, telemetry.clone(), vec!["web".to_owned()]));
+        tokio::task::yield_now().await;
+        known.enter("db.mesh");
+        tokio::time::sleep(TELL).await;
+        recorder.tick(Instant::now());
+        for authority in ["web", "db.mesh", "cache"] {
+            recorder.grpc(&GrpcLabels {
+                direction: Direction::Outbound,
+                authority,
+                target_port: 80,
+            });
+        }
+        let mut text = Vec::new();
+        let shown = telemetry.expose(&telemetry::Selection::default(), &mut text);
+        shown.expect("a Vec takes all");
+        let text = String::from_utf8(text).expect("text");
+        let is_shown = |name: &str| text.contains(&format!("authority=\"{name}\",kind=\"sent\""));
+        assert!(
+            is_shown("web") && is_shown("db.mesh") && !is_shown("cache"),
+            "{text}"
+        );
+        telling.abort();
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weir_crds::settings::Settings;
 
-use super::compose::{compose, follow};
+use super::compose::{compose, follow, services};
 use super::{App, Config, StartError, bind};
 use crate::config::{self, Problems, RunArgs};
 use crate::control::Sources;
@@ -61,6 +61,14 @@ pub fn run(args: RunArgs) -> Result<(), RunError> {
 async fn serve(mut config: Config, sources: Sources, best_effort: bool) -> Result<(), RunError> {
     let (roster, changes) = watch::channel(Arc::default());
     config.roster = Some(changes);
+    // Whoever tells of endpoints has the roster: the operator, or else the files.
+    let mut roster = Some(roster);
+    if let (Some(operator), Some(_)) = (&mut config.operator, &sources.universal) {
+        let outbounds = sources.outbounds();
+        operator.services = roster
+            .take()
+            .map(|roster| services(&outbounds.borrow(), roster));
+    }
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let mut terminate = signals(&tasks, &stop)?;
@@ -73,7 +81,9 @@ async fn serve(mut config: Config, sources: Sources, best_effort: bool) -> Resul
         Some(Err(error)) => Err(error),
         Some(Ok(app)) => {
             announce(&app);
-            tasks.spawn(follow(sources.outbounds(), roster, stop.child_token()));
+            if let Some(roster) = roster {
+                tasks.spawn(follow(sources.outbounds(), roster, stop.child_token()));
+            }
             tasks.spawn(sources.follow(stop.child_token()));
             app.serve(terminate).await
         }

@@ -62,6 +62,31 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME", env = env::MESH, help_heading = "Outside Kubernetes")]
     pub mesh: Option<String>,
 
+    /// An operator that reads documents (weir-operator run), such as https://operator.example:8086: certificates, settings,
+    /// permissions and the endpoints of services come from it
+    #[arg(
+        long,
+        visible_alias = "cp-address",
+        value_name = "URL",
+        env = env::CONTROL_PLANE_URL,
+        help_heading = "Outside Kubernetes"
+    )]
+    pub control_plane_url: Option<String>,
+
+    /// The authority that has signed that operator's certificate, PEM
+    #[arg(
+        long,
+        visible_alias = "ca-cert-file",
+        value_name = "FILE",
+        env = env::CONTROL_PLANE_CA_CERT_FILE,
+        help_heading = "Outside Kubernetes"
+    )]
+    pub control_plane_ca_file: Option<String>,
+
+    /// The token by which this proxy says to the operator whose it is (weir-operator token); read anew for each call
+    #[arg(long, value_name = "FILE", env = env::TOKEN_PATH, help_heading = "Outside Kubernetes")]
+    pub dataplane_token_file: Option<String>,
+
     /// The proxy's certificate in a Mesh with mTLS, PEM, its chain after it; looked at again every 10 s
     #[arg(
         long,

@@ -1,43 +1,86 @@
-//! What the variables of a pod say of the operator. Used by `config`.
+//! What flags, or the variables of a pod, say of the operator. Used by `config`.
 
+use std::fs::File;
+use std::io::{self, Read};
+
+use serde_json::json;
 use weir_crds::env;
 
+use super::RunArgs;
 use super::values::Values;
 use crate::control::operator::{self, Target};
-use crate::control::{Operator, discovery};
+use crate::control::{Operator, Universal, discovery};
+
+/// Longest file with the operator's authority that is read, in bytes.
+const FILE_SIZE: u64 = 1024 * 1024;
 
 impl Values {
-    /// The operator that a pod is told of; none where it is told of none.
+    /// The operator that a proxy is told of; none where it is told of none.
     pub(super) fn operator(
         &mut self,
+        args: &RunArgs,
         variable: &impl Fn(&str) -> Option<String>,
     ) -> Option<Operator> {
-        let given = |name| variable(name).filter(|text| !text.trim().is_empty());
-        let url = given(env::CONTROL_PLANE_URL)?;
-        let authority = given(env::CONTROL_PLANE_CA_CERT);
+        let of_pod = |name| variable(name).filter(|text| !text.trim().is_empty());
+        let given =
+            |flag: &Option<String>, name| super::given(flag.clone()).or_else(|| of_pod(name));
+        let url = given(&args.control_plane_url, env::CONTROL_PLANE_URL)?;
+        let file = given(&args.control_plane_ca_file, env::CONTROL_PLANE_CA_CERT_FILE);
+        let (name, authority) = match (of_pod(env::CONTROL_PLANE_CA_CERT), file) {
+            (None, Some(file)) => match read(&file) {
+                Ok(text) => ("--control-plane-ca-file", Some(text)),
+                Err(error) => {
+                    self.wrong("--control-plane-ca-file", format!("{file}: {error}"));
+                    return None;
+                }
+            },
+            (None, None) if given_dataplane(args) => ("--control-plane-ca-file", None),
+            (inline, _) => (env::CONTROL_PLANE_CA_CERT, inline),
+        };
         let target = match Target::parse(&url, authority.as_deref()) {
             Ok(target) => target,
             Err(error) => {
                 let name = match error.is_of_authority() {
-                    true => env::CONTROL_PLANE_CA_CERT,
-                    false => env::CONTROL_PLANE_URL,
+                    true => name,
+                    false => "--control-plane-url",
                 };
                 self.wrong(name, error.to_string());
                 return None;
             }
         };
         let mut connection = operator::Config::new(target);
-        connection.token = given(env::TOKEN_PATH).map(Into::into);
+        connection.token = given(&args.dataplane_token_file, env::TOKEN_PATH).map(Into::into);
+        if given_dataplane(args) && connection.token.is_none() {
+            let reason = "has to be set where --control-plane-url is: a file with what weir-operator token has made";
+            self.wrong("--dataplane-token-file", reason);
+        }
+        if super::given(args.identity_cert_file.clone()).is_some() {
+            let reason = "is of no use with --control-plane-url: the operator certifies; leave out one of them";
+            self.wrong("--identity-cert-file", reason);
+        }
         let discovery = discovery::Config {
-            context: context(&given),
+            context: context(&of_pod),
             ..discovery::Config::default()
         };
         Some(Operator {
             connection,
             discovery,
             settings: None,
+            services: None,
         })
     }
+}
+
+/// Whether the proxy runs outside Kubernetes.
+fn given_dataplane(args: &RunArgs) -> bool {
+    let given = [&args.dataplane_file, &args.dataplane];
+    given
+        .into_iter()
+        .any(|text| super::given(text.clone()).is_some())
+}
+
+fn read(path: &str) -> io::Result<String> {
+    io::read_to_string(File::open(path)?.take(FILE_SIZE))
 }
 
 /// What tells the operator where the pod is, as Linkerd's proxies do.
@@ -50,4 +93,9 @@ fn context(given: &impl Fn(&'static str) -> Option<String>) -> String {
     let known = keys.into_iter();
     let known = known.filter_map(|(key, name)| Some((key.to_owned(), given(name)?.into())));
     serde_json::Value::Object(known.collect()).to_string()
+}
+
+/// What tells the operator which Dataplane asks, outside Kubernetes.
+pub(super) fn context_of(universal: &Universal) -> String {
+    json!({"mesh": universal.mesh, "dataplane": universal.name}).to_string()
 }

@@ -39,11 +39,22 @@ pub(super) fn entries(
             json!(args.identity_ca_file),
         ),
     ];
+    entries.extend(of_operator(args));
     entries.extend(listeners(args, config));
     entries.extend(forwarding(args, config));
     entries.extend(behaviour(args, config));
     entries.extend(pod(config, variable));
     entries
+}
+
+/// The operator as it is given outside Kubernetes; what a pod has of it is among the variables.
+fn of_operator(args: &RunArgs) -> [Entry; 3] {
+    [
+        ("--control-plane-url", &args.control_plane_url),
+        ("--control-plane-ca-file", &args.control_plane_ca_file),
+        ("--dataplane-token-file", &args.dataplane_token_file),
+    ]
+    .map(|(name, text)| args.entry(name, text, json!(text)))
 }
 
 fn listeners(args: &RunArgs, config: &Config) -> [Entry; 4] {

@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 use weir_crds::settings::Settings;
 
+mod operator;
+
 #[derive(Debug, Parser)]
 #[command(name = "weir-proxy run")]
 struct Cli {
@@ -174,61 +176,6 @@ fn all_that_is_wrong_is_told_at_once() {
         assert_eq!(told.matches(name).count(), 1, "{name} in:\n{told}");
     }
     assert_eq!(told.lines().count(), 21, "{told}");
-}
-
-/// A pod that is told of an operator.
-fn with_operator(url: &'static str, authority: &str) -> impl Fn(&str) -> Option<String> {
-    move |name| match name {
-        "KUMA_CONTROL_PLANE_URL" => Some(url.to_owned()),
-        "KUMA_CONTROL_PLANE_CA_CERT" => Some(authority.to_owned()),
-        "KUMA_DATAPLANE_RUNTIME_TOKEN_PATH" => Some("/var/run/token".to_owned()),
-        "POD_NAMESPACE" => Some("shop".to_owned()),
-        "POD_NAME" => Some("web-1".to_owned()),
-        "WEIR_NODE_NAME" => Some("node-1".to_owned()),
-        name => pod(name),
-    }
-}
-
-#[test]
-fn a_pod_may_be_told_of_an_operator() {
-    assert!(load(parse(&[]), pod).unwrap().operator.is_none());
-    let key = rcgen::generate_simple_self_signed(vec!["ca".to_owned()]).unwrap();
-    let url = "https://weir-operator.kuma-system.svc:8086";
-    let config = load(parse(&[]), with_operator(url, &key.cert.pem())).unwrap();
-    let Operator {
-        connection,
-        discovery,
-        ..
-    } = config.operator.unwrap();
-    assert_eq!(
-        connection.target.addr(),
-        "weir-operator.kuma-system.svc:8086"
-    );
-    assert_eq!(connection.token, Some("/var/run/token".into()));
-    assert_eq!(
-        discovery.context,
-        r#"{"nodeName":"node-1","ns":"shop","pod":"web-1"}"#
-    );
-}
-
-#[test]
-fn an_operator_that_cannot_be_used_is_told_by_the_variable_that_is_wrong() {
-    let https = "https://operator:8086";
-    for (url, authority, name) in [
-        ("operator:8086", "", "KUMA_CONTROL_PLANE_URL: expected"),
-        ("http://operator:8086", "", "KUMA_CONTROL_PLANE_URL: http:"),
-        (https, "", "KUMA_CONTROL_PLANE_CA_CERT: has to be set"),
-        (https, "x", "KUMA_CONTROL_PLANE_CA_CERT: holds no"),
-    ] {
-        let told = problems(&[], with_operator(url, authority));
-        assert!(
-            told.starts_with(name) && told.lines().count() == 1,
-            "{told}"
-        );
-        // The pod goes on without it.
-        let config = load(parse(&["--best-effort"]), with_operator(url, authority)).unwrap();
-        assert!(config.operator.is_none() && config.ignored.len() == 1);
-    }
 }
 
 #[test]

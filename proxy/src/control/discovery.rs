@@ -19,10 +19,12 @@ mod addresses;
 mod follow;
 mod known;
 mod resolved;
+mod services;
 mod tables;
 mod wire;
 
 pub use known::{GONE, Known, Names, Told, told};
+pub use services::{Asked, Services, follow as follow_services};
 
 use follow::{Lookup, Publisher, follow};
 

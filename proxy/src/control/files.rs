@@ -24,8 +24,18 @@ pub(super) struct Files {
     dataplane: Input,
     mesh_file: Option<PathBuf>,
     selection: Selection,
-    /// Whether the proxy has a certificate; without one it speaks plaintext whatever its Mesh says.
-    has_identity: bool,
+    certified: Certified,
+}
+
+/// Where the proxy's certificate comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Certified {
+    /// There is none; it speaks plaintext whatever its Mesh says.
+    Not,
+    /// It lies in files.
+    InFiles,
+    /// The operator gives it, and says whether the Mesh asks for one.
+    ByOperator,
 }
 
 /// All documents of all files.
@@ -41,7 +51,7 @@ impl Files {
     pub(super) fn open(
         dataplane: Input,
         mesh_file: Option<PathBuf>,
-        (selection, has_identity): (Selection, bool),
+        (selection, certified): (Selection, Certified),
     ) -> Result<Self, Vec<ControlError>> {
         let dataplane = match dataplane {
             Input::Stdin => {
@@ -54,7 +64,7 @@ impl Files {
             dataplane,
             mesh_file,
             selection,
-            has_identity,
+            certified,
         })
     }
 
@@ -78,7 +88,7 @@ impl Files {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let given = (self.mesh_file.is_some(), self.has_identity);
+        let given = (self.mesh_file.is_some(), self.certified);
         documents.judge(&source_name, &self.selection, given)
     }
 }
@@ -141,7 +151,7 @@ impl Documents {
         self,
         source_name: &str,
         selection: &Selection,
-        (mesh_given, has_identity): (bool, bool),
+        (mesh_given, certified): (bool, Certified),
     ) -> Result<(Universal, Settings), Vec<ControlError>> {
         let (universal, mut problems) =
             match universal::read(source_name, &self.dataplanes, selection) {
@@ -156,6 +166,12 @@ impl Documents {
                 None
             }
         };
+        if certified == Certified::ByOperator && self.meshes.is_empty() && !mesh_given {
+            return match problems.is_empty() {
+                true => Ok((universal.clone(), Settings::until_told(&universal.mesh))),
+                false => Err(problems),
+            };
+        }
         let spec = match self.mesh(own, mesh_given) {
             Ok(spec) => spec,
             Err(problem) => {
@@ -173,11 +189,11 @@ impl Documents {
             return Err(problems);
         }
         let mut settings = merge::settings(&universal.mesh, &spec, over.as_ref());
-        if settings.mtls != MtlsMode::Disabled && !has_identity {
+        if settings.mtls != MtlsMode::Disabled && certified == Certified::Not {
             warn!(
                 mesh = settings.mesh,
-                "the Mesh asks for mTLS, but the proxy has no certificate and speaks plaintext: give it --identity-cert-file, \
-                 --identity-key-file and --identity-ca-file"
+                "the Mesh asks for mTLS, but the proxy has no certificate and speaks plaintext: give it --control-plane-url and \
+                 --dataplane-token-file, or --identity-cert-file, --identity-key-file and --identity-ca-file"
             );
             settings.mtls = MtlsMode::Disabled;
         }

@@ -1,5 +1,5 @@
-//! The settings that the operator keeps for this proxy, as they change. What the webhook has baked into the pod stands
-//! until the first of them; what was last said stands while the operator is away. A task of the service thread, started by
+//! The settings that the operator keeps for this proxy, as they change. What the webhook has baked into the pod, or the
+//! files say, stands until the first of them; what was last said stands while the operator is away. A task of the service thread, started by
 //! `app`.
 
 use std::pin::pin;
@@ -41,7 +41,7 @@ pub async fn follow(client: Client, retry: Retry, settings: watch::Sender<Arc<Se
                 // What was said stands.
                 Event::Broken => {}
                 Event::Refused => {
-                    tracing::warn!("the operator has no settings for this proxy: those of the pod stay in force");
+                    tracing::warn!("the operator has no settings for this proxy: those it began with stay in force");
                     return;
                 }
             }

@@ -55,8 +55,16 @@ pub(super) async fn watch<W: Watch>(
             break;
         }
         tracing::debug!(%status, "a stream of the operator is opened again");
-        if !std::mem::replace(&mut is_broken, true) && events.send(Event::Broken).await.is_err() {
-            break;
+        if !std::mem::replace(&mut is_broken, true) {
+            if matches!(
+                status.code(),
+                Code::Unauthenticated | Code::PermissionDenied
+            ) {
+                tracing::warn!(%status, "the operator refuses this proxy, and is asked again");
+            }
+            if events.send(Event::Broken).await.is_err() {
+                break;
+            }
         }
         sleep(pause.take()).await;
     }

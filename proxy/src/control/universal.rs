@@ -7,17 +7,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use tracing::warn;
 use weir_crds::dataplane::{self, DataplaneSpec, Networking};
-use weir_crds::identity::service_name;
 use weir_crds::merge::MetricsOverride;
 use weir_crds::names::SERVICE_TAG;
 use weir_crds::universal::Entry;
-
-/// Tags of an endpoint that become labels of its destination, and the labels' names.
-const LABEL_TAGS: [(&str, &str); 3] = [
-    (SERVICE_TAG, "service"),
-    ("kuma.io/zone", "zone"),
-    ("k8s.kuma.io/namespace", "namespace"),
-];
 
 /// A proxy outside Kubernetes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +52,8 @@ pub struct Outbound {
     pub listen: SocketAddr,
     /// The `kuma.io/service` tag.
     pub service: String,
+    /// The tags that its endpoints have, that one among them.
+    pub tags: BTreeMap<String, String>,
     /// Empty where no other Dataplane offers the service.
     pub endpoints: Vec<Endpoint>,
 }
@@ -247,6 +241,7 @@ impl Located<'_> {
             outbounds.extend(read.map(|(listen, service)| Outbound {
                 listen,
                 service,
+                tags: outbound.tags.clone(),
                 endpoints: self.endpoints(all, &outbound.tags),
             }));
         }
@@ -254,7 +249,7 @@ impl Located<'_> {
             name: self.entry.name.clone(),
             mesh: self.entry.mesh.clone(),
             address: own?.ip(),
-            identity: identity_of(networking),
+            identity: networking.identity_name(),
             inbounds,
             outbounds,
         })
@@ -273,17 +268,12 @@ impl Located<'_> {
                 if !tags.iter().all(carries) {
                     continue;
                 }
-                // An inbound with an address of its own is reached there, others as the proxy is.
-                let networking = &other.networking;
-                let host = match &networking.advertised_address {
-                    Some(advertised) if inbound.address == networking.address => advertised,
-                    _ => &inbound.address,
-                };
+                let host = other.networking.host_of(inbound);
                 match resolve(host, inbound.port) {
                     Ok(addr) => endpoints.push(Endpoint {
                         addr,
-                        labels: labels(&inbound.tags),
-                        identity: identity_of(networking),
+                        labels: inbound.labels(),
+                        identity: other.networking.identity_name(),
                     }),
                     Err(error) => warn!(
                         dataplane = other.entry.name, host, %error,
@@ -294,13 +284,6 @@ impl Located<'_> {
         }
         endpoints
     }
-}
-
-/// What a Dataplane's certificate is for: one certificate a proxy, so one name, of whatever services.
-fn identity_of(networking: &Networking) -> String {
-    let first = networking.inbound.first();
-    let service = first.and_then(|inbound| inbound.tags.get(SERVICE_TAG));
-    service_name(service.map_or("", String::as_str))
 }
 
 /// The names by which a service may be called, in lower case and without port: its tag's value, that in the zone
@@ -316,9 +299,4 @@ pub fn authorities(service: &str) -> Vec<String> {
     }
     names.push(service);
     names
-}
-
-fn labels(tags: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let label = |(tag, label): (&str, &str)| Some((label.to_owned(), tags.get(tag)?.clone()));
-    LABEL_TAGS.into_iter().filter_map(label).collect()
 }

@@ -7,5 +7,6 @@ mod desk;
 mod discovery;
 #[allow(dead_code, reason = "the tests with real redirection use the rest")]
 mod operator;
+mod services;
 mod settings;
 mod worker;

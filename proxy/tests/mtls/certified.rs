@@ -91,6 +91,7 @@ async fn start(
         listeners: vec![(LOOPBACK, aim)],
         operator: Some(Operator {
             settings: None,
+            services: None,
             connection,
             discovery: discovery::Config::default(),
         }),

@@ -192,6 +192,7 @@ fn config(operator: SocketAddr) -> app::Config {
             connection: operator::Config::new(target),
             discovery: discovery::Config::default(),
             settings: None,
+            services: None,
         }),
         beats: true,
         ..app::Config::default()

@@ -18,7 +18,7 @@ use linkerd2_proxy_api::net::TcpAddress;
 use crate::index::{Caller, Destination, Endpoint, ObjectKey, Profile, RouteKind, Table};
 
 /// The weight of every endpoint (Linkerd's).
-const WEIGHT: u32 = 10_000;
+pub(super) const WEIGHT: u32 = 10_000;
 /// Label that the set has for all its endpoints.
 const NAMESPACE: &str = "namespace";
 
@@ -53,7 +53,8 @@ pub(super) fn no_endpoints(exists: bool) -> Update {
     update(Change::NoEndpoints(NoEndpoints { exists }))
 }
 
-fn update(change: Change) -> Update {
+/// A change.
+pub(super) fn update(change: Change) -> Update {
     Update {
         update: Some(change),
     }
@@ -129,7 +130,8 @@ fn weighted(endpoint: &Endpoint, caller: &Caller) -> WeightedAddr {
     }
 }
 
-fn tls_identity(name: &str) -> TlsIdentity {
+/// The DNS name to expect.
+pub(super) fn tls_identity(name: &str) -> TlsIdentity {
     let name = DnsLikeIdentity {
         name: name.to_owned(),
     };
@@ -139,7 +141,8 @@ fn tls_identity(name: &str) -> TlsIdentity {
     }
 }
 
-fn tcp_address(address: SocketAddr) -> TcpAddress {
+/// An address.
+pub(super) fn tcp_address(address: SocketAddr) -> TcpAddress {
     TcpAddress {
         ip: Some(address.ip().into()),
         port: u32::from(address.port()),

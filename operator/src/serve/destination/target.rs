@@ -9,7 +9,7 @@ use crate::index::ObjectKey;
 /// The port of a path without one.
 const DEFAULT_PORT: u16 = 80;
 /// Longest name (RFC 1035, section 2.3.4).
-const LONGEST_NAME: usize = 253;
+pub(super) const LONGEST_NAME: usize = 253;
 /// Longest context token that is read; its names have at most 253 characters each.
 const LONGEST_CONTEXT: usize = 1024;
 
@@ -80,7 +80,8 @@ impl Target {
     }
 }
 
-fn split(path: &str) -> Option<(&str, u16)> {
+/// Host and port of a path.
+pub(super) fn split(path: &str) -> Option<(&str, u16)> {
     let port = |text: &str| text.parse().ok().filter(|port| *port != 0);
     if let Some(rest) = path.strip_prefix('[') {
         let (host, rest) = rest.split_once(']')?;

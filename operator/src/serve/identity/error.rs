@@ -8,19 +8,19 @@ use super::gate::Crowded;
 use super::request::RequestError;
 use crate::mesh_ca::{NotReady, RootError};
 use crate::metrics::server::Certified;
-use crate::token::TokenError;
+use crate::token::{Account, Caller, NotGranted, TokenError};
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum CertifyError {
     /// No identity was asked for.
     #[error(
-        "identity: is empty: ask for <service account>.<namespace>.serviceaccount.identity.<control plane namespace>.<trust domain>"
+        "identity: is empty: ask for <service account>.<namespace>.serviceaccount.identity.<control plane namespace>.<trust domain>, outside Kubernetes for <service>.mesh"
     )]
     NoIdentity,
     /// No token came with it.
-    #[error("token: is empty: send a service account token with the audience weir-operator")]
-    NoToken,
+    #[error("token: is empty: send {0}")]
+    NoToken(&'static str),
     /// Something else came in its place.
     #[error("token: is not text: send the contents of the token file")]
     TokenText,
@@ -45,6 +45,19 @@ pub enum CertifyError {
         "token: the pod {0} has no Dataplane yet: ask again; if it stays so, look at the pod's events and whether it is injected"
     )]
     UnknownPod(String),
+    /// The Dataplane is in no document.
+    #[error(
+        "token: the operator has no document of Dataplane {name:?} in Mesh {mesh:?} yet: add it to --documents, or make a token for one that is there (weir-operator token --name --mesh)"
+    )]
+    UnknownDataplane {
+        /// The name in the token.
+        name: String,
+        /// The Mesh in the token.
+        mesh: String,
+    },
+    /// The Dataplane is tagged with what the token does not allow.
+    #[error("token: {0}")]
+    NotGranted(#[from] NotGranted),
     /// The request cannot be used.
     #[error("certificate_signing_request: {0}")]
     Request(#[from] RequestError),
@@ -91,18 +104,34 @@ impl CertifyError {
         }
     }
 
+    /// Nothing is known of the caller's workload.
+    pub(super) fn unknown(caller: &Caller) -> Self {
+        match caller {
+            Caller::Account(Account { pod, .. }) => pod
+                .as_ref()
+                .map_or(Self::NoPod, |pod| Self::UnknownPod(pod.name.clone())),
+            Caller::Dataplane(grant) => Self::UnknownDataplane {
+                name: grant.name.clone(),
+                mesh: grant.mesh.clone(),
+            },
+        }
+    }
+
     /// The gRPC status.
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
             Self::NoIdentity | Self::Request(_) => Code::InvalidArgument,
-            Self::NoToken | Self::TokenText | Self::Token(TokenError::Rejected(_)) => {
+            Self::NoToken(_) | Self::TokenText | Self::Token(TokenError::Rejected(_)) => {
                 Code::Unauthenticated
             }
-            Self::OtherIdentity { .. } | Self::OtherName { .. } => Code::PermissionDenied,
+            Self::OtherIdentity { .. } | Self::OtherName { .. } | Self::NotGranted(_) => {
+                Code::PermissionDenied
+            }
             Self::NoPod | Self::NoMtls(_) | Self::Unusable(..) => Code::FailedPrecondition,
             Self::Token(TokenError::Unavailable(_))
             | Self::UnknownPod(_)
+            | Self::UnknownDataplane { .. }
             | Self::Soon(_)
             | Self::Crowded(_)
             | Self::Interrupted => Code::Unavailable,
@@ -114,15 +143,18 @@ impl CertifyError {
     #[must_use]
     pub fn outcome(&self) -> Certified {
         match self {
-            Self::NoToken
+            Self::NoToken(_)
             | Self::TokenText
             | Self::NoPod
             | Self::Token(TokenError::Rejected(_)) => Certified::Token,
-            Self::OtherIdentity { .. } | Self::OtherName { .. } => Certified::Identity,
+            Self::OtherIdentity { .. } | Self::OtherName { .. } | Self::NotGranted(_) => {
+                Certified::Identity
+            }
             Self::NoIdentity | Self::Request(_) => Certified::Request,
             Self::NoMtls(_) | Self::Unusable(..) | Self::Sign(_) => Certified::Mesh,
             Self::Token(TokenError::Unavailable(_))
             | Self::UnknownPod(_)
+            | Self::UnknownDataplane { .. }
             | Self::Soon(_)
             | Self::Crowded(_)
             | Self::Interrupted => Certified::Unavailable,

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use weir_crds::identity::{Identity, workload_name};
+use weir_crds::identity::Identity;
 use weir_crds::permission;
 use weir_crds::settings::{IdentitySettings, MtlsMode, Settings};
 use weir_crds::{Mesh, merge};
@@ -13,7 +13,7 @@ use weir_crds::{Mesh, merge};
 use super::closed::Closed;
 use crate::index::{Discovery, MeshView};
 use crate::mesh_ca::View as AuthorityView;
-use crate::token::Caller;
+use crate::token::{Caller, NotGranted};
 use crate::workload::{PermissionView, Workload, WorkloadView, Workloads};
 
 /// Where settings come from.
@@ -35,7 +35,9 @@ pub struct Sources {
 
 /// The settings of one workload, now and at every change.
 pub(super) struct Following {
-    name: String,
+    caller: Caller,
+    /// The DNS name of its certificate, where the token alone tells it.
+    name: Option<String>,
     meshes: watch::Receiver<MeshView>,
     authorities: watch::Receiver<AuthorityView>,
     permissions: watch::Receiver<PermissionView>,
@@ -51,11 +53,8 @@ pub(super) struct Following {
 impl Sources {
     pub(super) fn follow(&self, caller: &Caller) -> Following {
         Following {
-            name: workload_name(
-                &caller.service_account,
-                &caller.namespace,
-                &self.trust_domain,
-            ),
+            name: caller.own_name(&self.trust_domain),
+            caller: caller.clone(),
             meshes: self.meshes.clone(),
             authorities: self.authorities.clone(),
             permissions: self.permissions.clone(),
@@ -69,6 +68,14 @@ impl Sources {
 }
 
 impl Following {
+    /// Whether its token allows what the workload is now.
+    pub(super) fn check(&self) -> Result<(), NotGranted> {
+        match &*self.workload.borrow() {
+            Some(workload) => self.caller.allows(&workload.tags),
+            None => Ok(()),
+        }
+    }
+
     /// The next settings that differ from the last. What is not known (yet, or any more) changes
     /// nothing: the last settings stand, also once nobody tells of changes any more.
     pub(super) async fn next(&mut self) -> Settings {
@@ -99,6 +106,8 @@ impl Following {
         let authorities = self.authorities.borrow_and_update().clone();
         let permissions = self.permissions.borrow_and_update().clone();
         let workload = workload?;
+        // A token that does not allow what the workload has become tells no more.
+        self.caller.allows(&workload.tags).ok()?;
         self.follow_routes(&workload);
         if let Some(closed) = &mut self.closed
             && (permissions.is_none() || !closed.is_known())
@@ -147,8 +156,9 @@ impl Following {
     }
 
     fn identity(&self, workload: &Workload, bundle: &str) -> IdentitySettings {
+        let name = workload.name.as_ref().or(self.name.as_ref());
         let identity = Identity {
-            name: self.name.clone(),
+            name: name.cloned().unwrap_or_default(),
             mesh: workload.mesh.clone(),
             tags: workload.tags.clone(),
         };

@@ -48,6 +48,14 @@ impl Lookup {
         }
     }
 
+    /// The same for somebody else.
+    pub(super) fn of(&self, context: String) -> Self {
+        Self {
+            context: context.into(),
+            ..self.clone()
+        }
+    }
+
     /// Who asks.
     pub(super) fn context(&self) -> &str {
         &self.context

@@ -62,7 +62,7 @@ impl Names {
 }
 
 impl Known {
-    pub(super) fn enter(&self, service: &str) {
+    pub(crate) fn enter(&self, service: &str) {
         self.services.send_if_modified(|services| {
             let destinations = services.entry(service.to_owned()).or_default();
             *destinations += 1;

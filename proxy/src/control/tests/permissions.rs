@@ -60,3 +60,31 @@ networking:
     let plain = settings(false);
     assert_eq!((plain.mtls, &plain.inbounds), (MtlsMode::Disabled, &None));
 }
+
+#[test]
+fn a_proxy_with_an_operator_begins_closed_or_with_its_mesh_and_leaves_settings_to_it() {
+    let folder = Folder::new("operated");
+    let documents = folder.write("dp.yaml", WEB);
+    let config = |mesh_file| Config {
+        dataplane: Some(Input::File(documents.clone())),
+        mesh_file,
+        has_operator: true,
+        ..Config::default()
+    };
+    let mut sources = load(config(None)).unwrap();
+    let mut settings = sources.settings();
+    let began = Settings::clone(&settings.borrow_and_update());
+    assert_eq!(began, Settings::until_told("default"));
+    assert_eq!(began.mtls, MtlsMode::Strict);
+    sources
+        .publisher()
+        .send_replace(Arc::new(Settings::without_metrics("default")));
+    settings.mark_unchanged();
+    sources.reload();
+    assert!(!settings.has_changed().unwrap());
+
+    let mesh = "type: Mesh\nname: default\nmtls: {enabledBackend: ca, backends: [{name: ca, type: builtin, mode: PERMISSIVE}]}\n";
+    let mesh = folder.write("mesh.yaml", mesh);
+    let settings = load(config(Some(mesh))).unwrap().settings();
+    assert_eq!(settings.borrow().mtls, MtlsMode::Permissive);
+}

@@ -83,6 +83,7 @@ fn only_endpoints_may_differ_for_the_same_listeners() {
         outbounds: vec![Outbound {
             listen: ([127, 0, 0, 1], listen).into(),
             service: "db".into(),
+            tags: Default::default(),
             endpoints: vec![Endpoint {
                 addr: ([127, 0, 0, 1], endpoint).into(),
                 labels: Default::default(),

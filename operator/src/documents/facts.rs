@@ -1,0 +1,282 @@
+//! What all documents say together: the Meshes, the permissions, the workloads and the endpoints. Where two documents
+//! contradict each other the first counts, in the order of the files, and the other is a problem. Called by `documents`
+//! at every look; names in Dataplanes are resolved here.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+
+use weir_crds::dataplane::{DataplaneSpec, Networking};
+use weir_crds::merge::{self, MetricsOverride};
+use weir_crds::mesh::MeshSpec;
+use weir_crds::names::DEFAULT_MESH;
+use weir_crds::permission::Candidate;
+use weir_crds::settings::MtlsMode;
+use weir_crds::traffic_permission::TrafficPermissionSpec;
+use weir_crds::universal::{Document, Entry};
+use weir_crds::{Mesh, Violation};
+
+use super::shelf::{Key, Problem, Shelf};
+use crate::index::{MeshSet, Offer, OfferSet};
+use crate::workload::{PermissionSet, StatedKey, Workload};
+
+/// What all documents say.
+#[derive(Default)]
+pub(super) struct Facts {
+    pub(super) meshes: MeshSet,
+    pub(super) permissions: PermissionSet,
+    pub(super) workloads: HashMap<StatedKey, Workload>,
+    pub(super) offers: OfferSet,
+    pub(super) problems: Vec<Problem>,
+    /// Documents that are in force.
+    pub(super) count: usize,
+}
+
+/// A document that counts, and the file it is in.
+struct Placed<'a, S> {
+    file: &'a str,
+    entry: &'a Entry<S>,
+}
+
+/// Everything that counts, by what it is known by.
+#[derive(Default)]
+struct Sorted<'a> {
+    dataplanes: BTreeMap<&'a Key, Placed<'a, DataplaneSpec>>,
+    overrides: BTreeMap<&'a Key, Placed<'a, DataplaneSpec>>,
+    permissions: Vec<Placed<'a, TrafficPermissionSpec>>,
+}
+
+impl Facts {
+    pub(super) fn of(shelf: &Shelf, hosts: &mut Hosts) -> Self {
+        let mut facts = Self {
+            problems: shelf.problems().cloned().collect(),
+            ..Self::default()
+        };
+        let sorted = facts.sort(shelf);
+        for permission in &sorted.permissions {
+            facts.permit(permission);
+        }
+        hosts.begin();
+        for (key, placed) in &sorted.dataplanes {
+            let over = match key {
+                Key::Dataplane(mesh, name) => sorted
+                    .overrides
+                    .get(&Key::Override(mesh.clone(), name.clone())),
+                _ => None,
+            };
+            facts.describe(placed, over, hosts);
+        }
+        hosts.end();
+        facts
+    }
+
+    fn sort<'a>(&mut self, shelf: &'a Shelf) -> Sorted<'a> {
+        let mut sorted = Sorted::default();
+        let mut first: BTreeMap<&Key, &str> = BTreeMap::new();
+        for (file, key, document) in shelf.documents() {
+            if let Some(first) = first.get(key) {
+                let what = format!("{key} stands in {first} already, which counts: remove one");
+                self.problems.push(Problem::of(file, what));
+                continue;
+            }
+            first.insert(key, file);
+            self.count += 1;
+            match document {
+                Document::Mesh(entry) => {
+                    let mesh = Mesh::new(&entry.name, entry.spec.clone());
+                    self.meshes.insert(entry.name.clone(), Arc::new(mesh));
+                }
+                Document::Dataplane(entry) => {
+                    let placed = Placed { file, entry };
+                    let of_kind = match key {
+                        Key::Override(..) => &mut sorted.overrides,
+                        _ => &mut sorted.dataplanes,
+                    };
+                    of_kind.insert(key, placed);
+                }
+                Document::TrafficPermission(entry) => {
+                    sorted.permissions.push(Placed { file, entry });
+                }
+            }
+        }
+        // As a proxy on files has it that is given no Mesh.
+        let initial = || Arc::new(Mesh::new(DEFAULT_MESH, MeshSpec::initial()));
+        self.meshes
+            .entry(DEFAULT_MESH.to_owned())
+            .or_insert_with(initial);
+        sorted
+    }
+
+    /// A permission as it is selected among others; documents have no time of creation, so of equals the first by name
+    /// wins.
+    fn permit(&mut self, placed: &Placed<'_, TrafficPermissionSpec>) {
+        let entry = placed.entry;
+        let candidate = || -> Result<Candidate, Violation> {
+            Ok(Candidate {
+                name: entry.name.clone(),
+                created: 0,
+                sources: entry.spec.sources()?,
+                destinations: entry.spec.destinations()?,
+            })
+        };
+        match candidate() {
+            Ok(candidate) => {
+                let of_mesh = self.permissions.entry(entry.mesh.clone()).or_default();
+                of_mesh.push(candidate);
+            }
+            Err(violation) => {
+                let what = format!("TrafficPermission {:?}: {violation}", entry.name);
+                self.problems.push(Problem::of(placed.file, what));
+            }
+        }
+    }
+
+    fn describe(
+        &mut self,
+        placed: &Placed<'_, DataplaneSpec>,
+        over: Option<&Placed<'_, DataplaneSpec>>,
+        hosts: &mut Hosts,
+    ) {
+        let entry = placed.entry;
+        let networking = match entry.spec.networking() {
+            Ok(networking) => networking.unwrap_or_default(),
+            Err(violation) => return self.wrong(placed, &violation),
+        };
+        let mesh = self.meshes.get(&entry.mesh).cloned();
+        if mesh.is_none() {
+            let message = format!("there is no document of Mesh {:?}: add one", entry.mesh);
+            self.wrong(placed, &Violation::new("mesh", message));
+        }
+        let metrics = self.metrics(placed, over, mesh.as_deref());
+        let has_identity = mesh.is_some_and(|mesh| mesh.spec.mtls_mode() != MtlsMode::Disabled);
+        let identity: Arc<str> = networking.identity_name().into();
+        for (index, inbound) in networking.inbound.iter().enumerate() {
+            match hosts.resolve(networking.host_of(inbound), inbound.port) {
+                Ok(address) => self.offers.add(
+                    &entry.mesh,
+                    Offer {
+                        dataplane: entry.name.as_str().into(),
+                        address,
+                        tags: inbound.tags.clone(),
+                        labels: inbound.labels(),
+                        identity: has_identity.then(|| identity.clone()),
+                    },
+                ),
+                Err(error) => {
+                    let field = format!("networking.inbound[{index}].address");
+                    let host = networking.host_of(inbound);
+                    let message = format!("cannot resolve {host:?}, so it is no endpoint: {error}");
+                    self.wrong(placed, &Violation::new(field, message));
+                }
+            }
+        }
+        self.state(placed, networking, metrics);
+    }
+
+    fn state(
+        &mut self,
+        placed: &Placed<'_, DataplaneSpec>,
+        networking: Networking,
+        metrics: Option<MetricsOverride>,
+    ) {
+        let entry = placed.entry;
+        let name = networking.identity_name();
+        let workload = Workload::new(&entry.mesh, networking, metrics);
+        let workload = Workload {
+            name: Some(name),
+            ..workload
+        };
+        let key = (entry.mesh.clone(), entry.name.clone());
+        self.workloads.insert(key, workload);
+    }
+
+    /// What a Dataplane changes of its Mesh's metrics, there or in a document of that name without networking.
+    fn metrics(
+        &mut self,
+        placed: &Placed<'_, DataplaneSpec>,
+        over: Option<&Placed<'_, DataplaneSpec>>,
+        mesh: Option<&Mesh>,
+    ) -> Option<MetricsOverride> {
+        let own = placed.entry.spec.metrics_override().ok().flatten();
+        let other = over.and_then(|over| over.entry.spec.metrics_override().ok().flatten());
+        if let (Some(_), Some(_), Some(over)) = (&own, &other, over) {
+            let message = format!("{} gives it, too, and counts: remove one", placed.file);
+            self.wrong(over, &Violation::new("metrics", message));
+        }
+        let (metrics, of) = match (own, other, over) {
+            (None, Some(other), Some(over)) => (other, over),
+            (Some(own), _, _) => (own, placed),
+            _ => return None,
+        };
+        let missing = mesh.map(|mesh| merge::check(&mesh.spec, &metrics));
+        let missing = missing.unwrap_or_default();
+        for violation in &missing {
+            self.wrong(of, violation);
+        }
+        // What cannot be merged is left out, so that the Mesh's metrics are in force.
+        missing.is_empty().then_some(metrics)
+    }
+
+    fn wrong(&mut self, placed: &Placed<'_, DataplaneSpec>, violation: &Violation) {
+        let what = format!("Dataplane {:?}: {violation}", placed.entry.name);
+        self.problems.push(Problem::of(placed.file, what));
+    }
+}
+
+/// The names in Dataplanes, with the address that each was last resolved to.
+#[derive(Default)]
+pub(super) struct Hosts {
+    known: HashMap<String, IpAddr>,
+    /// Those of this look, so that each is asked for once.
+    asked: HashMap<String, Result<IpAddr, io::ErrorKind>>,
+    used: HashSet<String>,
+}
+
+impl Hosts {
+    fn begin(&mut self) {
+        self.asked.clear();
+        self.used.clear();
+    }
+
+    /// Whether anything has to be asked again.
+    pub(super) fn has_names(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    /// Forgets what no Dataplane has any more.
+    fn end(&mut self) {
+        let used = std::mem::take(&mut self.used);
+        self.known.retain(|host, _| used.contains(host));
+    }
+
+    /// One address for a host. While DNS does not answer, the last one stands.
+    fn resolve(&mut self, host: &str, port: u16) -> io::Result<SocketAddr> {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok((address, port).into());
+        }
+        self.used.insert(host.to_owned());
+        let answer = match self.asked.get(host) {
+            Some(answer) => *answer,
+            None => {
+                let answer = lookup(host);
+                self.asked.insert(host.to_owned(), answer);
+                answer
+            }
+        };
+        if let Ok(address) = answer {
+            self.known.insert(host.to_owned(), address);
+        }
+        match (answer, self.known.get(host)) {
+            (_, Some(address)) => Ok((*address, port).into()),
+            (Err(kind), None) => Err(kind.into()),
+            (Ok(address), None) => Ok((address, port).into()),
+        }
+    }
+}
+
+fn lookup(host: &str) -> Result<IpAddr, io::ErrorKind> {
+    let mut addresses = (host, 0).to_socket_addrs().map_err(|error| error.kind())?;
+    let first = addresses.next().ok_or(io::ErrorKind::NotFound)?;
+    Ok(first.ip())
+}

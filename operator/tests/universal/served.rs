@@ -1,0 +1,251 @@
+//! What the operator answers its clients: certificates, settings and endpoints, and every way to be refused.
+
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tonic::Code;
+use weir_crds::settings::MtlsMode;
+use weir_operator::state::StateDir;
+use weir_operator::token::Signed;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::client::{HOUR, Operator, change, grant, names, settings, token};
+use crate::scene::{Folder, SHOP_TO_WEB, STRICT, caller, dataplane, soon, until};
+
+const FROM_SHOP: &str = r#"{"mesh":"default","dataplane":"shop-1"}"#;
+
+#[tokio::test]
+async fn a_dataplane_is_given_its_certificate_its_settings_and_endpoints() {
+    let folder = Folder::new("given");
+    folder.write("mesh.yaml", STRICT);
+    folder.write("permission.yaml", SHOP_TO_WEB);
+    folder.write("web-1.yaml", &dataplane("web-1", "web", (11010, 8080)));
+    folder.write(
+        "shop-1.yaml",
+        &caller("shop-1", "shop", (11020, 9000), 15000),
+    );
+    let operator = Operator::start(&folder).await;
+    let web = token(&folder, "web-1", &[("kuma.io/service", "web")]);
+
+    let certified = operator.certify(&web, "web.mesh").await.unwrap();
+    assert_eq!(
+        names(&certified),
+        [
+            "web.mesh",
+            "metrics.default.mesh",
+            "spiffe://default/web",
+            "kuma://kuma.io/service/web",
+            "kuma://kuma.io/zone/east"
+        ]
+    );
+    let mut stream = operator.watch(Some(&web)).await.unwrap();
+    let said = settings(&mut stream).await;
+    assert_eq!(said.mtls, MtlsMode::Strict);
+    let identity = said.identity.unwrap();
+    assert_eq!(identity.name, "web.mesh");
+    assert!(identity.trust_bundle.contains("BEGIN CERTIFICATE"));
+    let inbound = &said.inbounds.unwrap()[0];
+    assert_eq!((inbound.port, inbound.service.as_str()), (11010, "web"));
+    assert_eq!(inbound.permission.as_ref().unwrap().name, "shop-to-web");
+    folder.remove("permission.yaml");
+    let said = settings(&mut stream).await;
+    assert_eq!(said.inbounds.unwrap()[0].permission, None);
+
+    let (mut client, request) = operator.destinations("web.mesh:15000", FROM_SHOP);
+    let mut profile = client.get_profile(request).await.unwrap().into_inner();
+    let profile = soon("a profile", profile.message()).await.unwrap().unwrap();
+    assert_eq!(profile.fully_qualified_name, "web.mesh");
+    let (mut client, request) = operator.destinations("127.0.0.1:11010", FROM_SHOP);
+    let mut profile = client.get_profile(request).await.unwrap().into_inner();
+    let profile = soon("a profile", profile.message()).await.unwrap().unwrap();
+    let endpoint = profile.endpoint.unwrap();
+    let labels = [("service", "web"), ("zone", "east")];
+    let labels: BTreeMap<_, _> = labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    assert_eq!(
+        endpoint
+            .metric_labels
+            .into_iter()
+            .collect::<BTreeMap<_, _>>(),
+        labels
+    );
+    assert_eq!(
+        endpoint.tls_identity.unwrap().server_name.unwrap().name,
+        "web.mesh"
+    );
+    operator.end().await;
+}
+
+#[tokio::test]
+async fn endpoints_come_and_go_with_their_documents() {
+    let folder = Folder::new("endpoints");
+    folder.write("web-1.yaml", &dataplane("web-1", "web", (11010, 8080)));
+    let operator = Operator::start(&folder).await;
+    let mut web = operator.get("web.mesh:15000", FROM_SHOP).await;
+    assert_eq!(change(&mut web).await, ["+11010"]);
+    let mut address = operator.get("127.0.0.1:11010", "").await;
+    assert_eq!(change(&mut address).await, ["+11010"]);
+    // Its own inbounds are none for it.
+    let own = r#"{"mesh":"default","dataplane":"web-1"}"#;
+    let mut own = operator.get("web:80", own).await;
+    assert_eq!(change(&mut own).await, ["none true"]);
+    let mut tagged = operator
+        .get("web", r#"{"tags":{"kuma.io/service":"web","version":"2"}}"#)
+        .await;
+    assert_eq!(change(&mut tagged).await, ["none true"]);
+    // What does not exist yet is waited for.
+    let mut db = operator.get("db.mesh:15001", FROM_SHOP).await;
+    assert_eq!(change(&mut db).await, ["none false"]);
+
+    let second = dataplane("web-2", "web", (11011, 8081));
+    let second = second.replace("kuma.io/zone: east", "version: '2'");
+    folder.write("web-2.yaml", &second);
+    assert_eq!(change(&mut web).await, ["+11011"]);
+    assert_eq!(change(&mut own).await, ["+11011"]);
+    assert_eq!(change(&mut tagged).await, ["+11011"]);
+    folder.remove("web-1.yaml");
+    assert_eq!(change(&mut web).await, ["-11010"]);
+    assert_eq!(change(&mut address).await, ["none false"]);
+    folder.write("db-1.yaml", &dataplane("db-1", "db", (11030, 5432)));
+    assert_eq!(change(&mut db).await, ["+11030"]);
+    operator.end().await;
+}
+
+/// A Mesh with mutual TLS and two Dataplanes in it, web-1 and shop-1.
+async fn two_dataplanes(name: &str) -> (Folder, Operator) {
+    let folder = Folder::new(name);
+    folder.write("mesh.yaml", STRICT);
+    folder.write("web-1.yaml", &dataplane("web-1", "web", (11010, 8080)));
+    folder.write("shop-1.yaml", &dataplane("shop-1", "shop", (11020, 9000)));
+    let operator = Operator::start(&folder).await;
+    (folder, operator)
+}
+
+/// That no certificate of `identity` is given, for this reason.
+async fn assert_refused(operator: &Operator, token: &str, identity: &str, why: (Code, &str)) {
+    let error = operator.certify(token, identity).await.unwrap_err();
+    let (code, words) = why;
+    assert_eq!(error.code(), code, "{identity}: {error}");
+    assert!(error.message().contains(words), "{words}: {error}");
+}
+
+#[tokio::test]
+async fn a_token_that_is_none_of_the_operators_is_refused_with_what_to_do() {
+    let (folder, operator) = two_dataplanes("tokens").await;
+    let foreign = Folder::new("foreign");
+    let signed = Signed::open(&StateDir::open(&folder.state()).unwrap()).unwrap();
+    let expired = signed.sign(&grant("web-1", &[]), Timestamp::now() - HOUR * 2, HOUR);
+    for (token, words) in [
+        (String::new(), "weir-operator token"),
+        ("rubbish".to_owned(), "weir-operator token"),
+        (expired.unwrap(), "expired"),
+        (token(&foreign, "web-1", &[]), "--state-dir"),
+    ] {
+        assert_refused(
+            &operator,
+            &token,
+            "web.mesh",
+            (Code::Unauthenticated, words),
+        )
+        .await;
+    }
+    let page = operator.page("/metrics").await;
+    for line in [
+        r#"weir_operator_certificates_total{outcome="token"} 4"#,
+        r#"weir_operator_documents{state="in_force"} 3"#,
+        r#"weir_operator_documents{state="wrong"} 0"#,
+    ] {
+        assert!(page.contains(line), "{line} is not in\n{page}");
+    }
+    operator.end().await;
+}
+
+#[tokio::test]
+async fn a_token_gives_the_identity_of_its_own_dataplane_and_no_other() {
+    let (folder, operator) = two_dataplanes("others").await;
+    let web = token(&folder, "web-1", &[]);
+    let shop = token(&folder, "shop-1", &[]);
+    let tagged = token(&folder, "web-1", &[("kuma.io/service", "shop")]);
+    let unknown = token(&folder, "web-9", &[]);
+    let denied = |words| (Code::PermissionDenied, words);
+    for (token, identity, why) in [
+        (&web, "shop.mesh", denied("ask for that")),
+        (&shop, "web.mesh", denied("shop.mesh")),
+        (&tagged, "web.mesh", denied("--tag kuma.io/service=web")),
+        (&web, "", (Code::InvalidArgument, "<service>.mesh")),
+        (&unknown, "web.mesh", (Code::Unavailable, "--documents")),
+    ] {
+        assert_refused(&operator, token, identity, why).await;
+    }
+    operator.certify(&web, "web.mesh").await.unwrap();
+    for (token, code, words) in [
+        (None, Code::Unauthenticated, "weir-operator token"),
+        (
+            Some("rubbish"),
+            Code::Unauthenticated,
+            "weir-operator token",
+        ),
+        (
+            Some(&*tagged),
+            Code::PermissionDenied,
+            "--tag kuma.io/service=web",
+        ),
+    ] {
+        let error = operator.watch(token).await.unwrap_err();
+        assert_eq!(error.code(), code, "{error}");
+        assert!(error.message().contains(words), "{words}: {error}");
+    }
+    operator.end().await;
+}
+
+#[tokio::test]
+async fn a_new_start_with_the_same_state_knows_tokens_and_roots() {
+    let folder = Folder::new("again");
+    folder.write("mesh.yaml", STRICT);
+    folder.write("web-1.yaml", &dataplane("web-1", "web", (11010, 8080)));
+    let web = token(&folder, "web-1", &[]);
+    let bundle = async |operator: &Operator| {
+        let mut stream = operator.watch(Some(&web)).await.unwrap();
+        settings(&mut stream).await.identity.unwrap().trust_bundle
+    };
+    let operator = Operator::start(&folder).await;
+    let first = bundle(&operator).await;
+    operator.end().await;
+    let operator = Operator::start(&folder).await;
+    assert_eq!(bundle(&operator).await, first);
+    operator.end().await;
+}
+
+#[tokio::test]
+async fn a_root_that_the_user_provides_signs() {
+    let folder = Folder::new("provided");
+    let now = Timestamp::now();
+    let root = weir_operator::ca::Pair::authority("mesh", now, HOUR * 24).unwrap();
+    let mesh = STRICT.replace(
+        "type: builtin",
+        "type: provided\n    conf:\n      cert: {secret: root-cert}\n      key: {secret: root-key}",
+    );
+    folder.write("mesh.yaml", &mesh);
+    folder.write("web-1.yaml", &dataplane("web-1", "web", (11010, 8080)));
+    let operator = Operator::start(&folder).await;
+    let web = token(&folder, "web-1", &[]);
+    let error = operator.certify(&web, "web.mesh").await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition);
+    assert!(
+        error.message().contains("secrets of --state-dir"),
+        "{error}"
+    );
+    let secrets = folder.state().join("secrets");
+    std::fs::write(secrets.join("root-cert"), &root.certificate).unwrap();
+    std::fs::write(secrets.join("root-key"), &root.key).unwrap();
+    let ask = || operator.certify(&web, "web.mesh");
+    let certified = until("a certificate", ask, Result::is_ok).await.unwrap();
+    let (_, leaf) = X509Certificate::from_der(&certified.leaf_certificate).unwrap();
+    let der = CertificateDer::from_pem_slice(root.certificate.as_bytes()).unwrap();
+    let (_, root) = X509Certificate::from_der(&der).unwrap();
+    leaf.verify_signature(Some(root.public_key())).unwrap();
+    operator.end().await;
+}
