@@ -26,6 +26,7 @@ fn asked(name: &str, port: u16) -> Asked {
         service: Service {
             name: name.to_owned(),
             endpoints: vec![Listed::plain(([10, 0, 0, 9], 80).into(), Dst::unknown())],
+            branches: Vec::new(),
             routes: None,
         },
     }
