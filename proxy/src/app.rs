@@ -190,10 +190,7 @@ impl App {
             config: config.worker.clone(),
             settings: settings.clone(),
             closed: closed(&settings, &tasks, &stop),
-            roster: config
-                .roster
-                .clone()
-                .unwrap_or_else(|| watch::channel(Arc::default()).1),
+            roster: roster(&config),
             link: operated.link,
             identity: identity(&config, operated.identity, &telemetry, (&tasks, &stop)),
             handoff,
@@ -251,6 +248,12 @@ async fn until_asked(terminate: &mut mpsc::Receiver<()>, [one, other]: [&Cancell
         () = one.cancelled() => {}
         () = other.cancelled() => {}
     }
+}
+
+/// The endpoints of its services; without one to tell of changes, those of its listeners.
+fn roster(config: &Config) -> watch::Receiver<Arc<Roster>> {
+    let told = config.roster.clone();
+    told.unwrap_or_else(|| watch::channel(Arc::default()).1)
 }
 
 /// The proxy's identity: the one that is given, one that lies in files and is followed there, or the operator's.
