@@ -44,6 +44,9 @@ pub trait Indexed<K>: Send {
     fn delete(&mut self, object: &K);
     /// These are all objects there are; whatever else was known is gone.
     fn reset(&mut self, objects: Vec<K>);
+    /// They cannot be listed for now, and nobody is to wait for them: called before the first list, of kinds that an
+    /// installation need not have.
+    fn unlisted(&mut self) {}
 }
 
 /// Two indexes that are told the same.

@@ -101,6 +101,7 @@ async fn drain<K, I: Indexed<K>>(
     let mut listed = Vec::new();
     let mut backoff = Backoff::default();
     let mut working_since: Option<Instant> = None;
+    let mut is_known = false;
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Init) => listed.clear(),
@@ -108,13 +109,17 @@ async fn drain<K, I: Indexed<K>>(
             Ok(Event::InitDone) => {
                 follow.index.reset(std::mem::take(&mut listed));
                 pending = None;
+                is_known = true;
                 working_since = Some(Instant::now());
             }
             Ok(Event::Apply(object)) => follow.index.apply(object),
             Ok(Event::Delete(object)) => follow.index.delete(&object),
             Err(error) if follow.optional && is_missing(&error) => {
                 report_missing(follow.what, &error);
-                follow.index.reset(Vec::new());
+                // A role that does not admit it any more takes nothing away.
+                if is_unknown_kind(&error) || !is_known {
+                    follow.index.reset(Vec::new());
+                }
                 pending = None;
                 working_since = None;
                 backoff.reset();
@@ -125,7 +130,7 @@ async fn drain<K, I: Indexed<K>>(
                 report(follow.what, &error);
                 if follow.optional && pending.take().is_some() {
                     // Nobody is to wait for what an installation need not have.
-                    follow.index.reset(Vec::new());
+                    follow.index.unlisted();
                 }
                 if working_since
                     .take()
@@ -199,6 +204,9 @@ mod tests {
         }
         fn reset(&mut self, objects: Vec<u8>) {
             self.0.lock().unwrap().push(format!("reset {objects:?}"));
+        }
+        fn unlisted(&mut self) {
+            self.0.lock().unwrap().push("unlisted".to_owned());
         }
     }
 
@@ -303,14 +311,18 @@ mod tests {
             Ok(Event::Init),
             Ok(Event::InitApply(1)),
             Ok(Event::InitDone),
+            Ok(Event::Init),
+            Err(refused(403)),
+            Ok(Event::Init),
+            Err(refused(404)),
         ]);
         let start = Instant::now();
         drain(events, follow).await;
-        assert_eq!(start.elapsed(), 2 * LOOK_AGAIN);
+        assert_eq!(start.elapsed(), 4 * LOOK_AGAIN);
         assert!(readiness.waiting_for().is_empty());
         assert_eq!(
             *script.0.lock().unwrap(),
-            ["reset []", "reset []", "reset [1]"]
+            ["reset []", "reset []", "reset [1]", "reset []"]
         );
         assert!(!metrics.render().contains("service_profiles"));
     }
@@ -333,6 +345,6 @@ mod tests {
         let ended = drain(futures::stream::iter(events), follow);
         ended.await;
         assert!(readiness.waiting_for().is_empty());
-        assert_eq!(*script.0.lock().unwrap(), ["reset []"]);
+        assert_eq!(*script.0.lock().unwrap(), ["unlisted"]);
     }
 }

@@ -67,7 +67,10 @@ struct Cluster {
     services: Published<ObjectKey, u16, ServiceView>,
     profiles: Published<Subject, ProfileKey, Profile>,
     listed: HashSet<Source>,
+    /// Those of them that cannot be listed: there may be some.
+    assumed: HashSet<Source>,
     complete: watch::Sender<bool>,
+    certain: watch::Sender<bool>,
     dataplanes: HashMap<ObjectKey, Dataplane>,
 }
 
@@ -141,6 +144,12 @@ impl Discovery {
     #[must_use]
     pub fn complete(&self) -> watch::Receiver<bool> {
         self.lock().complete.subscribe()
+    }
+
+    /// The same of routes, too, which an answer does not wait for where they cannot be listed.
+    #[must_use]
+    pub fn certain(&self) -> watch::Receiver<bool> {
+        self.lock().certain.subscribe()
     }
 
     /// The cluster's DNS domain.

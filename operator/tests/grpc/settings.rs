@@ -97,7 +97,7 @@ impl Scene {
         self.pods.put("web-0", Some(web));
     }
 
-    /// The index has listed everything; there are the Services `web` and `admin`.
+    /// The index has listed everything; there are the Services `web`, `admin` and `unread`.
     fn list(&mut self) {
         let index = &mut self.index;
         let service = |name: &str| {
@@ -107,13 +107,13 @@ impl Scene {
             });
             index.keep_service(serde_json::from_value(service).unwrap())
         };
-        let services = ["web", "admin"].map(service);
+        let services = ["web", "admin", "unread"].map(service);
         index.reset(services.to_vec());
         index.reset(Vec::<Pod>::new());
         index.reset(Vec::<Slice>::new());
         index.reset(Vec::<Node>::new());
         index.reset(Vec::<Mesh>::new());
-        index.reset(Vec::<ServiceProfile>::new());
+        Indexed::<ServiceProfile>::unlisted(index);
         index.reset(Vec::<HttpRoute>::new());
     }
 
@@ -320,6 +320,9 @@ async fn a_port_is_closed_to_what_none_of_its_services_has_a_route_for() {
     // A port that is closed must not be said to be open because its routes are not known yet.
     assert_quiet(&mut stream).await;
     scene.list();
+    assert!(*scene.index.complete().borrow());
+    assert_quiet(&mut stream).await;
+    scene.index.reset(Vec::<ServiceProfile>::new());
     assert_eq!(next_routes(&mut stream).await, None, "there are none");
     let of = |methods: &[&str]| {
         let methods = methods.iter();
@@ -339,6 +342,22 @@ async fn a_port_is_closed_to_what_none_of_its_services_has_a_route_for() {
     assert_eq!(next_routes(&mut stream).await, None);
     scene.put_route("shop", "admin", "PUT");
     assert_eq!(next_routes(&mut stream).await, of(&["GET", "PUT"]));
+    // Routes of which none can be obeyed let nothing in, as their clients send nothing.
+    scene.pods.put("web-0", Some(closed(&["unread"])));
+    assert_eq!(next_routes(&mut stream).await, None, "it has no routes yet");
+    let unread = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"name": "unread", "namespace": "shop"},
+        "spec": {
+            "parentRefs": [{"group": "", "kind": "Service", "name": "unread"}],
+            "rules": [{"matches": [{"path": {"type": "RegularExpression", "value": "("}}]}],
+        },
+    });
+    let unread = scene
+        .index
+        .keep_route(&serde_json::from_value(unread).unwrap());
+    scene.index.apply(unread);
+    assert_eq!(next_routes(&mut stream).await, Some(Vec::new()));
     let open = Workload {
         closed_routes: false,
         ..closed(&["web"])

@@ -122,15 +122,30 @@ impl Cluster {
     }
 
     pub(super) fn has_listed(&mut self, source: Source) {
-        if !self.listed.insert(source) {
-            return;
+        self.assumed.remove(&source);
+        self.answers_without(source);
+    }
+
+    pub(super) fn cannot_list(&mut self, source: Source) {
+        if !self.listed.contains(&source) {
+            self.assumed.insert(source);
+            self.answers_without(source);
         }
-        // The writer may start.
-        self.touched.ring();
+    }
+
+    /// Nobody waits for this kind any more.
+    fn answers_without(&mut self, source: Source) {
+        if self.listed.insert(source) {
+            // The writer may start.
+            self.touched.ring();
+        }
         let answering = self.listed.iter().filter(|one| **one != Source::Dataplanes);
         if answering.count() == ANSWERING {
-            self.complete
-                .send_if_modified(|complete| !std::mem::replace(complete, true));
+            let set = |flag: &mut bool| !std::mem::replace(flag, true);
+            self.complete.send_if_modified(set);
+            if self.assumed.is_empty() {
+                self.certain.send_if_modified(set);
+            }
         }
     }
 }

@@ -67,6 +67,10 @@ impl Indexed<ServiceProfile> for Discovery {
         }
         cluster.has_listed(Source::ServiceProfiles);
     }
+
+    fn unlisted(&mut self) {
+        self.lock().cannot_list(Source::ServiceProfiles);
+    }
 }
 
 impl Indexed<HttpRoute> for Discovery {
@@ -88,5 +92,9 @@ impl Indexed<HttpRoute> for Discovery {
             cluster.set_route(route);
         }
         cluster.has_listed(Source::HttpRoutes);
+    }
+
+    fn unlisted(&mut self) {
+        self.lock().cannot_list(Source::HttpRoutes);
     }
 }

@@ -3,7 +3,7 @@
 
 use futures::future::select_all;
 use tokio::sync::watch;
-use weir_crds::routes::Condition;
+use weir_crds::routes::{Condition, RouteTable};
 
 use crate::index::{Caller, Discovery, Profile, Watched};
 use crate::workload::Inbound;
@@ -12,8 +12,8 @@ use crate::workload::Inbound;
 pub(super) struct Closed {
     /// Of each inbound its port, and its Service where it has one.
     ports: Vec<(u16, Option<Watched<Profile>>)>,
-    /// Whether what is not known does not exist.
-    complete: watch::Receiver<bool>,
+    /// Whether routes that are not known do not exist.
+    certain: watch::Receiver<bool>,
 }
 
 impl Closed {
@@ -25,7 +25,7 @@ impl Closed {
         });
         Self {
             ports: ports.collect(),
-            complete: index.complete(),
+            certain: index.certain(),
         }
     }
 
@@ -41,7 +41,7 @@ impl Closed {
         };
         let is_told = tokio::select! {
             is_told = services => is_told,
-            changed = self.complete.changed() => changed.is_ok(),
+            changed = self.certain.changed() => changed.is_ok(),
         };
         if !is_told {
             // The operator ends.
@@ -51,24 +51,26 @@ impl Closed {
 
     /// Whether it is known which routes there are: before, a port would be open that is not.
     pub(super) fn is_known(&mut self) -> bool {
-        *self.complete.borrow_and_update()
+        *self.certain.borrow_and_update()
     }
 
     /// The requests that a port has a route for. `None` is any: one of the Services that lead there has no routes, or none
     /// leads there. Of a Service those count that its own namespace has written: a client must not open another's ports.
     pub(super) fn conditions(&mut self, port: u16) -> Option<Vec<Condition>> {
-        let mut conditions = Vec::new();
+        let (mut conditions, mut is_any) = (Vec::new(), false);
         for (_, of) in self.ports.iter_mut().filter(|(number, _)| *number == port) {
             let Profile::Service(service, Some(routes)) = &*of.as_mut()?.latest() else {
                 return None;
             };
             let table = routes.for_client(&Caller::default(), &service.service)?;
-            let routes = &table.table.routes;
-            if routes.is_empty() {
+            let RouteTable { routes, closed, .. } = &table.table;
+            // Of HTTPRoutes that say nothing that can be obeyed clients reach nothing either.
+            if routes.is_empty() && !closed {
                 return None;
             }
             conditions.extend(routes.iter().map(|route| route.condition.clone()));
+            is_any = true;
         }
-        Some(conditions).filter(|conditions| !conditions.is_empty())
+        is_any.then_some(conditions)
     }
 }
