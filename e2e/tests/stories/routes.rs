@@ -192,9 +192,17 @@ fn used<'a>(scrape: &'a Scrape, family: &'a str) -> Vec<&'a Series> {
 }
 
 async fn retries_stay_within_their_budget(story: &Story) -> anyhow::Result<()> {
+    for (bot, protocol) in [("broken", &["--http2"][..]), ("broken-http1", &[])] {
+        retries_of_one(story, bot, protocol).await?;
+    }
+    Ok(())
+}
+
+/// Of one bot: each has a proxy, and so a budget, of its own.
+async fn retries_of_one(story: &Story, bot: &str, protocol: &[&str]) -> anyhow::Result<()> {
     let requests = RETRIED.to_string();
-    let how = ["--requests", &requests, "--rate", "100", "--http2"];
-    let scrape = call(story, "broken", "/status/503", &how).await?;
+    let how = ["--requests", &requests, "--rate", "100"];
+    let scrape = call(story, bot, "/status/503", &[&how, protocol].concat()).await?;
     let of = [("rt_route", "broken")];
     let sum = |family: &str| -> f64 { scrape.select(family, &of).map(|one| one.value).sum() };
     let (requests, attempts) = (

@@ -6,6 +6,8 @@ mod authority;
 #[allow(dead_code, reason = "the tests of the relay use the rest")]
 #[path = "../relay/proxy.rs"]
 mod proxy;
+#[path = "../relay/talk.rs"]
+mod talk;
 
 mod certified;
 mod changes;
@@ -21,5 +23,6 @@ mod permission;
 mod permissive;
 mod refused;
 mod renewal;
+mod steered;
 
 use weir_proxy::identity::Certified;

@@ -220,7 +220,11 @@ impl Session {
 
     /// The server has ended. Answers whether the request that is under way is sent again.
     pub fn server_lost(&mut self, now: Instant) -> bool {
-        self.leave().is_some() || self.retry(now, (502, "reset"), |_| true)
+        let is_left = self.leave().is_some() || self.retry(now, (502, "reset"), |_| true);
+        if !is_left && let Some(steering) = &mut self.steering {
+            steering.kept.take_if(|kept| !kept.is_answered);
+        }
+        is_left
     }
 
     /// A response begins like this. Answers whether its request is sent again instead.

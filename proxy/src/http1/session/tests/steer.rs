@@ -262,6 +262,7 @@ fn what_may_not_be_sent_again_is_answered_as_it_is() {
         b.all_up(&request);
         b.all_down(BUSY);
         assert!(!b.session.server_lost(b.now), "{why}");
+        assert!(!b.session.is_kept(), "{why}");
         assert_eq!(b.session.leave(), None, "{why}");
         assert_eq!(b.response(), "503,failure,", "{why}");
     }
@@ -269,6 +270,10 @@ fn what_may_not_be_sent_again_is_answered_as_it_is() {
     b.all_up(&get("/r"));
     b.all_down(BUSY);
     assert_eq!(b.session.leave(), None, "there is no budget");
+    b.all_up(&get("/r"));
+    assert!(b.session.is_kept());
+    assert!(!b.session.server_lost(b.now));
+    assert!(!b.session.is_kept(), "nothing is waited for any more");
 }
 
 #[test]

@@ -136,7 +136,7 @@ proptest! {
     fn every_request_comes_whole_and_once_to_where_it_belongs(
         requests in vec(sent(), 1..8),
         acts in vec(act(), 0..30),
-        steps in vec(1usize..60, 1..20),
+        steps in vec(1usize..300, 1..20),
     ) {
         let again = Route { retryable: true, ..leading("/br", "b") };
         let routes = vec![route("/a"), leading("/b", "b"), retryable("/r"), again];
