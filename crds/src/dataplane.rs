@@ -41,8 +41,8 @@ pub struct Networking {
     pub inbound: Vec<Inbound>,
     /// Services the application calls through the proxy.
     pub outbound: Vec<Outbound>,
-    /// Whether the document has a `gateway` in place of inbounds.
-    pub gateway: bool,
+    /// The tags of the `gateway` that the document has in place of inbounds.
+    pub gateway: Option<BTreeMap<String, String>>,
 }
 
 /// One inbound listener: `address:port` forwards to `service_address:service_port`.
@@ -73,10 +73,16 @@ pub struct Outbound {
 
 impl Networking {
     /// The DNS name of the proxy's certificate in a Mesh with mutual TLS: one certificate a proxy, so one name, of its
-    /// first inbound's service, whatever others there are.
+    /// first inbound's service, or its gateway's, whatever others there are.
     pub fn identity_name(&self) -> String {
-        let service = self.inbound.first().and_then(Inbound::service);
-        identity::service_name(service.unwrap_or_default())
+        let service = self.tags().next().and_then(|tags| tags.get(SERVICE_TAG));
+        identity::service_name(service.map_or("", String::as_str))
+    }
+
+    /// The tags of every inbound, and then of the gateway.
+    pub fn tags(&self) -> impl Iterator<Item = &BTreeMap<String, String>> {
+        let inbounds = self.inbound.iter().map(|inbound| &inbound.tags);
+        inbounds.chain(&self.gateway)
     }
 
     /// The host at which other proxies reach an inbound: one with an address of its own there, others as the proxy is.
@@ -119,6 +125,11 @@ impl DataplaneSpec {
         let address = networking.get("address").text_or_empty()?;
         let inbound = networking.get("inbound").items()?;
         let outbound = networking.get("outbound").items()?;
+        let gateway = networking.get("gateway");
+        let gateway = match gateway.object()?.is_absent() {
+            true => None,
+            false => Some(gateway.get("tags").text_map()?),
+        };
         Ok(Some(Networking {
             address: address.to_owned(),
             advertised_address: said(&networking.get("advertisedAddress"))?.map(str::to_owned),
@@ -130,7 +141,7 @@ impl DataplaneSpec {
                 .iter()
                 .map(read_outbound)
                 .collect::<Result<_, _>>()?,
-            gateway: !networking.get("gateway").object()?.is_absent(),
+            gateway,
         }))
     }
 
@@ -240,7 +251,27 @@ mod tests {
             (outbound.address.as_str(), outbound.port, outbound.service()),
             ("127.0.0.1", 5000, Some("db"))
         );
-        assert!(!networking.gateway && networking.advertised_address.is_none());
+        assert!(networking.gateway.is_none() && networking.advertised_address.is_none());
+        assert_eq!(networking.identity_name(), "web.mesh");
+        assert_eq!(networking.host_of(first), "10.0.0.1");
+    }
+
+    #[test]
+    fn a_gateway_is_named_by_its_own_tags_and_others_are_reached_where_they_say() {
+        let gateway = json!({"type": "DELEGATED", "tags": {"kuma.io/service": "Edge"}});
+        let spec =
+            DataplaneSpec(json!({"networking": {"address": "10.0.0.1", "gateway": gateway}}));
+        let networking = spec.networking().unwrap().unwrap();
+        assert_eq!(networking.identity_name(), "edge.mesh");
+        let inbounds = json!([{"port": 80, "tags": {"kuma.io/zone": "east", "version": "1"}}, {"port": 81, "address": "10.0.0.2"}]);
+        let networking =
+            json!({"address": "10.0.0.1", "advertisedAddress": "192.0.2.1", "inbound": inbounds});
+        let spec = DataplaneSpec(json!({ "networking": networking }));
+        let networking = spec.networking().unwrap().unwrap();
+        let hosts = networking.inbound.iter().map(|one| networking.host_of(one));
+        assert_eq!(hosts.collect::<Vec<_>>(), ["192.0.2.1", "10.0.0.2"]);
+        let labels = networking.inbound[0].labels();
+        assert_eq!(labels, [("zone".to_owned(), "east".to_owned())].into());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::facts::{Facts, Hosts};
+use self::facts::{Facts, Hosts, Initial};
 use self::shelf::Shelf;
 use crate::health::Pending;
 use crate::index::{MeshView, OfferView};
@@ -62,6 +62,7 @@ struct Desk {
     hosts: Hosts,
     /// The directory was read once.
     is_read: bool,
+    initial: Initial,
 }
 
 impl Documents {
@@ -140,7 +141,7 @@ impl Documents {
                 Ok(found) if !desk.is_read => !found.is_unsettled,
                 Ok(found) => found.is_changed || desk.hosts.has_names(),
             };
-            let facts = is_new.then(|| Facts::of(&desk.shelf, &mut desk.hosts));
+            let facts = is_new.then(|| Facts::of(&desk.shelf, &mut desk.hosts, &mut desk.initial));
             desk.is_read |= is_new;
             (desk, looked, facts)
         });

@@ -66,7 +66,7 @@ impl Workload {
     #[must_use]
     pub fn new(mesh: &str, networking: Networking, metrics: Option<MetricsOverride>) -> Self {
         let mut tags = Tags::new();
-        let pairs = networking.inbound.iter().flat_map(|inbound| &inbound.tags);
+        let pairs = networking.tags().flatten();
         for (tag, value) in pairs.filter(|(tag, value)| !tag.is_empty() && !value.is_empty()) {
             tags.entry(tag.clone()).or_default().insert(value.clone());
         }

@@ -33,6 +33,18 @@ pub(super) struct Facts {
     pub(super) count: usize,
 }
 
+/// Whether Mesh `default` is the initial one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Initial {
+    /// Not yet: what is said of it may be in what is wrong.
+    #[default]
+    Unknown,
+    /// Nothing was ever said of it.
+    InForce,
+    /// A document said what it is.
+    Said,
+}
+
 /// A document that counts, and the file it is in.
 struct Placed<'a, S> {
     file: &'a str,
@@ -48,12 +60,14 @@ struct Sorted<'a> {
 }
 
 impl Facts {
-    pub(super) fn of(shelf: &Shelf, hosts: &mut Hosts) -> Self {
+    /// What the shelf says; `initial` is what Mesh `default` was before, and from then on is.
+    pub(super) fn of(shelf: &Shelf, hosts: &mut Hosts, initial: &mut Initial) -> Self {
         let mut facts = Self {
             problems: shelf.problems().cloned().collect(),
             ..Self::default()
         };
         let sorted = facts.sort(shelf);
+        facts.begin(initial);
         for permission in &sorted.permissions {
             facts.permit(permission);
         }
@@ -100,12 +114,21 @@ impl Facts {
                 }
             }
         }
-        // As a proxy on files has it that is given no Mesh.
-        let initial = || Arc::new(Mesh::new(DEFAULT_MESH, MeshSpec::initial()));
-        self.meshes
-            .entry(DEFAULT_MESH.to_owned())
-            .or_insert_with(initial);
         sorted
+    }
+
+    /// Where nothing was ever said of Mesh `default` it is the initial one, as for a proxy on files that is given no Mesh.
+    /// One that is gone, or may be the wrong document, is not: the initial one has no mutual TLS.
+    fn begin(&mut self, initial: &mut Initial) {
+        if self.meshes.contains_key(DEFAULT_MESH) {
+            *initial = Initial::Said;
+        } else if *initial == Initial::Unknown && self.problems.is_empty() {
+            *initial = Initial::InForce;
+        }
+        if *initial == Initial::InForce {
+            let mesh = Mesh::new(DEFAULT_MESH, MeshSpec::initial());
+            self.meshes.insert(DEFAULT_MESH.to_owned(), Arc::new(mesh));
+        }
     }
 
     /// A permission as it is selected among others; documents have no time of creation, so of equals the first by name

@@ -277,3 +277,28 @@ fn read(path: &Path, room: &mut u64) -> Result<(String, Duration), FileError> {
     let text = String::from_utf8(bytes).map_err(|_| FileError::Text)?;
     Ok((text, age))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::folder::Folder;
+
+    #[test]
+    fn all_files_together_have_a_bound_and_so_has_their_number() {
+        let folder = Folder::new("shelf");
+        folder.write("a.yaml", "type: Mesh");
+        let mut room = 15;
+        let path = folder.path().join("a.yaml");
+        assert!(read(&path, &mut room).is_ok());
+        assert_eq!(room, 5);
+        assert!(matches!(read(&path, &mut room), Err(FileError::Full)));
+        for number in 0..MOST_FILES {
+            folder.write(&format!("{number}.yml"), "");
+        }
+        let mut shelf = Shelf::default();
+        let looked = shelf.look(folder.path(), Duration::ZERO);
+        assert!(matches!(looked, Err(ShelfError::Many)));
+        std::fs::remove_file(&path).unwrap();
+        assert!(shelf.look(folder.path(), Duration::ZERO).is_ok());
+    }
+}

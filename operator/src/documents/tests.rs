@@ -142,6 +142,30 @@ async fn without_a_document_of_it_mesh_default_is_the_initial_one() {
 }
 
 #[tokio::test]
+async fn a_mesh_that_is_wrong_or_gone_is_not_replaced_by_one_without_mutual_tls() {
+    let names = |scene: &Scene| {
+        let meshes = scene.documents.meshes().borrow().clone().unwrap();
+        meshes.keys().cloned().collect::<Vec<_>>()
+    };
+    // Wrong from the start, as after a new start of the operator.
+    let mut scene = Scene::new("mesh");
+    scene.folder.write("a.yaml", &dataplane("web-1", "80"));
+    scene
+        .folder
+        .write("m.yaml", &MESH.replace("builtin", "vault"));
+    assert_eq!(scene.look().await.len(), 2);
+    assert_eq!(names(&scene), [""; 0]);
+    scene.folder.write("m.yaml", MESH);
+    assert_eq!(scene.look().await, [""; 0]);
+    assert_eq!(names(&scene), ["default"]);
+    // Gone, as for a moment while somebody replaces all files.
+    std::fs::remove_file(scene.folder.path().join("m.yaml")).unwrap();
+    let told = scene.look().await;
+    assert!(told[0].contains("there is no document of Mesh"), "{told:?}");
+    assert_eq!(names(&scene), [""; 0]);
+}
+
+#[tokio::test]
 async fn a_wrong_document_keeps_what_was_right_and_is_named() {
     let mut scene = Scene::new("wrong");
     let two = |second: &str| format!("{}---\n{second}", dataplane("web-1", "80"));
@@ -247,6 +271,7 @@ async fn of_two_documents_of_one_name_the_first_counts() {
     let mut scene = Scene::new("twice");
     scene.folder.write("a.yaml", &dataplane("web-1", "80"));
     scene.folder.write("b.yaml", &dataplane("web-1", "81"));
+    scene.folder.write("m.yaml", MESH);
     let told = scene.look().await;
     assert!(
         told[0].contains("b.yaml: ") && told[0].contains("stands in a.yaml"),
@@ -283,6 +308,25 @@ async fn metrics_of_a_dataplane_may_stand_in_a_document_of_their_own() {
         "{told:?}"
     );
     assert_eq!(port(&scene), Some(2345));
+}
+
+#[tokio::test]
+async fn a_gateway_is_a_workload_and_no_endpoint() {
+    let mut scene = Scene::new("gateway");
+    let gateway = "type: Dataplane
+mesh: default
+name: edge-1
+networking:
+  address: 127.0.0.1
+  gateway: {type: DELEGATED, tags: {kuma.io/service: edge}}
+";
+    scene.folder.write("a.yaml", gateway);
+    assert_eq!(scene.look().await, [""; 0]);
+    let workload = scene.workload("edge-1").unwrap();
+    assert_eq!(workload.name.as_deref(), Some("edge.mesh"));
+    assert!(workload.tags["kuma.io/service"].contains("edge"));
+    let offers = scene.documents.offers().borrow().clone().unwrap();
+    assert_eq!(*offers, crate::index::OfferSet::default());
 }
 
 #[tokio::test]
