@@ -148,9 +148,9 @@ families! {
     RouteLatency Kind::Route, Histogram "route_response_latency_ms"
         "Milliseconds from the parsed head of a request of a route to the first data of its response.";
     RouteActualRequestTotal Kind::RouteActual, Counter "route_actual_request_total"
-        "Requests that were sent to destinations with routes: one more for each retry.";
+        "Attempts at requests to destinations with routes: one more for each retry.";
     RouteActualResponseTotal Kind::RouteActual, Counter "route_actual_response_total"
-        "Responses that came from destinations with routes, those included that were retried.";
+        "Responses that attempts at requests to destinations with routes have come to.";
     ControlRequestTotal Kind::Control, Counter "control_request_total"
         "Calls of the proxy to the operator.";
     ControlResponseTotal Kind::Control, Counter "control_response_total"

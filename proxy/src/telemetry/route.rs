@@ -46,7 +46,8 @@ pub struct RouteLabels<'a> {
 #[derive(Clone)]
 pub struct RouteSeries {
     effective: Rc<RouteEntry<false>>,
-    actual: Rc<RouteEntry<true>>,
+    /// None where no attempt is made.
+    actual: Option<Rc<RouteEntry<true>>>,
 }
 
 /// Remembers the series of a route without keeping them.
@@ -70,13 +71,27 @@ pub(super) struct Keyed<'a, const IS_ACTUAL: bool>(pub(super) RouteLabels<'a>);
 
 impl RouteSeries {
     pub(super) fn new(effective: Rc<RouteEntry<false>>, actual: Rc<RouteEntry<true>>) -> Self {
-        Self { effective, actual }
+        Self {
+            effective,
+            actual: Some(actual),
+        }
+    }
+
+    /// The series of a request that is answered without an attempt.
+    #[must_use]
+    pub fn unattempted(self) -> Self {
+        Self {
+            actual: None,
+            ..self
+        }
     }
 
     /// Counts a request, and its first attempt.
     pub fn request(&self) {
         self.effective.calls.request();
-        self.actual.calls.request();
+        if let Some(actual) = &self.actual {
+            actual.calls.request();
+        }
     }
 
     /// Records the time from the request's head to the response's first data, or its end if it has none.
@@ -89,20 +104,25 @@ impl RouteSeries {
     /// Counts a response, and its attempt's, once its stream has ended.
     pub fn response(&self, end: &ResponseEnd<'_>) {
         self.effective.respond(end);
-        self.actual.respond(end);
+        if let Some(actual) = &self.actual {
+            actual.respond(end);
+        }
     }
 
     /// Counts what an attempt came to, and the next one.
     pub fn retried(&self, end: &ResponseEnd<'_>) {
-        self.actual.respond(end);
-        self.actual.calls.request();
+        if let Some(actual) = &self.actual {
+            actual.respond(end);
+            actual.calls.request();
+        }
     }
 
     /// A reference that does not pin.
     pub fn downgrade(&self) -> RouteRef {
+        let actual = self.actual.as_ref();
         RouteRef {
             effective: Rc::downgrade(&self.effective),
-            actual: Rc::downgrade(&self.actual),
+            actual: actual.map(Rc::downgrade).unwrap_or_default(),
         }
     }
 }
@@ -113,7 +133,7 @@ impl RouteRef {
         let (effective, actual) = (self.effective.upgrade()?, self.actual.upgrade()?);
         let is_current =
             effective.calls.attachment.is_current() && actual.calls.attachment.is_current();
-        is_current.then_some(RouteSeries { effective, actual })
+        is_current.then(|| RouteSeries::new(effective, actual))
     }
 }
 

@@ -141,7 +141,7 @@ impl Slot {
         open: Option<Socket>,
     ) -> impl Future<Output = Result<(), Refused>> + use<> {
         let begin = || {
-            if !self.links.borrow().is_empty() {
+            if self.links.borrow().iter().any(|link| !link.is_open()) {
                 self.has_left();
             }
             let (done, outcome) = watch::channel(None);

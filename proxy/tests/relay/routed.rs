@@ -67,6 +67,19 @@ pub(crate) type Ends<'a> = &'a [(&'a str, u16, &'a str, f64)];
 
 /// What is to be there of each route, by its name.
 pub(crate) fn expected(rows: &[(&str, Ends<'_>)]) -> BTreeMap<String, f64> {
+    let mut all = unsent(rows);
+    for (series, n) in all.clone() {
+        if let Some(rest) = series.strip_prefix("route_re")
+            && !rest.starts_with("sponse_latency")
+        {
+            all.insert(format!("route_actual_re{rest}"), n);
+        }
+    }
+    all
+}
+
+/// The same of requests that went nowhere: nothing was sent for them.
+pub(crate) fn unsent(rows: &[(&str, Ends<'_>)]) -> BTreeMap<String, f64> {
     let mut all = BTreeMap::new();
     for (route, responses) in rows {
         let label = match *route {
@@ -75,21 +88,16 @@ pub(crate) fn expected(rows: &[(&str, Ends<'_>)]) -> BTreeMap<String, f64> {
         };
         let comma = if label.is_empty() { "" } else { "," };
         let total: f64 = responses.iter().map(|(.., n)| n).sum();
-        for kind in ["", "actual_"] {
-            all.insert(format!("route_{kind}request_total{{{label}}}"), total);
-            for (class, status, error, n) in *responses {
-                let end = format!(
-                    "status_code=\"{status}\",classification=\"{class}\",error=\"{error}\""
-                );
-                all.insert(
-                    format!("route_{kind}response_total{{{label}{comma}{end}}}"),
-                    *n,
-                );
-                let time = format!(
-                    "route_response_latency_ms_count{{{label}{comma}status_code=\"{status}\"}}"
-                );
-                all.insert(time, *n);
-            }
+        all.insert(format!("route_request_total{{{label}}}"), total);
+        all.insert(format!("route_actual_request_total{{{label}}}"), 0.0);
+        for (class, status, error, n) in *responses {
+            let end =
+                format!("status_code=\"{status}\",classification=\"{class}\",error=\"{error}\"");
+            all.insert(format!("route_response_total{{{label}{comma}{end}}}"), *n);
+            let time = format!(
+                "route_response_latency_ms_count{{{label}{comma}status_code=\"{status}\"}}"
+            );
+            all.insert(time, *n);
         }
     }
     all

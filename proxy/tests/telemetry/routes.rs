@@ -44,11 +44,11 @@ route_request_total{{{web}}} 1
 # TYPE route_response_total counter
 route_response_total{{{books},{late}}} 1
 route_response_total{{{web},{well}}} 1
-# HELP route_actual_request_total Requests that were sent to destinations with routes: one more for each retry.
+# HELP route_actual_request_total Attempts at requests to destinations with routes: one more for each retry.
 # TYPE route_actual_request_total counter
 route_actual_request_total{{{books}}} 2
 route_actual_request_total{{{web}}} 1
-# HELP route_actual_response_total Responses that came from destinations with routes, those included that were retried.
+# HELP route_actual_response_total Responses that attempts at requests to destinations with routes have come to.
 # TYPE route_actual_response_total counter
 route_actual_response_total{{{books},status_code=\"503\",classification=\"failure\",error=\"x\"}} 1
 route_actual_response_total{{{books},{late}}} 1

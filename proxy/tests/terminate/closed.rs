@@ -153,6 +153,33 @@ async fn a_client_has_a_connection_of_its_own_that_ends_with_its_own() {
 }
 
 #[tokio::test]
+async fn who_has_more_streams_than_the_application_takes_on_a_connection_gets_another() {
+    let setup = Setup {
+        most_streams: 2,
+        ..Setup::default()
+    };
+    let closing = Closing::start(serving(setup).await, Some(&ASKED));
+    let mut client = Client::connect(&closing.proxy, Setup::default()).await;
+    let mut open = Vec::new();
+    for n in 1..=3 {
+        open.push(client.begin("/trailers").await);
+        let dst = ["peer=\"dst\"", INBOUND];
+        closing
+            .proxy
+            .counts("http2_active_streams", &dst, f64::from(n))
+            .await;
+    }
+    let answer = client.call("/plain", Bytes::new()).await;
+    assert_eq!(answer.expect("an answer").status, 200);
+    for (response, send) in open {
+        let answer = finish(response, send, Bytes::from_static(b"late")).await;
+        assert_eq!(answer.expect("an answer").body, b"late");
+    }
+    assert_eq!(closing.proxy.sum("tcp_open_total", &["peer=\"dst\""]), 2.0);
+    assert!(!client.connection.is_finished());
+}
+
+#[tokio::test]
 async fn a_connection_that_is_made_for_nobody_any_more_does_not_stay() {
     let go = Arc::new(Notify::new());
     let told = Arc::clone(&go);

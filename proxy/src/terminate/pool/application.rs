@@ -1,5 +1,6 @@
-//! The application as the service of one client: one endpoint, whose connections are nobody else's and end with the
-//! client's. So it sees as many clients as there are, and what is counted has their labels.
+//! The application as the service of one client: one endpoint, whose connection is nobody else's and ends with the
+//! client's. So it sees as many clients as there are, and what is counted has their labels. There are several connections
+//! only where the application takes fewer streams on one than its client has.
 //!
 //! Made by `connection` where the port lets in only what there is a route for. It must not know who asks.
 
@@ -34,7 +35,6 @@ impl Links {
         let most_data = config.window as usize * config.max_streams as usize;
         let setup = Setup {
             config: Config {
-                connections: 1,
                 // Not more than the data itself may take that its client does not read.
                 server_small_frames: config.server_small_frames.min(most_data),
                 ..config

@@ -128,6 +128,32 @@ async fn a_refused_request_ends_the_connection_although_its_client_may_connect_a
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_that_denies_nobody_hurries_nobody() {
+    let local = tokio::task::LocalSet::new();
+    let test = async {
+        let mut bench = start(true);
+        bench.ask().await;
+        // Refused for what it is: it waits for the answer to the first.
+        let two_hosts = b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n";
+        bench.client.write_all(two_hosts).expect("written");
+        sleep(GRACE / 10).await;
+        mode(&bench.gate, MtlsMode::Permissive);
+        sleep(2 * GRACE).await;
+        assert!(!bench.relayed.is_finished());
+        bench.server.write_all(OK).expect("written");
+        let mut answers = Vec::new();
+        while answers.len() <= OK.len() {
+            let more = read(&mut bench.client, 300).await.expect("an answer");
+            assert!(!more.is_empty(), "it has ended");
+            answers.extend(more);
+        }
+        let refused = answers.strip_prefix(OK).expect("the first answer");
+        assert!(refused.starts_with(b"HTTP/1.1 400 "));
+    };
+    local.run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_without_a_request_is_closed_and_not_reset() {
     let local = tokio::task::LocalSet::new();
     let test = async {
