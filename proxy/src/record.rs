@@ -316,8 +316,6 @@ pub struct HttpLedger {
     last: Option<Last>,
     last_grpc: Option<(authority::Known, GrpcRef)>,
     told_apart: routed::By,
-    /// The label `dst`, once it was needed.
-    dst: Option<Box<str>>,
     /// Boxed, because few connections have routes.
     last_route: Option<Box<routed::LastRoute>>,
 }
@@ -337,7 +335,6 @@ impl HttpLedger {
             last: None,
             last_grpc: None,
             told_apart: routed::By::Nothing,
-            dst: None,
             last_route: None,
         }
     }

@@ -18,8 +18,6 @@ pub struct Account {
 
 struct Routed {
     series: RouteSeries,
-    /// Whether an endpoint is looked for: not where it is answered because it is of no route.
-    is_attempted: bool,
     /// None where it is of none of them.
     route: Option<Rc<Route>>,
 }
@@ -34,7 +32,12 @@ pub(super) enum By {
 }
 
 /// The last route that was asked for, and its series.
-pub(super) type LastRoute = (Option<Rc<Route>>, RouteRef);
+pub(super) struct LastRoute {
+    /// The label `dst`.
+    dst: Box<str>,
+    route: Option<Rc<Route>>,
+    series: RouteRef,
+}
 
 impl Account {
     /// How long the request may take until its response's head.
@@ -52,7 +55,7 @@ impl Tally for Account {
     fn request(&self) {
         self.series.request();
         if let Some(routed) = &self.routed {
-            routed.series.request(routed.is_attempted);
+            routed.series.request();
         }
     }
 
@@ -66,7 +69,7 @@ impl Tally for Account {
     fn response(&self, end: &ResponseEnd<'_>) {
         self.series.response(end);
         if let Some(routed) = &self.routed {
-            routed.series.response(end, routed.is_attempted);
+            routed.series.response(end);
         }
     }
 
@@ -156,47 +159,53 @@ impl HttpLedger {
         let series = self.series(authority);
         let routed = match choice {
             Choice::Unrouted => None,
-            Choice::Unmatched => Some(self.route(None, true)),
-            Choice::Refused => Some(self.route(None, false)),
-            Choice::Matched(route) => Some(self.route(Some(route), true)),
+            Choice::Unmatched => Some(self.routed_by(None)),
+            Choice::Refused => {
+                let Routed { series, route } = self.routed_by(None);
+                let series = series.unattempted();
+                Some(Routed { series, route })
+            }
+            Choice::Matched(route) => Some(self.routed_by(Some(route))),
         };
         Account { series, routed }
     }
 
-    fn route(&mut self, route: Option<&Rc<Route>>, is_attempted: bool) -> Routed {
+    fn routed_by(&mut self, route: Option<&Rc<Route>>) -> Routed {
         let is_same = |last: Option<&Rc<Route>>| match (last, route) {
             (Some(last), Some(route)) => Rc::ptr_eq(last, route),
             (last, route) => last.is_none() && route.is_none(),
         };
         let known = self.last_route.as_ref();
-        let known = known.filter(|last| is_same(last.0.as_ref()));
-        let series = known.and_then(|last| last.1.pin());
-        let series = series.unwrap_or_else(|| {
-            let series = self.resolve_route(route);
-            self.last_route = Some(Box::new((route.cloned(), series.downgrade())));
-            series
-        });
+        let known = known.filter(|last| is_same(last.route.as_ref()));
+        let series = known.and_then(|last| last.series.pin());
+        let series = series.unwrap_or_else(|| self.resolve_route(route));
         let route = route.cloned();
-        Routed {
-            series,
-            is_attempted,
-            route,
-        }
+        Routed { series, route }
     }
 
+    /// Finds or makes the series of a route, and remembers them.
     fn resolve_route(&mut self, route: Option<&Rc<Route>>) -> RouteSeries {
-        let book = &self.book;
-        let dst = self.dst.get_or_insert_with(|| {
-            let name = match &book.subject {
-                Subject::Inbound { .. } => "",
-                Subject::Outbound { service, .. } => service,
-            };
-            format!("{name}:{}", book.target_port).into()
-        });
-        book.recorder.route(&RouteLabels {
-            direction: book.subject.direction(),
-            dst,
+        let last = self.last_route.take();
+        let dst = last.map_or_else(|| self.dst(), |last| last.dst);
+        let series = self.book.recorder.route(&RouteLabels {
+            direction: self.book.subject.direction(),
+            dst: &dst,
             route: route.map(|route| route.name()),
-        })
+        });
+        self.last_route = Some(Box::new(LastRoute {
+            dst,
+            route: route.cloned(),
+            series: series.downgrade(),
+        }));
+        series
+    }
+
+    /// The label `dst`.
+    fn dst(&self) -> Box<str> {
+        let name = match &self.book.subject {
+            Subject::Inbound { .. } => "",
+            Subject::Outbound { service, .. } => service,
+        };
+        format!("{name}:{}", self.book.target_port).into()
     }
 }

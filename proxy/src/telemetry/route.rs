@@ -46,7 +46,8 @@ pub struct RouteLabels<'a> {
 #[derive(Clone)]
 pub struct RouteSeries {
     effective: Rc<RouteEntry<false>>,
-    actual: Rc<RouteEntry<true>>,
+    /// None where no attempt is made.
+    actual: Option<Rc<RouteEntry<true>>>,
 }
 
 /// Remembers the series of a route without keeping them.
@@ -70,14 +71,26 @@ pub(super) struct Keyed<'a, const IS_ACTUAL: bool>(pub(super) RouteLabels<'a>);
 
 impl RouteSeries {
     pub(super) fn new(effective: Rc<RouteEntry<false>>, actual: Rc<RouteEntry<true>>) -> Self {
-        Self { effective, actual }
+        Self {
+            effective,
+            actual: Some(actual),
+        }
     }
 
-    /// Counts a request, and its first attempt where there is one.
-    pub fn request(&self, is_attempted: bool) {
+    /// The series of a request that is answered without an attempt.
+    #[must_use]
+    pub fn unattempted(self) -> Self {
+        Self {
+            actual: None,
+            ..self
+        }
+    }
+
+    /// Counts a request, and its first attempt.
+    pub fn request(&self) {
         self.effective.calls.request();
-        if is_attempted {
-            self.actual.calls.request();
+        if let Some(actual) = &self.actual {
+            actual.calls.request();
         }
     }
 
@@ -88,25 +101,28 @@ impl RouteSeries {
         entry.calls.latency(status, latency, &wider);
     }
 
-    /// Counts a response, and its attempt's where there was one, once its stream has ended.
-    pub fn response(&self, end: &ResponseEnd<'_>, is_attempted: bool) {
+    /// Counts a response, and its attempt's, once its stream has ended.
+    pub fn response(&self, end: &ResponseEnd<'_>) {
         self.effective.respond(end);
-        if is_attempted {
-            self.actual.respond(end);
+        if let Some(actual) = &self.actual {
+            actual.respond(end);
         }
     }
 
     /// Counts what an attempt came to, and the next one.
     pub fn retried(&self, end: &ResponseEnd<'_>) {
-        self.actual.respond(end);
-        self.actual.calls.request();
+        if let Some(actual) = &self.actual {
+            actual.respond(end);
+            actual.calls.request();
+        }
     }
 
     /// A reference that does not pin.
     pub fn downgrade(&self) -> RouteRef {
+        let actual = self.actual.as_ref();
         RouteRef {
             effective: Rc::downgrade(&self.effective),
-            actual: Rc::downgrade(&self.actual),
+            actual: actual.map(Rc::downgrade).unwrap_or_default(),
         }
     }
 }
@@ -117,7 +133,7 @@ impl RouteRef {
         let (effective, actual) = (self.effective.upgrade()?, self.actual.upgrade()?);
         let is_current =
             effective.calls.attachment.is_current() && actual.calls.attachment.is_current();
-        is_current.then_some(RouteSeries { effective, actual })
+        is_current.then(|| RouteSeries::new(effective, actual))
     }
 }
 

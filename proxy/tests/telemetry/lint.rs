@@ -40,9 +40,9 @@ fn everything_counted() -> String {
         dst: "web.a.svc.cluster.local:80",
         route: Some("GET /"),
     });
-    route.request(true);
+    route.request();
     route.latency(Some(200), Duration::from_millis(3));
-    route.response(&end, true);
+    route.response(&end);
     let tcp = recorder.transport(&groups.accepted(8080));
     tcp.opened();
     tcp.closed(Classification::Success, "", Duration::from_secs(1));

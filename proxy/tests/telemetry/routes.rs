@@ -17,18 +17,18 @@ fn labels<'a>(dst: &'a str, route: Option<&'a str>) -> RouteLabels<'a> {
 
 fn answer(recorder: &Recorder, dst: &str, route: Option<&str>) {
     let series = recorder.route(&labels(dst, route));
-    series.request(true);
+    series.request();
     series.latency(Some(200), Duration::from_millis(2));
-    series.response(&end(Some(200), "0", ""), true);
+    series.response(&end(Some(200), "0", ""));
 }
 
 #[test]
 fn route_families() {
     let (telemetry, recorder) = one_worker();
     let series = recorder.route(&labels("web.a.svc.cluster.local:80", Some("GET /books")));
-    series.request(true);
+    series.request();
     series.retried(&end(Some(503), "", "x"));
-    series.response(&end(Some(504), "4", "timeout"), true);
+    series.response(&end(Some(504), "4", "timeout"));
     answer(&recorder, "web.a.svc.cluster.local:80", None);
     let web = "direction=\"outbound\",dst=\"web.a.svc.cluster.local:80\"";
     let books = format!("{web},rt_route=\"GET /books\"");
@@ -132,7 +132,7 @@ fn a_policy_leaves_routes_out() {
 fn routes_retire_when_they_are_idle_and_not_before() {
     let (telemetry, recorder) = one_worker();
     let pinned = recorder.route(&labels("web:80", Some("open")));
-    pinned.request(true);
+    pinned.request();
     answer(&recorder, "web:80", Some("idle"));
     let mut now = std::time::Instant::now();
     for _ in 0..1_500 {
