@@ -110,6 +110,7 @@ impl Relay<'_> {
     fn ask_to_leave(&mut self) {
         let is_closed = self.held.as_ref().is_some_and(|held| held.is_closed);
         if is_closed
+            && !self.replied
             && self.down.is_empty()
             && let Some(Session::Http2(session)) = &mut self.session
             && let Some(words) = session.ask_to_leave()
