@@ -167,12 +167,28 @@ impl Facts {
             Err(violation) => return self.wrong(placed, &violation),
         };
         let mesh = self.meshes.get(&entry.mesh).cloned();
-        if mesh.is_none() {
-            let message = format!("there is no document of Mesh {:?}: add one", entry.mesh);
-            self.wrong(placed, &Violation::new("mesh", message));
-        }
         let metrics = self.metrics(placed, over, mesh.as_deref());
-        let has_identity = mesh.is_some_and(|mesh| mesh.spec.mtls_mode() != MtlsMode::Disabled);
+        match &mesh {
+            Some(mesh) => self.offer(placed, &networking, mesh, hosts),
+            // Whether it is to be spoken to in plain text is not known.
+            None => {
+                let message = format!("there is no document of Mesh {:?}: add one", entry.mesh);
+                self.wrong(placed, &Violation::new("mesh", message));
+            }
+        }
+        self.state(placed, networking, metrics);
+    }
+
+    /// Offers its inbounds as endpoints.
+    fn offer(
+        &mut self,
+        placed: &Placed<'_, DataplaneSpec>,
+        networking: &Networking,
+        mesh: &Mesh,
+        hosts: &mut Hosts,
+    ) {
+        let entry = placed.entry;
+        let has_identity = mesh.spec.mtls_mode() != MtlsMode::Disabled;
         let identity: Arc<str> = networking.identity_name().into();
         for (index, inbound) in networking.inbound.iter().enumerate() {
             match hosts.resolve(networking.host_of(inbound), inbound.port) {
@@ -194,7 +210,6 @@ impl Facts {
                 }
             }
         }
-        self.state(placed, networking, metrics);
     }
 
     fn state(

@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read as _};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use weir_crds::universal::{self, Document};
@@ -18,6 +18,9 @@ pub const FILE_SIZE: u64 = 16 * 1024 * 1024;
 pub const TOTAL_SIZE: u64 = 64 * 1024 * 1024;
 /// Most files that are read.
 pub const MOST_FILES: usize = 10_000;
+
+/// How long everything waits for files that keep changing. Default: 10 s; then the others are taken over without them.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a directory is not taken over; nothing of it changes then.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +33,11 @@ pub enum ShelfError {
         "--documents: has more than {MOST_FILES} files *.yaml and *.yml: put several documents into one"
     )]
     Many,
+    /// Rather not mounted than meant.
+    #[error(
+        "--documents: has no file *.yaml or *.yml any more: put one there, or start anew where that is meant"
+    )]
+    Empty,
 }
 
 /// Why a file is not taken over; its documents stay then.
@@ -45,6 +53,8 @@ enum FileError {
     Full,
     #[error("is not UTF-8")]
     Text,
+    #[error("has kept changing for {PATIENCE:?}, and is read once it does not")]
+    Restless,
 }
 
 /// What is wrong with a document, or a file.
@@ -123,50 +133,94 @@ impl fmt::Display for Key {
 struct Kept {
     /// What was last read; `None` where it could not be.
     digest: Option<Vec<u8>>,
+    /// What it holds instead, `None` where it is gone, and since when that is known.
+    unsettled: Option<(Option<Vec<u8>>, Instant)>,
     documents: BTreeMap<Key, Document>,
     problems: Vec<Problem>,
 }
 
 /// All files by name.
 #[derive(Default)]
-pub(super) struct Shelf(BTreeMap<String, Kept>);
+pub(super) struct Shelf {
+    files: BTreeMap<String, Kept>,
+    /// Since when one or another has been changing.
+    unsettled_since: Option<Instant>,
+}
 
 /// What a look has found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
     /// Something is not what it was.
     pub(super) is_changed: bool,
-    /// A file has changed so short a time ago that it may be half written; it is left as it was.
+    /// A file has changed so short a time ago that it may be half written; everything is left as it was.
     pub(super) is_unsettled: bool,
 }
 
+/// How a file compares with what was last read of it.
+enum State {
+    Same,
+    /// It may be half written, or be replaced by another just now.
+    Unsettled,
+    Changed,
+}
+
 impl Shelf {
-    /// Looks at a directory. What was changed less than `settle` ago is left for the next look.
+    /// Looks at a directory. While a file has not been as it is for `settle` nothing is taken over, because what belongs
+    /// together may be in several files; after [`PATIENCE`] the others are.
     pub(super) fn look(&mut self, directory: &Path, settle: Duration) -> Result<Found, ShelfError> {
         let names = list(directory)?;
-        let before = self.0.len();
-        self.0.retain(|name, _| names.contains(name));
-        let mut found = Found {
-            is_changed: self.0.len() != before,
-            is_unsettled: false,
-        };
+        if names.is_empty() && !self.files.is_empty() {
+            return Err(ShelfError::Empty);
+        }
+        let now = Instant::now();
         let mut room = TOTAL_SIZE;
-        for name in names {
-            let read = read(&directory.join(&name), &mut room);
-            let is_young = read.as_ref().is_ok_and(|(_, age)| *age < settle);
-            let text = read.map(|(text, _)| text);
-            let kept = self.0.entry(name.clone()).or_default();
-            match text {
-                Ok(text) if is_young && !kept.is_of(&text) => found.is_unsettled = true,
-                text => found.is_changed |= kept.take(&name, text),
+        let (mut changed, mut unsettled) = (Vec::new(), Vec::new());
+        let known: BTreeSet<String> = self.files.keys().cloned().collect();
+        for name in names.union(&known) {
+            let read = || read(&directory.join(name), &mut room);
+            let held = names.contains(name).then(read);
+            let kept = self.files.entry(name.clone()).or_default();
+            match kept.compare(held.as_ref(), now, settle) {
+                State::Same => {}
+                State::Unsettled => unsettled.push(name),
+                State::Changed => changed.push((name, held)),
             }
+        }
+        let since = *self.unsettled_since.get_or_insert(now);
+        let is_patient = now.duration_since(since) < PATIENCE;
+        if unsettled.is_empty() {
+            self.unsettled_since = None;
+        } else if is_patient {
+            return Ok(Found {
+                is_changed: false,
+                is_unsettled: true,
+            });
+        }
+        let mut found = Found::default();
+        for (name, held) in changed {
+            found.is_changed |= self.take(name, held);
+        }
+        for name in unsettled {
+            let kept = self.files.entry(name.clone()).or_default();
+            found.is_changed |= kept.complain(Problem::of(name, FileError::Restless));
         }
         Ok(found)
     }
 
+    /// Takes over what a file holds now, or that it is gone.
+    fn take(&mut self, name: &str, held: Option<Result<Read, FileError>>) -> bool {
+        match held {
+            None => self.files.remove(name).is_some(),
+            Some(held) => {
+                let kept = self.files.entry(name.to_owned()).or_default();
+                kept.take(name, held.map(|read| read.text))
+            }
+        }
+    }
+
     /// Every document with its file, in the order of the files.
     pub(super) fn documents(&self) -> impl Iterator<Item = (&str, &Key, &Document)> {
-        self.0.iter().flat_map(|(file, kept)| {
+        self.files.iter().flat_map(|(file, kept)| {
             let documents = kept.documents.iter();
             documents.map(move |(key, document)| (file.as_str(), key, document))
         })
@@ -174,7 +228,7 @@ impl Shelf {
 
     /// What is wrong with the files.
     pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.0.values().flat_map(|kept| &kept.problems)
+        self.files.values().flat_map(|kept| &kept.problems)
     }
 }
 
@@ -183,26 +237,51 @@ fn digest_of(text: &str) -> Vec<u8> {
 }
 
 impl Kept {
-    /// Whether this is what was last read.
-    fn is_of(&self, text: &str) -> bool {
-        self.digest.as_ref() == Some(&digest_of(text))
+    /// Compares it with what it holds now; `None` where it is gone. What its own time says is not enough: the clock that
+    /// wrote that may be ahead.
+    fn compare(
+        &mut self,
+        held: Option<&Result<Read, FileError>>,
+        now: Instant,
+        settle: Duration,
+    ) -> State {
+        let (digest, is_old) = match held {
+            // Its documents stay.
+            Some(Err(_)) => return State::Changed,
+            Some(Ok(read)) => (Some(digest_of(&read.text)), read.age >= settle),
+            None => (None, settle.is_zero()),
+        };
+        if digest.is_some() && self.digest == digest {
+            self.unsettled = None;
+            return State::Same;
+        }
+        let since = match &self.unsettled {
+            Some((seen, since)) if *seen == digest => *since,
+            _ => now,
+        };
+        self.unsettled = Some((digest, since));
+        match is_old || now.duration_since(since) >= settle {
+            true => State::Changed,
+            false => State::Unsettled,
+        }
+    }
+
+    /// This alone is wrong with it; its documents stay.
+    fn complain(&mut self, problem: Problem) -> bool {
+        let problems = vec![problem];
+        let is_changed = self.problems != problems;
+        self.problems = problems;
+        self.digest = None;
+        is_changed
     }
 
     /// Takes over what a file holds now.
     fn take(&mut self, name: &str, text: Result<String, FileError>) -> bool {
         let text = match text {
             Ok(text) => text,
-            Err(error) => {
-                let problems = vec![Problem::of(name, error)];
-                let is_changed = self.problems != problems;
-                self.problems = problems;
-                self.digest = None;
-                return is_changed;
-            }
+            Err(error) => return self.complain(Problem::of(name, error)),
         };
-        if self.is_of(&text) {
-            return false;
-        }
+        self.unsettled = None;
         self.digest = Some(digest_of(&text));
         self.problems.clear();
         let before = std::mem::take(&mut self.documents);
@@ -255,7 +334,12 @@ fn list(directory: &Path) -> Result<BTreeSet<String>, ShelfError> {
 }
 
 /// What a file holds, and how long ago it was changed.
-fn read(path: &Path, room: &mut u64) -> Result<(String, Duration), FileError> {
+struct Read {
+    text: String,
+    age: Duration,
+}
+
+fn read(path: &Path, room: &mut u64) -> Result<Read, FileError> {
     // A pipe would be waited for.
     if !fs::metadata(path)?.is_file() {
         return Err(FileError::Kind);
@@ -264,7 +348,6 @@ fn read(path: &Path, room: &mut u64) -> Result<(String, Duration), FileError> {
     let mut bytes = Vec::new();
     let file = File::open(path)?;
     (&file).take(most + 1).read_to_end(&mut bytes)?;
-    // Clocks of file systems may be ahead.
     let age = file.metadata()?.modified()?.elapsed().unwrap_or_default();
     let length = bytes.len() as u64;
     if length > most {
@@ -275,7 +358,7 @@ fn read(path: &Path, room: &mut u64) -> Result<(String, Duration), FileError> {
     }
     *room -= length;
     let text = String::from_utf8(bytes).map_err(|_| FileError::Text)?;
-    Ok((text, age))
+    Ok(Read { text, age })
 }
 
 #[cfg(test)]
@@ -300,5 +383,48 @@ mod tests {
         assert!(matches!(looked, Err(ShelfError::Many)));
         std::fs::remove_file(&path).unwrap();
         assert!(shelf.look(folder.path(), Duration::ZERO).is_ok());
+    }
+
+    #[test]
+    fn a_file_is_settled_by_what_it_holds_where_its_time_tells_nothing() {
+        let mut kept = Kept::default();
+        let (start, settle) = (Instant::now(), Duration::from_secs(1));
+        let mut at = |millis: u64, text: &str| {
+            let read = Read {
+                text: text.to_owned(),
+                age: Duration::ZERO,
+            };
+            let now = start + Duration::from_millis(millis);
+            let state = kept.compare(Some(&Ok(read)), now, settle);
+            matches!(state, State::Changed)
+        };
+        assert!(!at(0, "one") && !at(900, "one"));
+        assert!(!at(1000, "other"), "it has changed since");
+        assert!(!at(1900, "other") && at(2000, "other"));
+    }
+
+    #[test]
+    fn a_file_that_never_settles_does_not_hold_the_others_up_for_ever() {
+        let folder = Folder::new("restless");
+        let mesh = |name: &str| format!("{{type: Mesh, name: {name}}}");
+        folder.write("a.yaml", &mesh("a"));
+        folder.write("b.yaml", &mesh("b"));
+        let file = File::options()
+            .write(true)
+            .open(folder.path().join("a.yaml"));
+        let old = std::time::SystemTime::now() - Duration::from_secs(7200);
+        file.unwrap().set_modified(old).unwrap();
+        let mut shelf = Shelf::default();
+        let settle = Duration::from_secs(3600);
+        let look = |shelf: &mut Shelf| shelf.look(folder.path(), settle).unwrap();
+        assert!(look(&mut shelf).is_unsettled && shelf.documents().count() == 0);
+        shelf.unsettled_since = Instant::now().checked_sub(PATIENCE);
+        let found = look(&mut shelf);
+        assert!(found.is_changed && !found.is_unsettled);
+        let files: Vec<&str> = shelf.documents().map(|(file, ..)| file).collect();
+        assert_eq!(files, ["a.yaml"]);
+        let problems: Vec<&Problem> = shelf.problems().collect();
+        assert!(problems[0].what.contains("kept changing"), "{problems:?}");
+        assert!(!look(&mut shelf).is_changed, "it is told once");
     }
 }

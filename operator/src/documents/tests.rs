@@ -236,6 +236,7 @@ async fn a_file_or_a_directory_that_cannot_be_read_keeps_what_was_right() {
     assert_eq!(scene.ports(), [80]);
     std::fs::rename(&elsewhere, scene.folder.path()).unwrap();
     std::fs::remove_dir(&place).unwrap();
+    scene.folder.write("m.yaml", MESH);
     assert_eq!(scene.look().await, [""; 0]);
     assert!(scene.ports().is_empty());
 }
@@ -263,6 +264,37 @@ async fn a_file_that_is_being_written_is_left_until_it_has_settled() {
     assert_eq!(scene.ports(), [80]);
     age(&scene, "a.yaml");
     assert!(scene.documents.look().await);
+    assert!(scene.ports().is_empty());
+    // A document that moves to another file is never in neither.
+    scene.folder.write("a.yaml", &dataplane("web-1", "80"));
+    age(&scene, "a.yaml");
+    scene.folder.write("m.yaml", MESH);
+    assert!(!scene.documents.look().await);
+    let meshes = |scene: &Scene| scene.documents.meshes().borrow().clone().unwrap();
+    assert!(scene.ports().is_empty() && meshes(&scene).len() == 1);
+    age(&scene, "m.yaml");
+    assert!(scene.documents.look().await);
+    assert_eq!((scene.ports(), meshes(&scene).len()), (vec![80], 1));
+    // Nor is a file that is written anew.
+    std::fs::remove_file(scene.folder.path().join("m.yaml")).unwrap();
+    assert!(!scene.documents.look().await);
+    scene.folder.write("m.yaml", MESH);
+    age(&scene, "m.yaml");
+    assert!(scene.documents.look().await);
+    assert_eq!((scene.ports(), meshes(&scene).len()), (vec![80], 1));
+}
+
+#[tokio::test]
+async fn a_directory_without_any_file_is_not_meant() {
+    let mut scene = Scene::new("emptied");
+    scene.folder.write("a.yaml", &dataplane("web-1", "80"));
+    assert_eq!(scene.look().await, [""; 0]);
+    std::fs::remove_file(scene.folder.path().join("a.yaml")).unwrap();
+    let told = scene.look().await;
+    assert!(told[0].contains("has no file *.yaml"), "{told:?}");
+    assert_eq!(scene.ports(), [80]);
+    scene.folder.write("b.yaml", MESH);
+    assert_eq!(scene.look().await, [""; 0]);
     assert!(scene.ports().is_empty());
 }
 
