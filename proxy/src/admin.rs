@@ -231,6 +231,7 @@ pub async fn serve(bound: Bound, deps: Deps, shutdown: CancellationToken) {
         controls,
         service: deps.service,
         draining: deps.draining,
+        identities: deps.identity.clone(),
     };
     let inputs = Inputs {
         ip: config.metrics_ip,

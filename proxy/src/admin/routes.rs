@@ -11,7 +11,7 @@ use super::probe::{Prober, Verdict};
 use super::query::{self, Base};
 use super::scrape::{self, Place, Refused};
 use super::server::{Site, Unanswered};
-use super::socket::Client;
+use super::socket::{Client, Identities};
 use hyper::body::Incoming;
 use hyper::header::{
     ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT, VARY,
@@ -20,6 +20,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
+use weir_crds::settings::MtlsMode;
 
 pub(super) const METRICS_PATH: &str = "/metrics";
 const PROBE_PREFIX: &str = "/probe/";
@@ -41,6 +42,7 @@ pub(super) struct Admin {
     pub(super) service: watch::Receiver<Service>,
     /// The proxy is on its way out.
     pub(super) draining: watch::Receiver<bool>,
+    pub(super) identities: Identities,
 }
 
 impl Site for Admin {
@@ -93,7 +95,17 @@ impl Admin {
         if *self.draining.borrow() {
             reasons.push("draining: the proxy was told to stop");
         }
+        if self.lacks_certificate() {
+            reasons.push("the Mesh is STRICT, and there is no certificate yet");
+        }
         reasons
+    }
+
+    /// Whether nothing goes in or out for want of a certificate, which somebody is to bring.
+    fn lacks_certificate(&self) -> bool {
+        let kept = self.identities.as_ref();
+        let is_missing = kept.is_some_and(|kept| kept.borrow().is_none());
+        is_missing && self.controls.settings.borrow().mtls == MtlsMode::Strict
     }
 
     /// Performs the `n`-th probe. Where a lifecycle hook could not reach the application there is no answer at

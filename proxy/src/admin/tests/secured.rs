@@ -144,6 +144,25 @@ async fn the_admin_port_speaks_both() {
     assert_eq!(scrape(&mut again).await.body, SERVED);
 }
 
+#[tokio::test]
+async fn in_a_strict_mesh_a_proxy_is_ready_once_it_is_certified() {
+    let strict = || Settings {
+        mtls: MtlsMode::Strict,
+        ..settings_without_metrics()
+    };
+    let server = start(config(), echo(), strict());
+    let waits = get(server.addr, "/ready").await;
+    assert_eq!(waits.status, 503);
+    assert!(waits.body.contains("no certificate yet"), "{}", waits.body);
+    assert_eq!(get(server.addr, "/live").await.status, 200);
+    let certified = identity(&Authority::new("mesh"), "web");
+    server.identity.send_replace(Some(certified));
+    assert_eq!(get(server.addr, "/ready").await.status, 200);
+    // Where nobody brings one there is nothing to wait for.
+    let alone = start_alone(config(), echo(), strict());
+    assert_eq!(get(alone.addr, "/ready").await.status, 200);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_handshake_that_does_not_end_is_cut_off() {
     let authority = Authority::new("mesh");
