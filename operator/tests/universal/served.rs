@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use tonic::Code;
+use tonic::{Code, Streaming};
+use weir_crds::grpc::v1::Document;
 use weir_crds::settings::MtlsMode;
 use weir_operator::state::StateDir;
 use weir_operator::token::Signed;
@@ -198,6 +199,27 @@ async fn a_token_gives_the_identity_of_its_own_dataplane_and_no_other() {
         assert_eq!(error.code(), code, "{error}");
         assert!(error.message().contains(words), "{words}: {error}");
     }
+    let mut stream = operator.watch(Some(&unknown)).await.unwrap();
+    assert_ended(&mut stream, (Code::Unavailable, "--documents")).await;
+    operator.end().await;
+}
+
+/// That the next thing a stream says is why it ends.
+async fn assert_ended(stream: &mut Streaming<Document>, (code, words): (Code, &str)) {
+    let error = soon("its end", stream.message()).await.unwrap_err();
+    assert_eq!(error.code(), code, "{error}");
+    assert!(error.message().contains(words), "{words}: {error}");
+}
+
+#[tokio::test]
+async fn a_stream_ends_where_its_dataplane_becomes_what_the_token_does_not_allow() {
+    let (folder, operator) = two_dataplanes("retagged").await;
+    let web = token(&folder, "web-1", &[("kuma.io/service", "web")]);
+    let mut stream = operator.watch(Some(&web)).await.unwrap();
+    settings(&mut stream).await;
+    folder.write("web-1.yaml", &dataplane("web-1", "db", (11010, 8080)));
+    let why = (Code::PermissionDenied, "--tag kuma.io/service=db");
+    assert_ended(&mut stream, why).await;
     operator.end().await;
 }
 
