@@ -11,7 +11,7 @@ use tonic::{Code, Streaming};
 use weir_crds::grpc::v1::Document;
 use weir_crds::settings::MtlsMode;
 use weir_operator::state::StateDir;
-use weir_operator::token::Signed;
+use weir_operator::token::{KEY_PATIENCE, Signed};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::client::{HOUR, Operator, change, grant, names, settings, token};
@@ -137,7 +137,8 @@ async fn assert_refused(operator: &Operator, token: &str, identity: &str, why: (
 async fn a_token_that_is_none_of_the_operators_is_refused_with_what_to_do() {
     let (folder, operator) = two_dataplanes("tokens").await;
     let foreign = Folder::new("foreign");
-    let signed = Signed::open(&StateDir::open(&folder.state()).unwrap()).unwrap();
+    Signed::open(&StateDir::open(&foreign.state()).unwrap()).unwrap();
+    let signed = Signed::existing(&folder.state(), KEY_PATIENCE).unwrap();
     let expired = signed.sign(&grant("web-1", &[]), Timestamp::now() - HOUR * 2, HOUR);
     for (token, words) in [
         (String::new(), "weir-operator token"),
@@ -228,12 +229,12 @@ async fn a_new_start_with_the_same_state_knows_tokens_and_roots() {
     let folder = Folder::new("again");
     folder.write("mesh.yaml", STRICT);
     folder.write("web-1.yaml", &dataplane("web-1", "web", (11010, 8080)));
+    let operator = Operator::start(&folder).await;
     let web = token(&folder, "web-1", &[]);
     let bundle = async |operator: &Operator| {
         let mut stream = operator.watch(Some(&web)).await.unwrap();
         settings(&mut stream).await.identity.unwrap().trust_bundle
     };
-    let operator = Operator::start(&folder).await;
     let first = bundle(&operator).await;
     operator.end().await;
     let operator = Operator::start(&folder).await;
