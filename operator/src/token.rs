@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use weir_crds::identity::{Tags, workload_name};
 
 pub use review::{CACHED, MOST_CACHED, Reviewer};
-pub use signed::{LONGEST_LIFE, SignError, Signed, TokenRequest};
+pub use signed::{KEY_PATIENCE, LONGEST_LIFE, SignError, Signed, TokenRequest};
 
 /// Audience of the tokens that are accepted.
 pub use weir_crds::names::OPERATOR as AUDIENCE;

@@ -86,6 +86,43 @@ impl Workload {
     }
 }
 
+/// Nothing is known of a caller's workload.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unknown {
+    /// The pod has no Dataplane.
+    #[error(
+        "the pod {0} has no Dataplane yet: ask again; if it stays so, look at the pod's events and whether it is injected"
+    )]
+    Pod(String),
+    /// The Dataplane is in no document.
+    #[error(
+        "the operator has no document of Dataplane {name:?} in Mesh {mesh:?} yet: add it to --documents, or make a token for one that is there (weir-operator token --name --mesh)"
+    )]
+    Dataplane {
+        /// The name in the token.
+        name: String,
+        /// The Mesh in the token.
+        mesh: String,
+    },
+}
+
+impl Unknown {
+    /// Of this caller. One whose token is bound to no pod is called by its service account.
+    #[must_use]
+    pub fn of(caller: &Caller) -> Self {
+        match caller {
+            Caller::Account(account) => {
+                let pod = account.pod.as_ref().map(|pod| &pod.name);
+                Self::Pod(pod.unwrap_or(&account.service_account).clone())
+            }
+            Caller::Dataplane(grant) => Self::Dataplane {
+                name: grant.name.clone(),
+                mesh: grant.mesh.clone(),
+            },
+        }
+    }
+}
+
 /// What is known of a workload: `None` where it is not (yet, or any more).
 pub type WorkloadView = Option<Arc<Workload>>;
 

@@ -29,7 +29,7 @@ use crate::serve::identity::Certifier;
 use crate::serve::settings;
 use crate::serve::tls::Certificates;
 use crate::state::StateDir;
-use crate::token::{Signed, TokenRequest, Tokens};
+use crate::token::{KEY_PATIENCE, Signed, TokenRequest, Tokens};
 use crate::workload::Workloads;
 
 /// Everything an operator without Kubernetes can be told.
@@ -49,12 +49,12 @@ pub struct Config {
     pub serving: Source,
 }
 
-/// A data plane token.
+/// A data plane token, signed with the operator's key.
 ///
 /// # Errors
-/// When its key cannot be had.
+/// When there is none.
 pub fn make_token(request: &TokenRequest) -> anyhow::Result<String> {
-    let signed = Signed::open(&StateDir::open(&request.state_dir)?)?;
+    let signed = Signed::existing(&request.state_dir, KEY_PATIENCE)?;
     Ok(signed.sign(&request.grant, Timestamp::now(), request.life)?)
 }
 

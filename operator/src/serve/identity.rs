@@ -25,7 +25,7 @@ use self::request::Request;
 use crate::mesh_ca::{Leaf, NotReady, Signer, View};
 use crate::metrics::server::{Certified, Server as ServerMetrics};
 use crate::token::{Caller, Tokens};
-use crate::workload::{Workload, Workloads};
+use crate::workload::{Unknown, Workload, Workloads};
 
 /// How long a request waits for what it needs: the pod that has just been created to be known, or
 /// its Mesh's root to be told to everyone. Below the deadlines of clients.
@@ -74,6 +74,9 @@ impl Certifier {
         caller.allows(&workload.tags)?;
         if let Some(own) = &workload.name {
             check_identity(&asked.identity, own)?;
+        } else if caller.own_name(&self.trust_domain).is_none() {
+            // Whatever was asked for would be signed.
+            return Err(CertifyError::Unnamed);
         }
         let signer = self.signer(&workload.mesh).await?;
         let _turn = place.turn().await?;
@@ -115,7 +118,7 @@ impl Certifier {
         let known = tokio::time::timeout(PATIENCE, workload.wait_for(Option::is_some)).await;
         match known {
             Ok(Ok(workload)) => Ok(workload.clone().expect("it was waited for")),
-            Ok(Err(_)) | Err(_) => Err(CertifyError::unknown(caller)),
+            Ok(Err(_)) | Err(_) => Err(Unknown::of(caller).into()),
         }
     }
 

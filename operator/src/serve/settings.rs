@@ -15,15 +15,17 @@ use tonic::{Request, Response, Status};
 use weir_crds::grpc::v1::settings_server::{Settings as Served, SettingsServer};
 use weir_crds::grpc::v1::{Document, WatchRequest};
 
-pub use source::Sources;
+pub use source::{PATIENCE, Sources};
 pub use version::{BACK, VersionError, choose};
 
+use self::source::Following;
 use crate::token::{Caller, NotGranted, TokenError, Tokens};
+use crate::workload::Unknown;
 
 /// What `authorization` begins with (RFC 6750, section 2.1).
 const BEARER: &str = "bearer ";
 
-/// Why a stream does not begin.
+/// Why a stream does not begin, or ends.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
     /// No token came with it.
@@ -38,6 +40,9 @@ pub enum WatchError {
     /// The Dataplane is tagged with what the token does not allow.
     #[error("authorization: {0}")]
     NotGranted(#[from] NotGranted),
+    /// The pod, or the Dataplane, is not known.
+    #[error("authorization: {0}")]
+    Unknown(#[from] Unknown),
     /// The document cannot be written for this caller.
     #[error(transparent)]
     Version(#[from] VersionError),
@@ -50,7 +55,9 @@ impl From<WatchError> for Status {
             WatchError::NoToken(_) | WatchError::Token(TokenError::Rejected(_)) => {
                 Self::unauthenticated(text)
             }
-            WatchError::Token(TokenError::Unavailable(_)) => Self::unavailable(text),
+            WatchError::Token(TokenError::Unavailable(_)) | WatchError::Unknown(_) => {
+                Self::unavailable(text)
+            }
             WatchError::NotGranted(_) => Self::permission_denied(text),
             WatchError::NoPod | WatchError::Version(VersionError::Old { .. }) => {
                 Self::failed_precondition(text)
@@ -71,6 +78,19 @@ impl Service {
     #[must_use]
     pub fn server(tokens: Arc<dyn Tokens>, sources: Sources) -> SettingsServer<Self> {
         SettingsServer::new(Self { tokens, sources }).max_decoding_message_size(super::MAX_MESSAGE)
+    }
+
+    async fn begin(
+        &self,
+        request: &WatchRequest,
+        metadata: &MetadataMap,
+    ) -> Result<(Following, u32), WatchError> {
+        let version = choose(request.newest_version)?;
+        let caller = self.caller(metadata).await?;
+        tracing::debug!(?caller, version, "watches its settings");
+        let following = self.sources.follow(&caller);
+        following.check()?;
+        Ok((following, version))
     }
 
     async fn caller(&self, metadata: &MetadataMap) -> Result<Caller, WatchError> {
@@ -103,17 +123,23 @@ impl Served for Service {
         &self,
         request: Request<WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let version = choose(request.get_ref().newest_version).map_err(WatchError::from)?;
-        let caller = self.caller(request.metadata()).await?;
-        tracing::debug!(?caller, version, "watches its settings");
-        let following = self.sources.follow(&caller);
-        following.check().map_err(WatchError::from)?;
-        let documents =
-            futures::stream::unfold(Box::new(following), move |mut following| async move {
-                let settings = following.next().await;
-                let json = version::write(&settings, version);
-                Some((Ok(Document { version, json }), following))
-            });
+        let begun = self.begin(request.get_ref(), request.metadata()).await;
+        let (following, version) =
+            begun.inspect_err(|error| tracing::info!(%error, "refused settings"))?;
+        let begun = Some(Box::new(following));
+        let documents = futures::stream::unfold(begun, move |following| async move {
+            let mut following = following?;
+            match following.next().await {
+                Ok(settings) => {
+                    let json = version::write(&settings, version);
+                    Some((Ok(Document { version, json }), Some(following)))
+                }
+                Err(error) => {
+                    tracing::info!(%error, "ended a stream of settings");
+                    Some((Err(error.into()), None))
+                }
+            }
+        });
         Ok(Response::new(Box::pin(documents)))
     }
 }

@@ -3,7 +3,8 @@
 //! command. A token is never kept nor logged.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -24,6 +25,10 @@ const CLOCK_SKEW: u64 = 10;
 const LONGEST_TOKEN: usize = 8 * 1024;
 /// The key that signs, PEM (PKCS#8, P-256).
 const KEY: &str = "token-key.pem";
+/// How long the command waits for the key: an operator that has just been started makes it in a moment.
+pub const KEY_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks for it.
+const LOOK: Duration = Duration::from_millis(20);
 /// What tokens of proxies are of, as in Kuma.
 const TYPE: &str = "dataplane";
 
@@ -53,6 +58,9 @@ pub enum SignError {
         "--state-dir: {KEY} holds no P-256 key in PEM (PKCS#8): {0}; remove it, and make all tokens anew"
     )]
     Key(rcgen::Error),
+    /// No operator has made one.
+    #[error("--state-dir: {0} has no {KEY}: start the operator first, or check --state-dir")]
+    Missing(PathBuf),
     /// It could not be made or signed.
     #[error("cannot make it: {0}")]
     Make(String),
@@ -87,8 +95,28 @@ impl Signed {
             let key = key.map_err(|error| SignError::Make(error.to_string()))?;
             Ok(key.serialize_pem())
         };
-        let pem = state.read_or_make(KEY, make)?;
-        let key = KeyPair::from_pem_and_sign_algo(&pem, &PKCS_ECDSA_P256_SHA256);
+        Self::of(&state.read_or_make(KEY, make)?)
+    }
+
+    /// With the key that the operator has made there, or makes within `patience`; nothing is made here.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read.
+    pub fn existing(state_dir: &Path, patience: Duration) -> Result<Self, SignError> {
+        let (state, begun) = (StateDir::at(state_dir), Instant::now());
+        loop {
+            if let Some(pem) = state.read(KEY)? {
+                return Self::of(&pem);
+            }
+            if begun.elapsed() >= patience {
+                return Err(SignError::Missing(state_dir.to_owned()));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn of(pem: &str) -> Result<Self, SignError> {
+        let key = KeyPair::from_pem_and_sign_algo(pem, &PKCS_ECDSA_P256_SHA256);
         let key = key.map_err(SignError::Key)?;
         let mut validation = Validation::new(Algorithm::ES256);
         validation.leeway = CLOCK_SKEW;
@@ -209,8 +237,29 @@ mod tests {
         let (folder, maker) = signed("token-made");
         let token = maker.sign(&grant(), Timestamp::now(), HOUR).unwrap();
         assert_eq!(maker.read(&token), Ok(grant()));
-        let checker = Signed::open(&StateDir::open(folder.path()).unwrap()).unwrap();
+        let checker = Signed::existing(folder.path(), Duration::ZERO).unwrap();
         assert_eq!(checker.read(&token), Ok(grant()));
+    }
+
+    #[test]
+    fn a_key_that_no_operator_has_made_is_waited_for_and_not_made() {
+        let folder = Folder::new("token-nowhere");
+        let place = folder.path().join("stae");
+        let error = Signed::existing(&place, LOOK).err().unwrap().to_string();
+        assert!(error.contains("check --state-dir"), "{error}");
+        assert!(!place.exists());
+        let (operator, made) = std::sync::mpsc::channel();
+        let waiting = std::thread::spawn({
+            let place = place.clone();
+            move || {
+                let opened = Signed::existing(&place, Duration::from_secs(30));
+                operator.send(opened.map(|_| ())).unwrap();
+            }
+        });
+        assert!(made.recv_timeout(LOOK * 2).is_err());
+        Signed::open(&StateDir::open(&place).unwrap()).unwrap();
+        made.recv_timeout(Duration::from_secs(30)).unwrap().unwrap();
+        waiting.join().unwrap();
     }
 
     #[test]

@@ -21,6 +21,7 @@ use tonic::{Code, Status};
 use weir_operator::mesh_ca::{Authorities, Authority, NotReady, Root, Signer, View};
 use weir_operator::serve::Limits;
 use weir_operator::serve::identity::Certifier;
+use weir_operator::workload::Workload;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::requests::{foreign, p256, request, unusable};
@@ -252,6 +253,25 @@ async fn a_token_gives_its_own_identity_and_no_other() {
             "a token is never told"
         );
     }
+}
+
+#[tokio::test]
+async fn a_dataplane_that_nobody_has_named_gets_no_certificate() {
+    let mut scene = Scene::start().await;
+    scene.pods.put("web-1", Some(workload("default")));
+    let csr = request(&p256(), &[]);
+    let asked = scene.ask("dataplane-token", "shop.mesh", csr.clone());
+    let status = asked.await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    assert!(status.message().contains("kuma.io/service"), "{status}");
+    let named = Workload {
+        name: Some("web.mesh".to_owned()),
+        ..workload("default")
+    };
+    scene.pods.put("web-1", Some(named));
+    let status = scene.ask("dataplane-token", "shop.mesh", csr.clone()).await;
+    assert_eq!(status.unwrap_err().code(), Code::PermissionDenied);
+    scene.ask("dataplane-token", "web.mesh", csr).await.unwrap();
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ use weir_operator::mesh_ca::{Authorities, Authority, NotReady, Root, Signer, Vie
 use weir_operator::metrics::Metrics;
 use weir_operator::serve::tls::Certificates;
 use weir_operator::serve::{Bound, Limits, Security};
-use weir_operator::token::{Account, Caller, PodRef, TokenError, Tokens};
+use weir_operator::token::{Account, Caller, Grant, PodRef, TokenError, Tokens};
 use weir_operator::workload::{Workload, WorkloadView, Workloads};
 
 pub(crate) const NAME: &str = "weir-operator.kuma-system.svc";
@@ -181,6 +181,14 @@ impl KnownTokens {
                     ..account("web", "web-0")
                 })),
             ),
+            (
+                "dataplane-token",
+                Ok(Caller::Dataplane(Grant {
+                    mesh: "default".to_owned(),
+                    name: "web-1".to_owned(),
+                    ..Grant::default()
+                })),
+            ),
             ("expired-token", Err(expired)),
             ("silent-token", Err(silent)),
         ];
@@ -235,7 +243,8 @@ impl Workloads for Pods {
         let mut pods = self.0.lock().unwrap();
         let name = match caller {
             Caller::Account(Account { pod: Some(pod), .. }) => pod.name.clone(),
-            _ => String::new(),
+            Caller::Dataplane(grant) => grant.name.clone(),
+            Caller::Account(_) => String::new(),
         };
         let view = pods.entry(name).or_insert_with(|| watch::Sender::new(None));
         view.subscribe()

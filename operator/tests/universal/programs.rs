@@ -11,8 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
-use weir_operator::state::StateDir;
-use weir_operator::token::{Grant, Signed};
+use weir_operator::token::{Grant, KEY_PATIENCE, Signed};
 use weir_proxy::config::RunArgs;
 
 use crate::scene::{Folder, SHOP_TO_WEB, STRICT, caller, dataplane, soon, until};
@@ -152,6 +151,20 @@ async fn put_token(folder: &Folder, name: &str, service: &str) {
     std::fs::write(folder.place(&format!("{name}.token")), made.stdout).unwrap();
 }
 
+#[tokio::test]
+async fn a_state_directory_that_is_mistyped_gives_no_token_and_is_not_made() {
+    let folder = Folder::new("mistyped");
+    let made = operator()
+        .args(["token", "--name", "web-1", "--state-dir"])
+        .arg(folder.place("stae"))
+        .output();
+    let made = soon("an answer", made).await.unwrap();
+    let said = String::from_utf8_lossy(&made.stderr);
+    assert!(!made.status.success() && made.stdout.is_empty(), "{made:?}");
+    assert!(said.contains("start the operator first"), "{said}");
+    assert!(!folder.place("stae").exists());
+}
+
 /// A proxy of its own process.
 struct Program {
     admin: SocketAddr,
@@ -252,7 +265,7 @@ async fn assert_expired(folder: &Folder, operator: &Operator, application: u16) 
     let cart = free().await;
     let document = dataplane("cart-1", "cart", (cart, application));
     folder.write("cart-1.yaml", &document);
-    let signed = Signed::open(&StateDir::open(&folder.state()).unwrap()).unwrap();
+    let signed = Signed::existing(&folder.state(), KEY_PATIENCE).unwrap();
     let hour = SignedDuration::from_hours(1);
     let grant = Grant {
         mesh: "default".to_owned(),

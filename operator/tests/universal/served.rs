@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use tonic::Code;
+use tonic::{Code, Streaming};
+use weir_crds::grpc::v1::Document;
 use weir_crds::settings::MtlsMode;
 use weir_operator::state::StateDir;
-use weir_operator::token::Signed;
+use weir_operator::token::{KEY_PATIENCE, Signed};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::client::{HOUR, Operator, change, grant, names, settings, token};
@@ -136,7 +137,8 @@ async fn assert_refused(operator: &Operator, token: &str, identity: &str, why: (
 async fn a_token_that_is_none_of_the_operators_is_refused_with_what_to_do() {
     let (folder, operator) = two_dataplanes("tokens").await;
     let foreign = Folder::new("foreign");
-    let signed = Signed::open(&StateDir::open(&folder.state()).unwrap()).unwrap();
+    Signed::open(&StateDir::open(&foreign.state()).unwrap()).unwrap();
+    let signed = Signed::existing(&folder.state(), KEY_PATIENCE).unwrap();
     let expired = signed.sign(&grant("web-1", &[]), Timestamp::now() - HOUR * 2, HOUR);
     for (token, words) in [
         (String::new(), "weir-operator token"),
@@ -198,6 +200,27 @@ async fn a_token_gives_the_identity_of_its_own_dataplane_and_no_other() {
         assert_eq!(error.code(), code, "{error}");
         assert!(error.message().contains(words), "{words}: {error}");
     }
+    let mut stream = operator.watch(Some(&unknown)).await.unwrap();
+    assert_ended(&mut stream, (Code::Unavailable, "--documents")).await;
+    operator.end().await;
+}
+
+/// That the next thing a stream says is why it ends.
+async fn assert_ended(stream: &mut Streaming<Document>, (code, words): (Code, &str)) {
+    let error = soon("its end", stream.message()).await.unwrap_err();
+    assert_eq!(error.code(), code, "{error}");
+    assert!(error.message().contains(words), "{words}: {error}");
+}
+
+#[tokio::test]
+async fn a_stream_ends_where_its_dataplane_becomes_what_the_token_does_not_allow() {
+    let (folder, operator) = two_dataplanes("retagged").await;
+    let web = token(&folder, "web-1", &[("kuma.io/service", "web")]);
+    let mut stream = operator.watch(Some(&web)).await.unwrap();
+    settings(&mut stream).await;
+    folder.write("web-1.yaml", &dataplane("web-1", "db", (11010, 8080)));
+    let why = (Code::PermissionDenied, "--tag kuma.io/service=db");
+    assert_ended(&mut stream, why).await;
     operator.end().await;
 }
 
@@ -206,12 +229,12 @@ async fn a_new_start_with_the_same_state_knows_tokens_and_roots() {
     let folder = Folder::new("again");
     folder.write("mesh.yaml", STRICT);
     folder.write("web-1.yaml", &dataplane("web-1", "web", (11010, 8080)));
+    let operator = Operator::start(&folder).await;
     let web = token(&folder, "web-1", &[]);
     let bundle = async |operator: &Operator| {
         let mut stream = operator.watch(Some(&web)).await.unwrap();
         settings(&mut stream).await.identity.unwrap().trust_bundle
     };
-    let operator = Operator::start(&folder).await;
     let first = bundle(&operator).await;
     operator.end().await;
     let operator = Operator::start(&folder).await;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 
 use serde_json::json;
 use weir_crds::env;
@@ -11,7 +12,7 @@ use super::values::Values;
 use crate::control::operator::{self, Target};
 use crate::control::{Operator, Universal, discovery};
 
-/// Longest file with the operator's authority that is read, in bytes.
+/// Longest file with the operator's authority, or a token, that is read, in bytes.
 const FILE_SIZE: u64 = 1024 * 1024;
 
 impl Values {
@@ -50,9 +51,8 @@ impl Values {
         };
         let mut connection = operator::Config::new(target);
         connection.token = given(&args.dataplane_token_file, env::TOKEN_PATH).map(Into::into);
-        if given_dataplane(args) && connection.token.is_none() {
-            let reason = "has to be set where --control-plane-url is: a file with what weir-operator token has made";
-            self.wrong("--dataplane-token-file", reason);
+        if given_dataplane(args) {
+            self.judge_token(connection.token.as_deref());
         }
         if super::given(args.identity_cert_file.clone()).is_some() {
             let reason = "is of no use with --control-plane-url: the operator certifies; leave out one of them";
@@ -71,6 +71,22 @@ impl Values {
     }
 }
 
+impl Values {
+    /// Outside Kubernetes nobody puts a token there later: it has to be there.
+    fn judge_token(&mut self, file: Option<&Path>) {
+        let reason = match file.map(|file| (file, read(file))) {
+            Some((_, Ok(_))) => return,
+            Some((file, Err(error))) => format!(
+                "{}: {error}: put there what weir-operator token has made",
+                file.display()
+            ),
+            None => "has to be set where --control-plane-url is: a file with what weir-operator token has made"
+                .to_owned(),
+        };
+        self.wrong("--dataplane-token-file", reason);
+    }
+}
+
 /// Whether the proxy runs outside Kubernetes.
 fn given_dataplane(args: &RunArgs) -> bool {
     let given = [&args.dataplane_file, &args.dataplane];
@@ -79,7 +95,7 @@ fn given_dataplane(args: &RunArgs) -> bool {
         .any(|text| super::given(text.clone()).is_some())
 }
 
-fn read(path: &str) -> io::Result<String> {
+fn read(path: impl AsRef<Path>) -> io::Result<String> {
     io::read_to_string(File::open(path)?.take(FILE_SIZE))
 }
 

@@ -1,6 +1,7 @@
 //! A stream of the operator that is opened again whenever it breaks, until the operator says that there is nothing to
 //! follow. Used by `discovery` and `settings`; knows no message.
 
+use std::error::Error;
 use std::future::Future;
 
 use tokio::sync::mpsc;
@@ -36,17 +37,66 @@ fn is_for_good(code: Code) -> bool {
     )
 }
 
+/// What was told of why the operator says nothing.
+#[derive(Debug, Default)]
+struct Refusals {
+    /// What it said last, since its last message.
+    reason: Option<(Code, String)>,
+    is_told: bool,
+}
+
+impl Refusals {
+    /// Whether this is to be told: each reason once, until there is a message again.
+    fn hear(&mut self, status: &Status) -> bool {
+        // With a source it is no word of the operator: whoever keeps the connection, or the token, tells of that.
+        if status.source().is_some() {
+            return false;
+        }
+        let reason = (status.code(), status.message().to_owned());
+        let is_same = self.reason.as_ref() == Some(&reason);
+        if !is_same {
+            (self.reason, self.is_told) = (Some(reason), false);
+        }
+        let is_refusal = match status.code() {
+            Code::Unauthenticated | Code::PermissionDenied => true,
+            // An operator that ends says so, too, but once.
+            Code::Unavailable => is_same,
+            _ => false,
+        };
+        is_refusal && !std::mem::replace(&mut self.is_told, true)
+    }
+}
+
+/// Where a stream is.
+struct Progress {
+    pause: Pause,
+    is_broken: bool,
+    refusals: Refusals,
+}
+
+impl Progress {
+    /// A message is there.
+    fn work(&mut self) {
+        self.pause.reset();
+        self.is_broken = false;
+        self.refusals = Refusals::default();
+    }
+}
+
 /// Streams until it is refused for good; then it waits to be dropped.
 pub(super) async fn watch<W: Watch>(
     watch: W,
     (client, retry): (Client, Retry),
     events: mpsc::Sender<Event<W::Message>>,
 ) {
-    let mut pause = Pause::new(retry);
-    let mut is_broken = false;
+    let mut progress = Progress {
+        pause: Pause::new(retry),
+        is_broken: false,
+        refusals: Refusals::default(),
+    };
     while client.connected().await {
         let status = match watch.open().await {
-            Ok(stream) => pass_on(stream, &events, (&mut pause, &mut is_broken)).await,
+            Ok(stream) => pass_on(stream, &events, &mut progress).await,
             Err(status) => status,
         };
         if is_for_good(status.code()) {
@@ -55,18 +105,14 @@ pub(super) async fn watch<W: Watch>(
             break;
         }
         tracing::debug!(%status, "a stream of the operator is opened again");
-        if !std::mem::replace(&mut is_broken, true) {
-            if matches!(
-                status.code(),
-                Code::Unauthenticated | Code::PermissionDenied
-            ) {
-                tracing::warn!(%status, "the operator refuses this proxy, and is asked again");
-            }
-            if events.send(Event::Broken).await.is_err() {
-                break;
-            }
+        if progress.refusals.hear(&status) {
+            tracing::warn!(%status, "the operator refuses this proxy, and is asked again");
         }
-        sleep(pause.take()).await;
+        let was_broken = std::mem::replace(&mut progress.is_broken, true);
+        if !was_broken && events.send(Event::Broken).await.is_err() {
+            break;
+        }
+        sleep(progress.pause.take()).await;
     }
     std::future::pending().await
 }
@@ -75,14 +121,13 @@ pub(super) async fn watch<W: Watch>(
 async fn pass_on<M>(
     mut stream: Streaming<M>,
     events: &mpsc::Sender<Event<M>>,
-    (pause, is_broken): (&mut Pause, &mut bool),
+    progress: &mut Progress,
 ) -> Status {
     let mut is_first = true;
     loop {
         match stream.message().await {
             Ok(Some(message)) => {
-                pause.reset();
-                *is_broken = false;
+                progress.work();
                 let event = Event::Message { message, is_first };
                 if events.send(event).await.is_err() {
                     return Status::cancelled("nobody listens");
@@ -92,5 +137,37 @@ async fn pass_on<M>(
             Ok(None) => return Status::ok("the operator has ended the stream"),
             Err(status) => return status,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_is_told_once_until_the_operator_answers_again() {
+        let mut refusals = Refusals::default();
+        let expired = Status::unauthenticated("it has expired");
+        assert!(refusals.hear(&expired) && !refusals.hear(&expired));
+        // A connection that breaks in between is no other reason.
+        let broken = Status::from_error(Box::new(std::io::Error::other("reset")));
+        assert!(!refusals.hear(&broken) && !refusals.hear(&expired));
+        let other = Status::permission_denied("the token does not allow it");
+        assert!(refusals.hear(&other) && !refusals.hear(&other));
+        assert!(!Refusals::default().hear(&Status::ok("")));
+        let mut refusals = Refusals::default();
+        assert!(refusals.hear(&expired), "there was a message");
+    }
+
+    #[test]
+    fn what_may_pass_is_told_once_it_stays() {
+        let mut refusals = Refusals::default();
+        let unknown = Status::unavailable("no document of it");
+        assert_eq!(
+            [0; 3].map(|_| refusals.hear(&unknown)),
+            [false, true, false]
+        );
+        let ends = Status::unavailable("it ends");
+        assert!(!refusals.hear(&ends) && !refusals.hear(&unknown));
     }
 }

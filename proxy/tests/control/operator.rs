@@ -80,6 +80,10 @@ struct State {
     tables: HashMap<String, watch::Sender<String>>,
     /// The settings of whoever asks.
     settings: Option<watch::Sender<String>>,
+    /// Why nobody is told them.
+    refusal: Option<(Code, &'static str)>,
+    /// How often they were asked for.
+    watches: usize,
 }
 
 /// The control plane; clones are the same one.
@@ -151,9 +155,20 @@ impl Operator {
             .for_each(|said| said.send_modify(|_| {}));
     }
 
+    /// Whoever asks for settings is refused from now on, and so are open streams.
+    pub(crate) fn refuse_settings(&self, code: Code, words: &'static str) {
+        let mut state = self.state();
+        state.refusal = Some((code, words));
+        state
+            .settings
+            .iter()
+            .for_each(|said| said.send_modify(|_| {}));
+    }
+
     /// The settings of whoever asks, from now on.
     pub(crate) fn settings(&self, json: &str) {
         let mut state = self.state();
+        state.refusal = None;
         let said = state.settings.get_or_insert_with(watch::Sender::default);
         said.send_replace(json.to_owned());
     }
@@ -161,6 +176,11 @@ impl Operator {
     /// Everything that was asked so far.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.state().asked.clone()
+    }
+
+    /// How often settings were asked for.
+    pub(crate) fn watches(&self) -> usize {
+        self.state().watches
     }
 
     /// How often it was asked about this.

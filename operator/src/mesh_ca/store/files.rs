@@ -1,7 +1,8 @@
 //! The authorities of an operator without Kubernetes: a file each in the state directory, named as Kuma's Secrets, and
 //! one with who is trusted. Made by `app`, used by `store`. A root that the user provides is put there as files, too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub struct Files {
     state: StateDir,
     secrets: StateDir,
     view: Arc<watch::Sender<SecretView>>,
+    /// What lies there and is no Secret, as it was logged.
+    passed_over: BTreeSet<PathBuf>,
 }
 
 impl Files {
@@ -30,10 +33,11 @@ impl Files {
     /// # Errors
     /// When it cannot be read.
     pub fn open(state: StateDir) -> Result<Self, StateError> {
-        let files = Self {
+        let mut files = Self {
             secrets: state.below(SECRETS)?,
             state,
             view: Arc::new(watch::Sender::new(None)),
+            passed_over: BTreeSet::new(),
         };
         files.look()?;
         Ok(files)
@@ -46,7 +50,7 @@ impl Files {
     }
 
     /// Looks every so often whether the user has put something else there, until `stop`.
-    pub async fn follow(self, look: Duration, stop: CancellationToken) {
+    pub async fn follow(mut self, look: Duration, stop: CancellationToken) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -58,9 +62,15 @@ impl Files {
         }
     }
 
-    fn look(&self) -> Result<(), StateError> {
+    fn look(&mut self) -> Result<(), StateError> {
         let mut found = SecretSet::new();
-        for name in self.secrets.names()? {
+        let listing = self.secrets.list()?;
+        for path in listing.passed_over.difference(&self.passed_over) {
+            let path = path.display();
+            tracing::warn!(%path, "is passed over: secrets are files, with letters, digits, `-`, `_` and `.` in their names");
+        }
+        self.passed_over = listing.passed_over;
+        for name in listing.names {
             let value = self.secrets.read(&name)?;
             found.insert(name, stored(value));
         }
@@ -110,4 +120,33 @@ fn stored(value: Option<String>) -> Arc<Stored> {
         value,
         version: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+    use crate::folder::Folder;
+
+    #[test]
+    fn what_is_no_secret_is_passed_over_and_the_others_are_read() {
+        let folder = Folder::new("passed-over");
+        let secrets = folder.path().join(SECRETS);
+        let odd = [
+            secrets.join("a-directory"),
+            secrets.join("two words"),
+            secrets.join(OsStr::from_bytes(b"latin-\xe9")),
+        ];
+        std::fs::create_dir_all(&odd[0]).unwrap();
+        std::fs::write(&odd[1], "x").unwrap();
+        std::fs::write(&odd[2], "x").unwrap();
+        std::fs::write(secrets.join(".hidden"), "x").unwrap();
+        std::fs::write(secrets.join("root-cert"), "pem").unwrap();
+        let files = Files::open(StateDir::open(folder.path()).unwrap()).unwrap();
+        let found = files.view().borrow().clone().unwrap();
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["root-cert"]);
+        assert_eq!(files.passed_over, odd.into());
+    }
 }

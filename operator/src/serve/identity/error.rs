@@ -8,7 +8,8 @@ use super::gate::Crowded;
 use super::request::RequestError;
 use crate::mesh_ca::{NotReady, RootError};
 use crate::metrics::server::Certified;
-use crate::token::{Account, Caller, NotGranted, TokenError};
+use crate::token::{NotGranted, TokenError};
+use crate::workload::Unknown;
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
@@ -40,21 +41,14 @@ pub enum CertifyError {
         "token: is bound to no pod, and tags are a pod's: use a projected service account token"
     )]
     NoPod,
-    /// The pod is not known.
+    /// The pod, or the Dataplane, is not known.
+    #[error("token: {0}")]
+    Unknown(#[from] Unknown),
+    /// Neither its token nor its workload says what it is called.
     #[error(
-        "token: the pod {0} has no Dataplane yet: ask again; if it stays so, look at the pod's events and whether it is injected"
+        "identity: nothing says which one is the caller's: its Dataplane has no tag kuma.io/service"
     )]
-    UnknownPod(String),
-    /// The Dataplane is in no document.
-    #[error(
-        "token: the operator has no document of Dataplane {name:?} in Mesh {mesh:?} yet: add it to --documents, or make a token for one that is there (weir-operator token --name --mesh)"
-    )]
-    UnknownDataplane {
-        /// The name in the token.
-        name: String,
-        /// The Mesh in the token.
-        mesh: String,
-    },
+    Unnamed,
     /// The Dataplane is tagged with what the token does not allow.
     #[error("token: {0}")]
     NotGranted(#[from] NotGranted),
@@ -104,19 +98,6 @@ impl CertifyError {
         }
     }
 
-    /// Nothing is known of the caller's workload.
-    pub(super) fn unknown(caller: &Caller) -> Self {
-        match caller {
-            Caller::Account(Account { pod, .. }) => pod
-                .as_ref()
-                .map_or(Self::NoPod, |pod| Self::UnknownPod(pod.name.clone())),
-            Caller::Dataplane(grant) => Self::UnknownDataplane {
-                name: grant.name.clone(),
-                mesh: grant.mesh.clone(),
-            },
-        }
-    }
-
     /// The gRPC status.
     #[must_use]
     pub fn code(&self) -> Code {
@@ -128,10 +109,11 @@ impl CertifyError {
             Self::OtherIdentity { .. } | Self::OtherName { .. } | Self::NotGranted(_) => {
                 Code::PermissionDenied
             }
-            Self::NoPod | Self::NoMtls(_) | Self::Unusable(..) => Code::FailedPrecondition,
+            Self::NoPod | Self::Unnamed | Self::NoMtls(_) | Self::Unusable(..) => {
+                Code::FailedPrecondition
+            }
             Self::Token(TokenError::Unavailable(_))
-            | Self::UnknownPod(_)
-            | Self::UnknownDataplane { .. }
+            | Self::Unknown(_)
             | Self::Soon(_)
             | Self::Crowded(_)
             | Self::Interrupted => Code::Unavailable,
@@ -147,14 +129,14 @@ impl CertifyError {
             | Self::TokenText
             | Self::NoPod
             | Self::Token(TokenError::Rejected(_)) => Certified::Token,
-            Self::OtherIdentity { .. } | Self::OtherName { .. } | Self::NotGranted(_) => {
-                Certified::Identity
-            }
+            Self::OtherIdentity { .. }
+            | Self::OtherName { .. }
+            | Self::NotGranted(_)
+            | Self::Unnamed => Certified::Identity,
             Self::NoIdentity | Self::Request(_) => Certified::Request,
             Self::NoMtls(_) | Self::Unusable(..) | Self::Sign(_) => Certified::Mesh,
             Self::Token(TokenError::Unavailable(_))
-            | Self::UnknownPod(_)
-            | Self::UnknownDataplane { .. }
+            | Self::Unknown(_)
             | Self::Soon(_)
             | Self::Crowded(_)
             | Self::Interrupted => Certified::Unavailable,

@@ -3,18 +3,25 @@
 //! sends them. It knows no caller and no protobuf.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use weir_crds::identity::Identity;
 use weir_crds::permission;
 use weir_crds::settings::{IdentitySettings, MtlsMode, Settings};
 use weir_crds::{Mesh, merge};
 
+use super::WatchError;
 use super::closed::Closed;
 use crate::index::{Discovery, MeshView};
 use crate::mesh_ca::View as AuthorityView;
 use crate::token::{Caller, NotGranted};
-use crate::workload::{PermissionView, Workload, WorkloadView, Workloads};
+use crate::workload::{PermissionView, Unknown, Workload, WorkloadView, Workloads};
+
+/// How long a stream waits for its workload to be known, as a pod that has just been created soon is. Then it ends with the
+/// reason, and its proxy asks again.
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where settings come from.
 #[derive(Clone)]
@@ -48,6 +55,8 @@ pub(super) struct Following {
     closed: Option<Closed>,
     /// What was handed out last.
     last: Option<Settings>,
+    /// Until when something has to be known of the workload.
+    patience: Instant,
 }
 
 impl Sources {
@@ -63,6 +72,7 @@ impl Sources {
             seen: None,
             closed: None,
             last: None,
+            patience: Instant::now() + PATIENCE,
         }
     }
 }
@@ -78,15 +88,22 @@ impl Following {
 
     /// The next settings that differ from the last. What is not known (yet, or any more) changes
     /// nothing: the last settings stand, also once nobody tells of changes any more.
-    pub(super) async fn next(&mut self) -> Settings {
+    ///
+    /// # Errors
+    /// When the token does not allow what the workload has become, or there is no workload in time.
+    pub(super) async fn next(&mut self) -> Result<Settings, WatchError> {
         loop {
-            if let Some(settings) = self.current()
+            if let Some(settings) = self.current()?
                 && self.last.as_ref() != Some(&settings)
             {
                 self.last = Some(settings.clone());
-                return settings;
+                return Ok(settings);
             }
+            let is_unknown = self.last.is_none() && self.workload.borrow().is_none();
             let changed = tokio::select! {
+                () = sleep_until(self.patience), if is_unknown => {
+                    return Err(Unknown::of(&self.caller).into());
+                }
                 changed = self.meshes.changed() => changed,
                 changed = self.authorities.changed() => changed,
                 changed = self.permissions.changed() => changed,
@@ -100,14 +117,18 @@ impl Following {
         }
     }
 
-    fn current(&mut self) -> Option<Settings> {
-        let workload = self.workload.borrow_and_update().clone();
+    fn current(&mut self) -> Result<Option<Settings>, NotGranted> {
+        let Some(workload) = self.workload.borrow_and_update().clone() else {
+            return Ok(None);
+        };
+        self.caller.allows(&workload.tags)?;
+        Ok(self.of(workload))
+    }
+
+    fn of(&mut self, workload: Arc<Workload>) -> Option<Settings> {
         let meshes = self.meshes.borrow_and_update().clone();
         let authorities = self.authorities.borrow_and_update().clone();
         let permissions = self.permissions.borrow_and_update().clone();
-        let workload = workload?;
-        // A token that does not allow what the workload has become tells no more.
-        self.caller.allows(&workload.tags).ok()?;
         self.follow_routes(&workload);
         if let Some(closed) = &mut self.closed
             && (permissions.is_none() || !closed.is_known())
@@ -179,4 +200,96 @@ async fn changed(closed: Option<&mut Closed>) {
 
 fn merged(mesh: &Mesh, workload: &Workload) -> Settings {
     merge::settings(&workload.mesh, &mesh.spec, workload.metrics.as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use weir_crds::mesh::MeshSpec;
+
+    use super::*;
+    use crate::token::Grant;
+    use crate::workload::{Stated, StatedKey};
+
+    /// Everybody who tells of changes.
+    struct Scene {
+        workloads: Stated,
+        _meshes: watch::Sender<MeshView>,
+        _authorities: watch::Sender<AuthorityView>,
+        _permissions: watch::Sender<PermissionView>,
+    }
+
+    /// The settings of web-1, which has to be tagged `web`, in a Mesh that is there.
+    fn scene() -> (Scene, Following) {
+        let mesh = Arc::new(Mesh::new("default", MeshSpec::initial()));
+        let meshes = BTreeMap::from([("default".to_owned(), mesh)]);
+        let meshes = watch::Sender::new(Some(Arc::new(meshes)));
+        let workloads = Stated::default();
+        let (authorities, permissions) = (watch::Sender::new(None), watch::Sender::new(None));
+        let sources = Sources {
+            meshes: meshes.subscribe(),
+            authorities: authorities.subscribe(),
+            permissions: permissions.subscribe(),
+            workloads: Arc::new(workloads.clone()),
+            routes: Discovery::default(),
+            trust_domain: "cluster.local".into(),
+        };
+        let caller = Caller::Dataplane(Grant {
+            mesh: "default".to_owned(),
+            name: "web-1".to_owned(),
+            tags: [("kuma.io/service".to_owned(), ["web".to_owned()].into())].into(),
+        });
+        let following = sources.follow(&caller);
+        let scene = Scene {
+            workloads,
+            _meshes: meshes,
+            _authorities: authorities,
+            _permissions: permissions,
+        };
+        (scene, following)
+    }
+
+    fn put(scene: &Scene, service: &str) {
+        let key: StatedKey = ("default".to_owned(), "web-1".to_owned());
+        let workload = Workload {
+            mesh: "default".to_owned(),
+            tags: [("kuma.io/service".to_owned(), [service.to_owned()].into())].into(),
+            ..Workload::default()
+        };
+        scene.workloads.reset([(key, workload)].into());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_workload_that_stays_unknown_is_said_to_be_and_one_that_comes_late_is_not() {
+        let (_scene, mut following) = scene();
+        let begun = Instant::now();
+        let error = following.next().await.unwrap_err();
+        assert_eq!(begun.elapsed(), PATIENCE);
+        assert!(matches!(error, WatchError::Unknown(_)), "{error}");
+        assert!(error.to_string().contains("--documents"), "{error}");
+
+        let (scene, mut following) = scene();
+        let late = async {
+            tokio::time::sleep(PATIENCE / 2).await;
+            put(&scene, "web");
+        };
+        let (said, ()) = tokio::join!(following.next(), late);
+        assert_eq!(said.unwrap().mesh, "default");
+        // What was known and is not any more stands.
+        scene.workloads.reset([].into());
+        let quiet = tokio::time::timeout(PATIENCE * 10, following.next()).await;
+        assert!(quiet.is_err(), "{quiet:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tags_that_the_token_does_not_allow_end_the_stream() {
+        let (scene, mut following) = scene();
+        put(&scene, "web");
+        following.next().await.unwrap();
+        put(&scene, "db");
+        let error = following.next().await.unwrap_err();
+        assert!(matches!(error, WatchError::NotGranted(_)), "{error}");
+        assert!(error.to_string().contains("kuma.io/service=db"), "{error}");
+    }
 }

@@ -69,17 +69,23 @@ fn a_proxy_outside_kubernetes_is_told_of_an_operator_by_flags() {
     std::fs::write(&file, key.cert.pem()).unwrap();
     let file = format!("--control-plane-ca-file={}", file.display());
     let url = "--control-plane-url=https://operator.example:8086";
-    let token = "--dataplane-token-file=web-1.token";
+    let token_file = folder.join("web-1.token");
+    std::fs::write(&token_file, "a.b.c").unwrap();
+    let token = &*format!("--dataplane-token-file={}", token_file.display());
     let config = load(parse(&[WEB, url, &file, token]), |_| None).unwrap();
     let operator = config.operator.unwrap();
     assert_eq!(operator.connection.target.addr(), "operator.example:8086");
-    assert_eq!(operator.connection.token, Some("web-1.token".into()));
+    assert_eq!(operator.connection.token, Some(token_file));
     assert_eq!(
         operator.discovery.context,
         r#"{"dataplane":"web-1","mesh":"m"}"#
     );
     for (flags, name) in [
         (&[url, &file][..], "--dataplane-token-file: has to be set"),
+        (
+            &[url, &file, "--dataplane-token-file=/nowhere"],
+            "--dataplane-token-file: /nowhere: No such file or directory (os error 2): put there what weir-operator token",
+        ),
         (&[url, token], "--control-plane-ca-file: has to be set"),
         (
             &[url, token, "--control-plane-ca-file=/nowhere"],

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -35,9 +36,15 @@ pub struct Client {
 
 struct Shared {
     origin: Uri,
-    token: Option<PathBuf>,
+    token: Option<Token>,
     log: CallLog,
     refused: Arc<Notify>,
+}
+
+/// The file with the token, and whether it was told that it cannot be used.
+struct Token {
+    path: PathBuf,
+    is_told: AtomicBool,
 }
 
 /// Why a call could not be made, or broke.
@@ -67,7 +74,10 @@ impl Client {
     ) -> Self {
         let shared = Arc::new(Shared {
             origin: config.target.origin.clone(),
-            token: config.token.clone(),
+            token: config.token.clone().map(|path| Token {
+                path,
+                is_told: AtomicBool::new(false),
+            }),
             log,
             refused,
         });
@@ -87,9 +97,8 @@ impl Client {
 
     async fn send(self, request: Request<Body>) -> Result<Response<Received>, CallError> {
         let (mut head, body) = request.into_parts();
-        if let Some(path) = &self.shared.token {
-            let bearer = bearer(path).map_err(|error| CallError::Token(path.clone(), error))?;
-            head.headers.insert(AUTHORIZATION, bearer);
+        if let Some(token) = &self.shared.token {
+            head.headers.insert(AUTHORIZATION, token.bearer()?);
         }
         let sender = self.connection.borrow().clone();
         let sender = sender.ok_or(CallError::Disconnected)?.ready().await;
@@ -145,7 +154,22 @@ async fn upload(mut body: Body, mut to: SendStream<Bytes>) -> Result<(), CallErr
     Ok(())
 }
 
-/// What `authorization` says: the token in force, which whoever keeps the file replaces before it expires.
+impl Token {
+    /// What `authorization` says; a file that cannot be used is told of once, whichever calls find it so.
+    fn bearer(&self) -> Result<HeaderValue, CallError> {
+        let bearer = bearer(&self.path);
+        let was_told = self.is_told.swap(bearer.is_err(), Ordering::Relaxed);
+        bearer.map_err(|error| {
+            let error = CallError::Token(self.path.clone(), error);
+            if !was_told {
+                tracing::warn!(%error, "the operator is not asked for anything until it can");
+            }
+            error
+        })
+    }
+}
+
+/// The token in force, which whoever keeps the file replaces before it expires.
 fn bearer(path: &Path) -> io::Result<HeaderValue> {
     let mut token = String::new();
     let file = std::fs::File::open(path)?;

@@ -123,18 +123,34 @@ impl Settings for Operator {
         request: tonic::Request<WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let version = request.get_ref().newest_version;
+        self.state().watches += 1;
+        self.refused()?;
         let said = self.state().settings.as_ref().map(watch::Sender::subscribe);
         let Some(said) = said else {
             return Err(Status::unimplemented("no settings in this test"));
         };
-        let stream = unfold((said, true), move |(mut said, is_first)| async move {
-            if !is_first {
-                said.changed().await.ok()?;
+        let operator = self.clone();
+        let next = move |(mut said, is_first): (watch::Receiver<String>, bool)| {
+            let operator = operator.clone();
+            async move {
+                if !is_first {
+                    said.changed().await.ok()?;
+                }
+                let json = said.borrow_and_update().clone();
+                let answer = operator.refused().map(|()| Document { version, json });
+                Some((answer, (said, false)))
             }
-            let json = said.borrow_and_update().clone();
-            Some((Ok(Document { version, json }), (said, false)))
-        });
+        };
+        let stream = unfold((said, true), next);
         Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+impl Operator {
+    /// Why settings are not told.
+    fn refused(&self) -> Result<(), Status> {
+        let refusal = self.state().refusal;
+        refusal.map_or(Ok(()), |(code, words)| Err(Status::new(code, words)))
     }
 }
 
