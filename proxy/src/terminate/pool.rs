@@ -254,19 +254,23 @@ impl Service {
         slot
     }
 
-    /// Whether there are connections, or may be again: somebody else has the set as well, or this service.
+    /// Whether there are connections, or may be again: somebody else has the set as well. Those of its branches do not:
+    /// they would keep each other.
     fn is_used(self: &Rc<Self>) -> bool {
-        let slots = self.slots.borrow();
-        Rc::strong_count(&self.set) > 1
-            || Rc::strong_count(self) > 1
-            || !slots.values().all(|slot| slot.is_unused())
-            || !self.branches.borrow().is_empty()
+        Rc::strong_count(&self.set) > 1 || self.has_work()
+    }
+
+    /// Whether somebody has the service, or there are connections, of its branches too.
+    fn has_work(self: &Rc<Self>) -> bool {
+        Rc::strong_count(self) > 1
+            || !self.slots.borrow().values().all(|slot| slot.is_unused())
+            || self.branches.borrow().iter().any(Self::has_work)
     }
 
     fn sweep(&self, now: std::time::Instant) {
         let mut branches = self.branches.borrow_mut();
         branches.iter().for_each(|branch| branch.sweep(now));
-        branches.retain(|branch| branch.is_used());
+        branches.retain(|branch| self.set.has_branch(&branch.set) || branch.has_work());
         drop(branches);
         if self.compared.replace(self.set.replaced()) != self.set.replaced() {
             self.retire_gone();
