@@ -69,6 +69,7 @@ pub(super) async fn go_on(worker: &Worker, home: Rc<EndpointSet>, mut left: Box<
             mut session,
             mut busy,
             server,
+            at,
         } = *left;
         busy.set(true);
         let (Some(book), Some(leave)) = (session.book().cloned(), session.leave()) else {
@@ -83,6 +84,7 @@ pub(super) async fn go_on(worker: &Worker, home: Rc<EndpointSet>, mut left: Box<
             // An endpoint is chosen anew.
             Leave::Again => None,
         };
+        let beside = at.filter(|_| leave == Leave::Again);
         if let (Some(idle), Some(tls)) = (server, book.standing.tls.clone()) {
             let branch = here;
             park(&mut parked, Parked { branch, idle, tls });
@@ -95,6 +97,7 @@ pub(super) async fn go_on(worker: &Worker, home: Rc<EndpointSet>, mut left: Box<
             stream: client,
             first: Flow::default(),
             to: Destination::Service(set),
+            beside,
             book: book.unsettled(),
             accepted,
             dialed,

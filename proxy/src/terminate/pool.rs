@@ -21,7 +21,7 @@ use super::link::{Lease, Link};
 use super::message::HeadFields;
 use super::slot::{Refused, Slot};
 use super::socket::Socket;
-use crate::endpoints::{Claim, Endpoint, EndpointSet};
+use crate::endpoints::{Claim, Endpoint, EndpointSet, Search};
 use crate::forward::{Connected, Dialer, Failed, search};
 use crate::record::{Book, Side};
 use crate::routes::{Choice, Ports};
@@ -188,13 +188,16 @@ impl Service {
     }
 
     /// Finds a place for one stream within `connect_timeout`: at the better of two endpoints,
-    /// and where that one refuses, at another.
+    /// and where that one refuses, at another. At the one `beside` only where no other is fit.
     ///
     /// # Errors
     /// That of the [`search`].
-    pub(super) async fn find(self: &Rc<Self>) -> Result<Found, Failed<Refused>> {
+    pub(super) async fn find(
+        self: &Rc<Self>,
+        beside: Option<SocketAddr>,
+    ) -> Result<Found, Failed<Refused>> {
         let found = search(
-            &self.set,
+            Search::new(Rc::clone(&self.set)).beside(beside),
             &self.setup.dialer.config,
             async |claim, limit| {
                 let slot = self.slot(claim);
@@ -232,7 +235,7 @@ impl Service {
             Ok(lease) => Ok(self.found(claim, slot, lease)),
             Err(_) => {
                 drop(claim);
-                self.find().await
+                self.find(None).await
             }
         }
     }

@@ -124,7 +124,7 @@ impl Bench {
 }
 
 async fn found(service: &Rc<Service>) -> Found {
-    match service.find().await {
+    match service.find(None).await {
         Ok(found) => found,
         Err(Failed { error, .. }) => panic!("{error}"),
     }
@@ -392,7 +392,9 @@ async fn a_branch_is_kept_while_there_are_routes_to_it_or_connections() {
             bench.set.update(&Described::default(), Instant::now());
             assert_eq!(kept(), 1, "it has a stream");
             drop(found);
-            bench.links.sweep(Instant::now() + 2 * service.setup.config.idle);
+            bench
+                .links
+                .sweep(Instant::now() + 2 * service.setup.config.idle);
             bench.wait_for(0.0).await;
             let start = Instant::now();
             while kept() > 0 {
