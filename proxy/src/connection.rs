@@ -5,6 +5,7 @@
 //! is known once one has accepted it: what is counted under its labels is counted then.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,6 +35,7 @@ mod deny;
 mod enter;
 mod follow;
 mod late;
+mod parking;
 mod refuse;
 
 use admit::admit;
@@ -56,6 +58,8 @@ struct Routed {
     /// What was read of it.
     first: Flow,
     to: Destination,
+    /// The endpoint at which the request has failed that is sent again.
+    beside: Option<SocketAddr>,
     book: Book,
     accepted: Side,
     /// Of the connection that detection has opened.
@@ -407,7 +411,7 @@ async fn reach(
 ) -> Result<Connected, Failed> {
     let outcome = match dialed {
         Some(outcome) => outcome,
-        None => connect(&routed.to, &worker.dialer).await,
+        None => connect(&routed.to, routed.beside, &worker.dialer).await,
     };
     let (dst, tls) = match &outcome {
         Ok(connected) => {

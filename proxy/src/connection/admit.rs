@@ -29,6 +29,7 @@ pub(super) async fn admit(
         stream,
         first,
         to,
+        beside: None,
         accepted: book.accepted(Instant::now()),
         permit: is_inbound.then(|| worker.gate.permit(book.target_port)),
         peer: peer.map(|peer| peer.identity),

@@ -128,7 +128,7 @@ async fn listen(
             Err(_silence) => {}
         }
     }
-    let dialed = forward::connect(dialing.target, dialing.dialer).await;
+    let dialed = forward::connect(dialing.target, None, dialing.dialer).await;
     let grace = dialed.is_err().then_some(config.refused_grace);
     if let Ok(connected) = &dialed {
         (dialing.opened)(connected);

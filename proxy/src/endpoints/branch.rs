@@ -35,6 +35,12 @@ impl EndpointSet {
         known.map(|known| Rc::clone(&known.set))
     }
 
+    /// Whether this is the set of one of its branches now.
+    pub fn has_branch(&self, set: &Rc<EndpointSet>) -> bool {
+        let branches = self.branches.borrow();
+        branches.iter().any(|known| Rc::ptr_eq(&known.set, set))
+    }
+
     /// Takes these branches instead. Of those that stay everything that is known is kept.
     pub(super) fn branch_out(&self, branches: &[Branch], now: Instant) {
         let mut current = self.branches.borrow_mut();

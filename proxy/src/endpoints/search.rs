@@ -15,6 +15,8 @@ use super::{Claim, EndpointSet};
 pub struct Search {
     set: Rc<EndpointSet>,
     tried: Vec<SocketAddr>,
+    /// The endpoint that is tried only where no other is fit.
+    avoided: Option<SocketAddr>,
     resorts: usize,
 }
 
@@ -24,7 +26,20 @@ impl Search {
             resorts: set.shared.config.last_resorts,
             set,
             tried: Vec::new(),
+            avoided: None,
         }
+    }
+
+    /// For a request that has just failed at this address: it is sent there again only where no other endpoint is fit.
+    /// Who fails fast would be chosen for that.
+    #[must_use]
+    pub fn beside(self, avoided: Option<SocketAddr>) -> Self {
+        Self { avoided, ..self }
+    }
+
+    /// The name of the service.
+    pub fn service(&self) -> &Rc<str> {
+        &self.set.name
     }
 
     /// The next endpoint to try; none when there is no other. Where the set has an original destination, it comes after
@@ -32,7 +47,13 @@ impl Search {
     /// Whoever is set aside comes last, in the order of their failures, and at most [`super::Config::last_resorts`] of
     /// them: where nobody is left, a wrong guess costs less than an answer that is never tried for ("fail open").
     pub fn next(&mut self, now: Instant) -> Option<Claim> {
-        let fit = || self.set.choose_beside(&self.tried, now);
+        let fit = || {
+            let other = self.avoided.and_then(|avoided| {
+                let beside = [&self.tried[..], &[avoided]].concat();
+                self.set.choose_beside(&beside, now)
+            });
+            other.or_else(|| self.set.choose_beside(&self.tried, now))
+        };
         let original = || self.set.original(&self.tried);
         let next = match self.tried.is_empty() {
             true => fit().or_else(original),

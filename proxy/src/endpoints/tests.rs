@@ -397,3 +397,28 @@ fn the_original_destination_comes_before_those_that_are_set_aside() {
     set.fall_back(None, now);
     assert_eq!(order(2).len(), 2);
 }
+
+#[test]
+fn where_a_request_has_failed_it_is_sent_again_only_without_others() {
+    let now = Instant::now();
+    let set = set(&[1, 2, 3], now);
+    // Who fails at once looks fast.
+    for port in [2, 3] {
+        claim(&set, port).observe(ms(1000), now);
+    }
+    let beside = |port| Search::new(Rc::clone(&set)).beside(Some(addr(port)));
+    for _ in 0..20 {
+        let mut search = beside(1);
+        let mut ports = Vec::new();
+        while let Some(claim) = search.next(now) {
+            ports.push(claim.addr.port());
+            search.failed(claim.addr);
+        }
+        assert!(matches!(ports[..], [2, 3, 1] | [3, 2, 1]), "{ports:?}");
+    }
+    for port in [2, 3] {
+        claim(&set, port).refused(now);
+    }
+    let chosen = beside(1).next(now).expect("an endpoint");
+    assert_eq!(chosen.addr, addr(1), "the others are set aside");
+}

@@ -47,16 +47,22 @@ pub struct Failed<E = DialError> {
     pub tls: Tls,
 }
 
-/// Opens a connection within `config.connect_timeout` of the dialer.
+/// Opens a connection within `config.connect_timeout` of the dialer; of a service, to the endpoint `beside` only where no
+/// other is fit.
 ///
 /// # Errors
 /// That of the address, or of a [`search`].
-pub async fn connect(to: &Destination, dialer: &Dialer) -> Result<Connected, Failed> {
+pub async fn connect(
+    to: &Destination,
+    beside: Option<SocketAddr>,
+    dialer: &Dialer,
+) -> Result<Connected, Failed> {
     let set = match to {
         Destination::Address(addr) => return connect_to(*addr, dialer).await,
         Destination::Service(set) => set,
     };
-    let dialed = search(set, &dialer.config, async |claim, limit| {
+    let endpoints = Search::new(Rc::clone(set)).beside(beside);
+    let dialed = search(endpoints, &dialer.config, async |claim, limit| {
         let start = Instant::now();
         let to = (claim.addr, claim.identity.as_ref());
         let (tls, dialed) = dialer.dial(to, limit).await;
@@ -74,14 +80,14 @@ pub async fn connect(to: &Destination, dialer: &Dialer) -> Result<Connected, Fai
     })
 }
 
-/// Has `attempt` try the endpoints of a service within `config.connect_timeout`, the best one first, until one takes
+/// Has `attempt` try the endpoints that a search gives out within `config.connect_timeout`, the best one first, until one takes
 /// what it is tried with. It is told how long it may take.
 ///
 /// # Errors
 /// That of the endpoint tried last: every one has been tried that there was time for, but of
 /// those set aside only the last resorts.
 pub async fn search<T, E>(
-    set: &Rc<EndpointSet>,
+    mut search: Search,
     config: &Config,
     mut attempt: impl AsyncFnMut(&Claim, Duration) -> Result<T, (E, Tls)>,
 ) -> Result<(Claim, T), Failed<E>>
@@ -89,9 +95,8 @@ where
     E: Borrow<DialError> + From<DialError>,
 {
     let deadline = Instant::now() + config.connect_timeout;
-    let mut search = Search::new(Rc::clone(set));
     let mut failed = Failed {
-        error: DialError::NoEndpoint(Rc::clone(&set.name)).into(),
+        error: DialError::NoEndpoint(Rc::clone(search.service())).into(),
         dst: None,
         tls: Tls::NoIdentity(NoTlsReason::NotProvidedByServiceDiscovery),
     };
@@ -116,7 +121,7 @@ where
             }
             Err((error, tls)) => {
                 let why: &DialError = error.borrow();
-                tracing::debug!(error = %why, service = %set.name, "an endpoint is left for another");
+                tracing::debug!(error = %why, service = %search.service(), "an endpoint is left for another");
                 let is_over = matches!(why, DialError::Socket(_));
                 if why.is_of_endpoint() {
                     claim.refused(Instant::now().into_std());

@@ -21,7 +21,7 @@ use super::link::{Lease, Link};
 use super::message::HeadFields;
 use super::slot::{Refused, Slot};
 use super::socket::Socket;
-use crate::endpoints::{Claim, Endpoint, EndpointSet};
+use crate::endpoints::{Claim, Endpoint, EndpointSet, Search};
 use crate::forward::{Connected, Dialer, Failed, search};
 use crate::record::{Book, Side};
 use crate::routes::{Choice, Ports};
@@ -188,13 +188,16 @@ impl Service {
     }
 
     /// Finds a place for one stream within `connect_timeout`: at the better of two endpoints,
-    /// and where that one refuses, at another.
+    /// and where that one refuses, at another. At the one `beside` only where no other is fit.
     ///
     /// # Errors
     /// That of the [`search`].
-    pub(super) async fn find(self: &Rc<Self>) -> Result<Found, Failed<Refused>> {
+    pub(super) async fn find(
+        self: &Rc<Self>,
+        beside: Option<SocketAddr>,
+    ) -> Result<Found, Failed<Refused>> {
         let found = search(
-            &self.set,
+            Search::new(Rc::clone(&self.set)).beside(beside),
             &self.setup.dialer.config,
             async |claim, limit| {
                 let slot = self.slot(claim);
@@ -232,7 +235,7 @@ impl Service {
             Ok(lease) => Ok(self.found(claim, slot, lease)),
             Err(_) => {
                 drop(claim);
-                self.find().await
+                self.find(None).await
             }
         }
     }
@@ -254,19 +257,23 @@ impl Service {
         slot
     }
 
-    /// Whether there are connections, or may be again: somebody else has the set as well, or this service.
+    /// Whether there are connections, or may be again: somebody else has the set as well. Those of its branches do not:
+    /// they would keep each other.
     fn is_used(self: &Rc<Self>) -> bool {
-        let slots = self.slots.borrow();
-        Rc::strong_count(&self.set) > 1
-            || Rc::strong_count(self) > 1
-            || !slots.values().all(|slot| slot.is_unused())
-            || !self.branches.borrow().is_empty()
+        Rc::strong_count(&self.set) > 1 || self.has_work()
+    }
+
+    /// Whether somebody has the service, or there are connections, of its branches too.
+    fn has_work(self: &Rc<Self>) -> bool {
+        Rc::strong_count(self) > 1
+            || !self.slots.borrow().values().all(|slot| slot.is_unused())
+            || self.branches.borrow().iter().any(Self::has_work)
     }
 
     fn sweep(&self, now: std::time::Instant) {
         let mut branches = self.branches.borrow_mut();
         branches.iter().for_each(|branch| branch.sweep(now));
-        branches.retain(|branch| branch.is_used());
+        branches.retain(|branch| self.set.has_branch(&branch.set) || branch.has_work());
         drop(branches);
         if self.compared.replace(self.set.replaced()) != self.set.replaced() {
             self.retire_gone();

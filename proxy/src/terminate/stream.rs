@@ -176,7 +176,7 @@ impl Drop for Stream {
 
 /// Waits for an endpoint, and serves the stream to its end.
 async fn seek(service: Rc<Service>, mut asked: Asked) {
-    let found = match wait(service.find(), &mut asked.respond, &mut asked.terms).await {
+    let found = match wait(service.find(None), &mut asked.respond, &mut asked.terms).await {
         Waited::Done(Ok(found)) => found,
         Waited::Done(Err(unreached)) => return refuse(service.book(), asked, unreached),
         Waited::Gone => return leave(service.book(), &asked),

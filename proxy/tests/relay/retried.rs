@@ -12,7 +12,7 @@ use weir_proxy::routes::compile;
 use weir_proxy::telemetry::Dst;
 use weir_proxy::worker;
 
-use super::proxy::{Proxy, nobody, read_all, soon};
+use super::proxy::{Proxy, application, nobody, read_all, soon};
 use super::routed::{below, table, timed};
 use super::talk::{Heard, Talk, echo, echoing, get, post};
 
@@ -305,4 +305,23 @@ async fn a_request_that_nobody_takes_again_is_answered_in_its_place() {
         .await;
     drop(client);
     proxy.counts("tcp_open_connections", &[], 0.0).await;
+}
+
+#[tokio::test]
+async fn where_a_request_has_failed_it_is_not_sent_again() {
+    // Who fails at once looks fast.
+    let (failing, _) = echoing("a", |_| 503).await;
+    let slow = application(|stream| async move {
+        let mut talk = Talk::new(stream);
+        while let Some(request) = talk.hear().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            talk.say(&echo("b", 200, &request)).await;
+        }
+    });
+    let proxy = routed(&[failing, slow.await], &generous());
+    for _ in 0..5 {
+        let mut client = connect(&proxy).await;
+        let answer = client.ask(&get("/")).await;
+        assert_eq!(answer, echo("b", 200, &get("/")));
+    }
 }

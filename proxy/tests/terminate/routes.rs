@@ -248,6 +248,23 @@ async fn a_request_that_failed_is_sent_again_with_all_that_it_had() {
 }
 
 #[tokio::test]
+async fn where_a_request_has_failed_it_is_not_sent_again() {
+    // Who fails at once looks fast.
+    let (bad, _) = failing(usize::MAX).await;
+    let slow = answering(|asked| async move {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        echo(asked).await;
+    });
+    let endpoints = [bad, slow.await];
+    let proxy = routed(&endpoints, &budgeted(vec![retryable(below("/"))], 100));
+    let mut client = Client::connect(&proxy, Setup::default()).await;
+    for _ in 0..5 {
+        let answer = client.call("/200", Bytes::from_static(b"same")).await;
+        assert_eq!(answer.expect("an answer").status, 200);
+    }
+}
+
+#[tokio::test]
 async fn a_connection_that_is_lost_before_its_response_is_a_failed_attempt() {
     let seen = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&seen);

@@ -2,6 +2,7 @@
 //! is written. What is kept of a request is given to the next server first. A part of the relay.
 
 use std::io;
+use std::net::SocketAddr;
 use std::task::Context;
 
 use super::Relay;
@@ -22,6 +23,8 @@ pub struct Left {
     pub busy: Busy,
     /// The server, where it could be used again.
     pub server: Option<Idle>,
+    /// The endpoint that it was.
+    pub at: Option<SocketAddr>,
 }
 
 /// A server that owes nothing.
@@ -102,6 +105,7 @@ impl Leaving {
     /// With the sockets and their accounts. A server that cannot be used again is closed.
     pub(super) fn of(self, client: (Stream, Side), server: (Stream, Side)) -> Box<Left> {
         let (stream, dialed) = server;
+        let at = self.claim.as_ref().map(|claim| claim.addr);
         let server = if self.is_reusable {
             let claim = self.claim;
             Some(Idle {
@@ -120,6 +124,7 @@ impl Leaving {
             session: self.session,
             busy: self.busy,
             server,
+            at,
         })
     }
 }

@@ -124,7 +124,7 @@ impl Bench {
 }
 
 async fn found(service: &Rc<Service>) -> Found {
-    match service.find().await {
+    match service.find(None).await {
         Ok(found) => found,
         Err(Failed { error, .. }) => panic!("{error}"),
     }
@@ -339,4 +339,100 @@ async fn a_service_that_nobody_has_any_more_is_forgotten_with_its_last_connectio
             assert!(Rc::ptr_eq(&links.services.borrow()[0].set, set));
         })
         .await;
+}
+
+#[tokio::test]
+async fn a_service_that_has_used_a_branch_is_forgotten_as_well() {
+    LocalSet::new()
+        .run_until(async {
+            let bench = bench(Vec::new());
+            let routed = steered(&[named(endpoint().await, "a")]);
+            bench.set.update(&routed, Instant::now());
+            let service = bench.service();
+            let request = Request::get("http://web/b").body(()).expect("a request");
+            let branch = service.branch(&service.choose(&request, Instant::now()));
+            let found = found(&branch).await;
+            bench.wait_for(1.0).await;
+            let Bench { links, set, .. } = bench;
+            let kept = |now| {
+                links.sweep(now);
+                links.services.borrow().len()
+            };
+            let idle = Instant::now() + 2 * service.setup.config.idle;
+            drop(set);
+            drop(service);
+            assert_eq!(kept(idle), 1, "its branch has a stream");
+            drop((found, branch));
+            let start = Instant::now();
+            while kept(idle) > 0 {
+                assert!(start.elapsed() < DEADLINE, "it is never forgotten");
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_branch_is_kept_while_there_are_routes_to_it_or_connections() {
+    LocalSet::new()
+        .run_until(async {
+            let bench = bench(Vec::new());
+            let routed = steered(&[named(endpoint().await, "a")]);
+            bench.set.update(&routed, Instant::now());
+            let service = bench.service();
+            let request = Request::get("http://web/b").body(()).expect("a request");
+            let branch = service.branch(&service.choose(&request, Instant::now()));
+            let found = found(&branch).await;
+            let kept = || {
+                bench.links.sweep(Instant::now());
+                service.branches.borrow().len()
+            };
+            drop(branch);
+            assert_eq!(kept(), 1);
+            bench.set.update(&Described::default(), Instant::now());
+            assert_eq!(kept(), 1, "it has a stream");
+            drop(found);
+            bench
+                .links
+                .sweep(Instant::now() + 2 * service.setup.config.idle);
+            bench.wait_for(0.0).await;
+            let start = Instant::now();
+            while kept() > 0 {
+                assert!(start.elapsed() < DEADLINE, "it is never forgotten");
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        })
+        .await;
+}
+
+/// A service whose requests below `/b` go to these.
+fn steered(endpoints: &[Listed]) -> Described {
+    use weir_crds::routes::{Backend, Condition, Route, RouteTable};
+
+    let backend = Backend {
+        authority: "other".to_owned(),
+        weight: 1,
+    };
+    let route = |path: &str, backends| Route {
+        name: path.to_owned(),
+        condition: Condition::PathPrefix(path.to_owned()),
+        classes: Vec::new(),
+        timeout_ms: None,
+        retryable: false,
+        backends,
+    };
+    let table = RouteTable {
+        routes: vec![route("/b", vec![backend]), route("/", Vec::new())],
+        ..RouteTable::default()
+    };
+    let routes = crate::routes::compile(&table).expect("a table");
+    let branch = endpoints::Branch {
+        backends: routes.branches()[0].into(),
+        endpoints: endpoints.to_vec(),
+    };
+    Described {
+        branches: vec![branch],
+        routes: Some(routes.into()),
+        ..Described::default()
+    }
 }

@@ -129,8 +129,9 @@ pub(super) async fn run(service: Rc<Service>, head: Request<()>, failed: Unseen)
             mut terms,
         } = failed;
         // What this attempt had open must not count when the next one chooses.
+        let beside = Some(found.claim.addr);
         drop(found);
-        let found = match wait(service.find(), &mut respond, &mut terms).await {
+        let found = match wait(service.find(beside), &mut respond, &mut terms).await {
             Waited::Done(Ok(found)) => found,
             Waited::Done(Err(unreached)) => {
                 tracing::debug!(error = %unreached.error, "dial");
