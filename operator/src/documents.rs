@@ -3,6 +3,7 @@
 //! and this publishes it. Spawned by `app`; it knows no caller and no protobuf.
 
 mod facts;
+mod hosts;
 mod shelf;
 
 use std::collections::BTreeSet;
@@ -12,7 +13,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::facts::{Facts, Hosts, Initial};
+use self::facts::{Facts, Initial};
+use self::hosts::Hosts;
 use self::shelf::Shelf;
 use crate::health::Pending;
 use crate::index::{MeshView, OfferView};
@@ -132,20 +134,29 @@ impl Documents {
     pub async fn look(&mut self) -> bool {
         let mut desk = self.desk.take().unwrap_or_default();
         let (directory, settle) = (self.config.directory.clone(), self.config.settle);
-        // Files, and names in them that DNS has to answer for, may take their time.
+        let is_moved = desk.hosts.look();
+        // Files may take their time.
         let looking = tokio::task::spawn_blocking(move || {
             let looked = desk.shelf.look(&directory, settle);
             let is_new = match &looked {
                 Err(_) => false,
                 // At first all of it is needed: what is missing would be read as absent.
                 Ok(found) if !desk.is_read => !found.is_unsettled,
-                Ok(found) => found.is_changed || desk.hosts.has_names(),
+                Ok(found) => found.is_changed || is_moved,
             };
             let facts = is_new.then(|| Facts::of(&desk.shelf, &mut desk.hosts, &mut desk.initial));
             desk.is_read |= is_new;
             (desk, looked, facts)
         });
-        let (desk, looked, facts) = looking.await.expect("a look does not panic");
+        let (mut desk, looked, mut facts) = looking.await.expect("a look does not panic");
+        desk.hosts.ask();
+        if facts.is_some() && desk.hosts.settle().await {
+            let again = tokio::task::spawn_blocking(move || {
+                let facts = Facts::of(&desk.shelf, &mut desk.hosts, &mut desk.initial);
+                (desk, Some(facts))
+            });
+            (desk, facts) = again.await.expect("facts do not panic");
+        }
         self.desk = Some(desk);
         if let Some(facts) = facts {
             self.standing = facts.problems.iter().cloned().collect();

@@ -53,12 +53,19 @@ async fn run(config: weir_operator::app::Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn run_on_documents(config: universal::Config) -> anyhow::Result<()> {
-    let signals = Signals::heard()?;
-    let bound = universal::Bound::new(config).await?;
-    signals
-        .run((bound.http, bound.grpc), |stop| bound.run(stop))
-        .await;
-    Ok(())
+fn run_on_documents(config: universal::Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let done = runtime.block_on(async {
+        let signals = Signals::heard()?;
+        let bound = universal::Bound::new(config).await?;
+        signals
+            .run((bound.http, bound.grpc), |stop| bound.run(stop))
+            .await;
+        Ok(())
+    });
+    // A name that DNS does not answer for holds its thread for many seconds.
+    runtime.shutdown_background();
+    done
 }

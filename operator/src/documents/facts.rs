@@ -1,10 +1,8 @@
 //! What all documents say together: the Meshes, the permissions, the workloads and the endpoints. Where two documents
 //! contradict each other the first counts, in the order of the files, and the other is a problem. Called by `documents`
-//! at every look; names in Dataplanes are resolved here.
+//! at every look; `hosts` knows the addresses of names.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use weir_crds::dataplane::{DataplaneSpec, Networking};
@@ -17,6 +15,7 @@ use weir_crds::traffic_permission::TrafficPermissionSpec;
 use weir_crds::universal::{Document, Entry};
 use weir_crds::{Mesh, Violation};
 
+use super::hosts::Hosts;
 use super::shelf::{Key, Problem, Shelf};
 use crate::index::{MeshSet, Offer, OfferSet};
 use crate::workload::{PermissionSet, StatedKey, Workload};
@@ -260,61 +259,4 @@ impl Facts {
         let what = format!("Dataplane {:?}: {violation}", placed.entry.name);
         self.problems.push(Problem::of(placed.file, what));
     }
-}
-
-/// The names in Dataplanes, with the address that each was last resolved to.
-#[derive(Default)]
-pub(super) struct Hosts {
-    known: HashMap<String, IpAddr>,
-    /// Those of this look, so that each is asked for once.
-    asked: HashMap<String, Result<IpAddr, io::ErrorKind>>,
-    used: HashSet<String>,
-}
-
-impl Hosts {
-    fn begin(&mut self) {
-        self.asked.clear();
-        self.used.clear();
-    }
-
-    /// Whether anything has to be asked again.
-    pub(super) fn has_names(&self) -> bool {
-        !self.asked.is_empty()
-    }
-
-    /// Forgets what no Dataplane has any more.
-    fn end(&mut self) {
-        let used = std::mem::take(&mut self.used);
-        self.known.retain(|host, _| used.contains(host));
-    }
-
-    /// One address for a host. While DNS does not answer, the last one stands.
-    fn resolve(&mut self, host: &str, port: u16) -> io::Result<SocketAddr> {
-        if let Ok(address) = host.parse::<IpAddr>() {
-            return Ok((address, port).into());
-        }
-        self.used.insert(host.to_owned());
-        let answer = match self.asked.get(host) {
-            Some(answer) => *answer,
-            None => {
-                let answer = lookup(host);
-                self.asked.insert(host.to_owned(), answer);
-                answer
-            }
-        };
-        if let Ok(address) = answer {
-            self.known.insert(host.to_owned(), address);
-        }
-        match (answer, self.known.get(host)) {
-            (_, Some(address)) => Ok((*address, port).into()),
-            (Err(kind), None) => Err(kind.into()),
-            (Ok(address), None) => Ok((address, port).into()),
-        }
-    }
-}
-
-fn lookup(host: &str) -> Result<IpAddr, io::ErrorKind> {
-    let mut addresses = (host, 0).to_socket_addrs().map_err(|error| error.kind())?;
-    let first = addresses.next().ok_or(io::ErrorKind::NotFound)?;
-    Ok(first.ip())
 }

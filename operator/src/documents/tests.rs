@@ -379,6 +379,49 @@ async fn a_name_that_is_none_is_no_endpoint_and_said() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_look_goes_on_while_dns_is_away_and_an_end_does_not_wait() {
+    let mut scene = Scene::new("away");
+    let away = Hosts::new(|_| Box::pin(std::future::pending()));
+    scene.documents.desk.as_mut().unwrap().hosts = away;
+    for number in 0..100 {
+        let named = dataplane(&format!("web-{number}"), "80");
+        let named = named.replace("127.0.0.1", &format!("host-{number}.example"));
+        scene.folder.write(&format!("{number}.yaml"), &named);
+    }
+    let begun = tokio::time::Instant::now();
+    assert_eq!(scene.look().await.len(), 100);
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
+    scene.folder.write("z.yaml", &dataplane("web-z", "90"));
+    let begun = tokio::time::Instant::now();
+    assert_eq!(scene.look().await.len(), 100);
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(scene.ports(), [90]);
+    // Not even names that are new are waited for.
+    let other = dataplane("web-y", "91").replace("127.0.0.1", "other.example");
+    scene.folder.write("y.yaml", &other);
+    let stop = CancellationToken::new();
+    let pending = Readiness::default().register("the documents");
+    let running = tokio::spawn(scene.documents.run(pending, stop.clone()));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let begun = tokio::time::Instant::now();
+    stop.cancel();
+    running.await.unwrap();
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_running_reader_takes_changes_over_and_is_pending_until_the_first_look() {
     let scene = Scene::new("running");
     let readiness = Readiness::default();
