@@ -212,7 +212,7 @@ impl Program {
             _child: child,
         };
         program
-            .page("it is ready", "/ready", |page| {
+            .page("it listens", "/live", |page| {
                 page.starts_with("HTTP/1.1 200")
             })
             .await;

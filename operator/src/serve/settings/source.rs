@@ -2,6 +2,7 @@
 //! permissions and the workload itself, merged as the webhook merges them. Used by `settings`, which
 //! sends them. It knows no caller and no protobuf.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,8 +54,8 @@ pub(super) struct Following {
     /// The workload that was seen last, and its routes where it refuses requests without one.
     seen: Option<Arc<Workload>>,
     closed: Option<Closed>,
-    /// What was handed out last.
-    last: Option<Settings>,
+    /// The fingerprint of what was handed out last: thousands of streams would keep as many documents.
+    last: Option<u64>,
     /// Until when something has to be known of the workload.
     patience: Instant,
 }
@@ -93,11 +94,11 @@ impl Following {
     /// When the token does not allow what the workload has become, or there is no workload in time.
     pub(super) async fn next(&mut self) -> Result<Settings, WatchError> {
         loop {
-            if let Some(settings) = self.current()?
-                && self.last.as_ref() != Some(&settings)
-            {
-                self.last = Some(settings.clone());
-                return Ok(settings);
+            if let Some(settings) = self.current()? {
+                let now = Some(fingerprint(&settings));
+                if std::mem::replace(&mut self.last, now) != now {
+                    return Ok(settings);
+                }
             }
             let is_unknown = self.last.is_none() && self.workload.borrow().is_none();
             let changed = tokio::select! {
@@ -189,6 +190,12 @@ impl Following {
             trust_bundle: bundle.to_owned(),
         }
     }
+}
+
+fn fingerprint(settings: &Settings) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    settings.to_json().hash(&mut hasher);
+    hasher.finish()
 }
 
 async fn changed(closed: Option<&mut Closed>) {
