@@ -35,6 +35,7 @@ mod deny;
 mod enter;
 mod follow;
 mod late;
+mod parking;
 mod refuse;
 
 use admit::admit;

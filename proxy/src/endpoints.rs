@@ -292,6 +292,14 @@ impl EndpointSet {
         all.any(|e| e.addr == addr && e.dst == *dst)
     }
 
+    /// Whether this one is still among them, as it was.
+    pub fn has(&self, known: &Endpoint) -> bool {
+        let endpoints = self.endpoints.borrow();
+        let original = self.original.borrow();
+        let mut all = endpoints.iter().chain(&*original);
+        all.any(|e| e.addr == known.addr && e.dst == known.dst && e.identity == known.identity)
+    }
+
     fn choose_beside(&self, tried: &[SocketAddr], now: Instant) -> Option<Claim> {
         let endpoints = self.endpoints.borrow();
         let is_divided = self.is_divided.get();

@@ -1,42 +1,20 @@
 //! A client whose requests go to one server after the other: where its session leaves one, another is found. Servers that
 //! may be needed again are kept open, a few of them. Around the stage that forwards HTTP, which is called for each.
 
-use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::parking::Parking;
 use super::{Routed, open_http};
 use crate::buffer::Flow;
 use crate::detect::Verdict;
 use crate::detect::wait::Detected;
 use crate::endpoints::EndpointSet;
-use crate::forward::relay::{Idle, Left};
-use crate::forward::{Connected, Destination};
-use crate::record::Side;
+use crate::forward::Destination;
+use crate::forward::relay::Left;
 use crate::routes::Branch;
 use crate::session::{Leave, Session};
-use crate::telemetry::Tls;
 use crate::worker::Worker;
-
-/// Most servers that are kept open for one client beside the one that it has. Default: 4; one more closes the one that was
-/// left first.
-const MOST_PARKED: usize = 4;
-
-/// A server that was left, and may be needed again.
-struct Parked {
-    branch: Option<Branch>,
-    idle: Idle,
-    tls: Tls,
-}
-
-impl Parked {
-    /// Whether it has neither closed nor left the set since.
-    fn is_good(&self, set: &EndpointSet) -> bool {
-        let claim = self.idle.claim.as_ref();
-        let is_there = claim.is_some_and(|claim| set.holds(claim.addr, &claim.dst));
-        is_there && self.idle.stream.is_quiet()
-    }
-}
 
 /// Leads the first request to where its route says. Answers the service, where others may be led elsewhere.
 pub(super) fn set_out(
@@ -59,7 +37,8 @@ pub(super) fn set_out(
 
 /// Finds one server after the other, until the client is gone or is told that there is none.
 pub(super) async fn go_on(worker: &Worker, home: Rc<EndpointSet>, mut left: Box<Left>) {
-    let mut parked = VecDeque::with_capacity(MOST_PARKED);
+    let idle = worker.config.terminate.idle;
+    let mut parking = Parking::new((&home, &worker.dialer.mesh), idle);
     loop {
         let now = Instant::now();
         let Left {
@@ -80,19 +59,18 @@ pub(super) async fn go_on(worker: &Worker, home: Rc<EndpointSet>, mut left: Box<
         let begun = session.since().unwrap_or(now);
         let set = set_of(&home, branch.as_ref());
         let known = match leave {
-            Leave::Elsewhere => take(&mut parked, branch.as_ref(), &set),
+            Leave::Elsewhere => parking.take(branch.as_ref()),
             // An endpoint is chosen anew.
             Leave::Again => None,
         };
         let beside = at.filter(|_| leave == Leave::Again);
         if let (Some(idle), Some(tls)) = (server, book.standing.tls.clone()) {
-            let branch = here;
-            park(&mut parked, Parked { branch, idle, tls });
+            parking.park(here, (idle, tls));
         }
         if known.is_some() {
             session.met_before();
         }
-        let (connected, dialed) = known.map(open).unzip();
+        let (connected, dialed) = known.unzip();
         let routed = Box::new(Routed {
             stream: client,
             first: Flow::default(),
@@ -110,7 +88,8 @@ pub(super) async fn go_on(worker: &Worker, home: Rc<EndpointSet>, mut left: Box<
             server: connected.map(Ok),
             ..Detected::unread(up)
         });
-        match open_http(worker, routed, detected, (session, begun)).await {
+        let serving = open_http(worker, routed, detected, (session, begun));
+        match parking.watch(serving).await {
             Some(next) => left = next,
             None => return,
         }
@@ -118,40 +97,7 @@ pub(super) async fn go_on(worker: &Worker, home: Rc<EndpointSet>, mut left: Box<
 }
 
 /// The endpoints of a branch. What nobody has told of is where all other requests go.
-fn set_of(home: &Rc<EndpointSet>, branch: Option<&Branch>) -> Rc<EndpointSet> {
+pub(super) fn set_of(home: &Rc<EndpointSet>, branch: Option<&Branch>) -> Rc<EndpointSet> {
     let set = branch.and_then(|branch| home.branch(branch));
     set.unwrap_or_else(|| Rc::clone(home))
-}
-
-fn park(parked: &mut VecDeque<Parked>, one: Parked) {
-    if parked.len() == MOST_PARKED {
-        parked.pop_front();
-    }
-    parked.push_back(one);
-}
-
-/// The server of a branch that was left last and is still good. Those that are not are closed.
-fn take(
-    parked: &mut VecDeque<Parked>,
-    branch: Option<&Branch>,
-    set: &EndpointSet,
-) -> Option<Parked> {
-    parked.retain(|one| one.branch.as_ref() != branch || one.is_good(set));
-    let at = parked.iter().rposition(|one| one.branch.as_ref() == branch);
-    parked.remove(at?)
-}
-
-fn open(parked: Parked) -> (Connected, Side) {
-    let Idle {
-        stream,
-        claim,
-        dialed,
-    } = parked.idle;
-    let connected = Connected {
-        stream,
-        tls: parked.tls,
-        claim,
-        took: Duration::ZERO,
-    };
-    (connected, dialed)
 }
