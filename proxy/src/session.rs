@@ -151,6 +151,14 @@ impl Session {
         }
     }
 
+    /// Whether nothing more of the client goes on.
+    pub fn takes_nothing(&self) -> bool {
+        match self {
+            Self::Http1(session) => session.takes_nothing(),
+            Self::Http2(session) => session.is_refused(),
+        }
+    }
+
     /// Whether the server, too, is to learn that no more requests come.
     pub fn is_cut(&self) -> bool {
         match self {
