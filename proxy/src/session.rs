@@ -151,6 +151,14 @@ impl Session {
         }
     }
 
+    /// No server is found: what the client has asked is answered in its place.
+    pub fn lead_nowhere(&mut self) {
+        match self {
+            Self::Http1(session) => session.lead_nowhere(),
+            Self::Http2(_) => {}
+        }
+    }
+
     /// Whether nothing more of the client goes on.
     pub fn takes_nothing(&self) -> bool {
         match self {

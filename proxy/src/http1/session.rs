@@ -78,6 +78,8 @@ pub struct Session {
     patience: Option<Duration>,
     /// The client may make no more requests.
     is_denied: bool,
+    /// No server is looked for any more, whatever the routes say.
+    is_led_nowhere: bool,
     /// None while all requests go to one server, once.
     steering: Option<Box<Steering>>,
     ledger: HttpLedger,
@@ -100,6 +102,7 @@ impl Session {
             client_ended: false,
             patience: None,
             is_denied: false,
+            is_led_nowhere: false,
             steering: None,
             ledger,
         }

@@ -232,7 +232,10 @@ async fn a_client_of_a_service_without_endpoints_is_waited_for_where_it_may_be_l
         let config = Config::default();
         let speak = async {
             tokio::time::sleep(Duration::from_secs(3600)).await;
-            client.write_all(b"GET / HTTP/1.1\r\n").await.expect("write");
+            client
+                .write_all(b"GET / HTTP/1.1\r\n")
+                .await
+                .expect("write");
         };
         let detect = run_to(&mut accepted, Destination::steered(endpoints), &config);
         let (detected, ()) = tokio::join!(detect, speak);
@@ -262,11 +265,17 @@ async fn who_may_be_led_elsewhere_does_not_wait_for_an_endpoint_that_says_nothin
     let config = Config::default();
     let speak = async {
         tokio::time::sleep(Duration::from_millis(20)).await;
-        client.write_all(b"GET / HTTP/1.1\r\n").await.expect("write");
+        client
+            .write_all(b"GET / HTTP/1.1\r\n")
+            .await
+            .expect("write");
     };
     let detect = run_to(&mut accepted, Destination::steered(&[silent]), &config);
     let (detected, ()) = tokio::join!(detect, speak);
     assert_eq!(detected.verdict, Verdict::Http1);
-    assert!(start.elapsed() < Duration::from_secs(1), "it is not waited for");
+    assert!(
+        start.elapsed() < Duration::from_secs(1),
+        "it is not waited for"
+    );
     drop(kept);
 }
