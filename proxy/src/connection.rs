@@ -385,6 +385,9 @@ async fn open_http(
         return None;
     };
     session.settle(ledger(&routed));
+    if reached.is_err() {
+        session.lead_nowhere();
+    }
     let n = session.request_bytes(detected.up.pending(), begun);
     detected.up.approve(n);
     match reached {

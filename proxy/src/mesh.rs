@@ -16,6 +16,8 @@ use crate::telemetry::{NoTlsReason, Tls};
 pub struct Mesh {
     mode: Cell<MtlsMode>,
     identity: RefCell<Option<Arc<Identity>>>,
+    /// The name that the proxy asks a certificate for.
+    name: RefCell<Option<String>>,
     /// Tells of each change.
     changed: Notify,
     /// The pod's own addresses.
@@ -39,6 +41,7 @@ impl Mesh {
         Self {
             mode: Cell::new(MtlsMode::Disabled),
             identity: RefCell::default(),
+            name: RefCell::default(),
             changed: Notify::new(),
             own,
         }
@@ -51,6 +54,19 @@ impl Mesh {
         self.changed.notify_waiters();
     }
 
+    /// Takes over for which name the proxy is to be certified.
+    pub fn expect(&self, name: Option<&str>) {
+        let mut known = self.name.borrow_mut();
+        if known.as_deref() != name {
+            *known = name.map(str::to_owned);
+        }
+    }
+
+    /// Whether that is this one.
+    pub fn expects(&self, name: &str) -> bool {
+        self.name.borrow().as_deref() == Some(name)
+    }
+
     /// Whether connections between proxies are secured.
     pub fn mode(&self) -> MtlsMode {
         self.mode.get()
@@ -61,11 +77,12 @@ impl Mesh {
         self.identity.borrow().clone()
     }
 
-    /// Waits for an identity, which a proxy that has just begun is still certified for.
-    pub async fn certified(&self) -> Arc<Identity> {
+    /// Waits for an identity, which a proxy that has just begun is still certified for; none once there is to be none.
+    pub async fn certified(&self) -> Option<Arc<Identity>> {
         loop {
             let changed = self.changed.notified();
-            if let Some(identity) = self.identity() {
+            let identity = self.identity();
+            if identity.is_some() || self.mode() == MtlsMode::Disabled {
                 return identity;
             }
             changed.await;

@@ -151,6 +151,22 @@ impl Session {
         }
     }
 
+    /// No server is found: what the client has asked is answered in its place.
+    pub fn lead_nowhere(&mut self) {
+        match self {
+            Self::Http1(session) => session.lead_nowhere(),
+            Self::Http2(_) => {}
+        }
+    }
+
+    /// Whether nothing more of the client goes on.
+    pub fn takes_nothing(&self) -> bool {
+        match self {
+            Self::Http1(session) => session.takes_nothing(),
+            Self::Http2(session) => session.is_refused(),
+        }
+    }
+
     /// Whether the server, too, is to learn that no more requests come.
     pub fn is_cut(&self) -> bool {
         match self {

@@ -132,6 +132,8 @@ impl Worker {
         self.destinations.set_passthrough(settings.passthrough);
         let is_strict = settings.mtls == MtlsMode::Strict;
         self.destinations.set_strict(is_strict);
+        let asked = settings.identity.as_ref().map(|identity| &*identity.name);
+        self.dialer.mesh.expect(asked);
         if let Some(identity) = &mut told.identity {
             let identity = identity.borrow_and_update().clone();
             let identity = identity.filter(|_| settings.mtls != MtlsMode::Disabled);

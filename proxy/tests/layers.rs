@@ -81,6 +81,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "forward",
             "http1",
             "identity",
+            "mesh",
             "permission",
             "record",
             "routes",

@@ -182,7 +182,7 @@ async fn look(
         match hello(first.pending()) {
             Hello::Plain => return unsecured(Seen::Plain),
             Hello::Tls { sni } => {
-                return match own(worker, &sni, deadline).await? {
+                return match own(worker, socket, (&sni, deadline)).await? {
                     Some(identity) => Ok(Seen::Mesh(identity)),
                     None => unsecured(Seen::Foreign(sni)),
                 };
@@ -200,21 +200,33 @@ async fn look(
 }
 
 /// The identity that a ClientHello is for, where it is this proxy's. Discovery tells of a name before its proxy has the
-/// certificate: where there is none yet, a name that proxies have waits for it, because nobody else can answer.
+/// certificate: where there is none yet, a name that proxies have, or this one will have, waits for it, because nobody
+/// else can answer. It waits for as long as its client does, and none is needed once the mesh has no TLS.
 async fn own(
     worker: &Worker,
-    sni: &str,
-    deadline: Instant,
+    socket: &TcpStream,
+    (sni, deadline): (&str, Instant),
 ) -> Result<Option<Arc<Identity>>, Stopped> {
     let mesh = &worker.dialer.mesh;
     let identity = match mesh.identity() {
-        None if is_workload_name(sni) => {
-            let certified = timeout_at(deadline, mesh.certified()).await;
-            Some(certified.map_err(|_| Stopped::NoIdentity)?)
+        None if is_workload_name(sni) || mesh.expects(sni) => {
+            let certified = timeout_at(deadline, mesh.certified());
+            tokio::select! {
+                certified = certified => certified.map_err(|_| Stopped::NoIdentity)?,
+                () = left(socket) => return Err(Stopped::Closed),
+            }
         }
         known => known,
     };
     Ok(identity.filter(|identity| *sni == *identity.name))
+}
+
+/// Waits until a client has left that has nothing more to say.
+async fn left(socket: &TcpStream) {
+    match socket.peek(&mut [0]).await {
+        Ok(0) | Err(_) => {}
+        Ok(_) => std::future::pending().await,
+    }
 }
 
 /// Waits for a client's first bytes, for as long as they may take that are sent at once. Answers whether it waits for

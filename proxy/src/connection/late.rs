@@ -32,6 +32,7 @@ pub(super) async fn late(
     (mut session, begun): (Session, Instant),
 ) {
     session.settle(ledger(&routed));
+    session.lead_nowhere();
     session.request_bytes(up.pending(), begun);
     session.expire(Instant::now());
     let Some(reply) = session.refusal() else {

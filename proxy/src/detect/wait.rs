@@ -128,7 +128,19 @@ async fn listen(
             Err(_silence) => {}
         }
     }
-    let dialed = forward::connect(dialing.target, None, dialing.dialer).await;
+    // Whose requests may go elsewhere waits for no endpoint, nor is lost with one: what it says decides.
+    let is_steered = dialing.target.is_steered();
+    let dialed = tokio::select! {
+        biased;
+        read = first_bytes(client, detected, pool), if is_steered => {
+            return rest(client, detected, read?, (config, pool)).await;
+        }
+        dialed = forward::connect(dialing.target, None, dialing.dialer) => dialed,
+    };
+    if is_steered && dialed.is_err() {
+        let read = first_bytes(client, detected, pool).await?;
+        return rest(client, detected, read, (config, pool)).await;
+    }
     let grace = dialed.is_err().then_some(config.refused_grace);
     if let Ok(connected) = &dialed {
         (dialing.opened)(connected);

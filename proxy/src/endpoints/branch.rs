@@ -35,6 +35,11 @@ impl EndpointSet {
         known.map(|known| Rc::clone(&known.set))
     }
 
+    /// Whether some requests go elsewhere than to its own endpoints.
+    pub fn has_branches(&self) -> bool {
+        !self.branches.borrow().is_empty()
+    }
+
     /// Whether this is the set of one of its branches now.
     pub fn has_branch(&self, set: &Rc<EndpointSet>) -> bool {
         let branches = self.branches.borrow();

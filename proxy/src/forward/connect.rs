@@ -23,6 +23,13 @@ pub enum Destination {
     Service(Rc<EndpointSet>),
 }
 
+impl Destination {
+    /// Whether it may be another, by what its client asks for.
+    pub fn is_steered(&self) -> bool {
+        matches!(self, Self::Service(set) if set.has_branches())
+    }
+}
+
 /// An open connection.
 #[derive(Debug)]
 pub struct Connected {
@@ -153,5 +160,32 @@ async fn connect_to(addr: SocketAddr, dialer: &Dialer) -> Result<Connected, Fail
             dst: None,
             tls,
         }),
+    }
+}
+
+#[cfg(test)]
+impl Destination {
+    /// A service with these endpoints, some of whose requests go elsewhere.
+    pub(crate) fn steered(endpoints: &[SocketAddr]) -> Self {
+        use crate::endpoints::{self, Branch, Listed, Service};
+        use crate::routes::Backend;
+
+        let listed = |addr: &SocketAddr| Listed::plain(*addr, Dst::unknown());
+        let backend = Backend {
+            authority: "other".to_owned(),
+            weight: 1,
+        };
+        let branch = Branch {
+            backends: [backend].into(),
+            endpoints: Vec::new(),
+        };
+        let service = Service {
+            endpoints: endpoints.iter().map(listed).collect(),
+            branches: vec![branch],
+            ..Service::default()
+        };
+        let (config, random) = (endpoints::Config::default(), fastrand::Rng::with_seed(7));
+        let set = EndpointSet::new(service, config, random, std::time::Instant::now());
+        Self::Service(Rc::new(set))
     }
 }

@@ -249,7 +249,7 @@ impl Relay<'_> {
             None => pending.len(),
         };
         self.up.approve(n);
-        if self.replied || self.session.as_ref().is_some_and(Session::is_refused) {
+        if self.replied || self.session.as_ref().is_some_and(Session::takes_nothing) {
             self.up.drop_pending();
         }
         n > 0
@@ -301,10 +301,9 @@ impl Relay<'_> {
         let Some(session) = &self.session else {
             return false;
         };
-        // One who has sent all still waits for a response that is late. An answer that does not fit would be none.
-        let has_left = self.client.has_ended() && !session.is_late();
+        // One who has sent all may still read. An answer that does not fit would be none.
         let needs_none = self.replied || self.is_leaving();
-        if needs_none || has_left || !self.down.is_written() {
+        if needs_none || !self.down.is_written() {
             return false;
         }
         let reply = match session.refusal() {

@@ -27,6 +27,8 @@ pub struct RequestHead<'b> {
     pub is_connect: bool,
     /// The client offers to switch protocols: a 101 answer opens a tunnel.
     pub upgrade: bool,
+    /// It offers to go on in HTTP/2 (RFC 7540 section 3.2, no more in RFC 9113).
+    pub offers_http2: bool,
     /// Nothing that follows is a request: the client has asked for the connection to end with
     /// the response (RFC 9112 section 9.3).
     pub is_last: bool,
@@ -115,6 +117,7 @@ fn read_head<'b>(request: &Request<'_, 'b>, len: usize) -> Result<RequestHead<'b
         is_head: method == "HEAD",
         is_connect,
         upgrade: fields.upgrade,
+        offers_http2: fields.offers_http2,
         is_last: fields.closes || !(is_1_1 || fields.keeps_alive),
         authority: authority(is_connect, target, fields.host.unwrap_or_default()),
     })
@@ -139,6 +142,7 @@ struct Fields<'b> {
     length: Option<u64>,
     coding: Option<Coding>,
     upgrade: bool,
+    offers_http2: bool,
     /// `Connection` says `close`.
     closes: bool,
     /// `Connection` says `keep-alive`, which HTTP/1.0 needs.
@@ -173,7 +177,11 @@ impl<'b> Fields<'b> {
                     _ => self.host = Some(value),
                 }
             }
-            7 if name.eq_ignore_ascii_case("upgrade") => self.upgrade = true,
+            7 if name.eq_ignore_ascii_case("upgrade") => {
+                self.upgrade = true;
+                let mut offers = value.split(|b| *b == b',').map(<[u8]>::trim_ascii);
+                self.offers_http2 |= offers.any(|offer| offer.eq_ignore_ascii_case(b"h2c"));
+            }
             10 if name.eq_ignore_ascii_case("connection") => self.add_connection(value),
             14 if name.eq_ignore_ascii_case("content-length") => {
                 self.length = Some(one_length(self.length, value)?);

@@ -78,6 +78,8 @@ pub struct Session {
     patience: Option<Duration>,
     /// The client may make no more requests.
     is_denied: bool,
+    /// No server is looked for any more, whatever the routes say.
+    is_led_nowhere: bool,
     /// None while all requests go to one server, once.
     steering: Option<Box<Steering>>,
     ledger: HttpLedger,
@@ -100,6 +102,7 @@ impl Session {
             client_ended: false,
             patience: None,
             is_denied: false,
+            is_led_nowhere: false,
             steering: None,
             ledger,
         }
@@ -117,6 +120,7 @@ impl Session {
                     Ok(n) => n,
                     Err(_) => self.refuse_body(now),
                 },
+                State::UntilClose if self.ledger.is_closed() => 0,
                 State::Opaque | State::UntilClose => rest.len(),
                 State::Held | State::Refused(_) | State::Cut => 0,
             };
@@ -169,6 +173,12 @@ impl Session {
     /// Whether the client has been refused: nothing of it is read any more.
     pub fn is_refused(&self) -> bool {
         matches!(self.requests, State::Refused(_) | State::Cut)
+    }
+
+    /// Whether nothing more of the client goes on: it has been refused, or has said at a closed port that this was its last.
+    pub fn takes_nothing(&self) -> bool {
+        let is_last = matches!(self.requests, State::UntilClose);
+        self.is_refused() || is_last && self.ledger.is_closed()
     }
 
     /// Whether the server, too, is to learn that no more requests come.
@@ -248,6 +258,12 @@ impl Session {
             ParsedRequest::Ambiguous(_) => self.refuse(Reply::BadRequest),
             ParsedRequest::Head(head) if self.is_denied => self.deny_request(head.authority, now),
             _ if self.is_denied => self.deny_request(b""[..].into(), now),
+            ParsedRequest::Incomplete | ParsedRequest::Unparsed(_) if self.ledger.is_closed() => {
+                self.refuse(Reply::BadRequest)
+            }
+            ParsedRequest::Head(head) if self.is_upgraded_past(&head) => {
+                self.refuse(Reply::BadRequest)
+            }
             ParsedRequest::Incomplete => {
                 self.requests = State::Opaque;
                 bytes.len()

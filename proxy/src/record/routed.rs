@@ -103,6 +103,11 @@ impl HttpLedger {
         }
     }
 
+    /// Whether its port lets in only what there is a route for.
+    pub fn is_closed(&self) -> bool {
+        matches!(&self.told_apart, By::Port(ports) if ports.is_closed(self.book.target_port))
+    }
+
     /// Whether there are routes to be asked for.
     pub fn has_routes(&self) -> bool {
         match &self.told_apart {

@@ -87,7 +87,7 @@ struct Serving {
 async fn accept(client: &Rc<Client>, mut serving: Serving) {
     let setup = &client.service.setup;
     // Who comes while the proxy drains is not sent away: there is nowhere else to go.
-    let mut is_told = setup.draining.is_cancelled();
+    let mut is_told = setup.stopping.is_cancelled();
     let mut draining = pin!(setup.draining.cancelled());
     loop {
         let next = poll_fn(|cx| {

@@ -35,6 +35,8 @@ pub(super) struct Setup {
     pub(super) tasks: TaskTracker,
     /// Clients that are connected when it is cancelled are asked to leave.
     pub(super) draining: CancellationToken,
+    /// The proxy is to end: who comes from then on is not asked to leave.
+    pub(super) stopping: CancellationToken,
     /// They are one client's: when a connection has ended that was made with it, so should the client's.
     pub(super) is_own: bool,
 }
@@ -57,6 +59,7 @@ impl Links {
             config,
             dialer,
             tasks,
+            stopping: draining.clone(),
             draining,
             is_own: false,
         };

@@ -1,15 +1,16 @@
 //! A PERMISSIVE mesh: plaintext is let in, and servers that speak first wait until their client cannot begin TLS any more.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use weir_crds::settings::MtlsMode;
+use weir_crds::settings::{IdentitySettings, MtlsMode};
 
 use crate::authority::Authority;
 use crate::mesh::{CLIENT, LIFE, Pair, Party, SERVER, identity, settings};
 use crate::passes::echo;
-use crate::proxy::{answer_heads, application, read_until};
+use crate::proxy::{answer_heads, application, nobody, read_until, soon};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n";
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -107,6 +108,77 @@ async fn a_client_is_held_while_the_certificate_is_on_its_way() {
     server.proxy.counts("request_total", &secured, 1.0).await;
     assert_eq!(server.proxy.sum("request_total", &[]), 2.0);
     assert_eq!(client.proxy.sum("outbound_tcp_errors_total", &[]), 0.0);
+}
+
+/// What a client's proxy begins with that is to verify this name.
+async fn hello(name: &str) -> Vec<u8> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a free port");
+    let addr = listener.local_addr().expect("an address");
+    let of = Some(identity(&Authority::new("mesh"), CLIENT, LIFE));
+    let client = Party::client((settings(MtlsMode::Permissive), of), addr, Some(name));
+    let mut asks = client.proxy.connect().await;
+    asks.write_all(GET).await.expect("written");
+    let (mut dialed, _) = soon(listener.accept()).await.expect("dialed");
+    let mut hello = Vec::with_capacity(16 * 1024);
+    let read = soon(dialed.read_buf(&mut hello)).await;
+    assert!(read.expect("read") > 0);
+    hello
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_it_is_held_is_let_go() {
+    let server = Party::server((settings(MtlsMode::Permissive), None), nobody().await);
+    let hello = hello(SERVER).await;
+    let mut client = server.proxy.connect().await;
+    client.write_all(&hello).await.expect("written");
+    let start = Instant::now();
+    drop(client);
+    let closed = ["peer=\"src\"", "classification=\"success\""];
+    server.proxy.counts("tcp_close_total", &closed, 1.0).await;
+    assert!(start.elapsed() < Duration::from_secs(5), "at once");
+    assert_eq!(server.proxy.sum("inbound_tcp_errors_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn a_client_that_is_held_passes_once_the_mesh_has_no_tls() {
+    let app = application(echo).await;
+    let server = Party::server((settings(MtlsMode::Permissive), None), app);
+    let hello = hello(SERVER).await;
+    let mut client = server.proxy.connect().await;
+    client.write_all(&hello).await.expect("written");
+    let disabled = Arc::new(settings(MtlsMode::Disabled));
+    server.settings.send_replace(disabled);
+    assert!(read_until(&mut client, &hello).await == hello);
+}
+
+/// Outside of Kubernetes proxies have the names of services.
+#[tokio::test]
+async fn a_client_is_held_for_the_name_that_the_proxy_is_to_have() {
+    let app = application(|s| answer_heads(s, OK)).await;
+    let authority = Authority::new("mesh");
+    let mut said = settings(MtlsMode::Permissive);
+    said.identity = Some(IdentitySettings {
+        name: "web.mesh".into(),
+        uris: Vec::new(),
+        trust_bundle: String::new(),
+    });
+    let server = Party::server((said, None), app);
+    let of = Some(identity(&authority, CLIENT, LIFE));
+    let of = (settings(MtlsMode::Permissive), of);
+    let client = Party::client(of, server.proxy.addr, Some("web.mesh"));
+    let mut asks = client.proxy.connect().await;
+    asks.write_all(GET).await.expect("written");
+    let dialed = ["peer=\"src\""];
+    client.proxy.counts("tcp_open_total", &dialed, 1.0).await;
+    let mut plain = server.proxy.connect().await;
+    plain.write_all(GET).await.expect("written");
+    assert_eq!(read_until(&mut plain, b"ok").await, OK);
+    let certified = identity(&authority, "web.mesh", LIFE);
+    server.identity.send_replace(Some(certified));
+    assert_eq!(read_until(&mut asks, b"ok").await, OK);
+    let secured = ["tls=\"true\"", SERVER_SIDE];
+    server.proxy.counts("request_total", &secured, 1.0).await;
 }
 
 const SERVER_SIDE: &str = "client_id=\"api.shop";

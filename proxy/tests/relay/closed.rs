@@ -178,3 +178,52 @@ async fn http2_that_is_relayed_is_asked_to_leave_and_loses_nothing() {
         .await;
     assert_eq!(proxy.sum("weir_http_unparsed_total", &[]), 0.0);
 }
+
+#[tokio::test]
+async fn what_cannot_be_read_as_a_request_does_not_pass() {
+    let (app, seen) = remembering().await;
+    let closing = Closing::start(app, Some(&["/a"]));
+    // As the first request, and behind one that is let in.
+    let h2c =
+        "GET /a HTTP/1.1\r\nHost: web\r\nConnection: upgrade\r\nUpgrade: websocket, H2C\r\n\r\n";
+    for unread in [
+        "GET /b HTTP/1.1\r\nHost web\r\n\r\n",
+        "GET /b HTTP/1.1\r\nHost:",
+        h2c,
+    ] {
+        for is_first in [true, false] {
+            let mut client = closing.proxy.connect().await;
+            if !is_first {
+                ask(&mut client, "/a").await;
+            }
+            client.write_all(unread.as_bytes()).await.expect("written");
+            client.shutdown().await.expect("half closed");
+            let answer = read_all(&mut client).await;
+            let answer = String::from_utf8_lossy(&answer);
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{unread:?}: {answer}");
+        }
+    }
+    assert_eq!(
+        *seen.lock().expect("no panic"),
+        [get("/a"), get("/a"), get("/a")]
+    );
+}
+
+#[tokio::test]
+async fn what_follows_the_last_request_of_a_connection_goes_nowhere() {
+    let (app, seen) = remembering().await;
+    let closing = Closing::start(app, Some(&["/a"]));
+    let mut client = closing.proxy.connect().await;
+    let last = "GET /a HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n";
+    let asked = [last, &get("/b")].concat();
+    client.write_all(asked.as_bytes()).await.expect("written");
+    let answer = read_until(&mut client, b"\r\n\r\nok").await;
+    assert_eq!(answer, OK);
+    client
+        .write_all(get("/c").as_bytes())
+        .await
+        .expect("written");
+    client.shutdown().await.expect("half closed");
+    assert_eq!(read_all(&mut client).await, b"");
+    assert_eq!(*seen.lock().expect("no panic"), [last]);
+}

@@ -1,5 +1,6 @@
 //! Waiting with real sockets on loopback; the clock is the real one where it must be.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,8 +22,11 @@ async fn pair() -> (TcpStream, Stream) {
     (client.expect("connect"), accepted.expect("accept").0.into())
 }
 
-async fn run(stream: &mut Stream, target: std::net::SocketAddr, config: &Config) -> Detected {
-    let target = Destination::Address(target);
+async fn run(stream: &mut Stream, target: SocketAddr, config: &Config) -> Detected {
+    run_to(stream, Destination::Address(target), config).await
+}
+
+async fn run_to(stream: &mut Stream, target: Destination, config: &Config) -> Detected {
     let dialer = Dialer {
         config: forward::Config::default(),
         mesh: Rc::new(Mesh::new(Vec::new())),
@@ -216,4 +220,62 @@ async fn a_client_that_is_to_be_refused_has_no_more_time_than_another() {
     };
     assert_eq!(heard.verdict, Verdict::Opaque);
     assert!(heard.timed_out && start.elapsed() < limit * 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_of_a_service_without_endpoints_is_waited_for_where_it_may_be_led_elsewhere() {
+    let free = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let dead = free.local_addr().expect("an address");
+    drop(free);
+    for endpoints in [&[][..], &[dead]] {
+        let (mut client, mut accepted) = pair().await;
+        let config = Config::default();
+        let speak = async {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            client
+                .write_all(b"GET / HTTP/1.1\r\n")
+                .await
+                .expect("write");
+        };
+        let detect = run_to(&mut accepted, Destination::steered(endpoints), &config);
+        let (detected, ()) = tokio::join!(detect, speak);
+        assert_eq!(detected.verdict, Verdict::Http1);
+        assert!(detected.server.is_none(), "what failed then is old");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_be_led_elsewhere_does_not_wait_for_an_endpoint_that_says_nothing() {
+    let server = tokio::net::TcpSocket::new_v4().expect("a socket");
+    server.bind(([127, 0, 0, 1], 0).into()).expect("bind");
+    let server = server.listen(1).expect("listen");
+    let silent = server.local_addr().expect("an address");
+    // More than it takes before somebody accepts them.
+    let kept: Vec<_> = (0..5)
+        .map(|_| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+            let socket = socket.expect("a socket");
+            socket.set_nonblocking(true).expect("a socket option");
+            let _pending = socket.connect(&silent.into());
+            socket
+        })
+        .collect();
+    let (mut client, mut accepted) = pair().await;
+    let start = Instant::now();
+    let config = Config::default();
+    let speak = async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        client
+            .write_all(b"GET / HTTP/1.1\r\n")
+            .await
+            .expect("write");
+    };
+    let detect = run_to(&mut accepted, Destination::steered(&[silent]), &config);
+    let (detected, ()) = tokio::join!(detect, speak);
+    assert_eq!(detected.verdict, Verdict::Http1);
+    assert!(
+        start.elapsed() < Duration::from_secs(1),
+        "it is not waited for"
+    );
+    drop(kept);
 }

@@ -5,7 +5,8 @@
 //! go on for [`GRACE`]; then the connection ends however that is. One that carries no HTTP ends at once.
 //!
 //! A connection of HTTP/2 whose port is closed meanwhile is asked to leave (GOAWAY): the relay has no paths to ask routes
-//! for, the next one of its client is terminated. Until it has left, all its requests are let in.
+//! for, the next one of its client is terminated. Until it has left, all its requests are let in; who has not left within
+//! [`LEAVING`] is cut off, also where the connection cannot be followed any more and nobody could be asked.
 
 use std::future::Future;
 use std::io;
@@ -27,6 +28,10 @@ use crate::session::Session;
 /// ends no connection.
 pub const GRACE: Duration = Duration::from_secs(5);
 
+/// How long a client of HTTP/2 may take to leave whose port is closed by now. Default: 60 s: longer than most requests, and
+/// not for ever.
+const LEAVING: Duration = Duration::from_secs(60);
+
 /// A permission, and what its connection is counted under.
 pub struct Held {
     permit: Permit,
@@ -37,6 +42,8 @@ pub struct Held {
     pub(super) is_cut: bool,
     /// Its port lets in only what there is a route for.
     is_closed: bool,
+    /// Runs while its client is to leave for that.
+    leaving: Option<Pin<Box<Sleep>>>,
 }
 
 #[cfg(test)]
@@ -50,6 +57,7 @@ impl Held {
             book,
             grace: None,
             is_cut: false,
+            leaving: None,
         }
     }
 
@@ -89,7 +97,7 @@ impl Relay<'_> {
         }
         let Some(grace) = &mut held.grace else {
             self.ask_to_leave();
-            return false;
+            return self.has_stayed(cx);
         };
         let is_over = grace.as_mut().poll(cx).is_ready();
         let (is_opaque, is_busy) = (self.is_opaque(), self.is_busy());
@@ -117,6 +125,24 @@ impl Relay<'_> {
         {
             self.down.append(self.pool, words);
         }
+    }
+
+    /// Cuts a connection of HTTP/2 off whose client had to leave, and has had the time to. Answers whether it does.
+    fn has_stayed(&mut self, cx: &mut Context<'_>) -> bool {
+        let is_http2 = matches!(self.session, Some(Session::Http2(_)));
+        let Some(held) = &mut self.held else {
+            return false;
+        };
+        if !(held.is_closed && is_http2) || self.replied {
+            held.leaving = None;
+            return false;
+        }
+        let begin = || Box::pin(sleep(LEAVING));
+        let is_late = held.leaving.get_or_insert_with(begin).as_mut().poll(cx);
+        if is_late.is_ready() {
+            self.cut(false);
+        }
+        is_late.is_ready()
     }
 
     /// Breaks the connection off.

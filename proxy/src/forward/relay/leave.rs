@@ -50,10 +50,15 @@ impl Relay<'_> {
         self.session.as_ref().is_some_and(|s| s.leave().is_some())
     }
 
-    /// Whether it can be left now.
+    /// Whether it can be left now. What a request that is sent again has not been given of is kept: it need not take it.
     pub(super) fn may_leave(&self) -> bool {
-        let is_written = self.up.is_written() && self.down.is_written();
-        is_written && self.is_leaving() && self.client.error.is_none()
+        let leave = self.session.as_ref().and_then(Session::leave);
+        let is_given = match leave {
+            None => false,
+            Some(Leave::Elsewhere) => self.up.is_written(),
+            Some(Leave::Again) => true,
+        };
+        is_given && self.down.is_written() && self.client.error.is_none()
     }
 
     /// Gives the server what it is to have next.
@@ -88,6 +93,7 @@ impl Relay<'_> {
         let session = self.session?;
         let owes_nothing = session.leave()? == Leave::Elsewhere && self.down.is_empty();
         let is_open = !(self.server.has_ended() || self.server.is_shut());
+        self.up.drop_approved();
         self.down.clear();
         self.down.release(self.pool);
         Some(Leaving {

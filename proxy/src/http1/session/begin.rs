@@ -21,13 +21,15 @@ impl Session {
                 false
             }
             ParsedRequest::Head(head) => {
-                if self.foresee(&head, bytes) {
+                if self.is_upgraded_past(&head) || self.foresee(&head, bytes) {
                     self.request_bytes(bytes, now);
                 }
                 true
             }
-            ParsedRequest::Unparsed(_) => true,
-            ParsedRequest::Incomplete | ParsedRequest::Ambiguous(_) => {
+            ParsedRequest::Unparsed(_) if !self.ledger.is_closed() => true,
+            ParsedRequest::Incomplete
+            | ParsedRequest::Ambiguous(_)
+            | ParsedRequest::Unparsed(_) => {
                 self.request_bytes(bytes, now);
                 true
             }

@@ -43,7 +43,7 @@ impl Session {
     ) -> usize {
         self.ledger.unparsed(why);
         self.responses = State::Opaque;
-        if !self.is_refused() {
+        if !self.takes_nothing() {
             self.requests = State::Opaque;
             self.resumed = true;
         }

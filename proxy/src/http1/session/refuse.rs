@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::{Session, State};
 use crate::exchange::{End, Exchange};
 use crate::http1::reply::Reply;
+use crate::http1::request::RequestHead;
 use crate::record::{Authority, HttpLedger};
 
 impl Session {
@@ -20,6 +21,11 @@ impl Session {
         let exchange = Exchange::open(self.ledger.series(authority), now);
         exchange.end(now, End::Replied(Reply::Denied.status(), ""));
         self.refuse(Reply::Denied)
+    }
+
+    /// Whether what follows a request could not be held to the routes of its port: requests of HTTP/2 on its connection.
+    pub(super) fn is_upgraded_past(&self, head: &RequestHead<'_>) -> bool {
+        head.offers_http2 && self.ledger.is_closed()
     }
 
     pub(super) fn refuse(&mut self, reply: Reply) -> usize {

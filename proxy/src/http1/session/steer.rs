@@ -154,7 +154,8 @@ impl Session {
         choice: &Choice,
         now: Instant,
     ) -> bool {
-        if !self.ledger.is_steered() || matches!(choice, Choice::Refused) {
+        let is_led = self.ledger.is_steered() && !self.is_led_nowhere;
+        if !is_led || matches!(choice, Choice::Refused) {
             return true;
         }
         let route = choice.route();
@@ -280,6 +281,11 @@ impl Session {
         steering.bound = steering.here.clone();
         steering.leave = Some(Leave::Again);
         true
+    }
+
+    /// No server is found: what the client has asked is answered in its place, also where it would go elsewhere by now.
+    pub fn lead_nowhere(&mut self) {
+        self.is_led_nowhere = true;
     }
 
     /// The server is not left: the wait has ended otherwise.

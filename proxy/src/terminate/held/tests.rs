@@ -22,7 +22,7 @@ use crate::mesh::Mesh;
 use crate::permission::{Gate, Permissions};
 use crate::record::{Book, Labels, Subject};
 use crate::telemetry::{self, Selection, Telemetry};
-use crate::terminate::{Config, Incoming, Links, serve};
+use crate::terminate::{Config, Incoming, Links, Service, serve};
 
 /// A client in plaintext, whose connection is terminated in front of an application.
 struct Bench {
@@ -58,6 +58,11 @@ async fn application(listener: TcpListener) {
 }
 
 async fn start() -> Bench {
+    start_with(|_| ()).await
+}
+
+/// Something happens to the service before its client has said anything.
+async fn start_with(happens: impl FnOnce(&Service)) -> Bench {
     let (telemetry, mut seats) = telemetry::new(telemetry::Config::default(), 1);
     let labels = Rc::new(Labels::new("all-unauthenticated"));
     let book = Book {
@@ -93,6 +98,7 @@ async fn start() -> Bench {
         book: book.clone(),
     };
     let service = links.application(to, &book, &Rc::default());
+    happens(&service);
     let served = tokio::task::spawn_local(serve(service, incoming));
     let handshake = h2::client::Builder::new()
         .initial_window_size(1 << 30)
@@ -238,6 +244,18 @@ async fn who_does_not_read_that_it_is_over_goes_all_the_same() {
         let ended = timeout(limit, &mut bench.served).await;
         ended.expect("it ends").expect("it runs");
         drop(bulk);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_application_has_left_before_it_spoke_is_asked_to_leave() {
+    in_a_set(async {
+        let bench = start_with(|service| service.setup.draining.cancel()).await;
+        let ended = timeout(Duration::from_secs(60), bench.client).await;
+        let ended = ended.expect("it is asked").expect("it runs");
+        ended.expect("without an error");
+        bench.served.await.expect("it runs");
     })
     .await;
 }

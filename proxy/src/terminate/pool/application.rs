@@ -41,6 +41,7 @@ impl Links {
             dialer: self.setup.dialer.clone(),
             tasks: self.setup.tasks.clone(),
             draining: self.setup.draining.child_token(),
+            stopping: self.setup.stopping.clone(),
             is_own: true,
         };
         let of = (book.clone(), Some(Rc::clone(ports)));

@@ -5,14 +5,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
-use weir_crds::settings::{MtlsMode, Settings};
+use weir_crds::settings::{InboundSettings, MtlsMode, Settings};
 
 use super::super::tests::{bench_in, busy, sum};
-use super::{GRACE, Held};
+use super::{GRACE, Held, LEAVING};
 use crate::buffer::Pool;
 use crate::forward::relay::relay;
 use crate::permission::{Gate, Permissions};
 use crate::record::HttpLedger;
+use crate::routes::Closed;
 use crate::session::Session;
 use crate::telemetry::{self, Telemetry};
 
@@ -33,12 +34,16 @@ fn mode(gate: &Gate, mode: MtlsMode) {
 }
 
 fn start(is_http: bool) -> Bench {
+    start_of(|ledger| is_http.then(|| Session::http1(ledger)))
+}
+
+fn start_of(session: impl FnOnce(HttpLedger) -> Option<Session>) -> Bench {
     let mut store = telemetry::new(telemetry::Config::default(), 1);
     let (mut pair, book, client, server) = bench_in(&mut store);
     let gate = Rc::new(Gate::default());
     let mut permit = gate.permit(80);
     let _unasked = permit.judge(None);
-    pair.session = is_http.then(|| Session::http1(HttpLedger::new(book.clone())));
+    pair.session = session(HttpLedger::new(book.clone()));
     pair.held = Some(Box::new(Held::new(permit, book)));
     let relayed = tokio::task::spawn_local(async move {
         relay(pair, &Pool::default(), busy()).await;
@@ -196,6 +201,47 @@ async fn bytes_that_are_no_http_end_at_once() {
         assert!(read(&mut bench.client, 1).await.is_err(), "it is reset");
         assert!(read(&mut bench.server, 1).await.is_err(), "it is reset");
         assert_eq!(sum(&bench.telemetry, "inbound_tcp_authz_deny_total{"), 1);
+    };
+    local.run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_of_http2_that_does_not_leave_a_closed_port_is_cut_off() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+    let inbound = InboundSettings {
+        port: 80,
+        service: "web".to_owned(),
+        permission: None,
+        routes: Some(Vec::new()),
+    };
+    let settings = Settings {
+        inbounds: Some(vec![inbound]),
+        ..Settings::without_metrics("default")
+    };
+    let (closed, _) = Closed::of(&settings, &Closed::default());
+    let local = tokio::task::LocalSet::new();
+    let test = async {
+        // The second cannot be followed.
+        for said in [SETTINGS, b"\0\0\x01\x04\0\0\0\0\0\0"] {
+            let mut bench = start_of(|ledger| Some(Session::http2(ledger)));
+            let says = [PREFACE, said].concat();
+            bench.client.write_all(&says).expect("written");
+            let got = read(&mut bench.server, 100).await.expect("bytes");
+            assert_eq!(got, says);
+            bench.gate.close(&closed);
+            sleep(LEAVING * 9 / 10).await;
+            assert!(!bench.relayed.is_finished());
+            // It may stay where the port is open again.
+            bench.gate.close(&Closed::default());
+            sleep(LEAVING).await;
+            assert!(!bench.relayed.is_finished());
+            bench.gate.close(&closed);
+            timeout(2 * LEAVING, &mut bench.relayed)
+                .await
+                .expect("it is cut")
+                .expect("it runs");
+        }
     };
     local.run_until(test).await;
 }

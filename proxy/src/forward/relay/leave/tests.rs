@@ -154,3 +154,22 @@ async fn a_server_that_takes_nothing_loses_nothing_of_what_the_client_has_sent_a
     let reset = "tcp_close_total{direction=\"outbound\",peer=\"dst\"";
     assert_eq!(sum(&telemetry, reset), 1);
 }
+
+#[tokio::test]
+async fn a_server_that_fails_without_reading_is_not_waited_for() {
+    let (_telemetry, pair, mut client, mut server) = steered();
+    // There is room for nothing.
+    let socket = socket2::SockRef::from(pair.server.tcp());
+    while socket.send(&[0; 4096]).is_ok() {}
+    client
+        .write_all(format!("{POST}{GET}").as_bytes())
+        .expect("written");
+    let busy = OK.replace("200 OK", "503 Busy");
+    server.write_all(busy.as_bytes()).expect("written");
+    let mut left = left(pair).await;
+    assert_eq!(left.session.leave(), Some(Leave::Again));
+    assert!(left.up.approved().is_empty());
+    assert_eq!(left.up.pending(), GET.as_bytes());
+    left.session.set_out(Instant::now());
+    assert!(left.session.replay() == POST.as_bytes());
+}

@@ -118,6 +118,15 @@ impl Bench {
 }
 
 #[test]
+fn a_request_for_which_no_server_is_found_is_counted_wherever_it_would_go_by_now() {
+    let mut b = steered(vec![route("/a"), leading("/b", "b")], 0);
+    b.session.lead_nowhere();
+    b.all_up(&get("/b"));
+    assert_eq!(b.session.leave(), None);
+    assert_eq!(b.total("request_total"), 1.0);
+}
+
+#[test]
 fn a_request_of_other_backends_waits_for_the_response_before_it_and_for_its_server() {
     let mut b = steered(vec![route("/a"), leading("/b", "b")], 0);
     let (a, other) = (get("/a"), get("/b"));
