@@ -43,7 +43,7 @@ use deny::{cut, deny, tell};
 use enter::{Entered, enter};
 use follow::{go_on, set_out};
 use late::{in_time, late};
-use refuse::{answer, refuse};
+use refuse::{answer, leave, refuse};
 
 /// A connection as `accept` hands it over: accepted, allowed, its target known.
 #[derive(Debug)]
@@ -240,15 +240,6 @@ fn session(verdict: Verdict, ledger: impl FnOnce() -> HttpLedger) -> Option<Sess
         Verdict::Http2 => Some(Session::http2(ledger())),
         Verdict::Opaque | Verdict::NeedMore => None,
     }
-}
-
-/// Ends a connection whose client will never be forwarded, and that which was dialed for it
-/// while it was silent.
-fn leave(routed: Box<Routed>, detected: Box<Detected>, error: Option<io::Error>) {
-    if let (Some(Ok(unused)), Some(_)) = (&detected.server, &error) {
-        reset(unused.stream.tcp());
-    }
-    routed.close(error.as_ref());
 }
 
 /// The HTTP series of its connection, and the routes of where it goes. Who may not connect is told so, whatever there are

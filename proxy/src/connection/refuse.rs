@@ -8,7 +8,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Routed;
 use crate::buffer::Flow;
+use crate::detect::wait::Detected;
 use crate::exchange::End;
+use crate::forward::reset;
 use crate::http1::reply::Reply;
 use crate::session::Session;
 use crate::worker::Worker;
@@ -70,4 +72,13 @@ pub(super) async fn answer(worker: &Worker, routed: &mut Routed, bytes: &[u8]) -
     };
     let ended = tokio::time::timeout(worker.config.refusal_drain, drain).await;
     ended.unwrap_or(Ok(()))
+}
+
+/// Ends a connection whose client will never be forwarded, and that which was dialed for it
+/// while it was silent.
+pub(super) fn leave(routed: Box<Routed>, detected: Box<Detected>, error: Option<io::Error>) {
+    if let (Some(Ok(unused)), Some(_)) = (&detected.server, &error) {
+        reset(unused.stream.tcp());
+    }
+    routed.close(error.as_ref());
 }
