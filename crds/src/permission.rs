@@ -28,7 +28,7 @@ pub struct Candidate {
 }
 
 /// The permission in force for one destination.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Permission {
     /// The TrafficPermission's name.

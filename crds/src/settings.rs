@@ -13,7 +13,7 @@ use crate::routes::Condition;
 pub const SETTINGS_VERSION: u32 = 1;
 
 /// Everything a proxy takes from its Mesh and its own overrides. JSON in camelCase; unknown fields are ignored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Settings {
     /// Layout of the document; see [`SETTINGS_VERSION`].
@@ -43,7 +43,7 @@ pub struct Settings {
 }
 
 /// Who a proxy is in a Mesh with mutual TLS.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IdentitySettings {
     /// The DNS name to ask a certificate for; see [`crate::identity::workload_name`].
@@ -55,7 +55,7 @@ pub struct IdentitySettings {
 }
 
 /// One port of the application, as its Dataplane has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InboundSettings {
     /// The port that clients connect to.
@@ -81,7 +81,7 @@ fn is_yes(flag: &bool) -> bool {
 }
 
 /// Where an override of a Mesh's metrics was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum OverrideSource {
     /// Annotations of a pod.
@@ -91,7 +91,7 @@ pub enum OverrideSource {
 }
 
 /// Mutual TLS between proxies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum MtlsMode {
     /// No enabled certificate authority.
@@ -104,7 +104,7 @@ pub enum MtlsMode {
 }
 
 /// The metrics endpoint of a proxy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MetricsSettings {
     /// TCP port of the endpoint, never 0.
@@ -130,7 +130,7 @@ pub struct MetricsSettings {
 }
 
 /// How a metrics endpoint is secured (`conf.tls.mode`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum MetricsTls {
     /// The Mesh's mutual TLS where it has one, else plain.
     #[default]
@@ -145,7 +145,7 @@ pub enum MetricsTls {
 }
 
 /// An application whose metrics are published with the proxy's. Entries that are not enabled are left out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Aggregate {
     /// Unique name of the entry.

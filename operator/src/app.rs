@@ -70,6 +70,28 @@ pub struct Grpc {
     pub limits: serve::Limits,
 }
 
+/// Opens the ports of the health server and of the gRPC server.
+async fn open(
+    http: Option<SocketAddr>,
+    grpc: &Grpc,
+) -> anyhow::Result<(TcpListener, serve::Bound)> {
+    let listener = health::bind(http, weir_crds::ports::OPERATOR_HTTP)
+        .await
+        .context("cannot open the HTTP port; --http-address chooses another")?;
+    let server = serve::Bound::new(grpc.address, grpc.limits.clone()).await?;
+    Ok((listener, server))
+}
+
+/// Ends the tasks that work, which have `limit` to do so.
+async fn end(workers: &TaskTracker, working: &CancellationToken, limit: Duration) {
+    tracing::info!("shutting down");
+    working.cancel();
+    workers.close();
+    if tokio::time::timeout(limit, workers.wait()).await.is_err() {
+        tracing::warn!(?limit, "tasks did not end in time");
+    }
+}
+
 /// An operator with its port open that does nothing yet.
 pub struct Bound {
     /// The real address of the health server.
@@ -88,10 +110,7 @@ impl Bound {
     /// # Errors
     /// When one cannot be had.
     pub async fn new(client: Client, config: Config) -> anyhow::Result<Self> {
-        let listener = health::bind(config.http_address, weir_crds::ports::OPERATOR_HTTP)
-            .await
-            .context("cannot open the HTTP port; --http-address chooses another")?;
-        let server = serve::Bound::new(config.grpc.address, config.grpc.limits.clone()).await?;
+        let (listener, server) = open(config.http_address, &config.grpc).await?;
         Ok(Self {
             http: listener.local_addr()?,
             grpc: server.address,
@@ -134,13 +153,8 @@ impl Bound {
         ));
 
         shutdown.cancelled().await;
-        tracing::info!("shutting down");
         let _not_ready = readiness.register("shutdown");
-        working.cancel();
-        workers.close();
-        if tokio::time::timeout(limit, workers.wait()).await.is_err() {
-            tracing::warn!(?limit, "tasks did not end in time");
-        }
+        end(&workers, &working, limit).await;
         campaigning.cancel();
         if tokio::time::timeout(limit, campaign).await.is_err() {
             tracing::warn!(?limit, "the lease was not given back in time");

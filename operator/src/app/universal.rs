@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -91,10 +90,7 @@ impl Bound {
             )?),
         };
         let roots = mesh_ca::Files::open(state)?;
-        let listener = health::bind(config.http_address, weir_crds::ports::OPERATOR_HTTP)
-            .await
-            .context("cannot open the HTTP port; --http-address chooses another")?;
-        let server = serve::Bound::new(config.grpc.address, config.grpc.limits.clone()).await?;
+        let (listener, server) = super::open(config.http_address, &config.grpc).await?;
         Ok(Self {
             http: listener.local_addr()?,
             grpc: server.address,
@@ -131,13 +127,8 @@ impl Bound {
         };
         tasks.spawn(self.server, self.local, &readiness);
         shutdown.cancelled().await;
-        tracing::info!("shutting down");
         let _not_ready = readiness.register("shutdown");
-        working.cancel();
-        workers.close();
-        if tokio::time::timeout(limit, workers.wait()).await.is_err() {
-            tracing::warn!(?limit, "tasks did not end in time");
-        }
+        super::end(&workers, &working, limit).await;
         serving.cancel();
         last.close();
         last.wait().await;

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Code;
 use weir_proxy::control::discovery::{self, Asked, Services, follow_services};
 use weir_proxy::control::operator;
@@ -56,29 +56,35 @@ async fn until(rosters: &mut watch::Receiver<Arc<Roster>>, port: u16, addrs: &[&
     soon(rosters.wait_for(is_so)).await.expect("it is kept");
 }
 
-#[tokio::test]
-async fn what_the_operator_says_of_services_is_their_roster_and_stands_while_it_is_away() {
-    let control = Operator::new(None);
-    control.endpoints("web.mesh:9000", are(&["10.0.0.1:80", "10.0.0.2:80"]));
-    let serving = control.serve(LOOPBACK).await;
-    let config = connection(serving.addr);
+/// Follows `web` and `db` with the operator there, until the guard is dropped.
+fn follow(addr: SocketAddr, context: &str) -> (DropGuard, watch::Receiver<Arc<Roster>>) {
+    let config = connection(addr);
     let (log, _calls) = CallSource::new(config.target.addr(), config.target.labels());
     let (client, kept) = operator::open(config, log);
     let stop = CancellationToken::new();
-    let _stop = stop.clone().drop_guard();
     tokio::spawn(kept.keep(stop.clone()));
-    let (roster, mut rosters) = watch::channel(Arc::default());
+    let (roster, rosters) = watch::channel(Arc::default());
     let services = Services {
         asked: vec![asked("web", 9000), asked("db", 9001)],
         roster,
     };
     let config = discovery::Config {
         retry: RETRY,
-        context: r#"{"mesh":"default","dataplane":"shop-1"}"#.to_owned(),
+        context: context.to_owned(),
         ..discovery::Config::default()
     };
     let following = follow_services(services, client, config);
     tokio::spawn(stop.clone().run_until_cancelled_owned(following));
+    (stop.drop_guard(), rosters)
+}
+
+#[tokio::test]
+async fn what_the_operator_says_of_services_is_their_roster_and_stands_while_it_is_away() {
+    let control = Operator::new(None);
+    control.endpoints("web.mesh:9000", are(&["10.0.0.1:80", "10.0.0.2:80"]));
+    let serving = control.serve(LOOPBACK).await;
+    let context = r#"{"mesh":"default","dataplane":"shop-1"}"#;
+    let (_stop, mut rosters) = follow(serving.addr, context);
     until(&mut rosters, 9000, &["10.0.0.1:80", "10.0.0.2:80"]).await;
     // One that no Dataplane offers has none, whatever the files say.
     control.endpoints("db.mesh:9001", Endpoints::NoSuchService);
@@ -110,23 +116,8 @@ async fn until_the_operator_says_something_the_files_stand() {
     control.endpoints("web.mesh:9000", are(&["10.0.0.1:80"]));
     control.endpoints("db.mesh:9001", Endpoints::Refused(Code::Unavailable));
     let serving = control.serve(LOOPBACK).await;
-    let config = connection(serving.addr);
-    let (log, _calls) = CallSource::new(config.target.addr(), config.target.labels());
-    let (client, kept) = operator::open(config, log);
-    let stop = CancellationToken::new();
-    let _stop = stop.clone().drop_guard();
-    tokio::spawn(kept.keep(stop.clone()));
-    let (roster, mut rosters) = watch::channel(Arc::default());
-    let services = Services {
-        asked: vec![asked("web", 9000), asked("db", 9001)],
-        roster,
-    };
-    let config = discovery::Config {
-        retry: RETRY,
-        ..discovery::Config::default()
-    };
-    let following = follow_services(services, client, config);
-    tokio::spawn(stop.clone().run_until_cancelled_owned(following));
+    let context = discovery::Config::default().context;
+    let (_stop, mut rosters) = follow(serving.addr, &context);
     until(&mut rosters, 9000, &["10.0.0.1:80"]).await;
     until(&mut rosters, 9001, &["10.0.0.9:80"]).await;
 }

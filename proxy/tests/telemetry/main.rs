@@ -12,6 +12,7 @@ mod memory;
 mod model;
 mod policy;
 mod proxy;
+mod retirement;
 mod routes;
 mod scrape;
 mod stress;

@@ -194,7 +194,7 @@ impl Following {
 
 fn fingerprint(settings: &Settings) -> u64 {
     let mut hasher = DefaultHasher::new();
-    settings.to_json().hash(&mut hasher);
+    settings.hash(&mut hasher);
     hasher.finish()
 }
 

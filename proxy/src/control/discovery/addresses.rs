@@ -1,7 +1,9 @@
 //! The endpoints of one service by name and port, as the operator lists them (`Get`). Followed by `follow`, for the service
 //! that a destination is and for those that its requests are divided among.
 
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 
 use linkerd2_proxy_api::destination::Update;
 use tokio::sync::mpsc;
@@ -21,6 +23,17 @@ impl Watch for Updates {
     async fn open(&self) -> Result<Streaming<Update>, Status> {
         self.0.get(self.1.clone()).await
     }
+}
+
+/// The next thing that is said about any of them is taken over.
+pub(super) async fn next_of(followed: &mut [Addresses]) {
+    poll_fn(|cx| {
+        let mut followed = followed.iter_mut();
+        // What is waited for stays where it is: a future that was dropped has lost nothing.
+        let said = followed.any(|one| pin!(one.next()).poll(cx).is_ready());
+        if said { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 /// A service whose endpoints are followed.

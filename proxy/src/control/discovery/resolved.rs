@@ -1,13 +1,10 @@
 //! A service that a destination is, with all that is followed of it: its endpoints, its routes, and the endpoints of the
 //! destinations that its requests, or those of some routes, are divided among. Made by `follow`.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 
-use super::addresses::Addresses;
+use super::addresses::{Addresses, next_of};
 use super::follow::Lookup;
 use super::tables::Tables;
 use crate::endpoints::{Branch, Listed, MOST_BRANCHES, MOST_DESTINATIONS, Service, Share};
@@ -188,15 +185,4 @@ async fn next_table(tables: &mut Option<Tables>) {
         Some(tables) => tables.next().await,
         None => std::future::pending().await,
     }
-}
-
-/// The next thing that is said about any of them is taken over.
-async fn next_of(parts: &mut [Addresses]) {
-    poll_fn(|cx| {
-        let mut parts = parts.iter_mut();
-        // What is waited for stays where it is: a future that was dropped has lost nothing.
-        let said = parts.any(|part| pin!(part.next()).poll(cx).is_ready());
-        if said { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
 }

@@ -3,17 +3,14 @@
 //! what was said last stands while it is away. A task of the service thread, started by `app`.
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use weir_crds::identity::service_name;
 
-use super::addresses::Addresses;
+use super::addresses::{Addresses, next_of};
 use super::follow::Lookup;
 use super::{Client, Config};
 use crate::endpoints::{Roster, Service};
@@ -86,15 +83,4 @@ impl Asked {
             },
         }
     }
-}
-
-/// The next thing that is said about any of them is taken over.
-async fn next_of(followed: &mut [Addresses]) {
-    poll_fn(|cx| {
-        let mut followed = followed.iter_mut();
-        // What is waited for stays where it is: a future that was dropped has lost nothing.
-        let said = followed.any(|one| pin!(one.next()).poll(cx).is_ready());
-        if said { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
 }

@@ -341,17 +341,23 @@ async fn a_service_that_nobody_has_any_more_is_forgotten_with_its_last_connectio
         .await;
 }
 
+/// A service, and a branch of it that has a place for a stream.
+async fn branched() -> (Bench, Rc<Service>, Rc<Service>, Found) {
+    let bench = bench(Vec::new());
+    let routed = steered(&[named(endpoint().await, "a")]);
+    bench.set.update(&routed, Instant::now());
+    let service = bench.service();
+    let request = Request::get("http://web/b").body(()).expect("a request");
+    let branch = service.branch(&service.choose(&request, Instant::now()));
+    let found = found(&branch).await;
+    (bench, service, branch, found)
+}
+
 #[tokio::test]
 async fn a_service_that_has_used_a_branch_is_forgotten_as_well() {
     LocalSet::new()
         .run_until(async {
-            let bench = bench(Vec::new());
-            let routed = steered(&[named(endpoint().await, "a")]);
-            bench.set.update(&routed, Instant::now());
-            let service = bench.service();
-            let request = Request::get("http://web/b").body(()).expect("a request");
-            let branch = service.branch(&service.choose(&request, Instant::now()));
-            let found = found(&branch).await;
+            let (bench, service, branch, found) = branched().await;
             bench.wait_for(1.0).await;
             let Bench { links, set, .. } = bench;
             let kept = |now| {
@@ -376,13 +382,7 @@ async fn a_service_that_has_used_a_branch_is_forgotten_as_well() {
 async fn a_branch_is_kept_while_there_are_routes_to_it_or_connections() {
     LocalSet::new()
         .run_until(async {
-            let bench = bench(Vec::new());
-            let routed = steered(&[named(endpoint().await, "a")]);
-            bench.set.update(&routed, Instant::now());
-            let service = bench.service();
-            let request = Request::get("http://web/b").body(()).expect("a request");
-            let branch = service.branch(&service.choose(&request, Instant::now()));
-            let found = found(&branch).await;
+            let (bench, service, branch, found) = branched().await;
             let kept = || {
                 bench.links.sweep(Instant::now());
                 service.branches.borrow().len()

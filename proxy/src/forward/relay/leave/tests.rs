@@ -61,14 +61,29 @@ async fn left(pair: Pair) -> Left {
     *left.expect("in time").expect("the server is left")
 }
 
-#[tokio::test]
-async fn between_two_requests_the_server_is_left_open_and_the_next_request_unread() {
-    let (telemetry, pair, mut client, mut server) = steered();
+/// A request and its response, with a request behind it that belongs elsewhere; the first one.
+fn answered_before_another(client: &mut TcpStream, server: &mut TcpStream) -> String {
     let first = GET.replace("/b", "/a");
     client
         .write_all(format!("{first}{GET}").as_bytes())
         .expect("written");
     server.write_all(OK.as_bytes()).expect("written");
+    first
+}
+
+/// A request that may be sent again and whose response is a failure, with one behind it.
+fn failed_before_another(client: &mut TcpStream, server: &mut TcpStream) {
+    client
+        .write_all(format!("{POST}{GET}").as_bytes())
+        .expect("written");
+    let busy = OK.replace("200 OK", "503 Busy");
+    server.write_all(busy.as_bytes()).expect("written");
+}
+
+#[tokio::test]
+async fn between_two_requests_the_server_is_left_open_and_the_next_request_unread() {
+    let (telemetry, pair, mut client, mut server) = steered();
+    let first = answered_before_another(&mut client, &mut server);
     let left = left(pair).await;
     assert_eq!(left.session.leave(), Some(Leave::Elsewhere));
     assert_eq!(left.up.pending(), GET.as_bytes());
@@ -90,11 +105,7 @@ async fn between_two_requests_the_server_is_left_open_and_the_next_request_unrea
 #[tokio::test]
 async fn what_a_server_says_beside_its_response_spoils_it() {
     let (telemetry, pair, mut client, mut server) = steered();
-    let first = GET.replace("/b", "/a");
-    client
-        .write_all(format!("{first}{GET}").as_bytes())
-        .expect("written");
-    server.write_all(OK.as_bytes()).expect("written");
+    answered_before_another(&mut client, &mut server);
     server.shutdown(std::net::Shutdown::Write).expect("closed");
     let left = left(pair).await;
     let is_good = left.server.is_some_and(|idle| idle.stream.is_quiet());
@@ -105,11 +116,7 @@ async fn what_a_server_says_beside_its_response_spoils_it() {
 #[tokio::test]
 async fn a_failed_response_ends_with_its_server_and_the_request_is_given_to_the_next() {
     let (telemetry, pair, mut client, mut server) = steered();
-    client
-        .write_all(format!("{POST}{GET}").as_bytes())
-        .expect("written");
-    let busy = OK.replace("200 OK", "503 Busy");
-    server.write_all(busy.as_bytes()).expect("written");
+    failed_before_another(&mut client, &mut server);
     let mut left = left(pair).await;
     assert_eq!(left.session.leave(), Some(Leave::Again));
     assert!(left.server.is_none());
@@ -161,11 +168,7 @@ async fn a_server_that_fails_without_reading_is_not_waited_for() {
     // There is room for nothing.
     let socket = socket2::SockRef::from(pair.server.tcp());
     while socket.send(&[0; 4096]).is_ok() {}
-    client
-        .write_all(format!("{POST}{GET}").as_bytes())
-        .expect("written");
-    let busy = OK.replace("200 OK", "503 Busy");
-    server.write_all(busy.as_bytes()).expect("written");
+    failed_before_another(&mut client, &mut server);
     let mut left = left(pair).await;
     assert_eq!(left.session.leave(), Some(Leave::Again));
     assert!(left.up.approved().is_empty());
