@@ -63,6 +63,11 @@ impl Cluster {
         self.script("node", arguments, "").await
     }
 
+    /// The key that the API server signs tokens with, as PEM (PKCS#8).
+    pub async fn token_key(&self) -> anyhow::Result<String> {
+        self.script("token-key", &[], "").await
+    }
+
     async fn script(&self, name: &str, arguments: &[&str], input: &str) -> anyhow::Result<String> {
         let mut child = Command::new(self.scripts.join(name))
             .args(arguments)

@@ -7,10 +7,12 @@ mod requests;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail, ensure};
 use hyper_util::rt::TokioIo;
+use jsonwebtoken::EncodingKey;
+use jsonwebtoken::dangerous::insecure_decode_claims;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Api, DeleteParams};
 use linkerd2_proxy_api::destination::destination_client::DestinationClient;
@@ -38,6 +40,8 @@ use crate::beside_others;
 
 /// Every wait ends by then.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// How long a token is valid, in seconds: the API server gives none for less, so the story makes those that have expired.
+const LIFE: u64 = 600;
 /// The operator's port for proxies.
 const GRPC: &str = "8086";
 
@@ -163,21 +167,37 @@ async fn certifies(story: &Story, channel: Channel) -> anyhow::Result<()> {
     let good = token_of(story, "web", "web").await?;
     let csr = || request(&p256(), &[]);
     let mut client = Certifier(IdentityClient::new(channel));
-    let answer = client
-        .ask(&good, &own, request(&p256(), &[&own]))
-        .await?
-        .context("the pod's own certificate")?;
-    ensure!(
-        !answer.leaf_certificate.is_empty() && answer.valid_until.is_some(),
-        "{answer:?}"
-    );
+    let key = story.cluster.token_key().await?;
+    for token in [&good, &issued(&good, &key, 0)?] {
+        let asked = client.ask(token, &own, request(&p256(), &[&own]));
+        let answer = asked.await?.context("the pod's own certificate")?;
+        ensure!(
+            !answer.leaf_certificate.is_empty() && answer.valid_until.is_some(),
+            "{answer:?}"
+        );
+    }
     for (csr, code, words) in unusable().into_iter().chain(foreign(&own)) {
         let refused = (good.as_str(), own.as_str(), csr);
         client.refuses("a request", refused, (code, &words)).await?;
     }
 
+    for (what, token, code, words) in useless(story, &good, &key).await? {
+        let asked = (token.as_str(), own.as_str(), csr());
+        client.refuses(what, asked, (code, words)).await?;
+    }
+    let nobody = (good.as_str(), "", csr());
+    let empty = (Code::InvalidArgument, "identity");
+    client.refuses("no identity", nobody, empty).await
+}
+
+/// Tokens that give nobody the certificate of `web`, and why; `good` is one that does, `key` what it is signed with.
+async fn useless(
+    story: &Story,
+    good: &str,
+    key: &str,
+) -> anyhow::Result<[(&'static str, String, Code, &'static str); 7]> {
     let other_audience = ["--audience", "somebody-else"];
-    let tokens = [
+    Ok([
         ("no token", String::new(), Code::Unauthenticated, "empty"),
         ("nonsense", "nonsense".to_owned(), Code::Unauthenticated, ""),
         (
@@ -199,22 +219,35 @@ async fn certifies(story: &Story, channel: Channel) -> anyhow::Result<()> {
             "",
         ),
         (
+            "a token that has expired",
+            issued(good, key, LIFE + 60)?,
+            Code::Unauthenticated,
+            "expired",
+        ),
+        (
             "another pod's token",
             token_of(story, "admin", "admin").await?,
             Code::PermissionDenied,
             "admin.",
         ),
-    ];
-    for (what, token, code, words) in tokens {
-        let asked = (token.as_str(), own.as_str(), csr());
-        client.refuses(what, asked, (code, words)).await?;
-    }
-    let nobody = (good.as_str(), "", csr());
-    let empty = (Code::InvalidArgument, "identity");
-    client.refuses("no identity", nobody, empty).await
+    ])
 }
 
-/// A token whose pod is deleted: the API server lets none end by time within a story.
+/// The token as the API server would have made it so many seconds ago, with its own key.
+fn issued(token: &str, key: &str, ago: u64) -> anyhow::Result<String> {
+    let header = jsonwebtoken::decode_header(token)?;
+    let mut claims: serde_json::Value = insecure_decode_claims(token)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    for (claim, at) in [("iat", 0), ("nbf", 0), ("exp", LIFE)] {
+        claims[claim] = (now - ago + at).into();
+    }
+    // Of an elliptic curve in the local cluster, of RSA in kind's.
+    let key = EncodingKey::from_ec_pem(key.as_bytes())
+        .or_else(|_| EncodingKey::from_rsa_pem(key.as_bytes()))?;
+    Ok(jsonwebtoken::encode(&header, &claims, &key)?)
+}
+
+/// A token whose pod is deleted.
 async fn ended_token(story: &Story) -> anyhow::Result<String> {
     let pod = Workload::new("gone", &["sleep", "600"]).account("web");
     story.start(&pod.without_proxy().pod()).await?;
