@@ -8,12 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Selection;
-use super::bounds::Bounds;
 use super::certificates::Certificates;
 use super::family::Family;
 use super::process::Process;
 use super::render;
-use super::store::{Exposition, Shown, Store};
+use super::store::{Exposition, Store};
 
 mod body;
 mod metadata;
@@ -76,39 +75,20 @@ fn write_family(
     let bounds = rules.bounds(family);
     let mut longest = Duration::ZERO;
     for shown in exposition.sets(family.kind()) {
-        let mut next = Some(0);
-        while let Some(from) = next {
-            let began = Instant::now();
-            next = write_series((family, bounds), shown, from, body);
-            longest = longest.max(began.elapsed());
-            body.flush_full()?;
+        let began = Instant::now();
+        let series = shown.set.series();
+        longest = longest.max(began.elapsed());
+        for series in series.iter() {
+            if series.family == family && !series.is_hidden() {
+                let reading = series.read(bounds);
+                shown.checksum = shown.checksum.wrapping_add(reading.checksum());
+                body.series([&shown.set.labels, &series.suffix], &reading, bounds);
+                body.flush_full()?;
+            }
         }
     }
     exposition.longest_hold = exposition.longest_hold.max(longest);
     Ok(())
-}
-
-/// Writes the family's series of a label set, from that number on, until the buffer is full; answers where to
-/// go on if it is. A worker that adds a series to this very set waits meanwhile; hence nothing is sent here.
-fn write_series(
-    (family, bounds): (Family, &Bounds),
-    shown: &mut Shown,
-    from: u32,
-    body: &mut Body<'_>,
-) -> Option<u32> {
-    let series = shown.set.series();
-    let done = series.partition_point(|series| series.number < from);
-    for series in &series[done..] {
-        if series.family == family && !series.is_hidden() {
-            let reading = series.read(bounds);
-            shown.checksum = shown.checksum.wrapping_add(reading.checksum());
-            body.series([&shown.set.labels, &series.suffix], &reading, bounds);
-            if body.is_full() {
-                return Some(series.number + 1);
-            }
-        }
-    }
-    None
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -34,7 +34,8 @@ pub(super) struct Set {
     pub(super) hash: u64,
     /// The destination it is about, where it is about one.
     pub(super) dst: Option<Dst>,
-    series: Mutex<Vec<Series>>,
+    /// A worker changes a copy of them where somebody reads them meanwhile.
+    series: Mutex<Arc<Vec<Series>>>,
     /// Checksum of the last complete exposition that showed it.
     exposed: AtomicU64,
     ended: AtomicBool,
@@ -49,24 +50,25 @@ impl Set {
         dst: Option<Dst>,
         (base, rules, workers): (&[(Family, &str)], &Rules, usize),
     ) -> Self {
-        let series = (0..)
-            .zip(base)
-            .map(|(number, base)| Series::new(number, *base, rules, workers));
+        let series = base.iter().map(|base| Series::new(*base, rules, workers));
         Self {
             id,
             kind,
             labels,
             hash,
             dst,
-            series: Mutex::new(series.collect()),
+            series: Mutex::new(Arc::new(series.collect())),
             exposed: AtomicU64::new(0),
             ended: AtomicBool::new(false),
         }
     }
 
-    /// The series in the order in which they came, which is also that of their numbers. Never call out or write to a socket while holding this: a worker
-    /// that adds a series to this very set waits for it.
-    pub(super) fn series(&self) -> MutexGuard<'_, Vec<Series>> {
+    /// The series as they are now, in the order in which they came. Whoever reads them keeps nobody waiting.
+    pub(super) fn series(&self) -> Arc<Vec<Series>> {
+        Arc::clone(&self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<Vec<Series>>> {
         self.series.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -76,7 +78,8 @@ impl Set {
         wanted: &Wanted<'_>,
         permit: impl FnOnce(Growth) -> bool,
     ) -> Option<Block> {
-        let mut series = self.series();
+        let mut series = self.lock();
+        let series = Arc::make_mut(&mut series);
         let found = series
             .iter_mut()
             .find(|s| s.family == wanted.family && *s.suffix == *wanted.suffix);
@@ -97,8 +100,7 @@ impl Set {
         growth.bytes += series_bytes(wanted.suffix, wanted.workers);
         permit(growth).then(|| {
             let labels = (wanted.family, wanted.suffix);
-            let number = series.last().map_or(0, |last| last.number + 1);
-            let mut new = Series::new(number, labels, wanted.rules, wanted.workers);
+            let mut new = Series::new(labels, wanted.rules, wanted.workers);
             let block = new.make(wanted);
             series.push(new);
             block
@@ -114,7 +116,11 @@ impl Set {
         freed: &mut Vec<Series>,
     ) -> bool {
         let mut is_left = false;
-        let mut series = self.series();
+        let mut series = self.lock();
+        let Some(series) = Arc::get_mut(&mut series) else {
+            // An exposition reads them, and has handles to their cells: another time.
+            return true;
+        };
         freed.extend(series.extract_if(.., |series| {
             let is_former = series.is_former(rules);
             let stays = !is_former || series.leave(&step);
@@ -164,11 +170,56 @@ impl Set {
 
 /// Of a label set without series, with labels of that length.
 pub(super) fn bytes_of_labels(labels: usize) -> usize {
-    size_of::<Set>() + labels + 2 * (COUNTS + ALLOCATION) + REGISTRY
+    size_of::<Set>() + size_of::<Vec<Series>>() + labels + 3 * (COUNTS + ALLOCATION) + REGISTRY
 }
 
 /// Of the series that a label set has from its beginning, still without cells.
 pub(super) fn bytes_of_base(base: &[(Family, &str)], workers: usize) -> usize {
     let series = base.iter().map(|(_, suffix)| series_bytes(suffix, workers));
     series.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::cells::Reading;
+    use weir_crds::metrics_policy::MetricsPolicy;
+
+    const FAMILY: Family = Family::ResponseTotal;
+
+    fn wanted<'a>(suffix: &'a str, rules: &'a Rules) -> Wanted<'a> {
+        Wanted {
+            worker: 0,
+            workers: 1,
+            family: FAMILY,
+            suffix,
+            rules,
+        }
+    }
+
+    #[test]
+    fn who_reads_the_series_keeps_no_worker_waiting() {
+        let rules = Rules::new(0, &MetricsPolicy::default(), Arc::default(), 100);
+        let set = Set::new((0, 0), Kind::Http, "".into(), None, (&[], &rules, 1));
+        let count = |suffix| {
+            let block = set.block(&wanted(suffix, &rules), |_| true).unwrap();
+            block[0].fetch_add(1, Ordering::Relaxed);
+        };
+        count("a");
+        let seen = set.series();
+        // With a lock the reader would wait here for itself.
+        count("a");
+        count("b");
+
+        let values = |series: &[Series]| {
+            let value = |series: &Series| match series.read(rules.bounds(FAMILY)) {
+                Reading::Counter(value) => (series.suffix.to_string(), value),
+                other => panic!("{other:?}"),
+            };
+            series.iter().map(value).collect::<Vec<_>>()
+        };
+        assert_eq!(values(&seen), [("a".to_owned(), 2)]);
+        let now = [("a".to_owned(), 2), ("b".to_owned(), 1)];
+        assert_eq!(values(&set.series()), now);
+    }
 }

@@ -24,10 +24,10 @@ mod former;
 mod snapshot;
 mod sweep;
 
-pub(super) use snapshot::{Exposition, Shown};
+pub(super) use snapshot::Exposition;
 
-/// How many label sets are looked at in one hold of the lock: some tens of microseconds.
-const CHUNK: usize = 512;
+/// How many label sets are looked at in one hold of the lock: a few microseconds.
+const CHUNK: usize = 128;
 
 /// All label sets of the process.
 pub(super) struct Store {

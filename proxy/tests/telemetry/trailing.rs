@@ -190,6 +190,8 @@ fn an_exposition_under_way_leaves_no_series_out() {
         .expose(&Selection::default(), &mut out)
         .unwrap();
     let shown = parse(&String::from_utf8(out.2).unwrap());
+    // What is being read is forgotten only after that.
+    proxy.telemetry.sweep(out.1 + Duration::from_secs(120));
     let after = scrape(&proxy.telemetry, &Selection::default());
     assert_eq!(sum(&shown, "response_total", ""), 300.0);
     assert_eq!(

@@ -9,8 +9,7 @@ use crate::telemetry::bounds::Bounds;
 use crate::telemetry::cells::Reading;
 use crate::telemetry::{Format, Selection};
 
-/// The buffer is sent when it holds so many bytes. This is also about what is formatted in one hold of the lock of a
-/// label set: some ten microseconds.
+/// The buffer is sent when it holds so many bytes.
 const FULL: usize = 16 * 1024;
 
 /// A body being written.
@@ -86,14 +85,9 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// Whether the buffer is to be sent before anything else is added.
-    pub(super) fn is_full(&self) -> bool {
-        self.buffer.len() >= FULL
-    }
-
     /// Sends the buffer if it is full.
     pub(super) fn flush_full(&mut self) -> io::Result<()> {
-        if self.is_full() {
+        if self.buffer.len() >= FULL {
             self.out.write_all(&self.buffer)?;
             self.buffer.clear();
         }

@@ -1,5 +1,5 @@
 //! One series of a label set: a block of cells per worker, and how far it has gone once no rule gives its labels any
-//! more. Used by `set`, which holds its lock meanwhile; the store decides when it goes.
+//! more. Used by `set`, which holds its lock while it changes one; the store decides when it goes.
 
 use std::sync::Arc;
 
@@ -9,13 +9,12 @@ use crate::telemetry::cells::{Block, Reading, block, cells};
 use crate::telemetry::family::{Family, Value};
 use crate::telemetry::rules::Rules;
 
-/// One series of a label set.
+/// One series of a label set. A clone has the same cells.
+#[derive(Clone)]
 pub(in crate::telemetry) struct Series {
     pub(in crate::telemetry) family: Family,
     /// The labels that follow those of the set; may be empty.
     pub(in crate::telemetry) suffix: Box<str>,
-    /// Its place among the series of its set: ascending, whatever was taken out before.
-    pub(in crate::telemetry) number: u32,
     /// The newest rules under which it was asked for.
     generation: u64,
     leaving: Leaving,
@@ -26,6 +25,7 @@ pub(in crate::telemetry) struct Series {
     others: Vec<Other>,
 }
 
+#[derive(Clone)]
 pub(super) struct Other {
     worker: usize,
     bounds: Arc<Bounds>,
@@ -78,16 +78,10 @@ pub(in crate::telemetry) enum Leaving {
 
 impl Series {
     /// Without cells.
-    pub(super) fn new(
-        number: u32,
-        (family, suffix): (Family, &str),
-        rules: &Rules,
-        workers: usize,
-    ) -> Self {
+    pub(super) fn new((family, suffix): (Family, &str), rules: &Rules, workers: usize) -> Self {
         Self {
             family,
             suffix: suffix.into(),
-            number,
             generation: rules.generation,
             leaving: Leaving::No,
             bounds: Arc::clone(rules.bounds(family)),

@@ -60,7 +60,7 @@ impl Store {
             let Some(freed) = freed else { return };
             for set in freed {
                 self.budget.give_bytes(set.bytes());
-                for series in &*set.series() {
+                for series in set.series().iter() {
                     self.budget.evict(series.family);
                 }
             }
