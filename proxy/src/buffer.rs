@@ -4,7 +4,6 @@
 //!
 //! `forward::relay` is the user. A buffer must not know what its bytes mean.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
@@ -13,61 +12,19 @@ use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 mod pipe;
+mod pool;
 
+use pipe::Pipe;
 pub use pipe::{MAX_PIPES, PIPE};
-use pipe::{Pipe, Pipes};
+pub use pool::{KEEP, Pool};
 
 /// A first buffer, in bytes: more than most requests and responses.
 pub const SMALL: usize = 16 * 1024;
 /// The buffer of a direction that filled a small one, in bytes.
 pub const LARGE: usize = 64 * 1024;
-/// Free buffers of each size that a worker keeps; the rest go back to the allocator.
-pub const KEEP: usize = 16;
 /// Bytes in reads that filled their buffers, one after the other, after which a direction is
 /// bulk: it is worth a pipe.
 pub const BULK: usize = SMALL + LARGE;
-
-/// The free buffers of one worker.
-#[derive(Debug, Default)]
-pub struct Pool {
-    small: RefCell<Vec<Box<[u8]>>>,
-    large: RefCell<Vec<Box<[u8]>>>,
-    pipes: Pipes,
-}
-
-impl Pool {
-    fn take(&self, size: usize) -> Box<[u8]> {
-        let list = if size == SMALL {
-            &self.small
-        } else {
-            &self.large
-        };
-        list.borrow_mut()
-            .pop()
-            .unwrap_or_else(|| vec![0; size].into_boxed_slice())
-    }
-
-    fn give(&self, buffer: Box<[u8]>) {
-        let list = match buffer.len() {
-            SMALL => &self.small,
-            _ => &self.large,
-        };
-        let mut list = list.borrow_mut();
-        if list.len() < KEEP {
-            list.push(buffer);
-        }
-    }
-
-    /// Pipes that are open now, at most [`MAX_PIPES`].
-    pub fn pipes(&self) -> usize {
-        self.pipes.count()
-    }
-
-    /// To be called now and then: gives back what bulk needed and nobody does any more.
-    pub fn tick(&self) {
-        self.pipes.tick();
-    }
-}
 
 /// The bytes of one direction of a connection pair: `start..ready` may be written,
 /// `ready..end` wait for a decision. While bulk goes through a pipe the buffer is empty.
@@ -363,7 +320,7 @@ mod tests {
         flow.consume(4);
         flow.release(&pool);
         assert!(flow.bytes.is_none());
-        assert_eq!(pool.small.borrow().len(), 1);
+        assert_eq!(pool.free(SMALL), 1);
     }
 
     #[test]
@@ -373,7 +330,7 @@ mod tests {
         flow.append(&pool, &[1; SMALL]);
         assert_eq!(flow.space(&pool).len(), LARGE - SMALL);
         assert_eq!(flow.approved(), &[1; SMALL][..]);
-        assert_eq!(pool.small.borrow().len(), 1);
+        assert_eq!(pool.free(SMALL), 1);
     }
 
     #[test]
@@ -383,7 +340,7 @@ mod tests {
         let mut cx = Context::from_waker(Waker::noop());
         let mut reading = Box::pin(flow.read(&mut hears, &pool));
         assert!(reading.as_mut().poll(&mut cx).is_pending());
-        assert_eq!(pool.small.borrow().len(), 1, "it was given back");
+        assert_eq!(pool.free(SMALL), 1, "it was given back");
         let written = Pin::new(&mut says).poll_write(&mut cx, b"hello");
         assert!(matches!(written, Poll::Ready(Ok(5))));
         let read = reading.as_mut().poll(&mut cx);
