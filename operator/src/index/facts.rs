@@ -11,7 +11,7 @@ use weir_crds::{Mesh, identity};
 
 use super::pod::{ObjectKey, Pod};
 use super::ports::Ports;
-use super::routes::RouteFacts;
+use super::routes::{Around, RouteFacts};
 use super::service::{Node, Service, Slice};
 
 /// What the index is told.
@@ -94,6 +94,15 @@ impl Facts {
             config,
             ..Self::default()
         }
+    }
+
+    /// The routes, and what their tables are made of beside them.
+    pub(super) fn routes(&mut self) -> (&mut RouteFacts, Around<'_>) {
+        let around = Around {
+            domain: &self.config.cluster_domain,
+            services: &self.services,
+        };
+        (&mut self.routes, around)
     }
 
     /// Takes a Pod over; nothing is concerned where discovery says the same of it as before.

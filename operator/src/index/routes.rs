@@ -7,10 +7,12 @@ use std::sync::Arc;
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
 use weir_crds::routes::http_route::{self, HttpRoute as Rules, Parent, ParentRef};
-use weir_crds::routes::{RouteTable, service_profile};
+use weir_crds::routes::{Backend, service_profile};
 use weir_crds::violation::Violation;
 
+use super::facts::{Namespaced, find};
 use super::pod::ObjectKey;
+use super::service::Service;
 use super::view::{RouteKind, Routes, Table};
 
 /// A port that no parent names: what is said of all ports is said of it.
@@ -58,19 +60,15 @@ impl ServiceProfile {
     /// Keeps of an object what is used. Its name is `<service>.<namespace>.svc.<cluster domain>`.
     pub(super) fn keep(object: &DynamicObject, domain: &str) -> Self {
         let key = key_of(object);
-        let labels = key.name.strip_suffix(domain);
-        let labels = labels.and_then(|labels| labels.strip_suffix(".svc."));
-        let service = labels.and_then(|labels| labels.split_once('.'));
-        let service = service.filter(|(_, namespace)| !namespace.contains('.'));
-        let service = service.map(|(name, namespace)| ObjectKey {
-            namespace: namespace.into(),
-            name: name.into(),
-        });
+        let service = service_of(&key.name, domain);
         let (table, problems) = service_profile::compile(&object.data["spec"]);
         report("ServiceProfile", &key, &problems);
         let says = service.is_some() && !(table.routes.is_empty() && table.backends.is_empty());
         Self {
-            table: says.then(|| table_of(RouteKind::ServiceProfile, key.clone(), table)),
+            table: says.then(|| {
+                let (kind, of) = (RouteKind::ServiceProfile, key.clone());
+                Arc::new(Table { kind, of, table })
+            }),
             service,
             key,
         }
@@ -131,6 +129,41 @@ impl HttpRoute {
     }
 }
 
+/// What tables are made of beside the routes.
+#[derive(Clone, Copy)]
+pub(super) struct Around<'a> {
+    /// The cluster's DNS domain.
+    pub(super) domain: &'a str,
+    pub(super) services: &'a Namespaced<Service>,
+}
+
+impl Around<'_> {
+    /// Whether a backend is there: a Service that has this port.
+    fn has(self, backend: &Backend) -> bool {
+        let named = self.named(backend);
+        named.is_some_and(|(key, port)| {
+            let service = find(self.services, &key);
+            service.is_some_and(|service| service.headless || service.port(port).is_some())
+        })
+    }
+
+    /// The Service that a backend names, and its port.
+    fn named(self, backend: &Backend) -> Option<(ObjectKey, u16)> {
+        let (host, port) = backend.authority.rsplit_once(':')?;
+        Some((service_of(host, self.domain)?, port.parse().ok()?))
+    }
+}
+
+/// The Service of a name `<service>.<namespace>.svc.<cluster domain>`.
+fn service_of(host: &str, domain: &str) -> Option<ObjectKey> {
+    let labels = host.strip_suffix(domain)?.strip_suffix(".svc.")?;
+    let (name, namespace) = labels.split_once('.')?;
+    (!namespace.contains('.')).then(|| ObjectKey {
+        namespace: namespace.into(),
+        name: name.into(),
+    })
+}
+
 fn parent_of<'a>(service: &'a ObjectKey, domain: &'a str, port: u16) -> Parent<'a> {
     Parent {
         name: &service.name,
@@ -138,10 +171,6 @@ fn parent_of<'a>(service: &'a ObjectKey, domain: &'a str, port: u16) -> Parent<'
         port,
         domain,
     }
-}
-
-fn table_of(kind: RouteKind, of: ObjectKey, table: RouteTable) -> Arc<Table> {
-    Arc::new(Table { kind, of, table })
 }
 
 /// The routes of all Services.
@@ -153,6 +182,9 @@ pub(super) struct RouteFacts {
     profiles_of: HashMap<ObjectKey, HashSet<ObjectKey>>,
     /// The HTTPRoutes whose parent is a Service.
     routes_of: HashMap<ObjectKey, HashSet<ObjectKey>>,
+    /// The Services whose HTTPRoutes name a Service as a backend, and which each of them names.
+    users: HashMap<ObjectKey, HashSet<ObjectKey>>,
+    backends: HashMap<ObjectKey, HashSet<ObjectKey>>,
     /// What Services with routes have, for the ports that HTTPRoutes name and for any other.
     tables: HashMap<ObjectKey, HashMap<u16, Arc<Routes>>>,
 }
@@ -168,7 +200,7 @@ impl RouteFacts {
     pub(super) fn set_profile(
         &mut self,
         profile: ServiceProfile,
-        domain: &str,
+        around: Around<'_>,
     ) -> Option<ObjectKey> {
         if self.profiles.get(&profile.key) == Some(&profile) {
             return None;
@@ -179,19 +211,23 @@ impl RouteFacts {
             profiles.insert(profile.key.clone());
         }
         self.profiles.insert(profile.key.clone(), profile);
-        service.inspect(|service| self.renew(service, domain))
+        service.inspect(|service| self.renew(service, around))
     }
 
     /// Forgets a ServiceProfile; the Service it concerns.
-    pub(super) fn remove_profile(&mut self, key: &ObjectKey, domain: &str) -> Option<ObjectKey> {
+    pub(super) fn remove_profile(
+        &mut self,
+        key: &ObjectKey,
+        around: Around<'_>,
+    ) -> Option<ObjectKey> {
         let service = self.profiles.remove(key)?.service?;
         detach(&mut self.profiles_of, &service, key);
-        self.renew(&service, domain);
+        self.renew(&service, around);
         Some(service)
     }
 
     /// Takes an HTTPRoute over; the Services it concerns.
-    pub(super) fn set_route(&mut self, route: HttpRoute, domain: &str) -> Vec<ObjectKey> {
+    pub(super) fn set_route(&mut self, route: HttpRoute, around: Around<'_>) -> Vec<ObjectKey> {
         if self.http_routes.get(&route.key) == Some(&route) {
             return Vec::new();
         }
@@ -203,13 +239,13 @@ impl RouteFacts {
             concerned.insert(service.clone());
         }
         self.http_routes.insert(key, route);
-        self.renew_all(concerned, domain)
+        self.renew_all(concerned, around)
     }
 
     /// Forgets an HTTPRoute; the Services it concerns.
-    pub(super) fn remove_route(&mut self, key: &ObjectKey, domain: &str) -> Vec<ObjectKey> {
+    pub(super) fn remove_route(&mut self, key: &ObjectKey, around: Around<'_>) -> Vec<ObjectKey> {
         let concerned = self.forget(key);
-        self.renew_all(concerned, domain)
+        self.renew_all(concerned, around)
     }
 
     fn forget(&mut self, key: &ObjectKey) -> Vec<ObjectKey> {
@@ -234,17 +270,17 @@ impl RouteFacts {
     fn renew_all(
         &mut self,
         services: impl IntoIterator<Item = ObjectKey>,
-        domain: &str,
+        around: Around<'_>,
     ) -> Vec<ObjectKey> {
         let services: Vec<ObjectKey> = services.into_iter().collect();
         for service in &services {
-            self.renew(service, domain);
+            self.renew(service, around);
         }
         services
     }
 
     /// Makes the tables of a Service again.
-    fn renew(&mut self, service: &ObjectKey, domain: &str) {
+    fn renew(&mut self, service: &ObjectKey, around: Around<'_>) {
         let profiles = self.profiles_of.get(service).into_iter().flatten();
         let profiles = profiles.filter_map(|key| self.profiles.get(key)?.table.clone());
         let mut profiles: Vec<Arc<Table>> = profiles.collect();
@@ -256,9 +292,18 @@ impl RouteFacts {
             .flat_map(|route| http_route::parents(&route.spec, &route.key.namespace));
         let named = named.filter_map(|parent| u16::try_from(parent.port?).ok());
         let numbers: HashSet<u16> = named.chain([ANY_PORT]).collect();
+        let mut backends = HashSet::new();
         let tables = numbers.into_iter().map(|port| {
             let mut all = profiles.clone();
-            all.extend(by_namespace(&routes, parent_of(service, domain, port)));
+            let parent = parent_of(service, around.domain, port);
+            for mut table in by_namespace(&routes, parent) {
+                for route in &mut table.table.routes {
+                    let named = route.backends.iter().filter_map(|one| around.named(one));
+                    backends.extend(named.map(|(key, _)| key));
+                    route.keep_backends(|one| around.has(one));
+                }
+                all.push(Arc::new(table));
+            }
             (port, Arc::new(Routes(all.into())))
         });
         let tables: HashMap<u16, Arc<Routes>> = tables.collect();
@@ -267,12 +312,37 @@ impl RouteFacts {
         } else {
             self.tables.insert(service.clone(), tables);
         }
+        self.name_backends(service, backends);
+    }
+
+    /// Remembers which backends the routes of a Service name.
+    fn name_backends(&mut self, service: &ObjectKey, backends: HashSet<ObjectKey>) {
+        for before in self.backends.remove(service).into_iter().flatten() {
+            detach(&mut self.users, &before, service);
+        }
+        for backend in &backends {
+            let users = self.users.entry(backend.clone()).or_default();
+            users.insert(service.clone());
+        }
+        if !backends.is_empty() {
+            self.backends.insert(service.clone(), backends);
+        }
+    }
+
+    /// A Service has come, changed or gone: makes the tables again that lead to it. The Services whose they are.
+    pub(super) fn backend_changed(
+        &mut self,
+        backend: &ObjectKey,
+        around: Around<'_>,
+    ) -> Vec<ObjectKey> {
+        let users = self.users.get(backend).cloned();
+        self.renew_all(users.into_iter().flatten(), around)
     }
 }
 
 /// One table for the HTTPRoutes of each namespace: those of the Service's own are for everybody, those of another one
 /// for the clients in it (Gateway API, "producer" and "consumer" routes).
-fn by_namespace(routes: &[&HttpRoute], parent: Parent<'_>) -> Vec<Arc<Table>> {
+fn by_namespace(routes: &[&HttpRoute], parent: Parent<'_>) -> Vec<Table> {
     let mut namespaces: Vec<&Arc<str>> = routes.iter().map(|route| &route.key.namespace).collect();
     namespaces.sort();
     namespaces.dedup();
@@ -291,7 +361,8 @@ fn by_namespace(routes: &[&HttpRoute], parent: Parent<'_>) -> Vec<Arc<Table>> {
             name: first,
         };
         let (table, _reported) = http_route::compile(&own, parent);
-        Some(table_of(RouteKind::HttpRoute, of, table))
+        let kind = RouteKind::HttpRoute;
+        Some(Table { kind, of, table })
     });
     tables.collect()
 }

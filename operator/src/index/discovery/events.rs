@@ -81,6 +81,7 @@ impl Cluster {
         self.touched
             .touch_selected(&self.facts, &key.namespace, both());
         self.show(&concerned);
+        self.backend_changed(key);
     }
 
     fn slice_changed(&self, services: Vec<ObjectKey>) {
