@@ -54,7 +54,10 @@ pub fn compile(routes: &[HttpRoute<'_>], parent: Parent<'_>) -> (RouteTable, Vec
     let mut ranked = Vec::new();
     for route in &attached {
         let root = Node::at(route.spec, "spec".to_owned());
-        let rules = root.get("rules").items().unwrap_or_default();
+        let rules = root.get("rules").items().unwrap_or_else(|problem| {
+            problems.push(problem);
+            Vec::new()
+        });
         for (index, node) in rules.iter().enumerate() {
             match rule(node, (route, index), parent, &mut problems) {
                 Ok(matches) => ranked.extend(matches),

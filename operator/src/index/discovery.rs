@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use super::dataplane::Dataplane;
 use super::facts::{Config, Facts};
+use super::fault::RouteFault;
 use super::interner::Interner;
 use super::pod::{ObjectKey, Pod};
 use super::publish::Published;
@@ -237,6 +238,18 @@ impl Discovery {
     #[must_use]
     pub fn keep_profile(&self, profile: &DynamicObject) -> ServiceProfile {
         ServiceProfile::keep(profile, &self.cluster_domain())
+    }
+
+    /// Moves when something else is wrong with a ServiceProfile or an HTTPRoute.
+    #[must_use]
+    pub fn faulty(&self) -> watch::Receiver<u64> {
+        self.lock().facts.routes.faulty()
+    }
+
+    /// What is wrong with all of them.
+    #[must_use]
+    pub fn faults(&self) -> Vec<Arc<RouteFault>> {
+        self.lock().facts.routes.faults()
     }
 
     /// What is kept of an HTTPRoute.

@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use weir_crds::routes::http_route::{self, HttpRoute as Rules, Parent, ParentRef};
 use weir_crds::routes::{Backend, service_profile};
 use weir_crds::violation::Violation;
 
 use super::facts::{Namespaced, find};
+use super::fault::{self, RouteFault};
 use super::pod::ObjectKey;
 use super::service::Service;
 use super::view::{RouteKind, Routes, Table};
@@ -27,6 +29,8 @@ pub struct ServiceProfile {
     pub service: Option<ObjectKey>,
     /// What it says; none where it says nothing about any request.
     pub table: Option<Arc<Table>>,
+    /// What is wrong with it.
+    pub fault: Option<Arc<RouteFault>>,
 }
 
 /// What is kept of an HTTPRoute.
@@ -36,6 +40,8 @@ pub struct HttpRoute {
     pub key: ObjectKey,
     /// The Services that are its parents.
     pub parents: Box<[ObjectKey]>,
+    /// What is wrong with it.
+    pub fault: Option<Arc<RouteFault>>,
     created: i64,
     /// `parentRefs` and `rules` of its `spec`; null where it has no Service for a parent.
     spec: Value,
@@ -49,20 +55,14 @@ fn key_of(object: &DynamicObject) -> ObjectKey {
     }
 }
 
-fn report(kind: &str, key: &ObjectKey, problems: &[Violation]) {
-    let ObjectKey { namespace, name } = key;
-    for problem in problems {
-        tracing::warn!(%namespace, %name, %problem, "a {kind} is not obeyed in all it says");
-    }
-}
-
 impl ServiceProfile {
     /// Keeps of an object what is used. Its name is `<service>.<namespace>.svc.<cluster domain>`.
     pub(super) fn keep(object: &DynamicObject, domain: &str) -> Self {
         let key = key_of(object);
         let service = service_of(&key.name, domain);
         let (table, problems) = service_profile::compile(&object.data["spec"]);
-        report("ServiceProfile", &key, &problems);
+        let of = (object, &key);
+        let fault = RouteFault::of(RouteKind::ServiceProfile, of, &problems);
         let says = service.is_some() && !(table.routes.is_empty() && table.backends.is_empty());
         Self {
             table: says.then(|| {
@@ -70,6 +70,7 @@ impl ServiceProfile {
                 Arc::new(Table { kind, of, table })
             }),
             service,
+            fault,
             key,
         }
     }
@@ -91,7 +92,8 @@ impl HttpRoute {
         parents.sort();
         parents.dedup();
         let created = object.metadata.creation_timestamp.as_ref();
-        let kept = Self {
+        let mut kept = Self {
+            fault: None,
             created: created.map_or(0, |time| time.0.as_second()),
             spec: match parents.is_empty() {
                 true => Value::Null,
@@ -101,13 +103,15 @@ impl HttpRoute {
             key,
         };
         if let Some(parent) = named.first() {
-            kept.tell(parent, domain);
+            let problems = kept.problems(parent, domain);
+            let of = (object, &kept.key);
+            kept.fault = RouteFault::of(RouteKind::HttpRoute, of, &problems);
         }
         kept
     }
 
-    /// Tells of what is wrong in it, and of what is not obeyed.
-    fn tell(&self, parent: &ParentRef, domain: &str) {
+    /// What is wrong in it, and what is not obeyed.
+    fn problems(&self, parent: &ParentRef, domain: &str) -> Vec<Violation> {
         let port = parent.port.and_then(|port| u16::try_from(port).ok());
         let parent = Parent {
             name: &parent.name,
@@ -116,7 +120,7 @@ impl HttpRoute {
             domain,
         };
         let (_table, problems) = http_route::compile(&[self.rules()], parent);
-        report("HTTPRoute", &self.key, &problems);
+        problems
     }
 
     fn rules(&self) -> Rules<'_> {
@@ -187,6 +191,7 @@ pub(super) struct RouteFacts {
     backends: HashMap<ObjectKey, HashSet<ObjectKey>>,
     /// What Services with routes have, for the ports that HTTPRoutes name and for any other.
     tables: HashMap<ObjectKey, HashMap<u16, Arc<Routes>>>,
+    faulty: watch::Sender<u64>,
 }
 
 impl RouteFacts {
@@ -202,9 +207,12 @@ impl RouteFacts {
         profile: ServiceProfile,
         around: Around<'_>,
     ) -> Option<ObjectKey> {
-        if self.profiles.get(&profile.key) == Some(&profile) {
+        let known = self.profiles.get(&profile.key);
+        if known == Some(&profile) {
             return None;
         }
+        let before = known.and_then(|known| known.fault.clone());
+        self.found(before.as_deref(), profile.fault.as_deref());
         let service = profile.service.clone();
         if let Some(service) = &service {
             let profiles = self.profiles_of.entry(service.clone()).or_default();
@@ -220,7 +228,9 @@ impl RouteFacts {
         key: &ObjectKey,
         around: Around<'_>,
     ) -> Option<ObjectKey> {
-        let service = self.profiles.remove(key)?.service?;
+        let ServiceProfile { service, fault, .. } = self.profiles.remove(key)?;
+        self.found(fault.as_deref(), None);
+        let service = service?;
         detach(&mut self.profiles_of, &service, key);
         self.renew(&service, around);
         Some(service)
@@ -228,9 +238,12 @@ impl RouteFacts {
 
     /// Takes an HTTPRoute over; the Services it concerns.
     pub(super) fn set_route(&mut self, route: HttpRoute, around: Around<'_>) -> Vec<ObjectKey> {
-        if self.http_routes.get(&route.key) == Some(&route) {
+        let known = self.http_routes.get(&route.key);
+        if known == Some(&route) {
             return Vec::new();
         }
+        let before = known.and_then(|known| known.fault.clone());
+        self.found(before.as_deref(), route.fault.as_deref());
         let key = route.key.clone();
         let mut concerned: HashSet<ObjectKey> = self.forget(&key).into_iter().collect();
         for service in &route.parents {
@@ -244,6 +257,9 @@ impl RouteFacts {
 
     /// Forgets an HTTPRoute; the Services it concerns.
     pub(super) fn remove_route(&mut self, key: &ObjectKey, around: Around<'_>) -> Vec<ObjectKey> {
+        let known = self.http_routes.get(key);
+        let fault = known.and_then(|known| known.fault.clone());
+        self.found(fault.as_deref(), None);
         let concerned = self.forget(key);
         self.renew_all(concerned, around)
     }
@@ -255,6 +271,26 @@ impl RouteFacts {
             detach(&mut self.routes_of, service, key);
         }
         parents
+    }
+
+    /// What is wrong with a route is another thing now.
+    fn found(&mut self, before: Option<&RouteFault>, now: Option<&RouteFault>) {
+        if fault::tell(before, now) {
+            self.faulty.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Moves when something else is wrong with a route.
+    pub(super) fn faulty(&self) -> watch::Receiver<u64> {
+        self.faulty.subscribe()
+    }
+
+    /// What is wrong with all routes.
+    pub(super) fn faults(&self) -> Vec<Arc<RouteFault>> {
+        let profiles = self.profiles.values().filter_map(|one| one.fault.clone());
+        let routes = self.http_routes.values();
+        let routes = routes.filter_map(|one| one.fault.clone());
+        profiles.chain(routes).collect()
     }
 
     /// The keys of all ServiceProfiles.

@@ -213,6 +213,12 @@ fn what_cannot_be_read_or_is_not_obeyed_is_told_of() {
         .map(|route| route.name.as_str())
         .collect();
     assert_eq!((names, problems.len()), (vec!["r/1"], 2));
+    let spec = json!({"parentRefs": parent(), "rules": "all"});
+    let (_, problems) = compile(&[named_route("r", 0, &spec)], WEB);
+    assert!(
+        problems[0].to_string().starts_with("spec.rules: "),
+        "{problems:?}"
+    );
     let nothing = json!(null);
     let (table, _) = compile(&[named_route("r", 0, &nothing)], WEB);
     assert!(table.routes.is_empty() && !table.closed);
