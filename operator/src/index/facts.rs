@@ -271,6 +271,22 @@ impl Facts {
         })
     }
 
+    /// What shows something of the pods of a Mesh.
+    pub(super) fn of_mesh(&self, name: &str) -> Concerned {
+        let pods = self.pods.values().flat_map(HashMap::values);
+        let pods = pods.filter(|pod| pod.workload.mesh.as_deref() == Some(name));
+        let (mut services, mut addresses) = (HashSet::new(), Vec::new());
+        for pod in pods {
+            let users = self.users.get(&pod.workload.pod);
+            services.extend(users.into_iter().flatten());
+            addresses.extend(&pod.addresses);
+        }
+        Concerned {
+            services: services.into_iter().cloned().collect(),
+            addresses,
+        }
+    }
+
     fn pod_at(&self, address: IpAddr) -> Option<&Arc<Pod>> {
         find(&self.pods, self.pod_addresses.get(&address)?)
     }
