@@ -272,3 +272,39 @@ async fn a_root_that_the_user_provides_signs() {
     leaf.verify_signature(Some(root.public_key())).unwrap();
     operator.end().await;
 }
+
+#[tokio::test]
+async fn a_root_in_files_signs_and_the_next_one_is_seen() {
+    let folder = Folder::new("root-files");
+    let root = |folder: &Folder| {
+        let pair = weir_operator::ca::Pair::authority("mesh", Timestamp::now(), HOUR * 24).unwrap();
+        std::fs::write(folder.place("ca.pem"), &pair.certificate).unwrap();
+        std::fs::write(folder.place("ca-key.pem"), &pair.key).unwrap();
+        pair
+    };
+    let conf = format!(
+        "type: provided\n    conf:\n      cert: {{file: {}}}\n      key: {{file: {}}}",
+        folder.place("ca.pem").display(),
+        folder.place("ca-key.pem").display()
+    );
+    folder.write("mesh.yaml", &STRICT.replace("type: builtin", &conf));
+    folder.write("web-1.yaml", &dataplane("web-1", "web", (11010, 8080)));
+    let operator = Operator::start(&folder).await;
+    let web = token(&folder, "web-1", &[]);
+    let error = operator.certify(&web, "web.mesh").await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition);
+    for words in ["mtls.backends[0].conf.cert.file", "ca.pem cannot be read"] {
+        assert!(error.message().contains(words), "{error}");
+    }
+    let first = root(&folder);
+    let ask = || operator.certify(&web, "web.mesh");
+    until("a certificate", ask, Result::is_ok).await.unwrap();
+    let mut stream = operator.watch(Some(&web)).await.unwrap();
+    let bundle = settings(&mut stream).await.identity.unwrap().trust_bundle;
+    assert_eq!(bundle, first.certificate);
+    let second = root(&folder);
+    // It is told to everyone before it signs.
+    let bundle = settings(&mut stream).await.identity.unwrap().trust_bundle;
+    assert!(bundle.contains(&first.certificate) && bundle.contains(&second.certificate));
+    operator.end().await;
+}
