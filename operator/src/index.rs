@@ -2,6 +2,7 @@
 //! client: sources call `apply`, `delete` and `reset`, readers hold a `watch` on what they use.
 //! Called by `watch` (in), by `status` and `apply`, and by `serve` (out). It judges nothing.
 
+mod backends;
 mod dataplane;
 mod discovery;
 mod facts;

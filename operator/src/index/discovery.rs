@@ -246,10 +246,14 @@ impl Discovery {
         self.lock().facts.routes.faulty()
     }
 
-    /// What is wrong with all of them.
+    /// What is wrong with all of them; nothing before everything was listed once.
     #[must_use]
     pub fn faults(&self) -> Vec<Arc<RouteFault>> {
-        self.lock().facts.routes.faults()
+        let cluster = self.lock();
+        match *cluster.complete.borrow() {
+            true => cluster.facts.routes.faults(),
+            false => Vec::new(),
+        }
     }
 
     /// What is kept of an HTTPRoute.

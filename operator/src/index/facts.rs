@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use weir_crds::{Mesh, identity};
 
+use super::backends::Around;
 use super::pod::{ObjectKey, Pod};
 use super::ports::Ports;
-use super::routes::{Around, RouteFacts};
+use super::routes::RouteFacts;
 use super::service::{Node, Service, Slice};
 
 /// What the index is told.

@@ -8,13 +8,12 @@ use kube::api::DynamicObject;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use weir_crds::routes::http_route::{self, HttpRoute as Rules, Parent, ParentRef};
-use weir_crds::routes::{Backend, service_profile};
+use weir_crds::routes::service_profile;
 use weir_crds::violation::Violation;
 
-use super::facts::{Namespaced, find};
+use super::backends::{Around, Backends, Leads, detach, service_of};
 use super::fault::{self, RouteFault};
 use super::pod::ObjectKey;
-use super::service::Service;
 use super::view::{RouteKind, Routes, Table};
 
 /// A port that no parent names: what is said of all ports is said of it.
@@ -42,6 +41,7 @@ pub struct HttpRoute {
     pub parents: Box<[ObjectKey]>,
     /// What is wrong with it.
     pub fault: Option<Arc<RouteFault>>,
+    uid: Arc<str>,
     created: i64,
     /// `parentRefs` and `rules` of its `spec`; null where it has no Service for a parent.
     spec: Value,
@@ -94,6 +94,7 @@ impl HttpRoute {
         let created = object.metadata.creation_timestamp.as_ref();
         let mut kept = Self {
             fault: None,
+            uid: object.metadata.uid.as_deref().unwrap_or_default().into(),
             created: created.map_or(0, |time| time.0.as_second()),
             spec: match parents.is_empty() {
                 true => Value::Null,
@@ -108,6 +109,17 @@ impl HttpRoute {
             kept.fault = RouteFault::of(RouteKind::HttpRoute, of, &problems);
         }
         kept
+    }
+
+    /// What is wrong with it, and this besides.
+    fn fault_with(&self, more: impl IntoIterator<Item = String>) -> Arc<RouteFault> {
+        let known = self.fault.iter().flat_map(|fault| fault.problems.iter());
+        Arc::new(RouteFault {
+            kind: RouteKind::HttpRoute,
+            key: self.key.clone(),
+            uid: self.uid.clone(),
+            problems: known.cloned().chain(more).collect(),
+        })
     }
 
     /// What is wrong in it, and what is not obeyed.
@@ -133,41 +145,6 @@ impl HttpRoute {
     }
 }
 
-/// What tables are made of beside the routes.
-#[derive(Clone, Copy)]
-pub(super) struct Around<'a> {
-    /// The cluster's DNS domain.
-    pub(super) domain: &'a str,
-    pub(super) services: &'a Namespaced<Service>,
-}
-
-impl Around<'_> {
-    /// Whether a backend is there: a Service that has this port.
-    fn has(self, backend: &Backend) -> bool {
-        let named = self.named(backend);
-        named.is_some_and(|(key, port)| {
-            let service = find(self.services, &key);
-            service.is_some_and(|service| service.headless || service.port(port).is_some())
-        })
-    }
-
-    /// The Service that a backend names, and its port.
-    fn named(self, backend: &Backend) -> Option<(ObjectKey, u16)> {
-        let (host, port) = backend.authority.rsplit_once(':')?;
-        Some((service_of(host, self.domain)?, port.parse().ok()?))
-    }
-}
-
-/// The Service of a name `<service>.<namespace>.svc.<cluster domain>`.
-fn service_of(host: &str, domain: &str) -> Option<ObjectKey> {
-    let labels = host.strip_suffix(domain)?.strip_suffix(".svc.")?;
-    let (name, namespace) = labels.split_once('.')?;
-    (!namespace.contains('.')).then(|| ObjectKey {
-        namespace: namespace.into(),
-        name: name.into(),
-    })
-}
-
 fn parent_of<'a>(service: &'a ObjectKey, domain: &'a str, port: u16) -> Parent<'a> {
     Parent {
         name: &service.name,
@@ -186,9 +163,7 @@ pub(super) struct RouteFacts {
     profiles_of: HashMap<ObjectKey, HashSet<ObjectKey>>,
     /// The HTTPRoutes whose parent is a Service.
     routes_of: HashMap<ObjectKey, HashSet<ObjectKey>>,
-    /// The Services whose HTTPRoutes name a Service as a backend, and which each of them names.
-    users: HashMap<ObjectKey, HashSet<ObjectKey>>,
-    backends: HashMap<ObjectKey, HashSet<ObjectKey>>,
+    backends: Backends,
     /// What Services with routes have, for the ports that HTTPRoutes name and for any other.
     tables: HashMap<ObjectKey, HashMap<u16, Arc<Routes>>>,
     faulty: watch::Sender<u64>,
@@ -276,8 +251,13 @@ impl RouteFacts {
     /// What is wrong with a route is another thing now.
     fn found(&mut self, before: Option<&RouteFault>, now: Option<&RouteFault>) {
         if fault::tell(before, now) {
-            self.faulty.send_modify(|count| *count += 1);
+            self.ring();
         }
+    }
+
+    /// Wakes whoever wants to know what is wrong.
+    pub(super) fn ring(&self) {
+        self.faulty.send_modify(|count| *count += 1);
     }
 
     /// Moves when something else is wrong with a route.
@@ -285,11 +265,17 @@ impl RouteFacts {
         self.faulty.subscribe()
     }
 
-    /// What is wrong with all routes.
+    /// What is wrong with all routes, backends that are not there included.
     pub(super) fn faults(&self) -> Vec<Arc<RouteFault>> {
         let profiles = self.profiles.values().filter_map(|one| one.fault.clone());
         let routes = self.http_routes.values();
-        let routes = routes.filter_map(|one| one.fault.clone());
+        let routes = routes.filter_map(|route| {
+            let missing = self.backends.missing(&route.key, &route.parents);
+            match missing.is_empty() {
+                true => route.fault.clone(),
+                false => Some(route.fault_with(missing)),
+            }
+        });
         profiles.chain(routes).collect()
     }
 
@@ -328,15 +314,13 @@ impl RouteFacts {
             .flat_map(|route| http_route::parents(&route.spec, &route.key.namespace));
         let named = named.filter_map(|parent| u16::try_from(parent.port?).ok());
         let numbers: HashSet<u16> = named.chain([ANY_PORT]).collect();
-        let mut backends = HashSet::new();
+        let mut leads = Leads::default();
         let tables = numbers.into_iter().map(|port| {
             let mut all = profiles.clone();
             let parent = parent_of(service, around.domain, port);
             for mut table in by_namespace(&routes, parent) {
                 for route in &mut table.table.routes {
-                    let named = route.backends.iter().filter_map(|one| around.named(one));
-                    backends.extend(named.map(|(key, _)| key));
-                    route.keep_backends(|one| around.has(one));
+                    leads.judge(&table.of.namespace, route, around);
                 }
                 all.push(Arc::new(table));
             }
@@ -348,20 +332,8 @@ impl RouteFacts {
         } else {
             self.tables.insert(service.clone(), tables);
         }
-        self.name_backends(service, backends);
-    }
-
-    /// Remembers which backends the routes of a Service name.
-    fn name_backends(&mut self, service: &ObjectKey, backends: HashSet<ObjectKey>) {
-        for before in self.backends.remove(service).into_iter().flatten() {
-            detach(&mut self.users, &before, service);
-        }
-        for backend in &backends {
-            let users = self.users.entry(backend.clone()).or_default();
-            users.insert(service.clone());
-        }
-        if !backends.is_empty() {
-            self.backends.insert(service.clone(), backends);
+        if self.backends.set(service, leads) {
+            self.ring();
         }
     }
 
@@ -371,8 +343,8 @@ impl RouteFacts {
         backend: &ObjectKey,
         around: Around<'_>,
     ) -> Vec<ObjectKey> {
-        let users = self.users.get(backend).cloned();
-        self.renew_all(users.into_iter().flatten(), around)
+        let users = self.backends.users(backend);
+        self.renew_all(users, around)
     }
 }
 
@@ -401,13 +373,4 @@ fn by_namespace(routes: &[&HttpRoute], parent: Parent<'_>) -> Vec<Table> {
         Some(Table { kind, of, table })
     });
     tables.collect()
-}
-
-fn detach(of: &mut HashMap<ObjectKey, HashSet<ObjectKey>>, service: &ObjectKey, key: &ObjectKey) {
-    if let Some(keys) = of.get_mut(service) {
-        keys.remove(key);
-        if keys.is_empty() {
-            of.remove(service);
-        }
-    }
 }

@@ -269,7 +269,7 @@ async fn backends_that_are_not_there_are_missed_until_they_are() {
         {"name": "v2", "port": 80, "weight": 1},
         {"name": "v1", "port": 9999, "weight": 2}
     ]}]);
-    running.scene.route(route);
+    running.scene.route(route.clone());
     let mut tables = running.tables(&format!("{WEB}:80"), "").await.unwrap();
     let told = async |tables: &mut Streaming<Document>| {
         let table = table(tables).await.unwrap();
@@ -283,10 +283,30 @@ async fn backends_that_are_not_there_are_missed_until_they_are() {
         "v2.shop.svc.cluster.local:80",
     );
     assert_eq!(told(&mut tables).await, (v1.to_owned(), 3));
+    let missed = |running: &Running| {
+        let faults = running.scene.index.faults().into_iter();
+        let faults = faults.flat_map(|fault| fault.problems.to_vec());
+        let faults = faults.map(|told| {
+            let named = told.split("the port ").nth(1).unwrap();
+            named.split(": its part").next().unwrap().to_owned()
+        });
+        faults.collect::<Vec<_>>()
+    };
+    let odd = "v1.shop.svc.cluster.local:9999";
+    assert_eq!(missed(&running), [odd, v2]);
+    let mut faulty = running.scene.index.faulty();
     running.scene.service(service("v2", "10.96.0.3"));
     assert_eq!(told(&mut tables).await, (format!("{v1} {v2}"), 2));
+    assert!(faulty.has_changed().unwrap());
+    faulty.mark_unchanged();
+    assert_eq!(missed(&running), [odd]);
+    // Another Service changes nothing of this.
+    running.scene.service(service("other", "10.96.0.9"));
+    assert!(!faulty.has_changed().unwrap());
     running.scene.delete_service(service("v1", "10.96.0.2"));
     assert_eq!(told(&mut tables).await, (v2.to_owned(), 11));
     running.scene.delete_service(service("v2", "10.96.0.3"));
     assert_eq!(told(&mut tables).await, (String::new(), 12));
+    running.scene.delete_route(route);
+    assert!(missed(&running).is_empty());
 }

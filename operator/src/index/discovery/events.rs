@@ -154,7 +154,9 @@ impl Cluster {
         let answering = self.listed.iter().filter(|one| **one != Source::Dataplanes);
         if answering.count() == ANSWERING {
             let set = |flag: &mut bool| !std::mem::replace(flag, true);
-            self.complete.send_if_modified(set);
+            if self.complete.send_if_modified(set) {
+                self.facts.routes.ring();
+            }
             if self.assumed.is_empty() {
                 self.certain.send_if_modified(set);
             }
