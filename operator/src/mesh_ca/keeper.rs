@@ -314,10 +314,25 @@ impl Keeper {
         self.view.send_if_modified(|view| {
             let changed = view.as_deref() != Some(&authorities);
             if changed {
+                tell(view.as_deref(), &authorities);
                 *view = Some(Arc::new(authorities));
             }
             changed
         });
+    }
+}
+
+/// Logs which authorities cannot be used any more, or for another reason.
+fn tell(before: Option<&Authorities>, now: &Authorities) {
+    let reason = |authority: &Authority| match &authority.signer {
+        Err(NotReady::Unusable(violation)) => Some(violation.clone()),
+        _ => None,
+    };
+    for (mesh, authority) in now {
+        let before = before.and_then(|before| reason(before.get(mesh)?));
+        if let Some(violation) = reason(authority).filter(|now| Some(now) != before.as_ref()) {
+            tracing::error!(mesh, %violation, "the certificate authority of a Mesh cannot be used");
+        }
     }
 }
 

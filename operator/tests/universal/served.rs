@@ -11,7 +11,7 @@ use tonic::{Code, Streaming};
 use weir_crds::grpc::v1::Document;
 use weir_crds::settings::MtlsMode;
 use weir_operator::state::StateDir;
-use weir_operator::token::{KEY_PATIENCE, Signed};
+use weir_operator::token::{Grant, KEY_PATIENCE, Signed};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::client::{HOUR, Operator, change, grant, names, settings, token};
@@ -221,6 +221,36 @@ async fn a_stream_ends_where_its_dataplane_becomes_what_the_token_does_not_allow
     folder.write("web-1.yaml", &dataplane("web-1", "db", (11010, 8080)));
     let why = (Code::PermissionDenied, "--tag kuma.io/service=db");
     assert_ended(&mut stream, why).await;
+    operator.end().await;
+}
+
+#[tokio::test]
+async fn a_dataplane_of_a_mesh_that_is_in_no_document_is_told_so_until_there_is_one() {
+    let folder = Folder::new("no-mesh");
+    let web = dataplane("web-1", "web", (11010, 8080));
+    folder.write("web-1.yaml", &web.replace("mesh: default", "mesh: shop"));
+    let operator = Operator::start(&folder).await;
+    let signed = Signed::existing(&folder.state(), KEY_PATIENCE).unwrap();
+    let grant = Grant {
+        mesh: "shop".to_owned(),
+        ..grant("web-1", &[])
+    };
+    let web = signed.sign(&grant, Timestamp::now(), HOUR).unwrap();
+    let mut stream = operator.watch(Some(&web)).await.unwrap();
+    let why = (Code::Unavailable, "no document of Mesh \"shop\"");
+    assert_ended(&mut stream, why).await;
+    folder.write("mesh.yaml", "type: Mesh\nname: shop\n");
+    let mut stream = operator.watch(Some(&web)).await.unwrap();
+    assert_eq!(settings(&mut stream).await.mesh, "shop");
+    // One that is gone takes nothing away.
+    folder.remove("mesh.yaml");
+    let wrong = || operator.page("/metrics");
+    let wrong = until("it is missed", wrong, |page| {
+        page.contains(r#"weir_operator_documents{state="wrong"} 1"#)
+    });
+    wrong.await;
+    folder.write("mesh.yaml", "type: Mesh\nname: shop\nmetrics:\n  enabledBackend: p\n  backends:\n  - {name: p, type: prometheus}\n");
+    assert!(settings(&mut stream).await.metrics.is_some());
     operator.end().await;
 }
 
