@@ -212,8 +212,8 @@ async fn a_route_to_backends_that_are_not_there_answers_as_the_request_asks() {
         missing: 1,
         ..retryable(below("/a"))
     };
-    let server = answering(echo).await;
-    let proxy = routed(&[server], &budgeted(vec![gone, below("/b")], 100));
+    let routes = budgeted(vec![gone, below("/b")], 100);
+    let proxy = routed(&[nobody().await], &routes);
     let mut client = Client::connect(&proxy, Setup::default()).await;
     let answer = client.call("/a", Bytes::new()).await.expect("an answer");
     assert_eq!((answer.status, answer.grpc_status), (500, None));
@@ -239,9 +239,13 @@ async fn a_route_to_backends_that_are_not_there_answers_as_the_request_asks() {
     let label = ["error=\"no backend\""];
     assert_eq!(proxy.sum("outbound_http_errors_total", &label), 2.0);
     assert_eq!(proxy.sum("tcp_open_total", &["peer=\"dst\""]), 0.0);
-    // The others of the connection go on.
-    let answer = client.call("/b/200", Bytes::new()).await;
-    assert_eq!(answer.expect("an answer").status, 200);
+    // The others of a connection go on.
+    let proxy = routed(&[answering(echo).await], &routes);
+    let mut client = Client::connect(&proxy, Setup::default()).await;
+    for (path, status) in [("/b/200", 200), ("/a", 500), ("/b/200", 200)] {
+        let answer = client.call(path, Bytes::new()).await;
+        assert_eq!(answer.expect("an answer").status, status, "{path}");
+    }
 }
 
 #[tokio::test]
