@@ -14,6 +14,8 @@ mod grpc {
 
     /// How messages are read and written on every stream.
     const CODEC: &str = "crate::grpc::SmallBuffers";
+    /// The package of Linkerd's service.
+    const DESTINATION: &str = "io.linkerd.proxy.destination";
 
     pub(super) fn compile() -> Result<(), Box<dyn std::error::Error>> {
         // By a compiler in Rust, so that no protoc is needed.
@@ -22,19 +24,41 @@ mod grpc {
             "weir/settings/v1/settings.proto",
         ];
         let files = protox::compile(protocols, ["proto"])?;
+        let mut methods = String::new();
+        for file in &files.file {
+            for service in &file.service {
+                let names = service.method.iter().map(|method| method.name());
+                add(&mut methods, file.package(), (service.name(), names));
+            }
+        }
         tonic_prost_build::configure()
             .codec_path(CODEC)
             .compile_fds(files)?;
         // The published crate has stubs, too, but their codec cannot be chosen.
         let destination = Service::builder()
             .name("Destination")
-            .package("io.linkerd.proxy.destination")
+            .package(DESTINATION)
             .comment("`io.linkerd.proxy.destination.Destination` of linkerd2-proxy-api.")
             .method(stream("get", "Get", "Update"))
             .method(stream("get_profile", "GetProfile", "DestinationProfile"))
             .build();
+        let names = ["Get", "GetProfile"].into_iter();
+        add(&mut methods, DESTINATION, ("Destination", names));
         Builder::new().compile(&[destination]);
+        let out = std::env::var("OUT_DIR")?;
+        std::fs::write(format!("{out}/methods.rs"), format!("&[{methods}]"))?;
         Ok(())
+    }
+
+    /// Adds the paths by which the methods of a service are called.
+    fn add<'a>(
+        methods: &mut String,
+        package: &str,
+        (service, names): (&str, impl Iterator<Item = &'a str>),
+    ) {
+        for name in names {
+            methods.push_str(&format!("\"/{package}.{service}/{name}\", "));
+        }
     }
 
     /// A call of `Destination`, which is answered by a stream.

@@ -65,6 +65,8 @@ pub enum Data {
     Base64(String),
     /// The text itself (`inlineString`).
     Text(String),
+    /// A file where the control plane runs (`file`), by its path.
+    File(String),
 }
 
 impl std::fmt::Debug for DataSource {
@@ -155,11 +157,7 @@ fn source(node: &Node<'_>) -> Result<DataSource, Violation> {
             "secret" => Data::Secret(text.to_owned()),
             "inline" => Data::Base64(text.to_owned()),
             "inlineString" => Data::Text(text.to_owned()),
-            _ => {
-                let message = "files of the control plane are not read; put the text into a Secret and name it in \
-                               secret, or give it in inlineString";
-                return Err(value.violation(message));
-            }
+            _ => Data::File(text.to_owned()),
         };
         Ok(Some(DataSource {
             path: value.path().to_owned(),
@@ -171,7 +169,7 @@ fn source(node: &Node<'_>) -> Result<DataSource, Violation> {
             return Ok(source);
         }
     }
-    Err(node.violation("has to be defined; use secret, inline or inlineString"))
+    Err(node.violation("has to be defined; use secret, inline, inlineString or file"))
 }
 
 #[cfg(test)]
@@ -224,6 +222,14 @@ mod tests {
 
     #[test]
     fn a_provided_root_is_found_where_it_lies_and_never_printed() {
+        let file = json!({"cert": {"file": "/ca"}, "key": {"secret": "root"}});
+        let backend = json!({"name": "ca-1", "type": "provided", "conf": file});
+        let RootSource::Provided { certificate, .. } = authority(backend).unwrap().unwrap().root
+        else {
+            panic!("not provided")
+        };
+        assert_eq!(certificate.path, "mtls.backends[0].conf.cert.file");
+        assert!(certificate.data == Data::File("/ca".to_owned()));
         let conf = json!({"cert": {"secret": "root"}, "key": {"inlineString": "the key itself"}});
         let found = authority(json!({"name": "ca-1", "type": "provided", "conf": conf}));
         let found = found.unwrap().unwrap();
@@ -250,10 +256,6 @@ mod tests {
             (
                 provided(json!({"cert": cert, "key": {}})),
                 "mtls.backends[0].conf.key",
-            ),
-            (
-                provided(json!({"cert": {"file": "/ca"}, "key": cert})),
-                "mtls.backends[0].conf.cert.file",
             ),
             (
                 provided(json!({"cert": {"secret": 1}, "key": cert})),

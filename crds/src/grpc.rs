@@ -43,6 +43,9 @@ where
     }
 }
 
+/// The path of every call of these services, as `/weir.routes.v1.Routes/Watch`.
+pub const METHODS: &[&str] = include!(concat!(env!("OUT_DIR"), "/methods.rs"));
+
 /// `weir.settings.v1`.
 // The generator's style, not ours; its doc comments are those of the .proto file.
 #[allow(clippy::all, clippy::too_many_lines, unreachable_pub)]

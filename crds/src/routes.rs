@@ -53,6 +53,10 @@ pub struct Route {
     /// Where its requests go instead of to the service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backends: Vec<Backend>,
+    /// The weight of further backends that are not there: their part of the requests is answered 500. Where there are no
+    /// others, that is all of them.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub missing: u32,
 }
 
 /// What a request must be.
@@ -176,6 +180,11 @@ impl RouteTable {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
+fn is_none(weight: &u32) -> bool {
+    *weight == 0
+}
+
 impl Condition {
     /// Any request.
     #[must_use]
@@ -206,6 +215,32 @@ impl Route {
             .iter()
             .find(|class| class.condition.matches(status));
         class.map(|class| class.is_failure)
+    }
+}
+
+impl Route {
+    /// Takes away the backends that are not there; their weight is missing from now on.
+    pub fn keep_backends(&mut self, is_there: impl Fn(&Backend) -> bool) {
+        let Self {
+            backends, missing, ..
+        } = self;
+        backends.retain(|backend| {
+            let is_kept = is_there(backend);
+            if !is_kept {
+                *missing = missing.saturating_add(backend.weight);
+            }
+            is_kept
+        });
+    }
+
+    /// How many of 2^32 requests go to a backend that is not there.
+    #[must_use]
+    pub fn missing_share(&self) -> u64 {
+        let missing = u128::from(self.missing);
+        let there = self.backends.iter().map(|one| u128::from(one.weight));
+        let all = missing + there.sum::<u128>();
+        let share = (missing << 32).checked_div(all).unwrap_or_default();
+        u64::try_from(share).expect("at most 2^32")
     }
 }
 
@@ -282,6 +317,7 @@ mod tests {
             timeout_ms: None,
             retryable: false,
             backends: Vec::new(),
+            missing: 0,
         };
         assert_eq!(route.fails(404), Some(false));
         assert_eq!(route.fails(429), Some(true));
@@ -304,6 +340,7 @@ mod tests {
             timeout_ms: None,
             retryable: false,
             backends: backends.iter().copied().map(backend).collect(),
+            missing: 0,
         };
         let names = |backends: &[Backend]| -> Vec<String> {
             let names = backends.iter().map(|one| one.authority.clone());
@@ -332,6 +369,40 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_there_is_missed_by_its_weight() {
+        let backend = |name: &str, weight| Backend {
+            authority: name.to_owned(),
+            weight,
+        };
+        let mut route = Route {
+            name: "r".into(),
+            condition: Condition::always(),
+            classes: Vec::new(),
+            timeout_ms: None,
+            retryable: false,
+            backends: vec![backend("a", 3), backend("b", 1), backend("c", u32::MAX)],
+            missing: 0,
+        };
+        assert_eq!(route.missing_share(), 0);
+        route.backends.pop();
+        route.keep_backends(|one| one.authority == "a");
+        assert_eq!(route.backends, [backend("a", 3)]);
+        assert_eq!(route.missing_share(), 1 << 30);
+        route.keep_backends(|_| false);
+        assert_eq!((route.missing, route.missing_share()), (4, 1 << 32));
+        route.backends.push(backend("c", u32::MAX));
+        route.missing = u32::MAX;
+        assert_eq!(route.missing_share(), 1 << 31);
+        route.keep_backends(|_| false);
+        assert_eq!(route.missing_share(), 1 << 32);
+        let plain = Route {
+            missing: 0,
+            ..route
+        };
+        assert_eq!(plain.missing_share(), 0, "it goes to the service");
+    }
+
+    #[test]
     fn a_table_survives_the_way_to_the_proxy() {
         let table = RouteTable {
             routes: vec![Route {
@@ -347,6 +418,7 @@ mod tests {
                     authority: "a:1".into(),
                     weight: 1,
                 }],
+                missing: 3,
             }],
             closed: true,
             retry_budget: Some(RetryBudget::default()),

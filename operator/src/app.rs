@@ -2,6 +2,7 @@
 //! `main` and by the tests. It decides nothing itself.
 
 mod discovery;
+mod ending;
 mod serving;
 mod signals;
 pub mod universal;
@@ -32,6 +33,7 @@ use crate::serve;
 use crate::status::StatusWriter;
 use crate::watch::{Follow, follow, only};
 
+pub use self::ending::{LAST_CALL, run_to_end};
 pub use self::signals::Signals;
 
 /// Everything the operator can be told.

@@ -1,9 +1,10 @@
 //! Writes the resources that the operator makes itself: the Dataplanes of injected pods (`dataplanes`), the policies
-//! that a Mesh begins with (`policies`), and Mesh `default`, once, where an installation has no Mesh. Spawned by `app`; `reconcile` decides. That it was decided is
+//! that a Mesh begins with (`policies`), what authors of routes are told (`routes`), and Mesh `default`, once, where an installation has no Mesh. Spawned by `app`; `reconcile` decides. That it was decided is
 //! kept in a ConfigMap of ours, so a Mesh that the user deletes stays deleted.
 
 mod dataplanes;
 mod policies;
+mod routes;
 
 use std::collections::BTreeMap;
 
@@ -24,6 +25,7 @@ use crate::reconcile::{self, Initial};
 
 pub use self::dataplanes::DataplaneWriter;
 pub use self::policies::PolicyWriter;
+pub use self::routes::RouteTeller;
 
 /// ConfigMap that remembers the decision.
 pub const STATE: &str = "weir-operator";

@@ -47,6 +47,8 @@ pub struct Config {
     pub serving_secret: String,
     /// Service whose DNS names the serving certificate carries.
     pub service: String,
+    /// The cluster's DNS domain, the end of the longest of these names.
+    pub cluster_domain: String,
     /// Where the bundle is published.
     pub publish: Publish,
     /// How long an authority is valid; it is replaced after two thirds of that.
@@ -62,7 +64,7 @@ impl Config {
         let base = format!("{}.{}", self.service, self.namespace);
         vec![
             format!("{base}.svc"),
-            format!("{base}.svc.cluster.local"),
+            format!("{base}.svc.{}", self.cluster_domain),
             base,
             self.service.clone(),
         ]

@@ -198,7 +198,7 @@ impl Args {
             ("--namespace", &self.namespace),
             ("--identity", &self.identity),
             ("--lease", &self.lease),
-            ("--cluster-domain", &self.cluster_domain),
+            ("--cluster-domain", &self.domain()),
             ("--trust-domain", &self.trust_domain),
         ] {
             if value.is_empty() {
@@ -237,6 +237,12 @@ impl Args {
         }
     }
 
+    /// The cluster's DNS domain as names end with it.
+    fn domain(&self) -> String {
+        let domain = self.cluster_domain.trim_matches('.');
+        domain.to_ascii_lowercase()
+    }
+
     fn own_ca(&self) -> ca::Config {
         ca::Config {
             server: "operator",
@@ -245,6 +251,7 @@ impl Args {
             authority_secret: OPERATOR_CA.to_owned(),
             serving_secret: "weir-operator-tls".to_owned(),
             service: OPERATOR.to_owned(),
+            cluster_domain: self.domain(),
             publish: Publish::ConfigMap(OPERATOR_CA.to_owned()),
             authority_validity: days(self.operator_authority_days),
             serving_validity: days(self.certificate_days),
@@ -272,12 +279,13 @@ impl Args {
                 authority_secret: "weir-ca".to_owned(),
                 serving_secret: "weir-webhook-tls".to_owned(),
                 service: "weir-webhook".to_owned(),
+                cluster_domain: self.domain(),
                 publish: Publish::Webhooks("weir-webhook".to_owned()),
                 authority_validity: days(self.authority_days),
                 serving_validity: days(self.certificate_days),
             },
             index: index::Config {
-                cluster_domain: self.cluster_domain.to_ascii_lowercase().into(),
+                cluster_domain: self.domain().into(),
                 trust_domain: self.trust_domain.as_str().into(),
                 opaque_ports: Ports::parse(&self.opaque_ports, |_| None),
             },
@@ -307,6 +315,23 @@ mod tests {
             config.ca.serving_names()[0],
             format!("weir-webhook.{}.svc", config.ca.namespace)
         );
+    }
+
+    #[test]
+    fn both_certificates_name_the_domain_of_the_cluster() {
+        let args = parse(&["--namespace=ns", "--cluster-domain=Corp.Example."]);
+        let (_, config) = args.check().unwrap();
+        for (service, ca) in [
+            ("weir-webhook", &config.ca),
+            ("weir-operator", &config.own_ca),
+        ] {
+            let names = ca.serving_names();
+            let full = format!("{service}.ns.svc.corp.example");
+            assert!(names.contains(&full), "{names:?}");
+            let other = names.iter().any(|name| name.ends_with("cluster.local"));
+            assert!(!other, "{names:?}");
+        }
+        assert_eq!(&*config.index.cluster_domain, "corp.example");
     }
 
     #[test]

@@ -2,9 +2,11 @@
 //! client: sources call `apply`, `delete` and `reset`, readers hold a `watch` on what they use.
 //! Called by `watch` (in), by `status` and `apply`, and by `serve` (out). It judges nothing.
 
+mod backends;
 mod dataplane;
 mod discovery;
 mod facts;
+mod fault;
 mod interner;
 mod offers;
 mod pod;
@@ -25,6 +27,7 @@ use weir_crds::Mesh;
 pub use self::dataplane::{Dataplane, MANAGED_BY, MANAGER, READY, content, is_closed, status};
 pub use self::discovery::{Discovery, Ingredients, Watched};
 pub use self::facts::{Config, DEFAULT_OPAQUE_PORTS};
+pub use self::fault::RouteFault;
 pub use self::offers::{Offer, OfferSet, OfferView, Wanted};
 pub use self::pod::{Container, Injected, ObjectKey, OwnerKind, Pairs, Pod, Workload, value_of};
 pub use self::ports::Ports;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
-use weir_operator::app::{Bound, Signals, universal};
+use weir_operator::app::{self, Bound, Signals, universal};
 use weir_operator::config::{self, Task};
 
 fn main() -> ExitCode {
@@ -19,11 +19,11 @@ fn main() -> ExitCode {
         }
         Ok(Task::Cluster(filter, config)) => {
             log(filter);
-            logged(run(*config))
+            logged(app::run_to_end(run(*config)))
         }
         Ok(Task::Documents(filter, config)) => {
             log(filter);
-            logged(run_on_documents(*config))
+            logged(app::run_to_end(run_on_documents(*config)))
         }
     };
     result.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
@@ -40,8 +40,7 @@ fn logged(result: anyhow::Result<()>) -> anyhow::Result<()> {
     result.inspect_err(|error| tracing::error!("{error:#}"))
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn run(config: weir_operator::app::Config) -> anyhow::Result<()> {
+async fn run(config: app::Config) -> anyhow::Result<()> {
     let signals = Signals::heard()?;
     let client = kube::Client::try_default()
         .await
@@ -53,19 +52,11 @@ async fn run(config: weir_operator::app::Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn run_on_documents(config: universal::Config) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let done = runtime.block_on(async {
-        let signals = Signals::heard()?;
-        let bound = universal::Bound::new(config).await?;
-        signals
-            .run((bound.http, bound.grpc), |stop| bound.run(stop))
-            .await;
-        Ok(())
-    });
-    // A name that DNS does not answer for holds its thread for many seconds.
-    runtime.shutdown_background();
-    done
+async fn run_on_documents(config: universal::Config) -> anyhow::Result<()> {
+    let signals = Signals::heard()?;
+    let bound = universal::Bound::new(config).await?;
+    signals
+        .run((bound.http, bound.grpc), |stop| bound.run(stop))
+        .await;
+    Ok(())
 }

@@ -4,6 +4,7 @@
 //! is trusted and when (pure, all three), `secrets` shows what is stored, `store` writes, and
 //! `keeper` runs the passes. It knows no caller and no pod.
 
+mod given;
 mod keeper;
 mod names;
 mod resolve;

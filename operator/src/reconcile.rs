@@ -19,6 +19,9 @@ pub const ACCEPTED: &str = "Accepted";
 /// Condition: the specification is the one that proxies are given; of a Dataplane, that its pod is ready.
 pub use crate::index::READY;
 
+/// Event: a ServiceProfile or an HTTPRoute is not obeyed in all it says.
+pub const ROUTE_IGNORED: &str = "RouteIgnored";
+
 /// Longest message of a condition, in bytes; beyond it the rest is counted, not listed.
 const LONGEST_MESSAGE: usize = 4096;
 /// Longest text of an event, in bytes (the API server admits 1024).
@@ -33,6 +36,16 @@ pub struct Note {
     pub reason: &'static str,
     /// For people, at most 1000 bytes.
     pub text: String,
+}
+
+/// What the author of a route is told of what is wrong in it.
+#[must_use]
+pub fn route_note(problems: &[String]) -> Note {
+    Note {
+        is_warning: true,
+        reason: ROUTE_IGNORED,
+        text: shorten(problems.join("; "), LONGEST_NOTE),
+    }
 }
 
 /// A status to write, and the event that goes with it.

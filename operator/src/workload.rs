@@ -104,6 +104,16 @@ pub enum Unknown {
         /// The Mesh in the token.
         mesh: String,
     },
+    /// The pod is in a Mesh that there is not.
+    #[error(
+        "there is no Mesh {0:?}, which the Dataplane is in: create it, or name one that is there in kuma.io/mesh of the pod or its namespace"
+    )]
+    Mesh(String),
+    /// The Dataplane is in a Mesh that is in no document.
+    #[error(
+        "the operator has no document of Mesh {0:?}, which the Dataplane is in: add it to --documents, or name a Mesh that is there in the Dataplane and in its token"
+    )]
+    MeshDocument(String),
 }
 
 impl Unknown {
@@ -119,6 +129,15 @@ impl Unknown {
                 name: grant.name.clone(),
                 mesh: grant.mesh.clone(),
             },
+        }
+    }
+
+    /// Of the Mesh of this caller's workload.
+    #[must_use]
+    pub fn mesh_of(caller: &Caller, mesh: &str) -> Self {
+        match caller {
+            Caller::Account(_) => Self::Mesh(mesh.to_owned()),
+            Caller::Dataplane(_) => Self::MeshDocument(mesh.to_owned()),
         }
     }
 }

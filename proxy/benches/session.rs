@@ -190,13 +190,14 @@ fn routing() -> Rc<Routing> {
         timeout_ms: None,
         retryable: false,
         backends: Vec::new(),
+        missing: 0,
     };
     let table = RouteTable {
         routes: (0..10).map(route).collect(),
         ..RouteTable::default()
     };
     let compiled = Arc::new(compile(&table).expect("a table"));
-    let routing = Rc::new(Routing::new(1));
+    let routing = Rc::new(Routing::new(1, fastrand::Rng::with_seed(7)));
     routing.replace(Some(&compiled), Instant::now());
     routing
 }

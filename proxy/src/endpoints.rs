@@ -159,8 +159,8 @@ pub struct EndpointSet {
 
 impl EndpointSet {
     /// A set whose choices depend on `random` alone, and on what is measured.
-    pub fn new(service: Service, config: Config, random: Rng, now: Instant) -> Self {
-        let routing = Rc::new(Routing::new(config.workers));
+    pub fn new(service: Service, config: Config, mut random: Rng, now: Instant) -> Self {
+        let routing = Rc::new(Routing::new(config.workers, random.fork()));
         let set = Self::empty(service.name.as_str().into(), routing, config, random);
         set.update(&service, now);
         set

@@ -121,6 +121,8 @@ pub struct Route {
     /// Without its condition and its backends.
     rule: routes::Route,
     branch: Option<Branch>,
+    /// How many of 2^32 of its requests go to a backend that is not there.
+    missing: u64,
 }
 
 impl Route {
@@ -142,6 +144,11 @@ impl Route {
     /// Where its requests go; none where that is where those of no route go.
     pub fn branch(&self) -> Option<&Branch> {
         self.branch.as_ref()
+    }
+
+    /// Whether a request with this lot goes to a backend that is not there.
+    pub fn is_missing(&self, lot: u32) -> bool {
+        u64::from(lot) < self.missing
     }
 
     /// Whether a request that failed may be sent again.
@@ -173,7 +180,13 @@ impl Table {
             };
             let branch = branches.iter().find(|branch| ***branch == *route.backends);
             let branch = branch.cloned();
-            (matcher.clone(), Rc::new(Route { rule, branch }))
+            let missing = route.missing_share();
+            let route = Route {
+                rule,
+                branch,
+                missing,
+            };
+            (matcher.clone(), Rc::new(route))
         });
         Self {
             routes: routes.collect(),

@@ -54,9 +54,12 @@ pub fn compile(routes: &[HttpRoute<'_>], parent: Parent<'_>) -> (RouteTable, Vec
     let mut ranked = Vec::new();
     for route in &attached {
         let root = Node::at(route.spec, "spec".to_owned());
-        let rules = root.get("rules").items().unwrap_or_default();
+        let rules = root.get("rules").items().unwrap_or_else(|problem| {
+            problems.push(problem);
+            Vec::new()
+        });
         for (index, node) in rules.iter().enumerate() {
-            match rule(node, route, index, parent) {
+            match rule(node, (route, index), parent, &mut problems) {
                 Ok(matches) => ranked.extend(matches),
                 Err(problem) => problems.push(problem),
             }
@@ -117,20 +120,23 @@ pub fn attaches(route: &HttpRoute<'_>, parent: Parent<'_>) -> bool {
 /// A rule is one route for each of its matches, all with its name.
 fn rule(
     node: &Node<'_>,
-    route: &HttpRoute<'_>,
-    index: usize,
+    (route, index): (&HttpRoute<'_>, usize),
     parent: Parent<'_>,
+    problems: &mut Vec<Violation>,
 ) -> Result<Vec<(Precedence, Route)>, Violation> {
     let node = node.object()?;
     let own = node.get("name").text()?.filter(|name| !name.is_empty());
     let own = own.map_or_else(|| index.to_string(), str::to_owned);
+    let refs = node.get("backendRefs");
+    let (backends, missing) = backends(&refs, route.namespace, parent, problems)?;
     let route = Route {
         name: format!("{}/{own}", route.name),
         condition: Condition::always(),
         classes: Vec::new(),
         timeout_ms: timeout(&node.get("timeouts").get("request"))?,
         retryable: false,
-        backends: backends(&node.get("backendRefs"), route.namespace, parent)?,
+        backends,
+        missing,
     };
     let matches = node.get("matches").items()?;
     if matches.is_empty() {
@@ -225,35 +231,51 @@ fn timeout(node: &Node<'_>) -> Result<Option<u64>, Violation> {
     Ok((!read.is_zero()).then(|| milliseconds(read)))
 }
 
+/// The backends of a rule, and the weight of those that cannot be there: each of them is a problem, and its part of the
+/// requests is answered 500, as the API says. So are all of a rule that names backends and gives none of them a weight.
 fn backends(
     node: &Node<'_>,
     namespace: &str,
     parent: Parent<'_>,
-) -> Result<Vec<Backend>, Violation> {
-    let mut backends = Vec::new();
-    for entry in node.items()? {
-        let kind = entry.get("kind").text()?.unwrap_or("Service");
-        let group = entry.get("group").text()?.unwrap_or_default();
-        if kind != "Service" || !matches!(group, "" | "core") {
-            return Err(entry
-                .get("kind")
-                .violation("must be Service: nothing else is reached by a proxy"));
-        }
-        let name = entry.get("name").text_or_empty()?;
-        let port = entry.get("port").number()?.and_then(ports::checked);
-        let Some(port) = port.filter(|_| !name.is_empty()) else {
-            return Err(entry
-                .get("port")
-                .violation("a backend needs a name and a port"));
-        };
-        let namespace = entry.get("namespace").text()?.unwrap_or(namespace);
+    problems: &mut Vec<Violation>,
+) -> Result<(Vec<Backend>, u32), Violation> {
+    let entries = node.items()?;
+    let (mut backends, mut missing) = (Vec::new(), 0_u32);
+    for entry in &entries {
         let weight = entry.get("weight").number()?.unwrap_or(1);
-        let authority = format!("{name}.{namespace}.svc.{}:{port}", parent.domain);
-        if weight > 0 {
-            backends.push(Backend { authority, weight });
+        match authority(entry, namespace, parent) {
+            Ok(authority) if weight > 0 => backends.push(Backend { authority, weight }),
+            Ok(_) => {}
+            Err(problem) => {
+                problems.push(problem);
+                missing = missing.saturating_add(weight);
+            }
         }
     }
-    Ok(backends)
+    if backends.is_empty() && !entries.is_empty() {
+        missing = missing.max(1);
+    }
+    Ok((backends, missing))
+}
+
+/// Where a backend is.
+fn authority(entry: &Node<'_>, namespace: &str, parent: Parent<'_>) -> Result<String, Violation> {
+    let kind = entry.get("kind").text()?.unwrap_or("Service");
+    let group = entry.get("group").text()?.unwrap_or_default();
+    if kind != "Service" || !matches!(group, "" | "core") {
+        return Err(entry.get("kind").violation(
+            "must be Service: nothing else is reached by a proxy, which answers its part of the requests 500",
+        ));
+    }
+    let name = entry.get("name").text_or_empty()?;
+    let port = entry.get("port").number()?.and_then(ports::checked);
+    let Some(port) = port.filter(|_| !name.is_empty()) else {
+        return Err(entry.get("port").violation(
+            "a backend needs a name and a port: its part of the requests is answered 500",
+        ));
+    };
+    let namespace = entry.get("namespace").text()?.unwrap_or(namespace);
+    Ok(format!("{name}.{namespace}.svc.{}:{port}", parent.domain))
 }
 
 /// What a rule asks for and does not get: a proxy that measures changes no request.

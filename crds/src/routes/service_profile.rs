@@ -65,6 +65,7 @@ fn route(node: &Node<'_>) -> Result<Route, Violation> {
         timeout_ms: timeout(&node.get("timeout"))?,
         retryable: node.get("isRetryable").flag()?.unwrap_or_default(),
         backends: Vec::new(),
+        missing: 0,
     })
 }
 

@@ -7,7 +7,7 @@ use kube::Api;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta};
 
 use super::Tasks;
-use crate::apply::DataplaneWriter;
+use crate::apply::{DataplaneWriter, RouteTeller};
 use crate::index::{Discovery, Indexed};
 use crate::leader::Leader;
 use crate::metrics::Watch;
@@ -39,6 +39,13 @@ impl Tasks {
         );
         self.tracker
             .spawn(writer.run(leader.leading(), self.stop.clone()));
+        let teller = RouteTeller::new(
+            self.client.clone(),
+            index.clone(),
+            self.config.leader.identity.clone(),
+        );
+        self.tracker
+            .spawn(teller.run(leader.leading(), self.stop.clone()));
     }
 
     fn spawn_routes(&self, index: &Discovery) {

@@ -209,7 +209,11 @@ impl Tasks {
             // Nobody else writes who is trusted.
             trust: watch::Sender::new(0).subscribe(),
         };
-        let keeper = mesh_ca::Keeper::on_files(self.roots.clone(), self.metrics.clone());
+        let keeper = mesh_ca::Keeper::on_files(
+            self.roots.clone(),
+            self.config.documents.look,
+            self.metrics.clone(),
+        );
         let view = keeper.view();
         // It leads.
         let leading = watch::Sender::new(true).subscribe();

@@ -63,8 +63,10 @@ pub struct Serving {
 pub enum Due {
     /// There is none.
     Missing,
-    /// It cannot be read, or its key is another's, or it lacks a name.
+    /// It cannot be read, or its key is another's.
     Unusable,
+    /// It lacks a name: for one, it was made for another domain of the cluster.
+    OtherNames,
     /// It is not valid now.
     NotValid,
     /// Another authority signed it.
@@ -77,7 +79,10 @@ impl Due {
     /// Whether the certificate in place does not work, so that there is nothing to wait for.
     #[must_use]
     pub fn is_broken(self) -> bool {
-        matches!(self, Self::Missing | Self::Unusable | Self::NotValid)
+        matches!(
+            self,
+            Self::Missing | Self::Unusable | Self::OtherNames | Self::NotValid
+        )
     }
 
     /// Words for the log.
@@ -86,6 +91,7 @@ impl Due {
         match self {
             Self::Missing => "there is none",
             Self::Unusable => "the stored one cannot be used",
+            Self::OtherNames => "the stored one is for other names",
             Self::NotValid => "the stored one is not valid at this time",
             Self::OtherAuthority => "another authority signed the stored one",
             Self::Renewal => "two thirds of its life are over",
@@ -120,8 +126,11 @@ pub fn due_serving(
     let Ok(facts) = Facts::read(&pair.certificate) else {
         return Some(Due::Unusable);
     };
-    if !pair.fits() || names.iter().any(|name| !facts.names.contains(name)) {
+    if !pair.fits() {
         return Some(Due::Unusable);
+    }
+    if names.iter().any(|name| !facts.names.contains(name)) {
+        return Some(Due::OtherNames);
     }
     let by_time = due_by_time(&facts, now);
     if by_time == Some(Due::NotValid) {
@@ -342,7 +351,7 @@ mod tests {
         let more = vec!["other.svc".to_owned()];
         assert_eq!(
             due_serving(Some(&stored), by_current(&signer), &more, start()),
-            Some(Due::Unusable)
+            Some(Due::OtherNames)
         );
         let stranger = authority(start());
         assert_eq!(

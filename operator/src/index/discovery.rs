@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use super::dataplane::Dataplane;
 use super::facts::{Config, Facts};
+use super::fault::RouteFault;
 use super::interner::Interner;
 use super::pod::{ObjectKey, Pod};
 use super::publish::Published;
@@ -237,6 +238,22 @@ impl Discovery {
     #[must_use]
     pub fn keep_profile(&self, profile: &DynamicObject) -> ServiceProfile {
         ServiceProfile::keep(profile, &self.cluster_domain())
+    }
+
+    /// Moves when something else is wrong with a ServiceProfile or an HTTPRoute.
+    #[must_use]
+    pub fn faulty(&self) -> watch::Receiver<u64> {
+        self.lock().facts.routes.faulty()
+    }
+
+    /// What is wrong with all of them; nothing before everything was listed once.
+    #[must_use]
+    pub fn faults(&self) -> Vec<Arc<RouteFault>> {
+        let cluster = self.lock();
+        match *cluster.complete.borrow() {
+            true => cluster.facts.routes.faults(),
+            false => Vec::new(),
+        }
     }
 
     /// What is kept of an HTTPRoute.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use weir_crds::{Mesh, identity};
 
+use super::backends::Around;
 use super::pod::{ObjectKey, Pod};
 use super::ports::Ports;
 use super::routes::RouteFacts;
@@ -94,6 +95,15 @@ impl Facts {
             config,
             ..Self::default()
         }
+    }
+
+    /// The routes, and what their tables are made of beside them.
+    pub(super) fn routes(&mut self) -> (&mut RouteFacts, Around<'_>) {
+        let around = Around {
+            domain: &self.config.cluster_domain,
+            services: &self.services,
+        };
+        (&mut self.routes, around)
     }
 
     /// Takes a Pod over; nothing is concerned where discovery says the same of it as before.
@@ -260,6 +270,22 @@ impl Facts {
             let pod = self.pod_at(*address);
             pod.is_some_and(|pod| pod.workload.node.as_deref() == Some(node))
         })
+    }
+
+    /// What shows something of the pods of a Mesh.
+    pub(super) fn of_mesh(&self, name: &str) -> Concerned {
+        let pods = self.pods.values().flat_map(HashMap::values);
+        let pods = pods.filter(|pod| pod.workload.mesh.as_deref() == Some(name));
+        let (mut services, mut addresses) = (HashSet::new(), Vec::new());
+        for pod in pods {
+            let users = self.users.get(&pod.workload.pod);
+            services.extend(users.into_iter().flatten());
+            addresses.extend(&pod.addresses);
+        }
+        Concerned {
+            services: services.into_iter().cloned().collect(),
+            addresses,
+        }
     }
 
     fn pod_at(&self, address: IpAddr) -> Option<&Arc<Pod>> {

@@ -11,12 +11,17 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub(super) struct Published<G, K, V> {
     groups: HashMap<G, HashMap<K, watch::Sender<Arc<V>>>>,
+    /// How many views were made again.
+    #[cfg(test)]
+    pub(super) made: std::cell::Cell<usize>,
 }
 
 impl<G, K, V> Default for Published<G, K, V> {
     fn default() -> Self {
         Self {
             groups: HashMap::new(),
+            #[cfg(test)]
+            made: std::cell::Cell::default(),
         }
     }
 }
@@ -41,15 +46,8 @@ impl<G: Eq + Hash + Clone, K: Eq + Hash, V: PartialEq> Published<G, K, V> {
     pub(super) fn refresh(&self, group: &G, make: impl Fn(&G, &K) -> V) {
         for (key, sender) in self.groups.get(group).into_iter().flatten() {
             show(sender, make(group, key));
-        }
-    }
-
-    /// Makes every view again and shows those that changed.
-    pub(super) fn refresh_all(&self, make: impl Fn(&G, &K) -> V) {
-        for (group, keys) in &self.groups {
-            for (key, sender) in keys {
-                show(sender, make(group, key));
-            }
+            #[cfg(test)]
+            self.made.update(|made| made + 1);
         }
     }
 

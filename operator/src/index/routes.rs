@@ -6,10 +6,13 @@ use std::sync::Arc;
 
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use weir_crds::routes::http_route::{self, HttpRoute as Rules, Parent, ParentRef};
-use weir_crds::routes::{RouteTable, service_profile};
+use weir_crds::routes::service_profile;
 use weir_crds::violation::Violation;
 
+use super::backends::{Around, Backends, Leads, detach, service_of};
+use super::fault::{self, RouteFault};
 use super::pod::ObjectKey;
 use super::view::{RouteKind, Routes, Table};
 
@@ -25,6 +28,8 @@ pub struct ServiceProfile {
     pub service: Option<ObjectKey>,
     /// What it says; none where it says nothing about any request.
     pub table: Option<Arc<Table>>,
+    /// What is wrong with it.
+    pub fault: Option<Arc<RouteFault>>,
 }
 
 /// What is kept of an HTTPRoute.
@@ -34,6 +39,9 @@ pub struct HttpRoute {
     pub key: ObjectKey,
     /// The Services that are its parents.
     pub parents: Box<[ObjectKey]>,
+    /// What is wrong with it.
+    pub fault: Option<Arc<RouteFault>>,
+    uid: Arc<str>,
     created: i64,
     /// `parentRefs` and `rules` of its `spec`; null where it has no Service for a parent.
     spec: Value,
@@ -47,31 +55,22 @@ fn key_of(object: &DynamicObject) -> ObjectKey {
     }
 }
 
-fn report(kind: &str, key: &ObjectKey, problems: &[Violation]) {
-    let ObjectKey { namespace, name } = key;
-    for problem in problems {
-        tracing::warn!(%namespace, %name, %problem, "a {kind} is not obeyed in all it says");
-    }
-}
-
 impl ServiceProfile {
     /// Keeps of an object what is used. Its name is `<service>.<namespace>.svc.<cluster domain>`.
     pub(super) fn keep(object: &DynamicObject, domain: &str) -> Self {
         let key = key_of(object);
-        let labels = key.name.strip_suffix(domain);
-        let labels = labels.and_then(|labels| labels.strip_suffix(".svc."));
-        let service = labels.and_then(|labels| labels.split_once('.'));
-        let service = service.filter(|(_, namespace)| !namespace.contains('.'));
-        let service = service.map(|(name, namespace)| ObjectKey {
-            namespace: namespace.into(),
-            name: name.into(),
-        });
+        let service = service_of(&key.name, domain);
         let (table, problems) = service_profile::compile(&object.data["spec"]);
-        report("ServiceProfile", &key, &problems);
+        let of = (object, &key);
+        let fault = RouteFault::of(RouteKind::ServiceProfile, of, &problems);
         let says = service.is_some() && !(table.routes.is_empty() && table.backends.is_empty());
         Self {
-            table: says.then(|| table_of(RouteKind::ServiceProfile, key.clone(), table)),
+            table: says.then(|| {
+                let (kind, of) = (RouteKind::ServiceProfile, key.clone());
+                Arc::new(Table { kind, of, table })
+            }),
             service,
+            fault,
             key,
         }
     }
@@ -93,7 +92,9 @@ impl HttpRoute {
         parents.sort();
         parents.dedup();
         let created = object.metadata.creation_timestamp.as_ref();
-        let kept = Self {
+        let mut kept = Self {
+            fault: None,
+            uid: object.metadata.uid.as_deref().unwrap_or_default().into(),
             created: created.map_or(0, |time| time.0.as_second()),
             spec: match parents.is_empty() {
                 true => Value::Null,
@@ -103,13 +104,26 @@ impl HttpRoute {
             key,
         };
         if let Some(parent) = named.first() {
-            kept.tell(parent, domain);
+            let problems = kept.problems(parent, domain);
+            let of = (object, &kept.key);
+            kept.fault = RouteFault::of(RouteKind::HttpRoute, of, &problems);
         }
         kept
     }
 
-    /// Tells of what is wrong in it, and of what is not obeyed.
-    fn tell(&self, parent: &ParentRef, domain: &str) {
+    /// What is wrong with it, and this besides.
+    fn fault_with(&self, more: impl IntoIterator<Item = String>) -> Arc<RouteFault> {
+        let known = self.fault.iter().flat_map(|fault| fault.problems.iter());
+        Arc::new(RouteFault {
+            kind: RouteKind::HttpRoute,
+            key: self.key.clone(),
+            uid: self.uid.clone(),
+            problems: known.cloned().chain(more).collect(),
+        })
+    }
+
+    /// What is wrong in it, and what is not obeyed.
+    fn problems(&self, parent: &ParentRef, domain: &str) -> Vec<Violation> {
         let port = parent.port.and_then(|port| u16::try_from(port).ok());
         let parent = Parent {
             name: &parent.name,
@@ -118,7 +132,7 @@ impl HttpRoute {
             domain,
         };
         let (_table, problems) = http_route::compile(&[self.rules()], parent);
-        report("HTTPRoute", &self.key, &problems);
+        problems
     }
 
     fn rules(&self) -> Rules<'_> {
@@ -140,10 +154,6 @@ fn parent_of<'a>(service: &'a ObjectKey, domain: &'a str, port: u16) -> Parent<'
     }
 }
 
-fn table_of(kind: RouteKind, of: ObjectKey, table: RouteTable) -> Arc<Table> {
-    Arc::new(Table { kind, of, table })
-}
-
 /// The routes of all Services.
 #[derive(Debug, Default)]
 pub(super) struct RouteFacts {
@@ -153,8 +163,10 @@ pub(super) struct RouteFacts {
     profiles_of: HashMap<ObjectKey, HashSet<ObjectKey>>,
     /// The HTTPRoutes whose parent is a Service.
     routes_of: HashMap<ObjectKey, HashSet<ObjectKey>>,
+    backends: Backends,
     /// What Services with routes have, for the ports that HTTPRoutes name and for any other.
     tables: HashMap<ObjectKey, HashMap<u16, Arc<Routes>>>,
+    faulty: watch::Sender<u64>,
 }
 
 impl RouteFacts {
@@ -168,33 +180,45 @@ impl RouteFacts {
     pub(super) fn set_profile(
         &mut self,
         profile: ServiceProfile,
-        domain: &str,
+        around: Around<'_>,
     ) -> Option<ObjectKey> {
-        if self.profiles.get(&profile.key) == Some(&profile) {
+        let known = self.profiles.get(&profile.key);
+        if known == Some(&profile) {
             return None;
         }
+        let before = known.and_then(|known| known.fault.clone());
+        self.found(before.as_deref(), profile.fault.as_deref());
         let service = profile.service.clone();
         if let Some(service) = &service {
             let profiles = self.profiles_of.entry(service.clone()).or_default();
             profiles.insert(profile.key.clone());
         }
         self.profiles.insert(profile.key.clone(), profile);
-        service.inspect(|service| self.renew(service, domain))
+        service.inspect(|service| self.renew(service, around))
     }
 
     /// Forgets a ServiceProfile; the Service it concerns.
-    pub(super) fn remove_profile(&mut self, key: &ObjectKey, domain: &str) -> Option<ObjectKey> {
-        let service = self.profiles.remove(key)?.service?;
+    pub(super) fn remove_profile(
+        &mut self,
+        key: &ObjectKey,
+        around: Around<'_>,
+    ) -> Option<ObjectKey> {
+        let ServiceProfile { service, fault, .. } = self.profiles.remove(key)?;
+        self.found(fault.as_deref(), None);
+        let service = service?;
         detach(&mut self.profiles_of, &service, key);
-        self.renew(&service, domain);
+        self.renew(&service, around);
         Some(service)
     }
 
     /// Takes an HTTPRoute over; the Services it concerns.
-    pub(super) fn set_route(&mut self, route: HttpRoute, domain: &str) -> Vec<ObjectKey> {
-        if self.http_routes.get(&route.key) == Some(&route) {
+    pub(super) fn set_route(&mut self, route: HttpRoute, around: Around<'_>) -> Vec<ObjectKey> {
+        let known = self.http_routes.get(&route.key);
+        if known == Some(&route) {
             return Vec::new();
         }
+        let before = known.and_then(|known| known.fault.clone());
+        self.found(before.as_deref(), route.fault.as_deref());
         let key = route.key.clone();
         let mut concerned: HashSet<ObjectKey> = self.forget(&key).into_iter().collect();
         for service in &route.parents {
@@ -203,13 +227,16 @@ impl RouteFacts {
             concerned.insert(service.clone());
         }
         self.http_routes.insert(key, route);
-        self.renew_all(concerned, domain)
+        self.renew_all(concerned, around)
     }
 
     /// Forgets an HTTPRoute; the Services it concerns.
-    pub(super) fn remove_route(&mut self, key: &ObjectKey, domain: &str) -> Vec<ObjectKey> {
+    pub(super) fn remove_route(&mut self, key: &ObjectKey, around: Around<'_>) -> Vec<ObjectKey> {
+        let known = self.http_routes.get(key);
+        let fault = known.and_then(|known| known.fault.clone());
+        self.found(fault.as_deref(), None);
         let concerned = self.forget(key);
-        self.renew_all(concerned, domain)
+        self.renew_all(concerned, around)
     }
 
     fn forget(&mut self, key: &ObjectKey) -> Vec<ObjectKey> {
@@ -219,6 +246,37 @@ impl RouteFacts {
             detach(&mut self.routes_of, service, key);
         }
         parents
+    }
+
+    /// What is wrong with a route is another thing now.
+    fn found(&mut self, before: Option<&RouteFault>, now: Option<&RouteFault>) {
+        if fault::tell(before, now) {
+            self.ring();
+        }
+    }
+
+    /// Wakes whoever wants to know what is wrong.
+    pub(super) fn ring(&self) {
+        self.faulty.send_modify(|count| *count += 1);
+    }
+
+    /// Moves when something else is wrong with a route.
+    pub(super) fn faulty(&self) -> watch::Receiver<u64> {
+        self.faulty.subscribe()
+    }
+
+    /// What is wrong with all routes, backends that are not there included.
+    pub(super) fn faults(&self) -> Vec<Arc<RouteFault>> {
+        let profiles = self.profiles.values().filter_map(|one| one.fault.clone());
+        let routes = self.http_routes.values();
+        let routes = routes.filter_map(|route| {
+            let missing = self.backends.missing(&route.key, &route.parents);
+            match missing.is_empty() {
+                true => route.fault.clone(),
+                false => Some(route.fault_with(missing)),
+            }
+        });
+        profiles.chain(routes).collect()
     }
 
     /// The keys of all ServiceProfiles.
@@ -234,17 +292,17 @@ impl RouteFacts {
     fn renew_all(
         &mut self,
         services: impl IntoIterator<Item = ObjectKey>,
-        domain: &str,
+        around: Around<'_>,
     ) -> Vec<ObjectKey> {
         let services: Vec<ObjectKey> = services.into_iter().collect();
         for service in &services {
-            self.renew(service, domain);
+            self.renew(service, around);
         }
         services
     }
 
     /// Makes the tables of a Service again.
-    fn renew(&mut self, service: &ObjectKey, domain: &str) {
+    fn renew(&mut self, service: &ObjectKey, around: Around<'_>) {
         let profiles = self.profiles_of.get(service).into_iter().flatten();
         let profiles = profiles.filter_map(|key| self.profiles.get(key)?.table.clone());
         let mut profiles: Vec<Arc<Table>> = profiles.collect();
@@ -256,9 +314,16 @@ impl RouteFacts {
             .flat_map(|route| http_route::parents(&route.spec, &route.key.namespace));
         let named = named.filter_map(|parent| u16::try_from(parent.port?).ok());
         let numbers: HashSet<u16> = named.chain([ANY_PORT]).collect();
+        let mut leads = Leads::default();
         let tables = numbers.into_iter().map(|port| {
             let mut all = profiles.clone();
-            all.extend(by_namespace(&routes, parent_of(service, domain, port)));
+            let parent = parent_of(service, around.domain, port);
+            for mut table in by_namespace(&routes, parent) {
+                for route in &mut table.table.routes {
+                    leads.judge(&table.of.namespace, route, around);
+                }
+                all.push(Arc::new(table));
+            }
             (port, Arc::new(Routes(all.into())))
         });
         let tables: HashMap<u16, Arc<Routes>> = tables.collect();
@@ -267,12 +332,25 @@ impl RouteFacts {
         } else {
             self.tables.insert(service.clone(), tables);
         }
+        if self.backends.set(service, leads) {
+            self.ring();
+        }
+    }
+
+    /// A Service has come, changed or gone: makes the tables again that lead to it. The Services whose they are.
+    pub(super) fn backend_changed(
+        &mut self,
+        backend: &ObjectKey,
+        around: Around<'_>,
+    ) -> Vec<ObjectKey> {
+        let users = self.backends.users(backend);
+        self.renew_all(users, around)
     }
 }
 
 /// One table for the HTTPRoutes of each namespace: those of the Service's own are for everybody, those of another one
 /// for the clients in it (Gateway API, "producer" and "consumer" routes).
-fn by_namespace(routes: &[&HttpRoute], parent: Parent<'_>) -> Vec<Arc<Table>> {
+fn by_namespace(routes: &[&HttpRoute], parent: Parent<'_>) -> Vec<Table> {
     let mut namespaces: Vec<&Arc<str>> = routes.iter().map(|route| &route.key.namespace).collect();
     namespaces.sort();
     namespaces.dedup();
@@ -291,16 +369,8 @@ fn by_namespace(routes: &[&HttpRoute], parent: Parent<'_>) -> Vec<Arc<Table>> {
             name: first,
         };
         let (table, _reported) = http_route::compile(&own, parent);
-        Some(table_of(RouteKind::HttpRoute, of, table))
+        let kind = RouteKind::HttpRoute;
+        Some(Table { kind, of, table })
     });
     tables.collect()
-}
-
-fn detach(of: &mut HashMap<ObjectKey, HashSet<ObjectKey>>, service: &ObjectKey, key: &ObjectKey) {
-    if let Some(keys) = of.get_mut(service) {
-        keys.remove(key);
-        if keys.is_empty() {
-            of.remove(service);
-        }
-    }
 }

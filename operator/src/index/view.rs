@@ -75,12 +75,29 @@ pub enum Profile {
 }
 
 /// What a table was written as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RouteKind {
     /// A ServiceProfile; it comes before HTTPRoutes, as in Linkerd.
     ServiceProfile,
     /// HTTPRoutes.
     HttpRoute,
+}
+
+impl RouteKind {
+    /// Group and version, and the kind's name.
+    #[must_use]
+    pub fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::ServiceProfile => ("linkerd.io/v1alpha2", "ServiceProfile"),
+            Self::HttpRoute => ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+        }
+    }
+}
+
+impl std::fmt::Display for RouteKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.names().1)
+    }
 }
 
 /// The routes of a Service's port as one namespace has written them.

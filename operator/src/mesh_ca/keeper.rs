@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use weir_crds::authority::{self, RootSource};
 use weir_crds::{Mesh, Violation};
 
+use super::given::Given;
 use super::names::{certificate_secret, key_secret};
-use super::resolve::{self, Found, Make};
+use super::resolve::{self, Found, Make, Stored};
 use super::root::{self, Root};
 use super::secrets::{SecretSet, SecretView};
 use super::store::{Cluster, Files, Kept, Store, StoreError};
@@ -62,6 +63,8 @@ pub struct Keeper {
     metrics: Metrics,
     /// The root of each Mesh and what it was read from.
     known: BTreeMap<String, (Pair, Arc<Root>)>,
+    /// The files that Meshes name, where files are read.
+    given: Option<Given>,
     view: watch::Sender<View>,
 }
 
@@ -75,10 +78,13 @@ impl Keeper {
         )
     }
 
-    /// A keeper outside Kubernetes.
+    /// A keeper outside Kubernetes; it looks at files that Meshes name every `look`.
     #[must_use]
-    pub fn on_files(files: Files, metrics: Metrics) -> Self {
-        Self::on(Store::Files(files), metrics)
+    pub fn on_files(files: Files, look: Duration, metrics: Metrics) -> Self {
+        Self {
+            given: Some(Given::new(look)),
+            ..Self::on(Store::Files(files), metrics)
+        }
     }
 
     fn on(store: Store, metrics: Metrics) -> Self {
@@ -86,6 +92,7 @@ impl Keeper {
             store,
             metrics,
             known: BTreeMap::new(),
+            given: None,
             view: watch::Sender::new(None),
         }
     }
@@ -123,6 +130,8 @@ impl Keeper {
                     }
                 }
             }
+            let look = self.given.as_ref().and_then(Given::pause);
+            let pause = look.map_or(pause, |look| look.min(pause));
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
@@ -195,6 +204,9 @@ impl Keeper {
         now: Timestamp,
     ) -> BTreeMap<&'a str, Seen<'a>> {
         self.known.retain(|mesh, _| meshes.contains_key(mesh));
+        if let Some(given) = &mut self.given {
+            given.retain(|mesh| meshes.contains_key(mesh));
+        }
         let mut seen = BTreeMap::new();
         for (name, mesh) in meshes {
             let wanted = mesh.spec.authority();
@@ -222,11 +234,17 @@ impl Keeper {
         secrets: &SecretSet,
         now: Timestamp,
     ) -> Found {
+        let given = self.given.as_mut();
+        let files = given.map(|given| given.look(mesh, authority));
+        let stored = Stored {
+            secrets,
+            files: files.as_ref(),
+        };
         let read = std::cell::RefCell::new(None);
         let known = self.known.get(mesh);
         let found = resolve::find(
             (mesh, authority),
-            secrets,
+            stored,
             |pair| {
                 *read.borrow_mut() = Some(pair.clone());
                 let (_, root) = known.filter(|(known, _)| known == pair)?;
@@ -296,10 +314,25 @@ impl Keeper {
         self.view.send_if_modified(|view| {
             let changed = view.as_deref() != Some(&authorities);
             if changed {
+                tell(view.as_deref(), &authorities);
                 *view = Some(Arc::new(authorities));
             }
             changed
         });
+    }
+}
+
+/// Logs which authorities cannot be used any more, or for another reason.
+fn tell(before: Option<&Authorities>, now: &Authorities) {
+    let reason = |authority: &Authority| match &authority.signer {
+        Err(NotReady::Unusable(violation)) => Some(violation.clone()),
+        _ => None,
+    };
+    for (mesh, authority) in now {
+        let before = before.and_then(|before| reason(before.get(mesh)?));
+        if let Some(violation) = reason(authority).filter(|now| Some(now) != before.as_ref()) {
+            tracing::error!(mesh, %violation, "the certificate authority of a Mesh cannot be used");
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use weir_crds::Violation;
 use weir_crds::authority::{Authority, Data, DataSource, RootSource};
 
+use super::given::Texts;
 use super::names::{SECRET_TYPE, VALUE, certificate_secret, key_secret};
 use super::root::Root;
 use super::secrets::SecretSet;
@@ -34,18 +35,26 @@ pub(super) enum Found {
     Unusable(Violation),
 }
 
+/// Where the texts of roots lie.
+#[derive(Clone, Copy)]
+pub(super) struct Stored<'a> {
+    pub(super) secrets: &'a SecretSet,
+    /// What the files hold that the Mesh names; none where files are not read.
+    pub(super) files: Option<&'a Texts>,
+}
+
 /// Finds the root of `mesh`. `known` is the root that was read from a pair before, so that a pass
 /// over what did not change reads no key.
 pub(super) fn find(
     (mesh, authority): (&str, &Authority),
-    secrets: &SecretSet,
+    stored: Stored<'_>,
     known: impl Fn(&Pair) -> Option<Arc<Root>>,
     now: Timestamp,
 ) -> Found {
     match &authority.root {
-        RootSource::Builtin { .. } => builtin((mesh, &authority.name), secrets, known, now),
+        RootSource::Builtin { .. } => builtin((mesh, &authority.name), stored.secrets, known, now),
         RootSource::Provided { certificate, key } => {
-            match provided((certificate, key), secrets, known, now) {
+            match provided((certificate, key), stored, known, now) {
                 Ok(root) => Found::Usable(root, None),
                 Err(violation) => Found::Unusable(violation),
             }
@@ -83,13 +92,13 @@ fn builtin(
 
 fn provided(
     (certificate, key): (&DataSource, &DataSource),
-    secrets: &SecretSet,
+    stored: Stored<'_>,
     known: impl Fn(&Pair) -> Option<Arc<Root>>,
     now: Timestamp,
 ) -> Result<Arc<Root>, Violation> {
     let pair = Pair {
-        certificate: text(certificate, secrets)?,
-        key: text(key, secrets)?,
+        certificate: text(certificate, stored)?,
+        key: text(key, stored)?,
     };
     read(pair, known, now).map_err(|error| {
         let blamed = if error.is_of_key() { key } else { certificate };
@@ -109,7 +118,7 @@ fn read(
 }
 
 /// The text of a data source.
-pub(super) fn text(source: &DataSource, secrets: &SecretSet) -> Result<String, Violation> {
+pub(super) fn text(source: &DataSource, stored: Stored<'_>) -> Result<String, Violation> {
     let wrong = |message: String| Violation::new(&source.path, message);
     match &source.data {
         Data::Text(text) => Ok(text.clone()),
@@ -123,16 +132,24 @@ pub(super) fn text(source: &DataSource, secrets: &SecretSet) -> Result<String, V
                 })
         }
         Data::Secret(name) => {
-            let Some(stored) = secrets.get(name) else {
+            let Some(secret) = stored.secrets.get(name) else {
                 return Err(wrong(format!(
                     "there is no Secret {name:?} of type {SECRET_TYPE} in the namespace of the operator: create it with PEM in its key {VALUE:?} (without Kubernetes: a file of that name in {SECRETS} of --state-dir)"
                 )));
             };
-            stored.value.clone().ok_or_else(|| {
+            secret.value.clone().ok_or_else(|| {
                 wrong(format!(
                     "the Secret {name:?} has no text in its key {VALUE:?}: put PEM there"
                 ))
             })
         }
+        Data::File(path) => match stored.files.map(|files| files.get(path)) {
+            Some(Some(Ok(text))) => Ok(text.clone()),
+            Some(Some(Err(why))) => Err(wrong(why.clone())),
+            Some(None) | None => Err(wrong(
+                "files of the control plane are not read in a cluster; put the text into a Secret and name it in secret, or give it in inlineString"
+                    .to_owned(),
+            )),
+        },
     }
 }

@@ -18,6 +18,8 @@ label! {
         DestinationGetProfile = "destination_get_profile",
         /// `weir.settings.v1.Settings/Watch`.
         SettingsWatch = "settings_watch",
+        /// `weir.routes.v1.Routes/Watch`.
+        RoutesWatch = "routes_watch",
         /// Something that is not served.
         Other = "other",
     }
@@ -32,6 +34,7 @@ impl Method {
             "/io.linkerd.proxy.destination.Destination/Get" => Self::DestinationGet,
             "/io.linkerd.proxy.destination.Destination/GetProfile" => Self::DestinationGetProfile,
             "/weir.settings.v1.Settings/Watch" => Self::SettingsWatch,
+            "/weir.routes.v1.Routes/Watch" => Self::RoutesWatch,
             _ => Self::Other,
         }
     }
@@ -175,5 +178,26 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use linkerd2_proxy_api::identity::identity_server;
+    use weir_crds::grpc::METHODS;
+
+    use super::*;
+
+    #[test]
+    fn every_call_that_is_served_has_a_label_of_its_own() {
+        let certify = format!("/{}/Certify", identity_server::SERVICE_NAME);
+        let paths: Vec<&str> = METHODS.iter().copied().chain([&*certify]).collect();
+        assert!(paths.contains(&"/weir.routes.v1.Routes/Watch"), "{paths:?}");
+        let labels: HashSet<Method> = paths.iter().map(|path| Method::of(path)).collect();
+        assert!(!labels.contains(&Method::Other), "{paths:?}: {labels:?}");
+        assert_eq!(labels.len(), paths.len(), "{paths:?}: {labels:?}");
+        assert_eq!(Method::of("/weir.routes.v1.Routes"), Method::Other);
     }
 }

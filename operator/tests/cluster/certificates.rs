@@ -7,7 +7,7 @@ use crate::api::Api;
 use crate::scene::{SECRETS, apply_webhooks, bundles, certificates, secret};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use weir_operator::ca::{Facts, Keeper};
+use weir_operator::ca::{Config, Facts, Keeper};
 use weir_operator::metrics::Metrics;
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
@@ -68,6 +68,29 @@ async fn the_serving_certificate_is_renewed_under_the_same_authority() {
     keeper.pass(start() + DAY * 61, true).await.unwrap();
     assert_ne!(serving(&api), first);
     assert_eq!(authority(&api), signer);
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_domain_of_the_cluster_is_made_anew_and_once() {
+    let (api, client) = Api::start().await;
+    apply_webhooks(&api);
+    let keeper = Keeper::new(client.clone(), certificates(), Metrics::default());
+    keeper.pass(start(), true).await.unwrap();
+    let (first, signer) = (serving(&api), authority(&api));
+    let config = Config {
+        cluster_domain: "corp.example".to_owned(),
+        ..certificates()
+    };
+    let keeper = Keeper::new(client, config, Metrics::default());
+    keeper.pass(start() + DAY, true).await.unwrap();
+    let second = serving(&api);
+    assert_ne!(second, first);
+    assert_eq!(authority(&api), signer);
+    let names = Facts::read(&second).unwrap().names;
+    let full = "weir-webhook.kuma-system.svc.corp.example".to_owned();
+    assert!(names.contains(&full), "{names:?}");
+    keeper.pass(start() + DAY * 2, true).await.unwrap();
+    assert_eq!(serving(&api), second);
 }
 
 #[tokio::test]

@@ -17,12 +17,13 @@ use weir_operator::app::Config;
 
 use crate::api::Api;
 use crate::operator::Running;
-use crate::scene::{apply_webhooks, operator};
+use crate::scene::{apply_webhooks, eventually, operator};
 
 const MESHES: &str = "/apis/kuma.io/v1alpha1/meshes";
 const SERVICES: &str = "/api/v1/namespaces/shop/services";
 const PROFILES: &str = "/apis/linkerd.io/v1alpha2/namespaces/shop/serviceprofiles";
 const ROUTES: &str = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes";
+const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/shop/events";
 const WEB: &str = "web.shop.svc.cluster.local";
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -131,4 +132,57 @@ async fn routes_are_followed_where_their_kind_is_installed() {
         assert!(!metrics.contains("watch_restarts_total{"), "{metrics}");
         running.stop().await;
     }
+}
+
+/// What the events about routes are about whose notes begin so.
+fn told(api: &Api, start: &str) -> Vec<Value> {
+    let events = api.list(EVENTS).into_iter();
+    let ours = events.filter(|event| {
+        event["reason"] == "RouteIgnored" && event["note"].as_str().unwrap().starts_with(start)
+    });
+    let about = ours.map(|event| {
+        assert_eq!(event["type"], "Warning");
+        event["regarding"].clone()
+    });
+    about.collect()
+}
+
+#[tokio::test]
+async fn what_is_not_obeyed_is_an_event_of_the_route_once() {
+    const FILTERS: &str = "spec.rules[0].filters: is not obeyed";
+    let (api, client) = Api::start().await;
+    let mut route = http_route("a");
+    route["spec"]["rules"][0]["filters"] = json!([{"type": "URLRewrite"}]);
+    api.put(ROUTES, route.clone());
+    let running = start(&api, &client).await;
+    let event = async |start: &str, n: usize| {
+        eventually(start, || told(&api, start).into_iter().nth(n)).await
+    };
+    let about = event(FILTERS, 0).await;
+    assert_eq!(about["kind"], "HTTPRoute");
+    assert_eq!(about["apiVersion"], "gateway.networking.k8s.io/v1");
+    let stored = api.get(ROUTES, "web").unwrap();
+    assert_eq!(about["uid"], stored["metadata"]["uid"]);
+    // Another change, with the same fault; then another fault, and another object.
+    let filtered = route.clone();
+    route["spec"]["rules"][0]["name"] = "b".into();
+    api.put(ROUTES, route.clone());
+    let mut documents = watch(&running).await;
+    until(&mut documents, Some("web/b")).await;
+    route["spec"]["rules"] = json!([{"timeouts": {"request": "soon"}}]);
+    api.put(ROUTES, route);
+    event("spec.rules[0].timeouts.request: ", 0).await;
+    let mut profile = profile("p");
+    profile["spec"]["routes"][0]["condition"] = json!({});
+    api.put(PROFILES, profile);
+    let about = event("spec.routes[0].condition: ", 0).await;
+    assert_eq!(about["kind"], "ServiceProfile");
+    // What is mended is told of again once it is wrong again.
+    api.delete(PROFILES, WEB);
+    api.put(ROUTES, http_route("c"));
+    until(&mut documents, Some("web/c")).await;
+    api.put(ROUTES, filtered);
+    event(FILTERS, 1).await;
+    running.stop().await;
+    assert_eq!(told(&api, "").len(), 4);
 }

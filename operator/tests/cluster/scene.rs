@@ -90,6 +90,7 @@ pub(crate) fn certificates() -> ca::Config {
         authority_secret: "weir-ca".to_owned(),
         serving_secret: "weir-webhook-tls".to_owned(),
         service: "weir-webhook".to_owned(),
+        cluster_domain: "cluster.local".to_owned(),
         publish: ca::Publish::Webhooks("weir-webhook".to_owned()),
         authority_validity: SignedDuration::from_hours(24 * 360),
         serving_validity: SignedDuration::from_hours(24 * 90),

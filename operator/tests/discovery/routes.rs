@@ -257,3 +257,56 @@ async fn what_is_no_service_has_no_routes() {
     foreign["metadata"]["name"] = json!("example.com");
     running.scene.profile(foreign);
 }
+
+#[tokio::test]
+async fn backends_that_are_not_there_are_missed_until_they_are() {
+    let mut running = Running::listed().await;
+    running.scene.service(service("web", "10.96.0.1"));
+    running.scene.service(service("v1", "10.96.0.2"));
+    let mut route = http_route("shop", "r", None);
+    route["spec"]["rules"] = json!([{"backendRefs": [
+        {"name": "v1", "port": 80, "weight": 9},
+        {"name": "v2", "port": 80, "weight": 1},
+        {"name": "v1", "port": 9999, "weight": 2}
+    ]}]);
+    running.scene.route(route.clone());
+    let mut tables = running.tables(&format!("{WEB}:80"), "").await.unwrap();
+    let told = async |tables: &mut Streaming<Document>| {
+        let table = table(tables).await.unwrap();
+        let route = &table.routes[0];
+        let names = route.backends.iter().map(|one| one.authority.clone());
+        let names: Vec<String> = names.collect();
+        (names.join(" "), route.missing)
+    };
+    let (v1, v2) = (
+        "v1.shop.svc.cluster.local:80",
+        "v2.shop.svc.cluster.local:80",
+    );
+    assert_eq!(told(&mut tables).await, (v1.to_owned(), 3));
+    let missed = |running: &Running| {
+        let faults = running.scene.index.faults().into_iter();
+        let faults = faults.flat_map(|fault| fault.problems.to_vec());
+        let faults = faults.map(|told| {
+            let named = told.split("the port ").nth(1).unwrap();
+            named.split(": its part").next().unwrap().to_owned()
+        });
+        faults.collect::<Vec<_>>()
+    };
+    let odd = "v1.shop.svc.cluster.local:9999";
+    assert_eq!(missed(&running), [odd, v2]);
+    let mut faulty = running.scene.index.faulty();
+    running.scene.service(service("v2", "10.96.0.3"));
+    assert_eq!(told(&mut tables).await, (format!("{v1} {v2}"), 2));
+    assert!(faulty.has_changed().unwrap());
+    faulty.mark_unchanged();
+    assert_eq!(missed(&running), [odd]);
+    // Another Service changes nothing of this.
+    running.scene.service(service("other", "10.96.0.9"));
+    assert!(!faulty.has_changed().unwrap());
+    running.scene.delete_service(service("v1", "10.96.0.2"));
+    assert_eq!(told(&mut tables).await, (v2.to_owned(), 11));
+    running.scene.delete_service(service("v2", "10.96.0.3"));
+    assert_eq!(told(&mut tables).await, (String::new(), 12));
+    running.scene.delete_route(route);
+    assert!(missed(&running).is_empty());
+}

@@ -11,7 +11,7 @@ use tonic::{Code, Streaming};
 use weir_crds::grpc::v1::Document;
 use weir_crds::settings::MtlsMode;
 use weir_operator::state::StateDir;
-use weir_operator::token::{KEY_PATIENCE, Signed};
+use weir_operator::token::{Grant, KEY_PATIENCE, Signed};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::client::{HOUR, Operator, change, grant, names, settings, token};
@@ -225,6 +225,36 @@ async fn a_stream_ends_where_its_dataplane_becomes_what_the_token_does_not_allow
 }
 
 #[tokio::test]
+async fn a_dataplane_of_a_mesh_that_is_in_no_document_is_told_so_until_there_is_one() {
+    let folder = Folder::new("no-mesh");
+    let web = dataplane("web-1", "web", (11010, 8080));
+    folder.write("web-1.yaml", &web.replace("mesh: default", "mesh: shop"));
+    let operator = Operator::start(&folder).await;
+    let signed = Signed::existing(&folder.state(), KEY_PATIENCE).unwrap();
+    let grant = Grant {
+        mesh: "shop".to_owned(),
+        ..grant("web-1", &[])
+    };
+    let web = signed.sign(&grant, Timestamp::now(), HOUR).unwrap();
+    let mut stream = operator.watch(Some(&web)).await.unwrap();
+    let why = (Code::Unavailable, "no document of Mesh \"shop\"");
+    assert_ended(&mut stream, why).await;
+    folder.write("mesh.yaml", "type: Mesh\nname: shop\n");
+    let mut stream = operator.watch(Some(&web)).await.unwrap();
+    assert_eq!(settings(&mut stream).await.mesh, "shop");
+    // One that is gone takes nothing away.
+    folder.remove("mesh.yaml");
+    let wrong = || operator.page("/metrics");
+    let wrong = until("it is missed", wrong, |page| {
+        page.contains(r#"weir_operator_documents{state="wrong"} 1"#)
+    });
+    wrong.await;
+    folder.write("mesh.yaml", "type: Mesh\nname: shop\nmetrics:\n  enabledBackend: p\n  backends:\n  - {name: p, type: prometheus}\n");
+    assert!(settings(&mut stream).await.metrics.is_some());
+    operator.end().await;
+}
+
+#[tokio::test]
 async fn a_new_start_with_the_same_state_knows_tokens_and_roots() {
     let folder = Folder::new("again");
     folder.write("mesh.yaml", STRICT);
@@ -270,5 +300,41 @@ async fn a_root_that_the_user_provides_signs() {
     let der = CertificateDer::from_pem_slice(root.certificate.as_bytes()).unwrap();
     let (_, root) = X509Certificate::from_der(&der).unwrap();
     leaf.verify_signature(Some(root.public_key())).unwrap();
+    operator.end().await;
+}
+
+#[tokio::test]
+async fn a_root_in_files_signs_and_the_next_one_is_seen() {
+    let folder = Folder::new("root-files");
+    let root = |folder: &Folder| {
+        let pair = weir_operator::ca::Pair::authority("mesh", Timestamp::now(), HOUR * 24).unwrap();
+        std::fs::write(folder.place("ca.pem"), &pair.certificate).unwrap();
+        std::fs::write(folder.place("ca-key.pem"), &pair.key).unwrap();
+        pair
+    };
+    let conf = format!(
+        "type: provided\n    conf:\n      cert: {{file: {}}}\n      key: {{file: {}}}",
+        folder.place("ca.pem").display(),
+        folder.place("ca-key.pem").display()
+    );
+    folder.write("mesh.yaml", &STRICT.replace("type: builtin", &conf));
+    folder.write("web-1.yaml", &dataplane("web-1", "web", (11010, 8080)));
+    let operator = Operator::start(&folder).await;
+    let web = token(&folder, "web-1", &[]);
+    let error = operator.certify(&web, "web.mesh").await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition);
+    for words in ["mtls.backends[0].conf.cert.file", "ca.pem cannot be read"] {
+        assert!(error.message().contains(words), "{error}");
+    }
+    let first = root(&folder);
+    let ask = || operator.certify(&web, "web.mesh");
+    until("a certificate", ask, Result::is_ok).await.unwrap();
+    let mut stream = operator.watch(Some(&web)).await.unwrap();
+    let bundle = settings(&mut stream).await.identity.unwrap().trust_bundle;
+    assert_eq!(bundle, first.certificate);
+    let second = root(&folder);
+    // It is told to everyone before it signs.
+    let bundle = settings(&mut stream).await.identity.unwrap().trust_bundle;
+    assert!(bundle.contains(&first.certificate) && bundle.contains(&second.certificate));
     operator.end().await;
 }

@@ -22,6 +22,8 @@ pub enum Reply {
     Late,
     /// 404: the request is of no route of its destination, which answers no others.
     NotFound,
+    /// 500: the request's route leads to a backend that is not there.
+    NoBackend,
 }
 
 impl Reply {
@@ -33,6 +35,7 @@ impl Reply {
             Self::Connect | Self::Reset => 502,
             Self::Timeout | Self::Late => 504,
             Self::NotFound => 404,
+            Self::NoBackend => 500,
         }
     }
 
@@ -44,6 +47,7 @@ impl Reply {
             Self::TooLarge => Some("too large"),
             Self::Connect => Some("connect"),
             Self::Timeout | Self::Late => Some("timeout"),
+            Self::NoBackend => Some("no backend"),
             Self::Denied | Self::Reset | Self::NotFound => None,
         }
     }
@@ -57,7 +61,7 @@ impl Reply {
             Self::Reset => "connection_terminated",
             Self::Timeout => "connection_timeout",
             Self::Late => "http_response_timeout",
-            Self::NotFound => "destination_not_found",
+            Self::NotFound | Self::NoBackend => "destination_not_found",
         }
     }
 
@@ -74,6 +78,9 @@ impl Reply {
             Self::Timeout => concat_reply!("504 Gateway Timeout", "connection_timeout"),
             Self::Late => concat_reply!("504 Gateway Timeout", "http_response_timeout"),
             Self::NotFound => concat_reply!("404 Not Found", "destination_not_found"),
+            Self::NoBackend => {
+                concat_reply!("500 Internal Server Error", "destination_not_found")
+            }
         }
     }
 }
@@ -108,6 +115,7 @@ mod tests {
             Reply::Timeout,
             Reply::Late,
             Reply::NotFound,
+            Reply::NoBackend,
         ] {
             let crate::http1::response::ParsedResponse::Head(head) =
                 crate::http1::response::parse(reply.bytes(), false)

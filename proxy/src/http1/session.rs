@@ -80,6 +80,8 @@ pub struct Session {
     is_denied: bool,
     /// No server is looked for any more, whatever the routes say.
     is_led_nowhere: bool,
+    /// What was drawn for the request that comes next.
+    lot: Option<u32>,
     /// None while all requests go to one server, once.
     steering: Option<Box<Steering>>,
     ledger: HttpLedger,
@@ -103,6 +105,7 @@ impl Session {
             patience: None,
             is_denied: false,
             is_led_nowhere: false,
+            lot: None,
             steering: None,
             ledger,
         }
@@ -286,11 +289,12 @@ impl Session {
 
     fn open_exchange(&mut self, head: &RequestHead<'_>, choice: &Choice, now: Instant) -> usize {
         self.request_attempt.succeeded();
+        self.lot = None;
         let account = self.ledger.account(head.authority, choice);
         let mut exchange = Exchange::open(account, now);
-        if matches!(choice, Choice::Refused) {
-            let reply = Reply::NotFound;
-            exchange.end(now, End::Replied(reply.status(), ""));
+        if let Some(reply) = Self::reply_to(choice) {
+            let label = reply.label().unwrap_or_default();
+            exchange.end(now, End::Replied(reply.status(), label));
             return self.refuse(reply);
         }
         exchange.is_head = head.is_head;

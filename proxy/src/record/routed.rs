@@ -126,6 +126,11 @@ impl HttpLedger {
         }
     }
 
+    /// A lot for one request; none where there is nothing to be drawn.
+    pub fn lot(&self) -> Option<u32> {
+        self.routing().map(|routing| routing.lot())
+    }
+
     fn routing(&self) -> Option<&Rc<Routing>> {
         match &self.told_apart {
             By::Service(routing) => Some(routing),
@@ -165,14 +170,18 @@ impl HttpLedger {
         let routed = match choice {
             Choice::Unrouted => None,
             Choice::Unmatched => Some(self.routed_by(None)),
-            Choice::Refused => {
-                let Routed { series, route } = self.routed_by(None);
-                let series = series.unattempted();
-                Some(Routed { series, route })
-            }
+            Choice::Refused => Some(self.unattempted(None)),
+            Choice::Missing(route) => Some(self.unattempted(Some(route))),
             Choice::Matched(route) => Some(self.routed_by(Some(route))),
         };
         Account { series, routed }
+    }
+
+    /// Of a request that no server is asked.
+    fn unattempted(&mut self, route: Option<&Rc<Route>>) -> Routed {
+        let Routed { series, route } = self.routed_by(route);
+        let series = series.unattempted();
+        Routed { series, route }
     }
 
     fn routed_by(&mut self, route: Option<&Rc<Route>>) -> Routed {

@@ -65,6 +65,7 @@ fn table(inbound: &InboundSettings) -> Option<RouteTable> {
         timeout_ms: None,
         retryable: false,
         backends: Vec::new(),
+        missing: 0,
     };
     Some(RouteTable {
         routes: vec![route],

@@ -7,6 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use fastrand::Rng;
+
 use super::{Budget, Compiled, Request, Route, Table};
 
 /// What the routes of a service say about a request.
@@ -21,14 +23,33 @@ pub enum Choice {
     Refused,
     /// It is one of this.
     Matched(Rc<Route>),
+    /// It is one of this, and goes to a backend of it that is not there: it is answered 500.
+    Missing(Rc<Route>),
 }
 
 impl Choice {
-    /// The route, if it is one of any.
+    /// The route whose terms hold for it: none where it goes nowhere.
     pub fn route(&self) -> Option<&Rc<Route>> {
         match self {
             Self::Matched(route) => Some(route),
-            Self::Unrouted | Self::Unmatched | Self::Refused => None,
+            Self::Unrouted | Self::Unmatched | Self::Refused | Self::Missing(_) => None,
+        }
+    }
+
+    /// Whether it goes to no server: it is answered in the server's place.
+    pub fn is_nowhere(&self) -> bool {
+        matches!(self, Self::Refused | Self::Missing(_))
+    }
+
+    /// Draws its backend among those that are there and those that are not. A request has one lot, however often its route
+    /// is looked for.
+    #[must_use]
+    pub fn drawn(self, lot: impl FnOnce() -> u32) -> Self {
+        match self {
+            Self::Matched(route) if route.missing > 0 && route.is_missing(lot()) => {
+                Self::Missing(route)
+            }
+            other => other,
         }
     }
 }
@@ -38,6 +59,7 @@ impl Choice {
 pub struct Routing {
     /// The part of a budget's retries a second that is this worker's.
     share: f64,
+    random: RefCell<Rng>,
     now: RefCell<Option<Current>>,
 }
 
@@ -49,10 +71,11 @@ struct Current {
 }
 
 impl Routing {
-    /// Without routes, on one of so many workers.
-    pub fn new(workers: usize) -> Self {
+    /// Without routes, on one of so many workers. What it draws depends on `random` alone.
+    pub fn new(workers: usize, random: Rng) -> Self {
         Self {
             share: 1.0 / workers.max(1) as f64,
+            random: RefCell::new(random),
             now: RefCell::default(),
         }
     }
@@ -95,6 +118,11 @@ impl Routing {
             None if table.is_closed() => Choice::Refused,
             None => Choice::Unmatched,
         }
+    }
+
+    /// A lot for one request.
+    pub fn lot(&self) -> u32 {
+        self.random.borrow_mut().u32(..)
     }
 
     /// A request has come that a retry may be spent on.

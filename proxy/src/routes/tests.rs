@@ -26,6 +26,7 @@ fn route(name: &str, condition: Condition) -> routes::Route {
         timeout_ms: None,
         retryable: false,
         backends: Vec::new(),
+        missing: 0,
     }
 }
 
@@ -159,7 +160,7 @@ fn what_exceeds_a_bound_is_refused_and_says_what_to_do() {
 #[test]
 fn routes_change_while_a_service_is_asked_and_its_budget_stays() {
     let now = Instant::now();
-    let routing = Routing::new(1);
+    let routing = Routing::new(1, fastrand::Rng::with_seed(7));
     let source = |path: &str, closed| RouteTable {
         routes: vec![route(path, Condition::Path(exact(path)))],
         closed,
@@ -200,6 +201,37 @@ fn routes_change_while_a_service_is_asked_and_its_budget_stays() {
     assert!(!routing.may_retry(now), "it was spent before");
     replace(&RouteTable::default());
     assert!(!routing.has_routes());
+}
+
+#[test]
+fn a_request_goes_to_what_is_not_there_by_weight() {
+    let backend = |weight| Backend {
+        authority: "a:80".to_owned(),
+        weight,
+    };
+    let fields = Headers(Vec::new());
+    for (backends, missing, of_1000) in [
+        (vec![backend(1)], 0, 0..1),
+        (vec![], 1, 1000..1001),
+        (vec![backend(3)], 1, 200..300),
+        (vec![backend(1), backend(2)], 7, 650..750),
+    ] {
+        let source = RouteTable {
+            routes: vec![routes::Route {
+                backends,
+                missing,
+                ..route("r", Condition::always())
+            }],
+            ..RouteTable::default()
+        };
+        let routing = Routing::new(1, fastrand::Rng::with_seed(7));
+        let compiled = Arc::new(compile(&source).expect("a table"));
+        routing.replace(Some(&compiled), Instant::now());
+        let request = Request::new(b"GET", b"/", &fields);
+        let drawn = (0..1000).map(|_| routing.choose(&request).drawn(|| routing.lot()));
+        let gone = drawn.filter(Choice::is_nowhere).count();
+        assert!(of_1000.contains(&gone), "{gone} of {missing} missing");
+    }
 }
 
 /// Conditions over few letters, so that many of them match.

@@ -86,15 +86,22 @@ impl HeadFields<'_> {
 /// The `grpc-status` of a call of something that is not there.
 pub(super) const UNIMPLEMENTED: u16 = 12;
 
-/// Answers a gRPC call of no route, as gRPC has it: 200 with a status of its own.
-pub(super) fn answer_unimplemented(respond: &mut SendResponse<bytes::Bytes>) {
+/// The `grpc-status` of a call that cannot be served now.
+pub(super) const UNAVAILABLE: u16 = 14;
+
+/// Answers a gRPC call as gRPC has it: 200 with a status of its own, and an error type of RFC 9209.
+pub(super) fn answer_grpc(
+    respond: &mut SendResponse<bytes::Bytes>,
+    (status, error): (u16, &'static str),
+) {
     let mut response = Response::new(());
     let fields = response.headers_mut();
     let grpc = HeaderValue::from_static("application/grpc");
     fields.insert(header::CONTENT_TYPE, grpc);
-    fields.insert("grpc-status", HeaderValue::from(UNIMPLEMENTED));
-    let error = HeaderValue::from_static("weir; error=destination_not_found");
-    fields.insert("proxy-status", error);
+    fields.insert("grpc-status", HeaderValue::from(status));
+    if let Ok(error) = HeaderValue::from_str(&format!("weir; error={error}")) {
+        fields.insert("proxy-status", error);
+    }
     let _told = respond.send_response(response, true);
 }
 

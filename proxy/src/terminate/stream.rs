@@ -116,8 +116,13 @@ impl State {
             reply(service.book(), asked, Reply::Denied);
             return Self::Over;
         }
-        if matches!(asked.terms.choice, Choice::Refused) {
-            not_found(service.book(), asked);
+        let nowhere = match asked.terms.choice {
+            Choice::Refused => Some((Reply::NotFound, message::UNIMPLEMENTED)),
+            Choice::Missing(_) => Some((Reply::NoBackend, message::UNAVAILABLE)),
+            Choice::Unrouted | Choice::Unmatched | Choice::Matched(_) => None,
+        };
+        if let Some(nowhere) = nowhere {
+            reply_for_both(service.book(), asked, nowhere);
             return Self::Over;
         }
         match service.find_now(asked.started) {
@@ -274,18 +279,19 @@ fn reply(book: Book, mut asked: Asked, reply: Reply) {
     message::answer(&mut asked.respond, reply);
 }
 
-/// It is of no route, and its service answers no others.
-fn not_found(book: Book, mut asked: Asked) {
-    let mut exchange = exchange(book, &asked);
-    if message::has_grpc(asked.head.headers()) {
-        exchange.head(200);
-        exchange.grpc_status(Some(message::UNIMPLEMENTED));
-        exchange.end(Instant::now(), End::Complete);
-        return message::answer_unimplemented(&mut asked.respond);
+/// Answers a request that goes nowhere: one of gRPC by a status of its own.
+fn reply_for_both(book: Book, mut asked: Asked, (to_http, to_grpc): (Reply, u16)) {
+    if !message::has_grpc(asked.head.headers()) {
+        return reply(book, asked, to_http);
     }
-    let reply = Reply::NotFound;
-    exchange.end(Instant::now(), End::Replied(reply.status(), ""));
-    message::answer(&mut asked.respond, reply);
+    if let Some(label) = to_http.label() {
+        book.http_error(label);
+    }
+    let mut exchange = exchange(book, &asked);
+    exchange.head(200);
+    exchange.grpc_status(Some(to_grpc));
+    exchange.end(Instant::now(), End::Complete);
+    message::answer_grpc(&mut asked.respond, (to_grpc, to_http.error_type()));
 }
 
 /// The account of a request that has no endpoint.

@@ -27,6 +27,7 @@ fn routed(a: &Party, b: &Party) -> Service {
         timeout_ms: None,
         retryable: !backends.is_empty(),
         backends: backends.to_vec(),
+        missing: 0,
     };
     let backends = [backend];
     let table = RouteTable {

@@ -21,6 +21,7 @@ fn route(name: &str, prefix: &str) -> Route {
         timeout_ms: None,
         retryable: false,
         backends: Vec::new(),
+        missing: 0,
     }
 }
 

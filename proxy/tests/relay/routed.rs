@@ -15,6 +15,7 @@ pub(crate) fn below(path: &str) -> Route {
         timeout_ms: None,
         retryable: false,
         backends: Vec::new(),
+        missing: 0,
     }
 }
 

@@ -23,6 +23,9 @@ content-length: 0\r\nconnection: close\r\n\r\n";
 const NOT_FOUND: &[u8] =
     b"HTTP/1.1 404 Not Found\r\nproxy-status: weir; error=destination_not_found\r\n\
 content-length: 0\r\nconnection: close\r\n\r\n";
+const NO_BACKEND: &[u8] =
+    b"HTTP/1.1 500 Internal Server Error\r\nproxy-status: weir; error=destination_not_found\r\n\
+content-length: 0\r\nconnection: close\r\n\r\n";
 
 fn web(endpoints: &[SocketAddr], table: &RouteTable) -> Service {
     let listed = |addr: &SocketAddr| Listed::plain(*addr, Dst::new([("service", "web")]));
@@ -191,6 +194,34 @@ async fn what_is_of_no_route_of_a_closed_table_is_404_and_nobody_is_dialed() {
     ask(&mut client, "/a/200", 200).await;
     client.write_all(request).await.expect("written");
     assert_eq!(read_all(&mut client).await, NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_route_to_backends_that_are_not_there_is_500_and_nobody_is_dialed() {
+    let gone = Route {
+        missing: 1,
+        ..below("/a")
+    };
+    let routes = table(vec![gone, below("/")]);
+    let proxy = routed(nobody().await, &routes);
+    let mut client = proxy.connect().await;
+    let request = b"GET /a HTTP/1.1\r\nhost: web\r\n\r\n";
+    client.write_all(request).await.expect("written");
+    assert_eq!(read_all(&mut client).await, NO_BACKEND);
+    let rows: [(&str, &[_]); 1] = [("below /a", &[("failure", 500, "no backend", 1.0)])];
+    proxy.counts("route_response_total", &[], 1.0).await;
+    assert_eq!(series(&proxy), unsent(&rows));
+    let row = ["status_code=\"500\"", "classification=\"failure\""];
+    assert_eq!(proxy.sum("response_total", &row), 1.0);
+    let label = ["error=\"no backend\""];
+    assert_eq!(proxy.sum("outbound_http_errors_total", &label), 1.0);
+    assert_eq!(proxy.sum("tcp_open_total", &["peer=\"dst\""]), 0.0);
+    // Behind one that was answered, on the same connection.
+    let proxy = routed(application(answer).await, &routes);
+    let mut client = proxy.connect().await;
+    ask(&mut client, "/b/200", 200).await;
+    client.write_all(request).await.expect("written");
+    assert_eq!(read_all(&mut client).await, NO_BACKEND);
 }
 
 #[tokio::test]

@@ -207,6 +207,48 @@ async fn a_closed_table_answers_as_the_request_asks() {
 }
 
 #[tokio::test]
+async fn a_route_to_backends_that_are_not_there_answers_as_the_request_asks() {
+    let gone = Route {
+        missing: 1,
+        ..retryable(below("/a"))
+    };
+    let routes = budgeted(vec![gone, below("/b")], 100);
+    let proxy = routed(&[nobody().await], &routes);
+    let mut client = Client::connect(&proxy, Setup::default()).await;
+    let answer = client.call("/a", Bytes::new()).await.expect("an answer");
+    assert_eq!((answer.status, answer.grpc_status), (500, None));
+    let (response, send) = client
+        .begin_with("/a", &[("content-type", "application/grpc")])
+        .await;
+    let answer = finish(response, send, Bytes::new())
+        .await
+        .expect("an answer");
+    assert_eq!(
+        (answer.status, answer.grpc_status.as_deref()),
+        (200, Some("14"))
+    );
+    proxy.counts("route_response_total", &[], 2.0).await;
+    let rows: [(&str, &[_]); 1] = [(
+        "below /a",
+        &[
+            ("failure", 500, "no backend", 1.0),
+            ("failure", 200, "", 1.0),
+        ],
+    )];
+    assert_eq!(series(&proxy), unsent(&rows));
+    let label = ["error=\"no backend\""];
+    assert_eq!(proxy.sum("outbound_http_errors_total", &label), 2.0);
+    assert_eq!(proxy.sum("tcp_open_total", &["peer=\"dst\""]), 0.0);
+    // The others of a connection go on.
+    let proxy = routed(&[answering(echo).await], &routes);
+    let mut client = Client::connect(&proxy, Setup::default()).await;
+    for (path, status) in [("/b/200", 200), ("/a", 500), ("/b/200", 200)] {
+        let answer = client.call(path, Bytes::new()).await;
+        assert_eq!(answer.expect("an answer").status, status, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_failed_is_sent_again_with_all_that_it_had() {
     let (server, seen) = failing(2).await;
     let proxy = routed(&[server], &budgeted(vec![retryable(below("/a"))], 100));

@@ -148,6 +148,32 @@ fn backends_have_names_weights_and_a_timeout() {
 }
 
 #[test]
+fn backends_that_cannot_be_there_or_have_no_weight_are_missed() {
+    let ok = json!({"name": "a", "port": 80, "weight": 3});
+    let off = json!({"name": "off", "port": 80, "weight": 0});
+    let job = json!({"kind": "Job", "name": "b", "port": 80});
+    let portless = json!({"name": "c", "weight": 2});
+    for (refs, names, missing) in [
+        (json!([]), vec![], 0),
+        (json!([ok, off]), vec!["a"], 0),
+        (json!([off]), vec![], 1),
+        (json!([off, off]), vec![], 1),
+        (json!([ok, job, portless]), vec!["a"], 3),
+        (json!([job]), vec![], 1),
+        (json!([portless, off]), vec![], 2),
+    ] {
+        let (table, _) = table(&json!([{"backendRefs": refs}]));
+        let route = &table.routes[0];
+        let found: Vec<_> = route
+            .backends
+            .iter()
+            .map(|one| &one.authority[..1])
+            .collect();
+        assert_eq!((found, route.missing), (names, missing), "{refs}");
+    }
+}
+
+#[test]
 fn what_cannot_be_read_or_is_not_obeyed_is_told_of() {
     let wrong = [
         (
@@ -187,6 +213,12 @@ fn what_cannot_be_read_or_is_not_obeyed_is_told_of() {
         .map(|route| route.name.as_str())
         .collect();
     assert_eq!((names, problems.len()), (vec!["r/1"], 2));
+    let spec = json!({"parentRefs": parent(), "rules": "all"});
+    let (_, problems) = compile(&[named_route("r", 0, &spec)], WEB);
+    assert!(
+        problems[0].to_string().starts_with("spec.rules: "),
+        "{problems:?}"
+    );
     let nothing = json!(null);
     let (table, _) = compile(&[named_route("r", 0, &nothing)], WEB);
     assert!(table.routes.is_empty() && !table.closed);

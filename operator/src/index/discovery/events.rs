@@ -10,7 +10,7 @@ use super::{ANSWERING, Cluster, Discovery, ProfileKey, Source, Subject, profile_
 use crate::index::Indexed;
 use crate::index::facts::{Concerned, find};
 use crate::index::pod::{ObjectKey, Pod};
-use crate::index::service::{Node, Service, Slice};
+use crate::index::service::{Node, Service, Slice, has_identity};
 
 impl Cluster {
     pub(super) fn show(&self, concerned: &Concerned) {
@@ -25,14 +25,6 @@ impl Cluster {
         for address in &concerned.addresses {
             self.profiles.refresh(&Subject::Address(*address), profile);
         }
-    }
-
-    fn show_all(&self) {
-        let facts = &self.facts;
-        self.services
-            .refresh_all(|service, port| facts.service_view(service, *port));
-        self.profiles
-            .refresh_all(|subject, key| profile_of(facts, subject, key));
     }
 
     fn set_pod(&mut self, pod: Pod) {
@@ -81,6 +73,7 @@ impl Cluster {
         self.touched
             .touch_selected(&self.facts, &key.namespace, both());
         self.show(&concerned);
+        self.backend_changed(key);
     }
 
     fn slice_changed(&self, services: Vec<ObjectKey>) {
@@ -114,11 +107,30 @@ impl Cluster {
         });
     }
 
-    fn mesh_changed(&mut self, name: &str) {
+    fn set_mesh(&mut self, mesh: Mesh) {
+        let name: Arc<str> = mesh.name_any().into();
+        let known = self.facts.meshes.get(&name);
+        if known.is_none_or(|known| known.spec != mesh.spec) {
+            let before = self.facts.meshes.insert(name.clone(), Arc::new(mesh));
+            self.mesh_changed(&name, before.as_deref());
+        }
+    }
+
+    fn remove_mesh(&mut self, name: &str) {
+        if let Some(before) = self.facts.meshes.remove(name) {
+            self.mesh_changed(name, Some(&before));
+        }
+    }
+
+    /// Of a Mesh views show only whether its pods have an identity.
+    fn mesh_changed(&mut self, name: &str, before: Option<&Mesh>) {
         self.touched.touch_where(&self.facts, |pod| {
             pod.workload.mesh.as_deref() == Some(name)
         });
-        self.show_all();
+        let now = self.facts.meshes.get(name).map(|mesh| &**mesh);
+        if before.is_some_and(has_identity) != now.is_some_and(has_identity) {
+            self.show(&self.facts.of_mesh(name));
+        }
     }
 
     pub(super) fn has_listed(&mut self, source: Source) {
@@ -142,7 +154,9 @@ impl Cluster {
         let answering = self.listed.iter().filter(|one| **one != Source::Dataplanes);
         if answering.count() == ANSWERING {
             let set = |flag: &mut bool| !std::mem::replace(flag, true);
-            self.complete.send_if_modified(set);
+            if self.complete.send_if_modified(set) {
+                self.facts.routes.ring();
+            }
             if self.assumed.is_empty() {
                 self.certain.send_if_modified(set);
             }
@@ -263,33 +277,117 @@ impl Indexed<Node> for Discovery {
 
 impl Indexed<Mesh> for Discovery {
     fn apply(&mut self, mesh: Mesh) {
-        let name: Arc<str> = mesh.name_any().into();
-        let mut cluster = self.lock();
-        let known = cluster.facts.meshes.get(&name);
-        let is_same = known.is_some_and(|known| known.spec == mesh.spec);
-        if !is_same {
-            cluster.facts.meshes.insert(name.clone(), Arc::new(mesh));
-            cluster.mesh_changed(&name);
-        }
+        self.lock().set_mesh(mesh);
     }
 
     fn delete(&mut self, mesh: &Mesh) {
-        let name = mesh.name_any();
-        let mut cluster = self.lock();
-        if cluster.facts.meshes.remove(name.as_str()).is_some() {
-            cluster.mesh_changed(&name);
-        }
+        self.lock().remove_mesh(&mesh.name_any());
     }
 
     fn reset(&mut self, meshes: Vec<Mesh>) {
         let mut cluster = self.lock();
-        let meshes = meshes.into_iter();
-        let meshes = meshes.map(|mesh| (mesh.name_any().into(), Arc::new(mesh)));
-        cluster.facts.meshes = meshes.collect();
-        let everyone = |_: &Pod| true;
-        let cluster = &mut *cluster;
-        cluster.touched.touch_where(&cluster.facts, everyone);
-        cluster.show_all();
+        let listed: HashSet<String> = meshes.iter().map(ResourceExt::name_any).collect();
+        let known: Vec<Arc<str>> = cluster.facts.meshes.keys().cloned().collect();
+        for name in known.iter().filter(|name| !listed.contains(&***name)) {
+            cluster.remove_mesh(name);
+        }
+        for mesh in meshes {
+            cluster.set_mesh(mesh);
+        }
         cluster.has_listed(Source::Meshes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use weir_crds::mesh::MeshSpec;
+
+    use super::*;
+
+    fn read<K: serde::de::DeserializeOwned>(object: Value) -> K {
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn mesh(name: &str, is_secure: bool) -> Mesh {
+        let spec = match is_secure {
+            true => {
+                json!({"mtls": {"enabledBackend": "ca", "backends": [{"name": "ca", "type": "builtin"}]}})
+            }
+            false => json!({}),
+        };
+        Mesh::new(name, MeshSpec(spec))
+    }
+
+    /// A pod in a Mesh, alone behind a Service of its name.
+    fn add(index: &mut Discovery, mesh: &str, number: usize) {
+        let (name, ip) = (
+            format!("{mesh}-{number}"),
+            format!("10.0.{}.{number}", mesh.len()),
+        );
+        let pod = index.keep_pod(read(json!({
+            "metadata": {
+                "name": name, "namespace": "shop",
+                "annotations": {"kuma.io/sidecar-injected": "true", "kuma.io/mesh": mesh},
+            },
+            "spec": {"containers": [{"name": "app"}]},
+            "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]},
+        })));
+        index.apply(pod);
+        let service = index.keep_service(read(json!({
+            "metadata": {"name": name, "namespace": "shop"},
+            "spec": {"clusterIP": "None", "ports": [{"port": 80}]},
+        })));
+        index.apply(service);
+        let slice = index.keep_slice(read(json!({
+            "metadata": {
+                "name": name, "namespace": "shop", "labels": {"kubernetes.io/service-name": name},
+            },
+            "addressType": "IPv4", "ports": [{"port": 80}],
+            "endpoints": [{
+                "addresses": [ip], "conditions": {"ready": true},
+                "targetRef": {"kind": "Pod", "name": name, "namespace": "shop"},
+            }],
+        })));
+        index.apply(slice);
+    }
+
+    #[test]
+    fn a_mesh_has_the_views_of_its_own_pods_made_again_and_no_others() {
+        let mut index = Discovery::default();
+        index.reset(vec![mesh("one", false), mesh("other", true)]);
+        let mut watched = Vec::new();
+        for (mesh, number) in [("one", 1), ("one", 2), ("other", 1)] {
+            add(&mut index, mesh, number);
+            let key = ObjectKey {
+                namespace: "shop".into(),
+                name: format!("{mesh}-{number}").into(),
+            };
+            let address = format!("10.0.{}.{number}", mesh.len()).parse().unwrap();
+            watched.push((index.service(key, 80), index.address(address, 80)));
+        }
+        let made = |index: &Discovery| {
+            let cluster = index.lock();
+            (cluster.services.made.take(), cluster.profiles.made.take())
+        };
+        made(&index);
+        let mut said = mesh("one", false);
+        said.spec = MeshSpec(json!({"metrics": {}}));
+        index.apply(said);
+        assert_eq!(made(&index), (0, 0), "no view shows anything of that");
+        index.apply(mesh("one", true));
+        assert_eq!(made(&index), (2, 2));
+        index.reset(vec![mesh("one", true), mesh("other", true)]);
+        assert_eq!(made(&index), (0, 0), "another list of the same");
+        let identity = |service: &mut crate::index::Watched<crate::index::ServiceView>| {
+            service.latest().endpoints[0].identity.is_some()
+        };
+        assert!(watched.iter_mut().all(|(service, _)| identity(service)));
+        index.reset(vec![mesh("one", true)]);
+        assert_eq!(made(&index), (1, 1));
+        assert!(!identity(&mut watched[2].0) && identity(&mut watched[0].0));
+        index.delete(&mesh("one", true));
+        assert_eq!(made(&index), (2, 2));
+        assert!(!identity(&mut watched[0].0));
     }
 }

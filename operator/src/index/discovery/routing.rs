@@ -11,26 +11,33 @@ use crate::index::routes::{HttpRoute, ServiceProfile};
 
 impl Cluster {
     fn set_profile(&mut self, profile: ServiceProfile) {
-        let domain = self.facts.config.cluster_domain.clone();
-        let service = self.facts.routes.set_profile(profile, &domain);
+        let (routes, around) = self.facts.routes();
+        let service = routes.set_profile(profile, around);
         self.routes_changed(service);
     }
 
     fn remove_profile(&mut self, key: &ObjectKey) {
-        let domain = self.facts.config.cluster_domain.clone();
-        let service = self.facts.routes.remove_profile(key, &domain);
+        let (routes, around) = self.facts.routes();
+        let service = routes.remove_profile(key, around);
         self.routes_changed(service);
     }
 
     fn set_route(&mut self, route: HttpRoute) {
-        let domain = self.facts.config.cluster_domain.clone();
-        let services = self.facts.routes.set_route(route, &domain);
+        let (routes, around) = self.facts.routes();
+        let services = routes.set_route(route, around);
         self.routes_changed(services);
     }
 
     fn remove_route(&mut self, key: &ObjectKey) {
-        let domain = self.facts.config.cluster_domain.clone();
-        let services = self.facts.routes.remove_route(key, &domain);
+        let (routes, around) = self.facts.routes();
+        let services = routes.remove_route(key, around);
+        self.routes_changed(services);
+    }
+
+    /// A Service is another, or gone: so may be the backends of others' routes.
+    pub(super) fn backend_changed(&mut self, key: &ObjectKey) {
+        let (routes, around) = self.facts.routes();
+        let services = routes.backend_changed(key, around);
         self.routes_changed(services);
     }
 

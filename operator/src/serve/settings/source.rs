@@ -15,13 +15,13 @@ use weir_crds::{Mesh, merge};
 
 use super::WatchError;
 use super::closed::Closed;
-use crate::index::{Discovery, MeshView};
+use crate::index::{Discovery, MeshSet, MeshView};
 use crate::mesh_ca::View as AuthorityView;
 use crate::token::{Caller, NotGranted};
 use crate::workload::{PermissionView, Unknown, Workload, WorkloadView, Workloads};
 
-/// How long a stream waits for its workload to be known, as a pod that has just been created soon is. Then it ends with the
-/// reason, and its proxy asks again.
+/// How long a stream waits for its workload and the Mesh of that to be known, as a pod that has just been created soon is.
+/// Then it ends with the reason, and its proxy asks again.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where settings come from.
@@ -91,7 +91,7 @@ impl Following {
     /// nothing: the last settings stand, also once nobody tells of changes any more.
     ///
     /// # Errors
-    /// When the token does not allow what the workload has become, or there is no workload in time.
+    /// When the token does not allow what the workload has become, or there is no workload in time, or none of its Mesh.
     pub(super) async fn next(&mut self) -> Result<Settings, WatchError> {
         loop {
             if let Some(settings) = self.current()? {
@@ -100,11 +100,9 @@ impl Following {
                     return Ok(settings);
                 }
             }
-            let is_unknown = self.last.is_none() && self.workload.borrow().is_none();
+            let unknown = self.unknown();
             let changed = tokio::select! {
-                () = sleep_until(self.patience), if is_unknown => {
-                    return Err(Unknown::of(&self.caller).into());
-                }
+                unknown = late(self.patience, unknown) => return Err(unknown.into()),
                 changed = self.meshes.changed() => changed,
                 changed = self.authorities.changed() => changed,
                 changed = self.permissions.changed() => changed,
@@ -116,6 +114,24 @@ impl Following {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    /// What has to be known before anything can be said. Once something was, that stands.
+    fn unknown(&self) -> Option<Unknown> {
+        if self.last.is_some() {
+            return None;
+        }
+        let workload = self.workload.borrow();
+        let Some(workload) = workload.as_ref() else {
+            return Some(Unknown::of(&self.caller));
+        };
+        let is_listed = |meshes: &Arc<MeshSet>| meshes.contains_key(&workload.mesh);
+        let is_missing = self
+            .meshes
+            .borrow()
+            .as_ref()
+            .is_some_and(|all| !is_listed(all));
+        is_missing.then(|| Unknown::mesh_of(&self.caller, &workload.mesh))
     }
 
     fn current(&mut self) -> Result<Option<Settings>, NotGranted> {
@@ -192,6 +208,17 @@ impl Following {
     }
 }
 
+/// What is unknown, once it has been for too long.
+async fn late(until: Instant, unknown: Option<Unknown>) -> Unknown {
+    match unknown {
+        Some(unknown) => {
+            sleep_until(until).await;
+            unknown
+        }
+        None => std::future::pending().await,
+    }
+}
+
 fn fingerprint(settings: &Settings) -> u64 {
     let mut hasher = DefaultHasher::new();
     settings.hash(&mut hasher);
@@ -222,7 +249,7 @@ mod tests {
     /// Everybody who tells of changes.
     struct Scene {
         workloads: Stated,
-        _meshes: watch::Sender<MeshView>,
+        meshes: watch::Sender<MeshView>,
         _authorities: watch::Sender<AuthorityView>,
         _permissions: watch::Sender<PermissionView>,
     }
@@ -250,7 +277,7 @@ mod tests {
         let following = sources.follow(&caller);
         let scene = Scene {
             workloads,
-            _meshes: meshes,
+            meshes,
             _authorities: authorities,
             _permissions: permissions,
         };
@@ -285,6 +312,38 @@ mod tests {
         assert_eq!(said.unwrap().mesh, "default");
         // What was known and is not any more stands.
         scene.workloads.reset([].into());
+        let quiet = tokio::time::timeout(PATIENCE * 10, following.next()).await;
+        assert!(quiet.is_err(), "{quiet:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_mesh_that_is_not_there_is_named_and_one_that_goes_takes_nothing_away() {
+        let (scene, mut following) = scene();
+        put(&scene, "web");
+        let there = scene.meshes.send_replace(Some(Arc::default()));
+        let begun = Instant::now();
+        let error = following.next().await.unwrap_err();
+        assert_eq!(begun.elapsed(), PATIENCE);
+        let text = error.to_string();
+        assert!(text.contains("no document of Mesh \"default\""), "{text}");
+        assert!(text.contains("--documents"), "{text}");
+
+        let (scene, mut following) = self::scene();
+        put(&scene, "web");
+        scene.meshes.send_replace(Some(Arc::default()));
+        let late = async {
+            tokio::time::sleep(PATIENCE / 2).await;
+            scene.meshes.send_replace(there);
+        };
+        let (said, ()) = tokio::join!(following.next(), late);
+        said.unwrap();
+        scene.meshes.send_replace(Some(Arc::default()));
+        let quiet = tokio::time::timeout(PATIENCE * 10, following.next()).await;
+        assert!(quiet.is_err(), "{quiet:?}");
+        // Nobody has listed them yet: they may be there.
+        let (scene, mut following) = self::scene();
+        put(&scene, "web");
+        scene.meshes.send_replace(None);
         let quiet = tokio::time::timeout(PATIENCE * 10, following.next()).await;
         assert!(quiet.is_err(), "{quiet:?}");
     }

@@ -227,13 +227,14 @@ async fn a_response_is_waited_for_as_long_as_its_route_says() {
         timeout_ms: Some(3_600_000),
         retryable: false,
         backends: Vec::new(),
+        missing: 0,
     };
     let table = RouteTable {
         routes: vec![route],
         ..RouteTable::default()
     };
     let compiled = Arc::new(compile(&table).expect("a table"));
-    let routing = Rc::new(Routing::new(1));
+    let routing = Rc::new(Routing::new(1, fastrand::Rng::with_seed(7)));
     routing.replace(Some(&compiled), Instant::now());
     let mut store = telemetry::new(telemetry::Config::default(), 1);
     let (pair, mut client, _server) = bench_with(&mut store, |book| {

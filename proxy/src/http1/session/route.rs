@@ -12,13 +12,24 @@ use crate::routes::{Choice, Request};
 
 impl Session {
     /// The route of a request whose head these bytes begin with.
-    pub(super) fn choose(&self, head: &RequestHead<'_>, bytes: &[u8]) -> Choice {
+    pub(super) fn choose(&mut self, head: &RequestHead<'_>, bytes: &[u8]) -> Choice {
         if !self.ledger.has_routes() {
             return Choice::Unrouted;
         }
         let fields = HeadFields(&bytes[..head.len]);
         let request = Request::new(head.method, head.target, &fields);
-        self.ledger.choose(&request)
+        let choice = self.ledger.choose(&request);
+        let Self { lot, ledger, .. } = self;
+        choice.drawn(|| *lot.get_or_insert_with(|| ledger.lot().unwrap_or_default()))
+    }
+
+    /// The answer to a request that goes to no server.
+    pub(super) fn reply_to(choice: &Choice) -> Option<Reply> {
+        match choice {
+            Choice::Refused => Some(Reply::NotFound),
+            Choice::Missing(_) => Some(Reply::NoBackend),
+            Choice::Unrouted | Choice::Unmatched | Choice::Matched(_) => None,
+        }
     }
 
     /// Remembers what routes say about the first request, before it is known which server it goes to. Answers whether
@@ -27,7 +38,7 @@ impl Session {
         let choice = self.choose(head, bytes);
         self.patience = choice.route().and_then(|route| route.timeout());
         self.head_for(&choice);
-        matches!(choice, Choice::Refused)
+        choice.is_nowhere()
     }
 
     /// How long the request that waits for a server may take from its head on.

@@ -155,7 +155,7 @@ impl Session {
         now: Instant,
     ) -> bool {
         let is_led = self.ledger.is_steered() && !self.is_led_nowhere;
-        if !is_led || matches!(choice, Choice::Refused) {
+        if !is_led || choice.is_nowhere() {
             return true;
         }
         let route = choice.route();

@@ -420,6 +420,7 @@ fn steered(endpoints: &[Listed]) -> Described {
         timeout_ms: None,
         retryable: false,
         backends,
+        missing: 0,
     };
     let table = RouteTable {
         routes: vec![route("/b", vec![backend]), route("/", Vec::new())],

@@ -200,6 +200,7 @@ mod tests {
             timeout_ms,
             retryable,
             backends: Vec::new(),
+            missing: 0,
         };
         let table = RouteTable {
             routes: vec![route],

@@ -32,6 +32,7 @@ fn steered() -> (Telemetry, Pair, TcpStream, TcpStream) {
         timeout_ms: None,
         retryable: path == "/r",
         backends: Vec::new(),
+        missing: 0,
     };
     let backend = Backend {
         authority: "b".to_owned(),
@@ -46,7 +47,7 @@ fn steered() -> (Telemetry, Pair, TcpStream, TcpStream) {
         retry_budget: Some(RetryBudget::default()),
         ..RouteTable::default()
     };
-    let routing = Rc::new(Routing::new(1));
+    let routing = Rc::new(Routing::new(1, fastrand::Rng::with_seed(7)));
     let compiled = Arc::new(compile(&table).expect("a table"));
     routing.replace(Some(&compiled), Instant::now());
     let (telemetry, mut seats) = telemetry::new(telemetry::Config::default(), 1);

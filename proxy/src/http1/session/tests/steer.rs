@@ -26,6 +26,7 @@ fn route(path: &str) -> Route {
         timeout_ms: None,
         retryable: false,
         backends: Vec::new(),
+        missing: 0,
     }
 }
 
@@ -49,6 +50,11 @@ fn retryable(path: &str) -> Route {
 
 /// A connection to a service with these routes, and so many retries.
 fn steered(routes: Vec<Route>, retries: u32) -> Bench {
+    drawing(routes, retries, 7)
+}
+
+/// The same, whose lots are drawn by this seed.
+fn drawing(routes: Vec<Route>, retries: u32, seed: u64) -> Bench {
     let (telemetry, mut seats) = telemetry::new(telemetry::Config::default(), 1);
     let labels = Rc::new(Labels::new("all-unauthenticated"));
     let subject = Subject::Outbound {
@@ -73,7 +79,7 @@ fn steered(routes: Vec<Route>, retries: u32) -> Bench {
         ..RouteTable::default()
     };
     let now = Instant::now();
-    let routing = Rc::new(Routing::new(1));
+    let routing = Rc::new(Routing::new(1, fastrand::Rng::with_seed(seed)));
     routing.replace(Some(&Arc::new(compile(&table).expect("a table"))), now);
     Bench {
         session: Session::new(HttpLedger::new(book).routed(&routing)),
@@ -377,4 +383,30 @@ fn a_client_that_leaves_between_two_attempts_has_canceled() {
     assert_eq!(b.total("route_actual_request_total"), 2.0);
     assert_eq!(b.total("route_actual_response_total"), 2.0);
     assert_eq!(b.response(), "-,failure,canceled");
+}
+
+#[test]
+fn a_request_is_drawn_once_however_long_it_waits_for_its_server() {
+    let half = || Route {
+        missing: 1,
+        ..leading("/b", "b")
+    };
+    let (mut there, mut missing) = (0, 0);
+    for seed in 0..64 {
+        let mut b = drawing(vec![route("/a"), half()], 0, seed);
+        let (a, other) = (get("/a"), get("/b"));
+        b.all_up(&a);
+        assert_eq!(b.up(&other), 0, "a response is owed");
+        b.all_down(OK);
+        if !b.elsewhere(&other) {
+            assert_eq!(b.session.refusal(), Some(Reply::NoBackend));
+            missing += 1;
+            continue;
+        }
+        assert_eq!(b.set_out().as_deref(), Some("b"));
+        b.all_up(&other);
+        assert!(!b.session.is_refused());
+        there += 1;
+    }
+    assert!(there > 16 && missing > 16, "{there} and {missing}");
 }
