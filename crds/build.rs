@@ -25,7 +25,7 @@ mod grpc {
         tonic_prost_build::configure()
             .codec_path(CODEC)
             .compile_fds(files)?;
-        // The published crate has stubs, too, but their codec cannot be chosen.
+        // The published crate has a client, too, but its codec cannot be chosen.
         let destination = Service::builder()
             .name("Destination")
             .package("io.linkerd.proxy.destination")
@@ -33,7 +33,7 @@ mod grpc {
             .method(stream("get", "Get", "Update"))
             .method(stream("get_profile", "GetProfile", "DestinationProfile"))
             .build();
-        Builder::new().compile(&[destination]);
+        Builder::new().build_server(false).compile(&[destination]);
         Ok(())
     }
 
