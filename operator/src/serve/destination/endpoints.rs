@@ -109,7 +109,7 @@ impl Following {
         let update = match chosen.is_empty() {
             true => {
                 let is_told = !is_first && gone.is_empty() && existed == now.exists();
-                gone.clear();
+                gone = Vec::new();
                 (!is_told).then(|| message::no_endpoints(now.exists()))
             }
             false if new.is_empty() => None,
