@@ -34,7 +34,7 @@ mod grpc {
         tonic_prost_build::configure()
             .codec_path(CODEC)
             .compile_fds(files)?;
-        // The published crate has stubs, too, but their codec cannot be chosen.
+        // The published crate has a client, too, but its codec cannot be chosen.
         let destination = Service::builder()
             .name("Destination")
             .package(DESTINATION)
@@ -44,7 +44,7 @@ mod grpc {
             .build();
         let names = ["Get", "GetProfile"].into_iter();
         add(&mut methods, DESTINATION, ("Destination", names));
-        Builder::new().compile(&[destination]);
+        Builder::new().build_server(false).compile(&[destination]);
         let out = std::env::var("OUT_DIR")?;
         std::fs::write(format!("{out}/methods.rs"), format!("&[{methods}]"))?;
         Ok(())

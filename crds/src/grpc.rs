@@ -1,7 +1,7 @@
-//! The streams between operator and proxy, client and server: by which a proxy follows its settings and the routes of the
-//! services it calls, made from the files in `proto`, and `Destination` of linkerd2-proxy-api, whose messages are that
-//! crate's. Used by the operator (server) and the proxy (client). Documents carry a [`crate::settings::Settings`] and a
-//! [`crate::routes::RouteTable`] as text; nothing here knows what is in them.
+//! The streams between operator and proxy: by which a proxy follows its settings and the routes of the services it calls,
+//! made from the files in `proto`, and the client of `Destination` of linkerd2-proxy-api, whose messages are that crate's.
+//! Used by the operator, which answers with a server of its own, and the proxy (client). Documents carry a
+//! [`crate::settings::Settings`] and a [`crate::routes::RouteTable`] as text; nothing here knows what is in them.
 
 use std::marker::PhantomData;
 
@@ -43,7 +43,7 @@ where
     }
 }
 
-/// The path of every call of these services, as `/weir.routes.v1.Routes/Watch`.
+/// The path of every call of the services that an operator answers by streams, as `/weir.routes.v1.Routes/Watch`.
 pub const METHODS: &[&str] = include!(concat!(env!("OUT_DIR"), "/methods.rs"));
 
 /// `weir.settings.v1`.
@@ -53,7 +53,7 @@ pub mod v1 {
     tonic::include_proto!("weir.settings.v1");
 }
 
-/// `io.linkerd.proxy.destination`: the stubs of the published API, with buffers as small as those of the settings.
+/// `io.linkerd.proxy.destination`: the client of the published API, with buffers as small as those of the settings.
 #[allow(clippy::all, clippy::too_many_lines, unreachable_pub)]
 pub mod destination {
     include!(concat!(

@@ -8,6 +8,7 @@ pub mod destination;
 mod ending;
 pub mod identity;
 pub mod settings;
+pub mod streaming;
 pub mod tls;
 
 use std::net::SocketAddr;

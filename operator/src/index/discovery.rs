@@ -165,8 +165,9 @@ impl Discovery {
         let cluster = &mut *self.lock();
         let facts = &cluster.facts;
         let make = |service: &ObjectKey, port: &u16| facts.service_view(service, *port);
+        let (service, receiver) = cluster.services.watch(service, port, make);
         Watched {
-            receiver: cluster.services.watch(service.clone(), port, make),
+            receiver,
             index: Arc::downgrade(&self.0),
             place: Place::Service(service, port),
         }
@@ -188,8 +189,9 @@ impl Discovery {
         let cluster = &mut *self.lock();
         let facts = &cluster.facts;
         let make = |subject: &Subject, key: &ProfileKey| profile_of(facts, subject, key);
+        let (subject, receiver) = cluster.profiles.watch(subject, key.clone(), make);
         Watched {
-            receiver: cluster.profiles.watch(subject.clone(), key.clone(), make),
+            receiver,
             index: Arc::downgrade(&self.0),
             place: Place::Profile(subject, key),
         }

@@ -27,19 +27,28 @@ impl<G, K, V> Default for Published<G, K, V> {
 }
 
 impl<G: Eq + Hash + Clone, K: Eq + Hash, V: PartialEq> Published<G, K, V> {
-    /// Watches a view, which `make` makes where nobody watches it yet.
+    /// Watches a view, which `make` makes where nobody watches it yet. The group comes back as it is kept here, so that
+    /// all who watch it share its names.
     pub(super) fn watch(
         &mut self,
         group: G,
         key: K,
         make: impl FnOnce(&G, &K) -> V,
-    ) -> watch::Receiver<Arc<V>> {
-        if let Some(sender) = self.groups.get(&group).and_then(|keys| keys.get(&key)) {
-            return sender.subscribe();
-        }
-        let (sender, receiver) = watch::channel(Arc::new(make(&group, &key)));
-        self.groups.entry(group).or_default().insert(key, sender);
-        receiver
+    ) -> (G, watch::Receiver<Arc<V>>) {
+        let group = match self.groups.get_key_value(&group) {
+            Some((kept, _)) => kept.clone(),
+            None => group,
+        };
+        let keys = self.groups.entry(group.clone()).or_default();
+        let receiver = match keys.get(&key) {
+            Some(sender) => sender.subscribe(),
+            None => {
+                let (sender, receiver) = watch::channel(Arc::new(make(&group, &key)));
+                keys.insert(key, sender);
+                receiver
+            }
+        };
+        (group, receiver)
     }
 
     /// Makes the views of a group again and shows those that changed.
@@ -86,4 +95,20 @@ fn show<V: PartialEq>(sender: &watch::Sender<Arc<V>>, view: V) {
         }
         changed
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watchers_of_a_group_share_its_name() {
+        let mut published = Published::<Arc<str>, u16, u16>::default();
+        let (first, _one) = published.watch("web".into(), 1, |_, key| *key);
+        for key in [1, 2] {
+            let (next, receiver) = published.watch("web".into(), key, |_, key| *key);
+            assert!(Arc::ptr_eq(&first, &next));
+            assert_eq!(**receiver.borrow(), key);
+        }
+    }
 }

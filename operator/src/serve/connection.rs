@@ -1,13 +1,12 @@
 //! One connection of the server: handshake, then HTTP/2 until either side ends it, it is idle, or
 //! it is old. Spawned by `serve`. It knows no service.
 
-use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response};
-use futures::future::Either;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
@@ -15,14 +14,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use super::ending::{Call, Ending};
+use super::ending::{Call, Calls, Ending};
 use super::{Limits, Security};
 use crate::metrics::server::{Handshake, Method, Server as ServerMetrics};
 
@@ -78,16 +77,26 @@ pub(super) async fn serve(stream: TcpStream, shared: &Shared) -> Result<(), Conn
         Security::Plaintext => talk(stream, shared).await,
         Security::Tls(config) => {
             let acceptor = TlsAcceptor::from(config.clone());
-            let limit = shared.limits.handshake;
-            let (reason, error) = match timeout(limit, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => return talk(stream, shared).await,
-                Ok(Err(error)) => (reason(&error), ConnectionError::Handshake(error)),
-                Err(_) => (Handshake::Timeout, ConnectionError::Silent(limit)),
-            };
-            shared.metrics.count_failure(reason);
-            Err(error)
+            // In a box of its own, which is gone once it is over.
+            let stream = Box::pin(shake_hands(stream, acceptor, shared)).await?;
+            talk(stream, shared).await
         }
     }
+}
+
+async fn shake_hands(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    shared: &Shared,
+) -> Result<TlsStream<TcpStream>, ConnectionError> {
+    let limit = shared.limits.handshake;
+    let (reason, error) = match timeout(limit, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Err(error)) => (reason(&error), ConnectionError::Handshake(error)),
+        Err(_) => (Handshake::Timeout, ConnectionError::Silent(limit)),
+    };
+    shared.metrics.count_failure(reason);
+    Err(error)
 }
 
 /// rustls reports its own errors as invalid data; the rest is the network's.
@@ -98,24 +107,41 @@ fn reason(error: &std::io::Error) -> Handshake {
     }
 }
 
-async fn talk<S>(stream: S, shared: &Shared) -> Result<(), ConnectionError>
+/// Speaks HTTP/2. What is held of a connection is one box, made here: a future would have the room for it twice, as
+/// what it is given and as what it made of that.
+fn talk<S>(stream: S, shared: &Shared) -> impl Future<Output = Result<(), ConnectionError>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let _open = shared.metrics.connected();
-    let limits = &shared.limits;
-    let closing = CancellationToken::new();
-    let (busy, open) = watch::channel(0_usize);
-    let service = service_fn(|request: Request<Incoming>| {
-        let call = Call::begin(
-            Method::of(request.uri().path()),
-            &shared.metrics,
-            busy.clone(),
-        );
+    let open = shared.metrics.connected();
+    let calls = Arc::new(Calls::new(shared.metrics.clone()));
+    let begun = calls.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let call = begun.clone().begin(Method::of(request.uri().path()));
         // In a box of its own, which is gone once the response has begun.
-        let services = shared.services.clone();
-        Box::pin(answer(services, request, call, closing.clone()))
+        Box::pin(answer(shared.services.clone(), request, call))
     });
+    let connection = http2(shared).serve_connection(TokioIo::new(stream), service);
+    let mut connection = Box::pin(connection);
+    async move {
+        let (_open, limits) = (open, &shared.limits);
+        tokio::select! {
+            ended = connection.as_mut() => return Ok(ended?),
+            () = shared.stop.cancelled() => {}
+            () = tokio::time::sleep(jittered(limits.age)) => {}
+            () = calls.idle(limits.idle) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        calls.close();
+        match timeout(limits.grace, connection).await {
+            Ok(ended) => Ok(ended?),
+            Err(_) => Err(ConnectionError::Grace(limits.grace)),
+        }
+    }
+}
+
+fn http2(shared: &Shared) -> http2::Builder<Tracked> {
+    let limits = &shared.limits;
     let mut builder = http2::Builder::new(Tracked(shared.tasks.clone()));
     builder
         .timer(TokioTimer::new())
@@ -126,44 +152,16 @@ where
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(limits.ping)
         .keep_alive_timeout(limits.ping_answer);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    tokio::select! {
-        ended = connection.as_mut() => return Ok(ended?),
-        () = shared.stop.cancelled() => {}
-        () = tokio::time::sleep(jittered(limits.age)) => {}
-        () = idle(open, limits.idle) => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    closing.cancel();
-    match timeout(limits.grace, connection).await {
-        Ok(ended) => Ok(ended?),
-        Err(_) => Err(ConnectionError::Grace(limits.grace)),
-    }
+    builder
 }
 
 async fn answer(
     services: Router,
     request: Request<Incoming>,
     call: Call,
-    closing: CancellationToken,
-) -> Result<Response<Ending<Body>>, std::convert::Infallible> {
+) -> Result<Response<Box<Ending<Body>>>, std::convert::Infallible> {
     let response = services.oneshot(request.map(Body::new)).await?;
-    Ok(call.answered(response, closing))
-}
-
-/// Ends once no call has been open for `limit`.
-async fn idle(mut open: watch::Receiver<usize>, limit: Duration) {
-    loop {
-        let changed = if *open.borrow_and_update() == 0 {
-            Either::Left(timeout(limit, open.changed()))
-        } else {
-            Either::Right(async { Ok(open.changed().await) })
-        };
-        match changed.await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return,
-        }
-    }
+    Ok(call.answered(response))
 }
 
 /// Within a tenth of `age`.

@@ -13,26 +13,22 @@ mod profiles;
 mod tables;
 mod target;
 
-use std::pin::Pin;
 use std::sync::Arc;
 
-use futures::Stream;
-use linkerd2_proxy_api::destination::{DestinationProfile, GetDestination, Update};
+use axum::body::Body;
+use axum::http::Response;
+use linkerd2_proxy_api::destination::{GetDestination, destination_server};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::{Request, Response, Status};
-use weir_crds::grpc::destination::destination_server::{self, DestinationServer};
-use weir_crds::grpc::routes_v1::routes_server::RoutesServer;
+use tonic::Status;
 
+use self::tables::Tables;
 use self::target::{Target, TargetError};
-use super::MAX_MESSAGE;
+use super::streaming::{CallRequest, Streaming, Streams, read, respond, unknown};
 use crate::index::{Caller, Discovery, Profile, Watched};
 
 /// Streams at once, of all kinds, over all connections: 2,000 proxies with ten destinations each use 40,000. Past it
 /// a call is answered RESOURCE_EXHAUSTED.
 pub const MAX_STREAMS: usize = 200_000;
-
-/// Messages as the API streams them.
-type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -44,19 +40,13 @@ pub struct Destination {
 /// The services on `index`, each one line of the server's. `streams` is how many there are at once of both together,
 /// [`MAX_STREAMS`] by default.
 #[must_use]
-pub fn services(
-    index: Discovery,
-    streams: usize,
-) -> (DestinationServer<Destination>, RoutesServer<Destination>) {
+pub fn services(index: Discovery, streams: usize) -> (Streaming<Destination>, Streaming<Tables>) {
     let destination = Destination {
         index,
         streams: Arc::new(Semaphore::new(streams)),
     };
-    let routes = RoutesServer::new(destination.clone());
-    (
-        DestinationServer::new(destination).max_decoding_message_size(MAX_MESSAGE),
-        routes.max_decoding_message_size(MAX_MESSAGE),
-    )
+    let tables = Tables::new(destination.clone());
+    (Streaming(destination), Streaming(tables))
 }
 
 impl Destination {
@@ -107,28 +97,26 @@ impl From<TargetError> for Status {
     }
 }
 
-#[tonic::async_trait]
-impl destination_server::Destination for Destination {
-    type GetStream = Messages<Update>;
-
-    async fn get(
-        &self,
-        request: Request<GetDestination>,
-    ) -> Result<Response<Self::GetStream>, Status> {
-        let admitted = self.admit(request.get_ref())?;
-        let following = endpoints::Following::new(self.index.clone(), admitted)?;
-        Ok(Response::new(Box::pin(following.messages())))
+impl Destination {
+    fn get(&self, asked: &GetDestination) -> Result<endpoints::Following, Status> {
+        endpoints::Following::new(&self.index, self.admit(asked)?)
     }
 
-    type GetProfileStream = Messages<DestinationProfile>;
-
-    async fn get_profile(
-        &self,
-        request: Request<GetDestination>,
-    ) -> Result<Response<Self::GetProfileStream>, Status> {
-        let admitted = self.admit(request.get_ref())?;
+    fn profile(&self, asked: &GetDestination) -> Result<profiles::Following, Status> {
+        let admitted = self.admit(asked)?;
         let profile = self.follow(&admitted.target);
-        let following = profiles::Following::new(profile, admitted);
-        Ok(Response::new(Box::pin(following.messages())))
+        Ok(profiles::Following::new(profile, admitted))
+    }
+}
+
+impl Streams for Destination {
+    const NAME: &'static str = destination_server::SERVICE_NAME;
+
+    async fn answer(self, method: &str, request: CallRequest) -> Response<Body> {
+        match method {
+            "Get" => respond(read(request).await.and_then(|asked| self.get(&asked))),
+            "GetProfile" => respond(read(request).await.and_then(|asked| self.profile(&asked))),
+            _ => unknown(),
+        }
     }
 }

@@ -3,58 +3,92 @@
 //! `connection`. It knows no service.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, Response};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::sync::watch;
+use tokio::sync::Notify;
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Code, Status};
 
+use super::streaming::trailers;
 use crate::metrics::server::{Method, Open, Server as ServerMetrics};
 
 /// What a stream is told whose connection ends.
 const GO: &str = "the operator ends this connection: connect again";
 
+/// The calls of one connection.
+pub(super) struct Calls {
+    metrics: ServerMetrics,
+    closing: CancellationToken,
+    open: AtomicUsize,
+    changed: Notify,
+}
+
+impl Calls {
+    pub(super) fn new(metrics: ServerMetrics) -> Self {
+        Self {
+            metrics,
+            closing: CancellationToken::new(),
+            open: AtomicUsize::new(0),
+            changed: Notify::new(),
+        }
+    }
+
+    /// A call begins.
+    pub(super) fn begin(self: Arc<Self>, method: Method) -> Call {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.changed.notify_one();
+        Call {
+            method,
+            code: None,
+            _open: self.metrics.called(method),
+            calls: self,
+        }
+    }
+
+    /// Waits until no call has been open for `limit`. One waits at a time.
+    pub(super) async fn idle(&self, limit: Duration) {
+        loop {
+            // A change before it is waited for is not missed: it is kept for who comes next.
+            if self.open.load(Ordering::Relaxed) > 0 {
+                self.changed.notified().await;
+            } else if timeout(limit, self.changed.notified()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Streams that wait end.
+    pub(super) fn close(&self) {
+        self.closing.cancel();
+    }
+}
+
 /// A call under way. Dropped without an end, its client has gone.
 pub(super) struct Call {
     method: Method,
     code: Option<Code>,
-    metrics: ServerMetrics,
-    busy: watch::Sender<usize>,
+    calls: Arc<Calls>,
     _open: Open,
 }
 
 impl Call {
-    /// `busy` counts the calls of the connection.
-    pub(super) fn begin(
-        method: Method,
-        metrics: &ServerMetrics,
-        busy: watch::Sender<usize>,
-    ) -> Self {
-        busy.send_modify(|calls| *calls += 1);
-        Self {
-            method,
-            code: None,
-            metrics: metrics.clone(),
-            busy,
-            _open: metrics.called(method),
-        }
-    }
-
-    /// The response, followed to its end.
-    pub(super) fn answered<B>(
-        mut self,
-        response: Response<B>,
-        closing: CancellationToken,
-    ) -> Response<Ending<B>> {
+    /// The response, followed to its end. In a box, so that the task of a call is not larger than what it waits with.
+    pub(super) fn answered<B>(mut self, response: Response<B>) -> Response<Box<Ending<B>>> {
         // Without a message the status is among the headers.
         self.code = status(response.headers());
-        response.map(|inner| Ending {
-            inner,
-            closing: Box::pin(closing.cancelled_owned()),
-            call: Some(self),
+        response.map(|inner| {
+            Box::new(Ending {
+                inner,
+                closing: Box::pin(self.calls.closing.clone().cancelled_owned()),
+                call: Some(self),
+            })
         })
     }
 }
@@ -62,8 +96,9 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         let code = self.code.unwrap_or(Code::Cancelled);
-        self.metrics.count_call(self.method, word(code));
-        self.busy.send_modify(|calls| *calls -= 1);
+        self.calls.metrics.count_call(self.method, word(code));
+        self.calls.open.fetch_sub(1, Ordering::Relaxed);
+        self.calls.changed.notify_one();
     }
 }
 
@@ -102,9 +137,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Ending<B> {
                 ready!(this.closing.as_mut().poll(context));
                 call.code = Some(Code::Unavailable);
                 this.call = None;
-                let mut trailers = HeaderMap::new();
-                // Never fails for a text that a header can hold.
-                let _ = Status::unavailable(GO).add_header(&mut trailers);
+                let trailers = trailers(&Status::unavailable(GO));
                 Poll::Ready(Some(Ok(Frame::trailers(trailers))))
             }
         }

@@ -6,19 +6,18 @@ mod closed;
 mod source;
 mod version;
 
-use std::pin::Pin;
 use std::sync::Arc;
 
-use futures::Stream;
-use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status};
-use weir_crds::grpc::v1::settings_server::{Settings as Served, SettingsServer};
-use weir_crds::grpc::v1::{Document, WatchRequest};
+use axum::body::Body;
+use axum::http::{HeaderMap, Response};
+use tonic::Status;
+use weir_crds::grpc::v1::{Document, WatchRequest, settings_server};
 
 pub use source::{PATIENCE, Sources};
 pub use version::{BACK, VersionError, choose};
 
 use self::source::Following;
+use super::streaming::{CallRequest, Follow, Streaming, Streams, read, respond, unknown};
 use crate::token::{Caller, NotGranted, TokenError, Tokens};
 use crate::workload::Unknown;
 
@@ -68,6 +67,7 @@ impl From<WatchError> for Status {
 }
 
 /// The service.
+#[derive(Clone)]
 pub struct Service {
     tokens: Arc<dyn Tokens>,
     sources: Sources,
@@ -76,25 +76,25 @@ pub struct Service {
 impl Service {
     /// To be added to a server.
     #[must_use]
-    pub fn server(tokens: Arc<dyn Tokens>, sources: Sources) -> SettingsServer<Self> {
-        SettingsServer::new(Self { tokens, sources }).max_decoding_message_size(super::MAX_MESSAGE)
+    pub fn server(tokens: Arc<dyn Tokens>, sources: Sources) -> Streaming<Self> {
+        Streaming(Self { tokens, sources })
     }
 
-    async fn begin(
+    async fn watch(
         &self,
-        request: &WatchRequest,
-        metadata: &MetadataMap,
-    ) -> Result<(Following, u32), WatchError> {
-        let version = choose(request.newest_version)?;
-        let caller = self.caller(metadata).await?;
+        asked: WatchRequest,
+        headers: &HeaderMap,
+    ) -> Result<Documents, WatchError> {
+        let version = choose(asked.newest_version)?;
+        let caller = self.caller(headers).await?;
         tracing::debug!(?caller, version, "watches its settings");
         let following = self.sources.follow(&caller);
         following.check()?;
-        Ok((following, version))
+        Ok(Documents { following, version })
     }
 
-    async fn caller(&self, metadata: &MetadataMap) -> Result<Caller, WatchError> {
-        let value = metadata
+    async fn caller(&self, headers: &HeaderMap) -> Result<Caller, WatchError> {
+        let value = headers
             .get("authorization")
             .and_then(|value| value.to_str().ok());
         let Some(token) = value.and_then(bearer) else {
@@ -115,31 +115,42 @@ fn bearer(value: &str) -> Option<&str> {
     (scheme.eq_ignore_ascii_case(BEARER) && !token.is_empty()).then_some(token)
 }
 
-#[tonic::async_trait]
-impl Served for Service {
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<Document, Status>> + Send>>;
+impl Streams for Service {
+    const NAME: &'static str = settings_server::SERVICE_NAME;
 
-    async fn watch(
-        &self,
-        request: Request<WatchRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
-        let begun = self.begin(request.get_ref(), request.metadata()).await;
-        let (following, version) =
-            begun.inspect_err(|error| tracing::info!(%error, "refused settings"))?;
-        let begun = Some(Box::new(following));
-        let documents = futures::stream::unfold(begun, move |following| async move {
-            let mut following = following?;
-            match following.next().await {
-                Ok(settings) => {
-                    let json = version::write(&settings, version);
-                    Some((Ok(Document { version, json }), Some(following)))
-                }
-                Err(error) => {
-                    tracing::info!(%error, "ended a stream of settings");
-                    Some((Err(error.into()), None))
-                }
+    async fn answer(self, method: &str, request: CallRequest) -> Response<Body> {
+        match method {
+            "Watch" => {
+                let headers = request.headers().clone();
+                let begun = match read(request).await {
+                    Ok(asked) => self.watch(asked, &headers).await,
+                    Err(status) => return status.into_http(),
+                };
+                let refused = |error: &WatchError| tracing::info!(%error, "refused settings");
+                respond(begun.inspect_err(refused).map_err(Status::from))
             }
-        });
-        Ok(Response::new(Box::pin(documents)))
+            _ => unknown(),
+        }
+    }
+}
+
+/// One stream.
+struct Documents {
+    following: Following,
+    version: u32,
+}
+
+impl Follow for Documents {
+    type Message = Document;
+
+    async fn next(&mut self) -> Result<Option<Document>, Status> {
+        let version = self.version;
+        let settings = self
+            .following
+            .next()
+            .await
+            .inspect_err(|error| tracing::info!(%error, "ended a stream of settings"))?;
+        let json = version::write(&settings, version);
+        Ok(Some(Document { version, json }))
     }
 }

@@ -62,6 +62,7 @@ pub(crate) async fn channel(api: &Api, address: SocketAddr) -> Channel {
         let tls = tls.clone();
         async move {
             let stream = tokio::net::TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
             let name = ServerName::try_from("weir-operator.kuma-system.svc").unwrap();
             tls.connect(name, stream).await.map(TokioIo::new)
         }

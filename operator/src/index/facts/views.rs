@@ -171,22 +171,21 @@ impl Facts {
         found.map_or(Profile::Unknown, |found| Profile::Endpoint(Box::new(found)))
     }
 
-    /// Who asks, by what it says of itself.
+    /// Who asks, by what it says of itself. What is known shares its names with all streams of the pod.
     pub(in crate::index) fn caller(&self, pod: Option<ObjectKey>, node: Option<&str>) -> Caller {
         let known = pod.as_ref().and_then(|key| find(&self.pods, key));
         let workload = known.map(|pod| &pod.workload);
-        let node = match node {
-            Some(node) => Some(node.into()),
-            None => workload.and_then(|workload| workload.node.clone()),
-        };
-        let place = node
-            .as_ref()
-            .and_then(|node: &Arc<str>| self.nodes.get(node));
+        let said = node.map(|node| match self.nodes.get(node) {
+            Some(known) => known.name.clone(),
+            None => node.into(),
+        });
+        let node = said.or_else(|| workload?.node.clone());
+        let place = node.as_ref().and_then(|node| self.nodes.get(node));
         Caller {
             zone: place.and_then(|place| place.zone.clone()),
             mesh: workload.and_then(|workload| workload.mesh.clone()),
             node,
-            pod,
+            pod: workload.map(|workload| workload.pod.clone()).or(pod),
         }
     }
 }

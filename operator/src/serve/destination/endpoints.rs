@@ -1,11 +1,10 @@
 //! One `Get` stream: follows the view of a Service, or what stands behind an address, and tells the difference to
 //! what it told before. Between two messages it holds views of the index and nothing of its own.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use futures::Stream;
 use linkerd2_proxy_api::destination::Update;
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
@@ -15,25 +14,34 @@ use super::{Admitted, message};
 use crate::index::{
     Caller, Destination, Discovery, Endpoint, ObjectKey, Profile, ServiceView, Watched,
 };
+use crate::serve::streaming::Follow;
 
 /// A stream.
 pub(super) struct Following {
-    index: Discovery,
     subject: Subject,
     caller: Caller,
     /// The name of the one pod that is asked for.
-    instance: Option<String>,
+    instance: Option<Box<str>>,
     /// What was told; `None` before the first message.
     shown: Option<Shown>,
     /// Where a client of a sticky Service was sent.
     held: Option<SocketAddr>,
-    waiting: VecDeque<Update>,
+    /// Endpoints that are gone, which is still to be told.
+    gone: Vec<SocketAddr>,
     _slot: OwnedSemaphorePermit,
 }
 
 enum Subject {
     Service(Watched<ServiceView>),
-    Address(Watched<Profile>, Option<(ObjectKey, Watched<ServiceView>)>),
+    /// In a box, because it is the larger one and few ask for it.
+    Address(Box<Address>),
+}
+
+/// What stands behind an address, and the Service's endpoints where that is one.
+struct Address {
+    index: Discovery,
+    profile: Watched<Profile>,
+    service: Option<(ObjectKey, Watched<ServiceView>)>,
 }
 
 /// What there is to tell.
@@ -48,10 +56,15 @@ impl Following {
     ///
     /// # Errors
     /// Where the target is a name of no Service, or of one that has no endpoints by its nature.
-    pub(super) fn new(index: Discovery, admitted: Admitted) -> Result<Self, Status> {
+    pub(super) fn new(index: &Discovery, admitted: Admitted) -> Result<Self, Status> {
         let (subject, instance) = match admitted.target {
             Target::Address(address, port) => {
-                (Subject::Address(index.address(address, port), None), None)
+                let address = Address {
+                    index: index.clone(),
+                    profile: index.address(address, port),
+                    service: None,
+                };
+                (Subject::Address(Box::new(address)), None)
             }
             Target::Name {
                 service,
@@ -69,45 +82,18 @@ impl Following {
             }
         };
         Ok(Self {
-            index,
             subject,
             caller: admitted.caller,
-            instance,
+            instance: instance.map(String::into_boxed_str),
             shown: None,
             held: None,
-            waiting: VecDeque::new(),
+            gone: Vec::new(),
             _slot: admitted.slot,
         })
     }
 
-    /// The messages, for as long as somebody listens.
-    pub(super) fn messages(self) -> impl Stream<Item = Result<Update, Status>> + Send {
-        // Boxed, because a stream has the room twice for what it holds.
-        futures::stream::unfold(Box::new(self), async |mut following| {
-            let update = following.next().await?;
-            Some((Ok(update), following))
-        })
-    }
-
-    async fn next(&mut self) -> Option<Update> {
-        loop {
-            if let Some(update) = self.waiting.pop_front() {
-                if self.waiting.is_empty() {
-                    // Most streams wait most of the time, and have no need of its room then.
-                    self.waiting = VecDeque::new();
-                }
-                return Some(update);
-            }
-            if self.shown.is_some() && !self.subject.changed().await {
-                return None;
-            }
-            let now = self.subject.latest(&self.index);
-            self.tell(now);
-        }
-    }
-
-    /// Queues what differs from what was told.
-    fn tell(&mut self, now: Shown) {
+    /// What is new and what is not what it was; what is gone is kept for the next message.
+    fn tell(&mut self, now: Shown) -> Option<Update> {
         let shown = self.shown.take();
         let is_first = shown.is_none();
         let existed = shown.as_ref().is_some_and(Shown::exists);
@@ -120,25 +106,22 @@ impl Following {
         new.retain(|endpoint| before.remove(&endpoint.address) != Some(*endpoint));
         let mut gone: Vec<SocketAddr> = before.into_keys().collect();
         gone.sort();
-        let mut waiting = VecDeque::new();
-        if chosen.is_empty() {
-            if is_first || !gone.is_empty() || existed != now.exists() {
-                waiting.push_back(message::no_endpoints(now.exists()));
+        let update = match chosen.is_empty() {
+            true => {
+                let is_told = !is_first && gone.is_empty() && existed == now.exists();
+                gone = Vec::new();
+                (!is_told).then(|| message::no_endpoints(now.exists()))
             }
-        } else {
-            if !new.is_empty() {
-                waiting.push_back(message::add(&new, now.destination(), &self.caller));
-            }
-            if !gone.is_empty() {
-                waiting.push_back(message::remove(&gone));
-            }
-        }
+            false if new.is_empty() => None,
+            false => Some(message::add(&new, now.destination(), &self.caller)),
+        };
         self.held = match chosen[..] {
             [one] => Some(one.address),
             _ => None,
         };
-        self.waiting = waiting;
+        self.gone = gone;
         self.shown = Some(now);
+        update
     }
 
     fn selected<'a>(&self, shown: &'a Shown) -> Vec<&'a Endpoint> {
@@ -154,6 +137,25 @@ impl Following {
             endpoints.retain(|endpoint| endpoint.hostname.as_deref() == self.instance.as_deref());
         }
         endpoints
+    }
+}
+
+impl Follow for Following {
+    type Message = Update;
+
+    async fn next(&mut self) -> Result<Option<Update>, Status> {
+        loop {
+            if !self.gone.is_empty() {
+                return Ok(Some(message::remove(&std::mem::take(&mut self.gone))));
+            }
+            if self.shown.is_some() && !self.subject.changed().await {
+                return Ok(None);
+            }
+            let now = self.subject.latest();
+            if let Some(update) = self.tell(now) {
+                return Ok(Some(update));
+            }
+        }
     }
 }
 
@@ -179,36 +181,50 @@ impl Subject {
     async fn changed(&mut self) -> bool {
         match self {
             Self::Service(view) => view.changed().await,
-            Self::Address(profile, None) => profile.changed().await,
-            Self::Address(profile, Some((_, view))) => tokio::select! {
-                changed = profile.changed() => changed,
+            // In a box as what it waits for is.
+            Self::Address(address) => Box::pin(address.changed()).await,
+        }
+    }
+
+    fn latest(&mut self) -> Shown {
+        match self {
+            Self::Service(view) => Shown::Service(view.latest()),
+            Self::Address(address) => address.latest(),
+        }
+    }
+}
+
+impl Address {
+    async fn changed(&mut self) -> bool {
+        match &mut self.service {
+            None => self.profile.changed().await,
+            Some((_, view)) => tokio::select! {
+                changed = self.profile.changed() => changed,
                 changed = view.changed() => changed,
             },
         }
     }
 
-    fn latest(&mut self, index: &Discovery) -> Shown {
-        let (profile, service) = match self {
-            Self::Service(view) => return Shown::Service(view.latest()),
-            Self::Address(profile, service) => (profile.latest(), service),
-        };
+    fn latest(&mut self) -> Shown {
+        let profile = self.profile.latest();
         match &*profile {
             Profile::Unknown => {
-                *service = None;
+                self.service = None;
                 Shown::Nothing
             }
             Profile::Endpoint(_) => {
-                *service = None;
+                self.service = None;
                 Shown::Pod(profile)
             }
             Profile::Service(destination, _) => {
-                let followed = service.as_ref();
+                let followed = self.service.as_ref();
                 // The address may have gone to another Service.
                 if followed.is_none_or(|(key, _)| *key != destination.service) {
                     let key = destination.service.clone();
-                    *service = Some((key.clone(), index.service(key, destination.port)));
+                    let view = self.index.service(key.clone(), destination.port);
+                    self.service = Some((key, view));
                 }
-                let view = service.as_mut().map(|(_, view)| view.latest());
+                let view = self.service.as_mut().map(|(_, view)| view.latest());
                 view.map_or(Shown::Nothing, Shown::Service)
             }
         }

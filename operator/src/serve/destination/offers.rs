@@ -6,22 +6,23 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use futures::Stream;
+use axum::body::Body;
+use axum::http::Response;
 use linkerd2_proxy_api::destination::update::Update as Change;
 use linkerd2_proxy_api::destination::{
-    DestinationProfile, GetDestination, Update, WeightedAddr, WeightedAddrSet,
+    DestinationProfile, GetDestination, Update, WeightedAddr, WeightedAddrSet, destination_server,
 };
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tonic::{Request, Response, Status};
-use weir_crds::grpc::destination::destination_server::{self, DestinationServer};
+use tonic::Status;
 use weir_crds::identity::service_name;
 use weir_crds::names::DEFAULT_MESH;
 use weir_crds::traffic_permission::Selector;
 
+use super::message;
 use super::target::{LONGEST_NAME, TargetError, split};
-use super::{MAX_MESSAGE, Messages, message};
 use crate::index::{Offer, OfferSet, OfferView, Wanted};
+use crate::serve::streaming::{CallRequest, Follow, Streaming, Streams, read, respond, unknown};
 
 /// Longest context token that is read: names, and the tags of an outbound.
 const LONGEST_CONTEXT: usize = 8 * 1024;
@@ -37,12 +38,12 @@ pub struct Offers {
 
 /// The service on these offers. `streams` is how many there are at once, [`super::MAX_STREAMS`] by default.
 #[must_use]
-pub fn service(view: watch::Receiver<OfferView>, streams: usize) -> DestinationServer<Offers> {
+pub fn service(view: watch::Receiver<OfferView>, streams: usize) -> Streaming<Offers> {
     let offers = Offers {
         view,
         streams: Arc::new(Semaphore::new(streams)),
     };
-    DestinationServer::new(offers).max_decoding_message_size(MAX_MESSAGE)
+    Streaming(offers)
 }
 
 /// What is asked about.
@@ -163,42 +164,61 @@ impl Following {
     fn latest(&mut self) -> Arc<OfferSet> {
         self.view.borrow_and_update().clone().unwrap_or_default()
     }
+}
 
-    fn updates(self) -> impl Stream<Item = Result<Update, Status>> + Send {
-        let told = Told::default();
-        let state = Box::new((self, told));
-        futures::stream::unfold(state, async |mut state| {
-            let (following, told) = &mut *state;
-            loop {
-                if let Some(update) = told.waiting.pop_front() {
-                    return Some((Ok(update), state));
-                }
-                if told.endpoints.is_some() && following.view.changed().await.is_err() {
-                    return None;
-                }
-                let offers = following.latest();
-                let exists = following.asked.exists(&offers);
-                told.tell(following.asked.endpoints(&offers), exists);
+/// A stream of `Get`.
+struct Endpoints {
+    following: Following,
+    told: Told,
+}
+
+impl Follow for Endpoints {
+    type Message = Update;
+
+    async fn next(&mut self) -> Result<Option<Update>, Status> {
+        let Self { following, told } = self;
+        loop {
+            if let Some(update) = told.waiting.pop_front() {
+                return Ok(Some(update));
             }
-        })
+            if told.endpoints.is_some() && following.view.changed().await.is_err() {
+                return Ok(None);
+            }
+            let offers = following.latest();
+            let exists = following.asked.exists(&offers);
+            told.tell(following.asked.endpoints(&offers), exists);
+        }
     }
+}
 
-    fn profiles(self) -> impl Stream<Item = Result<DestinationProfile, Status>> + Send {
-        let state = Box::new((self, None));
-        futures::stream::unfold(state, async |mut state| {
-            let (following, told) = &mut *state;
-            loop {
-                let offers = following.latest();
-                let profile = following.asked.profile(&offers);
-                if told.as_ref() != Some(&profile) {
-                    *told = Some(profile.clone());
-                    return Some((Ok(profile), state));
-                }
-                if following.view.changed().await.is_err() {
-                    return None;
-                }
+/// A stream of `GetProfile`.
+struct Profiles {
+    following: Following,
+    told: Option<DestinationProfile>,
+}
+
+impl Profiles {
+    /// The profile, where it is not what was told.
+    fn take(&mut self) -> Option<DestinationProfile> {
+        let offers = self.following.latest();
+        let profile = self.following.asked.profile(&offers);
+        let is_told = self.told.as_ref() == Some(&profile);
+        (!is_told).then(|| self.told.insert(profile).clone())
+    }
+}
+
+impl Follow for Profiles {
+    type Message = DestinationProfile;
+
+    async fn next(&mut self) -> Result<Option<DestinationProfile>, Status> {
+        loop {
+            if let Some(profile) = self.take() {
+                return Ok(Some(profile));
             }
-        })
+            if self.following.view.changed().await.is_err() {
+                return Ok(None);
+            }
+        }
     }
 }
 
@@ -246,26 +266,27 @@ impl Told {
     }
 }
 
-#[tonic::async_trait]
-impl destination_server::Destination for Offers {
-    type GetStream = Messages<Update>;
-
-    async fn get(
-        &self,
-        request: Request<GetDestination>,
-    ) -> Result<Response<Self::GetStream>, Status> {
-        let following = self.admit(request.get_ref())?;
-        Ok(Response::new(Box::pin(following.updates())))
+impl Offers {
+    fn get(&self, asked: &GetDestination) -> Result<Endpoints, Status> {
+        let (following, told) = (self.admit(asked)?, Told::default());
+        Ok(Endpoints { following, told })
     }
 
-    type GetProfileStream = Messages<DestinationProfile>;
+    fn profile(&self, asked: &GetDestination) -> Result<Profiles, Status> {
+        let (following, told) = (self.admit(asked)?, None);
+        Ok(Profiles { following, told })
+    }
+}
 
-    async fn get_profile(
-        &self,
-        request: Request<GetDestination>,
-    ) -> Result<Response<Self::GetProfileStream>, Status> {
-        let following = self.admit(request.get_ref())?;
-        Ok(Response::new(Box::pin(following.profiles())))
+impl Streams for Offers {
+    const NAME: &'static str = destination_server::SERVICE_NAME;
+
+    async fn answer(self, method: &str, request: CallRequest) -> Response<Body> {
+        match method {
+            "Get" => respond(read(request).await.and_then(|asked| self.get(&asked))),
+            "GetProfile" => respond(read(request).await.and_then(|asked| self.profile(&asked))),
+            _ => unknown(),
+        }
     }
 }
 

@@ -1,12 +1,12 @@
 //! One `GetProfile` stream: follows what stands behind a name or an address and tells it anew whenever it changed.
 
-use futures::Stream;
 use linkerd2_proxy_api::destination::DestinationProfile;
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 
 use super::{Admitted, message};
 use crate::index::{Caller, Profile, Watched};
+use crate::serve::streaming::Follow;
 
 /// A stream.
 pub(super) struct Following {
@@ -26,20 +26,17 @@ impl Following {
             _slot: admitted.slot,
         }
     }
+}
 
-    /// The messages, for as long as somebody listens.
-    pub(super) fn messages(self) -> impl Stream<Item = Result<DestinationProfile, Status>> + Send {
-        futures::stream::unfold(Box::new(self), async |mut following| {
-            let profile = following.next().await?;
-            Some((Ok(profile), following))
-        })
-    }
+impl Follow for Following {
+    type Message = DestinationProfile;
 
-    async fn next(&mut self) -> Option<DestinationProfile> {
+    async fn next(&mut self) -> Result<Option<DestinationProfile>, Status> {
         if self.has_told && !self.profile.changed().await {
-            return None;
+            return Ok(None);
         }
         self.has_told = true;
-        Some(message::profile(&self.profile.latest(), &self.caller))
+        let profile = self.profile.latest();
+        Ok(Some(message::profile(&profile, &self.caller)))
     }
 }

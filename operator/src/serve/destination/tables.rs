@@ -1,18 +1,19 @@
 //! `Routes.Watch` (weir.routes.v1): the routes of a destination for one client, as a table. What `profiles` says of them
 //! is what Linkerd's API has words for; this is the rest, too: HTTPRoutes, with fields, parameters and weights.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
-use futures::Stream;
+use axum::body::Body;
+use axum::http::Response;
 use linkerd2_proxy_api::destination::GetDestination;
-use tonic::{Request, Response, Status};
-use weir_crds::grpc::routes_v1::routes_server;
-use weir_crds::grpc::routes_v1::{Document, WatchRequest};
+use tokio::sync::OwnedSemaphorePermit;
+use tonic::Status;
+use weir_crds::grpc::routes_v1::{Document, WatchRequest, routes_server};
 use weir_crds::routes::TABLE_VERSION;
 
-use super::{Admitted, Destination};
-use crate::index::{Profile, Table};
+use super::Destination;
+use crate::index::{Caller, Profile, Table, Watched};
+use crate::serve::streaming::{CallRequest, Follow, Streams, read, respond, unknown};
 
 /// Why a stream does not begin.
 #[derive(Debug, thiserror::Error)]
@@ -24,18 +25,16 @@ enum TableError {
     Unsaid,
 }
 
-/// Documents as they are streamed.
-type Documents = Pin<Box<dyn Stream<Item = Result<Document, Status>> + Send>>;
+/// The service, on the same index and with room for the same streams as [`Destination`].
+#[derive(Clone, Debug)]
+pub struct Tables(Destination);
 
-#[tonic::async_trait]
-impl routes_server::Routes for Destination {
-    type WatchStream = Documents;
+impl Tables {
+    pub(super) fn new(destination: Destination) -> Self {
+        Self(destination)
+    }
 
-    async fn watch(
-        &self,
-        request: Request<WatchRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
-        let request = request.into_inner();
+    fn watch(&self, request: WatchRequest) -> Result<Following, Status> {
         if request.newest_version == 0 {
             return Err(Status::invalid_argument(TableError::Unsaid.to_string()));
         }
@@ -44,43 +43,58 @@ impl routes_server::Routes for Destination {
             context_token: request.context_token,
             ..GetDestination::default()
         };
-        let following = Following {
-            admitted: self.admit(&asked)?,
+        let admitted = self.0.admit(&asked)?;
+        Ok(Following {
+            profile: self.0.follow(&admitted.target),
+            caller: admitted.caller,
             told: None,
-        };
-        let profile = self.follow(&following.admitted.target);
-        let documents = futures::stream::unfold(
-            (following, profile, true),
-            async |(mut following, mut profile, is_first)| {
-                if !is_first && !profile.changed().await {
-                    return None;
-                }
-                loop {
-                    if let Some(document) = following.take(&profile.latest()) {
-                        return Some((Ok(document), (following, profile, false)));
-                    }
-                    if !profile.changed().await {
-                        return None;
-                    }
-                }
-            },
-        );
-        Ok(Response::new(Box::pin(documents)))
+            _slot: admitted.slot,
+        })
     }
 }
 
-/// What one client was told.
+impl Streams for Tables {
+    const NAME: &'static str = routes_server::SERVICE_NAME;
+
+    async fn answer(self, method: &str, request: CallRequest) -> Response<Body> {
+        match method {
+            "Watch" => respond(read(request).await.and_then(|asked| self.watch(asked))),
+            _ => unknown(),
+        }
+    }
+}
+
+/// One stream.
 struct Following {
-    admitted: Admitted,
+    profile: Watched<Profile>,
+    caller: Caller,
+    /// What the client was told; `None` before the first message.
     told: Option<Option<Arc<Table>>>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Follow for Following {
+    type Message = Document;
+
+    async fn next(&mut self) -> Result<Option<Document>, Status> {
+        loop {
+            if let Some(document) = self.take() {
+                return Ok(Some(document));
+            }
+            if !self.profile.changed().await {
+                return Ok(None);
+            }
+        }
+    }
 }
 
 impl Following {
-    /// What is to be told of a profile; nothing where that is known.
-    fn take(&mut self, profile: &Profile) -> Option<Document> {
-        let table = match profile {
+    /// What is to be told of the profile; nothing where that is known.
+    fn take(&mut self) -> Option<Document> {
+        let profile = self.profile.latest();
+        let table = match &*profile {
             Profile::Service(destination, Some(routes)) => {
-                routes.for_client(&self.admitted.caller, &destination.service)
+                routes.for_client(&self.caller, &destination.service)
             }
             Profile::Service(_, None) | Profile::Endpoint(_) | Profile::Unknown => None,
         };

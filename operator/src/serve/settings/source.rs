@@ -227,7 +227,8 @@ fn fingerprint(settings: &Settings) -> u64 {
 
 async fn changed(closed: Option<&mut Closed>) {
     match closed {
-        Some(closed) => closed.changed().await,
+        // In a box, because few workloads have it, and all would have the room.
+        Some(closed) => Box::pin(closed.changed()).await,
         None => std::future::pending().await,
     }
 }
