@@ -3,6 +3,8 @@
 //! Called by the relay and by the stage that dials. Each is a whole HTTP/1.1 response
 //! that ends the connection and names its reason (`Proxy-Status`, RFC 9209).
 
+use crate::routes::Choice;
+
 /// An answer of the proxy's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
@@ -27,6 +29,15 @@ pub enum Reply {
 }
 
 impl Reply {
+    /// The answer to a request that its service's routes send to no server.
+    pub fn nowhere(choice: &Choice) -> Option<Self> {
+        match choice {
+            Choice::Refused => Some(Self::NotFound),
+            Choice::Missing(_) => Some(Self::NoBackend),
+            Choice::Unrouted | Choice::Unmatched | Choice::Matched(_) => None,
+        }
+    }
+
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest => 400,

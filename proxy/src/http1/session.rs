@@ -292,7 +292,7 @@ impl Session {
         self.lot = None;
         let account = self.ledger.account(head.authority, choice);
         let mut exchange = Exchange::open(account, now);
-        if let Some(reply) = Self::reply_to(choice) {
+        if let Some(reply) = Reply::nowhere(choice) {
             let label = reply.label().unwrap_or_default();
             exchange.end(now, End::Replied(reply.status(), label));
             return self.refuse(reply);

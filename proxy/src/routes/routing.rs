@@ -42,11 +42,13 @@ impl Choice {
     }
 
     /// Draws its backend among those that are there and those that are not. A request has one lot, however often its route
-    /// is looked for.
+    /// is looked for; without one nothing is drawn.
     #[must_use]
-    pub fn drawn(self, lot: impl FnOnce() -> u32) -> Self {
+    pub fn drawn(self, lot: impl FnOnce() -> Option<u32>) -> Self {
         match self {
-            Self::Matched(route) if route.missing > 0 && route.is_missing(lot()) => {
+            Self::Matched(route)
+                if route.missing > 0 && lot().is_some_and(|lot| route.is_missing(lot)) =>
+            {
                 Self::Missing(route)
             }
             other => other,

@@ -228,7 +228,7 @@ fn a_request_goes_to_what_is_not_there_by_weight() {
         let compiled = Arc::new(compile(&source).expect("a table"));
         routing.replace(Some(&compiled), Instant::now());
         let request = Request::new(b"GET", b"/", &fields);
-        let drawn = (0..1000).map(|_| routing.choose(&request).drawn(|| routing.lot()));
+        let drawn = (0..1000).map(|_| routing.choose(&request).drawn(|| Some(routing.lot())));
         let gone = drawn.filter(Choice::is_nowhere).count();
         assert!(of_1000.contains(&gone), "{gone} of {missing} missing");
     }

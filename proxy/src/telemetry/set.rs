@@ -2,6 +2,7 @@
 //! cells per worker. Workers add to it on their slow path, the exposition reads it; the store decides how long it
 //! lives. Knows neither label types nor text formats.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -34,11 +35,28 @@ pub(super) struct Set {
     pub(super) hash: u64,
     /// The destination it is about, where it is about one.
     pub(super) dst: Option<Dst>,
-    /// A worker changes a copy of them where somebody reads them meanwhile.
-    series: Mutex<Arc<Vec<Series>>>,
+    /// A worker changes a copy of them where somebody reads them meanwhile. An exposition reads one set at a time, so
+    /// there are at most as many copies as expositions under way.
+    series: Mutex<Arc<List>>,
     /// Checksum of the last complete exposition that showed it.
     exposed: AtomicU64,
     ended: AtomicBool,
+}
+
+/// The series of a set, in the order in which they came.
+#[derive(Clone)]
+pub(super) struct List {
+    series: Vec<Series>,
+    /// What all copies have in common: who is alone with it has the only handles to the cells beside the workers.
+    copies: Arc<()>,
+}
+
+impl Deref for List {
+    type Target = [Series];
+
+    fn deref(&self) -> &[Series] {
+        &self.series
+    }
 }
 
 impl Set {
@@ -57,18 +75,21 @@ impl Set {
             labels,
             hash,
             dst,
-            series: Mutex::new(Arc::new(series.collect())),
+            series: Mutex::new(Arc::new(List {
+                series: series.collect(),
+                copies: Arc::default(),
+            })),
             exposed: AtomicU64::new(0),
             ended: AtomicBool::new(false),
         }
     }
 
-    /// The series as they are now, in the order in which they came. Whoever reads them keeps nobody waiting.
-    pub(super) fn series(&self) -> Arc<Vec<Series>> {
+    /// The series as they are now. Whoever reads them keeps nobody waiting.
+    pub(super) fn series(&self) -> Arc<List> {
         Arc::clone(&self.lock())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Arc<Vec<Series>>> {
+    fn lock(&self) -> MutexGuard<'_, Arc<List>> {
         self.series.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -78,23 +99,30 @@ impl Set {
         wanted: &Wanted<'_>,
         permit: impl FnOnce(Growth) -> bool,
     ) -> Option<Block> {
-        let mut series = self.lock();
-        let series = Arc::make_mut(&mut series);
-        let found = series
-            .iter_mut()
-            .find(|s| s.family == wanted.family && *s.suffix == *wanted.suffix);
+        let mut list = self.lock();
+        let found = list
+            .iter()
+            .position(|s| s.family == wanted.family && *s.suffix == *wanted.suffix);
         let cells = cells(wanted.family.value(), wanted.bounds());
         let mut growth = Growth {
             series: false,
             bytes: block_bytes(cells),
         };
-        if let Some(series) = found {
+        if let Some(at) = found {
+            let series = &list[at];
             let known = series.find(wanted);
+            if known.is_some() && series.is_kept(wanted.rules) {
+                return known;
+            }
             if !series.is_laid_out_for(wanted) {
                 growth.bytes += 2 * size_of::<Other>();
             }
-            let block = known.or_else(|| permit(growth).then(|| series.make(wanted)));
-            return block.inspect(|_| series.keep(wanted.rules));
+            if known.is_none() && !permit(growth) {
+                return None;
+            }
+            let series = &mut Arc::make_mut(&mut list).series[at];
+            series.keep(wanted.rules);
+            return known.or_else(|| Some(series.make(wanted)));
         }
         growth.series = true;
         growth.bytes += series_bytes(wanted.suffix, wanted.workers);
@@ -102,7 +130,7 @@ impl Set {
             let labels = (wanted.family, wanted.suffix);
             let mut new = Series::new(labels, wanted.rules, wanted.workers);
             let block = new.make(wanted);
-            series.push(new);
+            Arc::make_mut(&mut list).series.push(new);
             block
         })
     }
@@ -116,12 +144,13 @@ impl Set {
         freed: &mut Vec<Series>,
     ) -> bool {
         let mut is_left = false;
-        let mut series = self.lock();
-        let Some(series) = Arc::get_mut(&mut series) else {
-            // An exposition reads them, and has handles to their cells: another time.
+        let mut list = self.lock();
+        let alone = Arc::get_mut(&mut list).filter(|list| Arc::strong_count(&list.copies) == 1);
+        let Some(list) = alone else {
+            // An exposition reads them, or a copy, and has handles to their cells: another time.
             return true;
         };
-        freed.extend(series.extract_if(.., |series| {
+        freed.extend(list.series.extract_if(.., |series| {
             let is_former = series.is_former(rules);
             let stays = !is_former || series.leave(&step);
             is_left |= is_former && stays;
@@ -170,7 +199,7 @@ impl Set {
 
 /// Of a label set without series, with labels of that length.
 pub(super) fn bytes_of_labels(labels: usize) -> usize {
-    size_of::<Set>() + size_of::<Vec<Series>>() + labels + 3 * (COUNTS + ALLOCATION) + REGISTRY
+    size_of::<Set>() + size_of::<List>() + labels + 4 * (COUNTS + ALLOCATION) + REGISTRY
 }
 
 /// Of the series that a label set has from its beginning, still without cells.
@@ -183,6 +212,8 @@ pub(super) fn bytes_of_base(base: &[(Family, &str)], workers: usize) -> usize {
 mod tests {
     use super::*;
     use crate::telemetry::cells::Reading;
+    use std::sync::mpsc;
+    use std::time::Duration;
     use weir_crds::metrics_policy::MetricsPolicy;
 
     const FAMILY: Family = Family::ResponseTotal;
@@ -197,29 +228,71 @@ mod tests {
         }
     }
 
+    fn set(rules: &Rules) -> Set {
+        Set::new((0, 0), Kind::Http, "".into(), None, (&[], rules, 1))
+    }
+
+    fn count(set: &Set, suffix: &str, rules: &Rules) {
+        let block = set.block(&wanted(suffix, rules), |_| true).unwrap();
+        block[0].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn values(series: &[Series], rules: &Rules) -> Vec<(String, u64)> {
+        let value = |series: &Series| match series.read(rules.bounds(FAMILY)) {
+            Reading::Counter(value) => (series.suffix.to_string(), value),
+            other => panic!("{other:?}"),
+        };
+        series.iter().map(value).collect()
+    }
+
     #[test]
     fn who_reads_the_series_keeps_no_worker_waiting() {
-        let rules = Rules::new(0, &MetricsPolicy::default(), Arc::default(), 100);
-        let set = Set::new((0, 0), Kind::Http, "".into(), None, (&[], &rules, 1));
-        let count = |suffix| {
-            let block = set.block(&wanted(suffix, &rules), |_| true).unwrap();
-            block[0].fetch_add(1, Ordering::Relaxed);
-        };
-        count("a");
+        let rules = Arc::new(Rules::new(
+            0,
+            &MetricsPolicy::default(),
+            Arc::default(),
+            100,
+        ));
+        let set = Arc::new(set(&rules));
+        count(&set, "a", &rules);
         let seen = set.series();
-        // With a lock the reader would wait here for itself.
-        count("a");
-        count("b");
-
-        let values = |series: &[Series]| {
-            let value = |series: &Series| match series.read(rules.bounds(FAMILY)) {
-                Reading::Counter(value) => (series.suffix.to_string(), value),
-                other => panic!("{other:?}"),
-            };
-            series.iter().map(value).collect::<Vec<_>>()
-        };
-        assert_eq!(values(&seen), [("a".to_owned(), 2)]);
+        let (done, is_done) = mpsc::channel();
+        let worker = (Arc::clone(&set), Arc::clone(&rules));
+        std::thread::spawn(move || {
+            let (set, rules) = worker;
+            count(&set, "a", &rules);
+            count(&set, "b", &rules);
+            done.send(()).unwrap();
+        });
+        let in_time = is_done.recv_timeout(Duration::from_secs(10));
+        in_time.expect("a worker waits for a reader");
+        assert_eq!(values(&seen, &rules), [("a".to_owned(), 2)]);
         let now = [("a".to_owned(), 2), ("b".to_owned(), 1)];
-        assert_eq!(values(&set.series()), now);
+        assert_eq!(values(&set.series(), &rules), now);
+    }
+
+    #[test]
+    fn what_a_reader_has_a_copy_of_is_not_taken_for_used() {
+        let policy = MetricsPolicy::default();
+        let old = Rules::new(0, &policy, Arc::default(), 100);
+        let mut reshaped = policy.clone();
+        reshaped.drop_labels.insert("error".to_owned());
+        let new = Rules::new(1, &reshaped, Arc::default(), 100).after(&old);
+        let set = set(&old);
+        count(&set, "a", &old);
+        let mark = Mark { after: 0, at: 0 };
+        let step = |to: Option<Leaving>| {
+            let mut freed = Vec::new();
+            let is_left = set.forget_former(&new, |_| to, &mut freed);
+            (is_left, freed.len(), set.series()[0].is_hidden())
+        };
+        assert_eq!(step(Some(Leaving::Hidden(mark))), (true, 0, true));
+        let seen = set.series();
+        count(&set, "b", &new);
+        assert_eq!(step(None), (true, 0, true), "it stays as it was");
+        drop(seen);
+        let mut freed = Vec::new();
+        assert!(!set.forget_former(&new, |_| None, &mut freed));
+        assert_eq!(values(&freed, &old), [("a".to_owned(), 1)]);
     }
 }

@@ -84,25 +84,33 @@ impl HeadFields<'_> {
 }
 
 /// The `grpc-status` of a call of something that is not there.
-pub(super) const UNIMPLEMENTED: u16 = 12;
+const UNIMPLEMENTED: u16 = 12;
 
 /// The `grpc-status` of a call that cannot be served now.
-pub(super) const UNAVAILABLE: u16 = 14;
+const UNAVAILABLE: u16 = 14;
+
+/// What a gRPC call is told in place of this answer.
+pub(super) fn status_of_grpc(reply: Reply) -> u16 {
+    match reply {
+        Reply::NotFound => UNIMPLEMENTED,
+        _ => UNAVAILABLE,
+    }
+}
 
 /// Answers a gRPC call as gRPC has it: 200 with a status of its own, and an error type of RFC 9209.
-pub(super) fn answer_grpc(
-    respond: &mut SendResponse<bytes::Bytes>,
-    (status, error): (u16, &'static str),
-) {
+pub(super) fn answer_grpc(respond: &mut SendResponse<bytes::Bytes>, reply: Reply) {
     let mut response = Response::new(());
     let fields = response.headers_mut();
     let grpc = HeaderValue::from_static("application/grpc");
     fields.insert(header::CONTENT_TYPE, grpc);
-    fields.insert("grpc-status", HeaderValue::from(status));
-    if let Ok(error) = HeaderValue::from_str(&format!("weir; error={error}")) {
-        fields.insert("proxy-status", error);
-    }
+    fields.insert("grpc-status", HeaderValue::from(status_of_grpc(reply)));
+    fields.insert("proxy-status", proxy_status(reply));
     let _told = respond.send_response(response, true);
+}
+
+fn proxy_status(reply: Reply) -> HeaderValue {
+    let text = format!("weir; error={}", reply.error_type());
+    HeaderValue::from_str(&text).expect("error types are letters and underscores")
 }
 
 /// Answers in the server's place. A client that is gone already is not told.
@@ -110,9 +118,7 @@ pub(super) fn answer(respond: &mut SendResponse<bytes::Bytes>, reply: Reply) {
     let status = StatusCode::from_u16(reply.status()).unwrap_or(StatusCode::BAD_GATEWAY);
     let mut response = Response::new(());
     *response.status_mut() = status;
-    let error = format!("weir; error={}", reply.error_type());
-    if let Ok(error) = HeaderValue::from_str(&error) {
-        response.headers_mut().insert("proxy-status", error);
-    }
+    let fields = response.headers_mut();
+    fields.insert("proxy-status", proxy_status(reply));
     let _told = respond.send_response(response, true);
 }

@@ -169,7 +169,7 @@ impl Service {
             return Choice::Unrouted;
         }
         let choice = routing.choose(&HeadFields(head).request());
-        let choice = choice.drawn(|| routing.lot());
+        let choice = choice.drawn(|| Some(routing.lot()));
         if choice.route().is_some_and(|route| route.is_retryable()) {
             routing.note_request(now);
         }

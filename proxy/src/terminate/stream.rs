@@ -24,7 +24,6 @@ use crate::forward::Failed;
 use crate::http1::reply::Reply;
 use crate::http2::call::Call;
 use crate::record::{Account, Book, HttpLedger};
-use crate::routes::Choice;
 use crate::telemetry::Peer;
 
 mod pump;
@@ -116,12 +115,7 @@ impl State {
             reply(service.book(), asked, Reply::Denied);
             return Self::Over;
         }
-        let nowhere = match asked.terms.choice {
-            Choice::Refused => Some((Reply::NotFound, message::UNIMPLEMENTED)),
-            Choice::Missing(_) => Some((Reply::NoBackend, message::UNAVAILABLE)),
-            Choice::Unrouted | Choice::Unmatched | Choice::Matched(_) => None,
-        };
-        if let Some(nowhere) = nowhere {
+        if let Some(nowhere) = Reply::nowhere(&asked.terms.choice) {
             reply_for_both(service.book(), asked, nowhere);
             return Self::Over;
         }
@@ -280,18 +274,18 @@ fn reply(book: Book, mut asked: Asked, reply: Reply) {
 }
 
 /// Answers a request that goes nowhere: one of gRPC by a status of its own.
-fn reply_for_both(book: Book, mut asked: Asked, (to_http, to_grpc): (Reply, u16)) {
+fn reply_for_both(book: Book, mut asked: Asked, nowhere: Reply) {
     if !message::has_grpc(asked.head.headers()) {
-        return reply(book, asked, to_http);
+        return reply(book, asked, nowhere);
     }
-    if let Some(label) = to_http.label() {
+    if let Some(label) = nowhere.label() {
         book.http_error(label);
     }
     let mut exchange = exchange(book, &asked);
     exchange.head(200);
-    exchange.grpc_status(Some(to_grpc));
+    exchange.grpc_status(Some(message::status_of_grpc(nowhere)));
     exchange.end(Instant::now(), End::Complete);
-    message::answer_grpc(&mut asked.respond, (to_grpc, to_http.error_type()));
+    message::answer_grpc(&mut asked.respond, nowhere);
 }
 
 /// The account of a request that has no endpoint.

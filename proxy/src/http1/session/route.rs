@@ -20,16 +20,10 @@ impl Session {
         let request = Request::new(head.method, head.target, &fields);
         let choice = self.ledger.choose(&request);
         let Self { lot, ledger, .. } = self;
-        choice.drawn(|| *lot.get_or_insert_with(|| ledger.lot().unwrap_or_default()))
-    }
-
-    /// The answer to a request that goes to no server.
-    pub(super) fn reply_to(choice: &Choice) -> Option<Reply> {
-        match choice {
-            Choice::Refused => Some(Reply::NotFound),
-            Choice::Missing(_) => Some(Reply::NoBackend),
-            Choice::Unrouted | Choice::Unmatched | Choice::Matched(_) => None,
-        }
+        choice.drawn(|| {
+            *lot = lot.or_else(|| ledger.lot());
+            *lot
+        })
     }
 
     /// Remembers what routes say about the first request, before it is known which server it goes to. Answers whether

@@ -95,6 +95,11 @@ impl Series {
         matches!(self.leaving, Leaving::Hidden(_))
     }
 
+    /// Whether [`Self::keep`] would change nothing.
+    pub(super) fn is_kept(&self, rules: &Rules) -> bool {
+        self.generation >= rules.generation && self.leaving == Leaving::No
+    }
+
     /// A worker has got cells of it, under these rules: it is not to be forgotten.
     pub(super) fn keep(&mut self, rules: &Rules) {
         self.generation = self.generation.max(rules.generation);
