@@ -346,10 +346,14 @@ impl Template {
             stop: self.stop.clone(),
         };
         let ended = self.ended.clone();
-        std::thread::spawn(move || {
+        let run = move || {
             let _ended = ended.drop_guard();
             worker::run(start)
-        })
+        };
+        let thread = std::thread::Builder::new().name("worker".to_owned());
+        thread
+            .spawn(run)
+            .expect("a system that starts the proxy starts its workers")
     }
 }
 
