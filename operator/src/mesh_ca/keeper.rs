@@ -444,3 +444,6 @@ fn until(next: Option<Timestamp>, now: Timestamp) -> Duration {
         _ => RECHECK,
     }
 }
+
+#[cfg(test)]
+mod tests;

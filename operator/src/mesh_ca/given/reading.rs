@@ -44,13 +44,14 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// Reads these files anew, for at most [`READ_TIME`] all together.
+    /// Reads these files anew, for at most [`READ_TIME`] all together, and none once more that took too long.
     pub(super) async fn read(&mut self, paths: &BTreeSet<&str>) {
         self.read.clear();
         // Whoever comes back from a disk that hung is not waited for by anybody.
         self.under_way
             .retain(|path, reading| paths.contains(path.as_str()) || !reading.is_finished());
-        self.slow.retain(|path| paths.contains(path.as_str()));
+        let under_way = &mut self.under_way;
+        self.slow.retain(|path| under_way.contains_key(path));
         for path in paths {
             let start = || {
                 let path = (*path).to_owned();
@@ -58,16 +59,17 @@ impl Reading {
                     read(&path).map_err(|why| format!("{path} {why}"))
                 })
             };
-            self.under_way
-                .entry((*path).to_owned())
-                .or_insert_with(start);
+            under_way.entry((*path).to_owned()).or_insert_with(start);
         }
         let end = Instant::now() + READ_TIME;
         for path in paths {
             let Some(reading) = self.under_way.get_mut(*path) else {
                 continue;
             };
-            let Ok(text) = timeout_at(end, reading).await else {
+            // A disk that hangs is waited for once.
+            let is_slow = self.slow.contains(*path);
+            let until = if is_slow { Instant::now() } else { end };
+            let Ok(text) = timeout_at(until, reading).await else {
                 if self.slow.insert((*path).to_owned()) {
                     tracing::warn!(
                         path,

@@ -149,12 +149,18 @@ async fn a_disk_that_hangs_holds_up_its_own_files_alone() {
     );
     scene.given.reading.under_way.clear();
     assert_eq!(scene.look().await, first);
-    // What was read before is used on.
+    // What was read before is used on, and the disk is waited for once.
     hang(&mut scene);
+    let start = Instant::now();
     for _ in 0..3 {
         assert_eq!(scene.look().await, first);
-        pass(LOOK).await;
     }
+    assert_eq!(start.elapsed().as_secs(), READ_TIME.as_secs());
+    scene.folder.write("k", "");
+    scene.given.reading.under_way.clear();
+    scene.look().await;
+    pass(LOOK).await;
+    assert_eq!(scene.look().await.key, "", "it is read again");
 }
 
 #[tokio::test]
