@@ -15,7 +15,9 @@ pub(crate) fn is_valid(address: &str) -> bool {
     address.parse::<IpAddr>().is_ok() || is_dns_name(address)
 }
 
-fn is_dns_name(name: &str) -> bool {
+/// Whether `name` is a DNS name, with or without a dot at its end.
+#[must_use]
+pub fn is_dns_name(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     // All digits and dots is an IP address with a slip, never a name.
     let numeric = name

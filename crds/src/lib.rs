@@ -4,7 +4,7 @@
 //! environment. Feature `kube` adds the Kubernetes objects and their CustomResourceDefinitions, feature `grpc` the
 //! streams between operator and proxy.
 
-mod address;
+pub mod address;
 pub mod annotations;
 pub mod authority;
 pub mod conf;

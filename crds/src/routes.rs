@@ -216,9 +216,7 @@ impl Route {
             .find(|class| class.condition.matches(status));
         class.map(|class| class.is_failure)
     }
-}
 
-impl Route {
     /// Takes away the backends that are not there; their weight is missing from now on.
     pub fn keep_backends(&mut self, is_there: impl Fn(&Backend) -> bool) {
         let Self {

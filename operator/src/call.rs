@@ -42,6 +42,15 @@ impl CallError {
     }
 }
 
+impl CallError {
+    /// Another try would be refused, too: what is asked for is wrong (RFC 9110, 15.5), and not too much (RFC 6585, 4).
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Kube(kube::Error::Api(status))
+            if (400..500).contains(&status.code) && status.code != 429)
+    }
+}
+
 /// The API server's own words where there are any, without the rest of its answer.
 pub(crate) fn describe(error: &kube::Error) -> String {
     match error {
@@ -79,6 +88,17 @@ mod tests {
         assert_eq!(error.to_string(), "no room (409)");
         assert_eq!(error.class(), "conflict");
         assert!(error.is_conflict());
+    }
+
+    #[test]
+    fn what_is_refused_for_good_is_told_from_what_may_pass() {
+        for (code, is_final) in [(403, true), (404, true), (429, false), (500, false)] {
+            let status = kube::core::Status::failure("no", "No").with_code(code);
+            let error = CallError::from(kube::Error::Api(status.boxed()));
+            assert_eq!(error.is_final(), is_final, "{code}");
+        }
+        let timeout = CallError::Timeout(REQUEST_TIMEOUT);
+        assert!(!timeout.is_final());
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use jiff::SignedDuration;
 use tracing_subscriber::EnvFilter;
+use weir_crds::address::is_dns_name;
 use weir_crds::identity::TRUST_DOMAIN;
 use weir_crds::names::{OPERATOR, OPERATOR_CA, SYSTEM_NAMESPACE};
 
@@ -205,6 +206,12 @@ impl Args {
                 problems.push(format!("{flag}: must not be empty"));
             }
         }
+        let domain = self.domain();
+        if !domain.is_empty() && !is_dns_name(&domain) {
+            problems.push(format!(
+                "--cluster-domain: {domain:?} is no DNS name: give what the names of Services end with, as cluster.local"
+            ));
+        }
         if !(SHORTEST_LEASE_SECONDS..=3600).contains(&self.lease_seconds) {
             problems.push(format!(
                 "--lease-seconds: {} is not between {SHORTEST_LEASE_SECONDS} and 3600",
@@ -366,6 +373,7 @@ mod tests {
             "--grpc-connections=0",
             "--grpc-connection-minutes=0",
             "--trust-domain=",
+            "--cluster-domain=clus ter.local",
         ]);
         let text = args.check().unwrap_err().to_string();
         for flag in [
@@ -378,6 +386,7 @@ mod tests {
             "--grpc-connections",
             "--grpc-connection-minutes",
             "--trust-domain",
+            "--cluster-domain: \"clus ter.local\" is no DNS name",
         ] {
             assert!(text.contains(flag), "{flag} is not in {text}");
         }

@@ -44,15 +44,17 @@ impl Events {
         // A recorder of its own for each event: a shared one would repeat the first text.
         let recorder = Recorder::new(self.client.clone(), reporter);
         let mut backoff = Backoff::default();
-        for _ in 0..EVENT_TRIES {
-            match within(recorder.publish(&event, about)).await {
-                Ok(()) => return,
-                Err(error) => {
-                    let (kind, name) = (about.kind.as_deref(), about.name.as_deref());
-                    tracing::warn!(kind, name, %error, "cannot publish an event");
-                    tokio::time::sleep(backoff.next_pause()).await;
-                }
+        for left in (0..EVENT_TRIES).rev() {
+            let Err(error) = within(recorder.publish(&event, about)).await else {
+                return;
+            };
+            let (kind, name) = (about.kind.as_deref(), about.name.as_deref());
+            tracing::warn!(kind, name, %error, "cannot publish an event");
+            // A namespace that is being deleted admits none, for one.
+            if error.is_final() || left == 0 {
+                return;
             }
+            tokio::time::sleep(backoff.next_pause()).await;
         }
     }
 }

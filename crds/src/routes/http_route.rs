@@ -252,8 +252,11 @@ fn backends(
             }
         }
     }
-    if backends.is_empty() && !entries.is_empty() {
-        missing = missing.max(1);
+    if backends.is_empty() && missing == 0 && !entries.is_empty() {
+        problems.push(node.violation(
+            "gives no backend a weight, so all requests of the rule are answered 500: give one a weight of at least 1",
+        ));
+        missing = 1;
     }
     Ok((backends, missing))
 }
@@ -275,6 +278,14 @@ fn authority(entry: &Node<'_>, namespace: &str, parent: Parent<'_>) -> Result<St
         ));
     };
     let namespace = entry.get("namespace").text()?.unwrap_or(namespace);
+    for (field, value) in [("name", name), ("namespace", namespace)] {
+        // They are labels of the DNS name below (RFC 1123), and one with a dot would be another name.
+        if value.contains('.') {
+            return Err(entry.get(field).violation(
+                "must not have a dot, no Service has one: its part of the requests is answered 500, give the Service's own name and, in namespace, its namespace",
+            ));
+        }
+    }
     Ok(format!("{name}.{namespace}.svc.{}:{port}", parent.domain))
 }
 

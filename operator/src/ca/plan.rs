@@ -79,10 +79,7 @@ impl Due {
     /// Whether the certificate in place does not work, so that there is nothing to wait for.
     #[must_use]
     pub fn is_broken(self) -> bool {
-        matches!(
-            self,
-            Self::Missing | Self::Unusable | Self::OtherNames | Self::NotValid
-        )
+        matches!(self, Self::Missing | Self::Unusable | Self::NotValid)
     }
 
     /// Words for the log.
@@ -129,15 +126,17 @@ pub fn due_serving(
     if !pair.fits() {
         return Some(Due::Unusable);
     }
-    if names.iter().any(|name| !facts.names.contains(name)) {
-        return Some(Due::OtherNames);
-    }
     let by_time = due_by_time(&facts, now);
     if by_time == Some(Due::NotValid) {
         return by_time;
     }
     if is_signed_by(&pair.certificate, &signer.certificate) {
-        return by_time;
+        let lacks = names.iter().any(|name| !facts.names.contains(name));
+        return if lacks {
+            Some(Due::OtherNames)
+        } else {
+            by_time
+        };
     }
     let previous = authority.previous.as_ref();
     let known = [&authority.current.certificate]
@@ -349,10 +348,17 @@ mod tests {
         assert_eq!(due(&stored, start() + DAY * 61), Some(Due::Renewal));
         assert_eq!(due(&stored, start() + DAY * 91), Some(Due::NotValid));
         let more = vec!["other.svc".to_owned()];
-        assert_eq!(
-            due_serving(Some(&stored), by_current(&signer), &more, start()),
-            Some(Due::OtherNames)
-        );
+        for (days, why) in [
+            (0, Due::OtherNames),
+            (61, Due::OtherNames),
+            (91, Due::NotValid),
+        ] {
+            let now = start() + DAY * days;
+            let due = due_serving(Some(&stored), by_current(&signer), &more, now);
+            assert_eq!(due, Some(why), "{days}");
+        }
+        // Whoever asks for the names that it has is served, so clients learn of a new authority first.
+        assert!(!Due::OtherNames.is_broken());
         let stranger = authority(start());
         assert_eq!(
             due_serving(Some(&stored), by_current(&stranger), &names(), start()),

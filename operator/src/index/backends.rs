@@ -19,19 +19,44 @@ pub(super) struct Around<'a> {
 }
 
 impl Around<'_> {
-    /// Whether a backend is there: a Service that has this port.
-    fn has(self, backend: &Backend) -> bool {
+    /// Why a backend cannot be dialed; none where it is a Service that has this port, or a headless one, whose pods may
+    /// have any.
+    fn gone(self, backend: &Backend) -> Option<Gone> {
         let named = self.named(backend);
-        named.is_some_and(|(key, port)| {
-            let service = find(self.services, &key);
-            service.is_some_and(|service| service.headless || service.port(port).is_some())
-        })
+        let found = named.and_then(|(key, port)| Some((find(self.services, &key)?, port)));
+        match found {
+            Some((service, _)) if service.external_name.is_some() => Some(Gone::External),
+            Some((service, port)) if service.headless || service.port(port).is_some() => None,
+            _ => Some(Gone::Missing),
+        }
     }
 
     /// The Service that a backend names, and its port.
     fn named(self, backend: &Backend) -> Option<(ObjectKey, u16)> {
         let (host, port) = backend.authority.rsplit_once(':')?;
         Some((service_of(host, self.domain)?, port.parse().ok()?))
+    }
+}
+
+/// Why a backend is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gone {
+    /// There is no such Service, or it has not this port.
+    Missing,
+    /// The Service is a name outside, which nobody resolves for a proxy.
+    External,
+}
+
+impl Gone {
+    fn told(self, authority: &str) -> String {
+        match self {
+            Self::Missing => format!(
+                "spec.rules: backendRefs: there is no Service with the port {authority}: its part of the requests is answered 500, create it or name another"
+            ),
+            Self::External => format!(
+                "spec.rules: backendRefs: the Service of {authority} is an ExternalName, to which no proxy sends: its part of the requests is answered 500, name another"
+            ),
+        }
     }
 }
 
@@ -50,7 +75,7 @@ pub(super) fn service_of(host: &str, domain: &str) -> Option<ObjectKey> {
 pub(super) struct Leads {
     named: HashSet<ObjectKey>,
     /// By HTTPRoute, those that are not there.
-    missing: BTreeMap<ObjectKey, BTreeSet<String>>,
+    missing: BTreeMap<ObjectKey, BTreeMap<String, Gone>>,
 }
 
 impl Leads {
@@ -58,12 +83,13 @@ impl Leads {
     pub(super) fn judge(&mut self, namespace: &Arc<str>, route: &mut Route, around: Around<'_>) {
         let named = route.backends.iter().filter_map(|one| around.named(one));
         self.named.extend(named.map(|(key, _)| key));
-        let gone = route.backends.iter().filter(|one| !around.has(one));
-        let gone: BTreeSet<String> = gone.map(|one| one.authority.clone()).collect();
+        let all = route.backends.iter();
+        let gone = all.filter_map(|one| Some((one.authority.clone(), around.gone(one)?)));
+        let gone: BTreeMap<String, Gone> = gone.collect();
         if gone.is_empty() {
             return;
         }
-        route.keep_backends(|one| !gone.contains(&one.authority));
+        route.keep_backends(|one| !gone.contains_key(&one.authority));
         // A route is called by its HTTPRoute and its rule.
         let of = route.name.split('/').next().unwrap_or_default();
         let of = ObjectKey {
@@ -94,7 +120,7 @@ impl Backends {
             users.insert(service.clone());
         }
         let is_other = before.missing != leads.missing;
-        if !leads.named.is_empty() {
+        if leads != Leads::default() {
             self.leads.insert(service.clone(), leads);
         }
         is_other
@@ -114,12 +140,8 @@ impl Backends {
     ) -> BTreeSet<String> {
         let leads = parents.iter().filter_map(|parent| self.leads.get(parent));
         let missing = leads.filter_map(|leads| leads.missing.get(route));
-        let told = missing.flatten().map(|authority| {
-            format!(
-                "spec.rules: backendRefs: there is no Service with the port {authority}: its part of the requests is answered 500, create it or name another"
-            )
-        });
-        told.collect()
+        let told = missing.flatten();
+        told.map(|(authority, gone)| gone.told(authority)).collect()
     }
 }
 

@@ -24,7 +24,7 @@ use super::publish::Published;
 use super::routes::{HttpRoute, ServiceProfile};
 use super::service::{Node, Service, Slice};
 use super::touched::Touched;
-use super::view::{Caller, Profile, ServiceView};
+use super::view::{Caller, Profile, RouteKind, ServiceView};
 
 /// What a profile is of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -256,6 +256,21 @@ impl Discovery {
             true => cluster.facts.routes.faults(),
             false => Vec::new(),
         }
+    }
+
+    /// What is wrong with one of them; as little before everything was listed once.
+    #[must_use]
+    pub fn fault(&self, kind: RouteKind, key: &ObjectKey) -> Option<Arc<RouteFault>> {
+        let cluster = self.lock();
+        let is_complete = *cluster.complete.borrow();
+        let fault = is_complete.then(|| cluster.facts.routes.fault(kind, key));
+        fault.flatten()
+    }
+
+    /// Whether there is such a route.
+    #[must_use]
+    pub fn has_route(&self, kind: RouteKind, key: &ObjectKey) -> bool {
+        self.lock().facts.routes.has(kind, key)
     }
 
     /// What is kept of an HTTPRoute.

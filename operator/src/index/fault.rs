@@ -1,5 +1,5 @@
-//! What is wrong with a ServiceProfile or an HTTPRoute: kept with the route by `routes`, logged once a change, and read by
-//! whoever tells its author. It knows no client.
+//! What is wrong with a ServiceProfile or an HTTPRoute: kept with the route by `routes`, and read by whoever tells its
+//! author. It knows no client.
 
 use std::sync::Arc;
 
@@ -37,27 +37,4 @@ impl RouteFault {
         };
         (!problems.is_empty()).then(fault).map(Arc::new)
     }
-}
-
-/// Logs what has changed. Whether anything has.
-pub(super) fn tell(before: Option<&RouteFault>, now: Option<&RouteFault>) -> bool {
-    if before == now {
-        return false;
-    }
-    let problems = |fault: Option<&RouteFault>| {
-        let problems = fault.map(|fault| fault.problems.clone());
-        problems.unwrap_or_default()
-    };
-    let known = problems(before);
-    if let Some(RouteFault { kind, key, .. }) = now.or(before) {
-        let ObjectKey { namespace, name } = key;
-        let new = problems(now).into_iter().filter(|one| !known.contains(one));
-        for problem in new {
-            tracing::warn!(%namespace, %name, problem, "a {kind} is not obeyed in all it says");
-        }
-        if now.is_none() {
-            tracing::info!(%namespace, %name, "nothing is wrong with this {kind} any more");
-        }
-    }
-    true
 }

@@ -12,7 +12,7 @@ use weir_crds::routes::service_profile;
 use weir_crds::violation::Violation;
 
 use super::backends::{Around, Backends, Leads, detach, service_of};
-use super::fault::{self, RouteFault};
+use super::fault::RouteFault;
 use super::pod::ObjectKey;
 use super::view::{RouteKind, Routes, Table};
 
@@ -249,8 +249,8 @@ impl RouteFacts {
     }
 
     /// What is wrong with a route is another thing now.
-    fn found(&mut self, before: Option<&RouteFault>, now: Option<&RouteFault>) {
-        if fault::tell(before, now) {
+    fn found(&self, before: Option<&RouteFault>, now: Option<&RouteFault>) {
+        if before != now {
             self.ring();
         }
     }
@@ -269,14 +269,32 @@ impl RouteFacts {
     pub(super) fn faults(&self) -> Vec<Arc<RouteFault>> {
         let profiles = self.profiles.values().filter_map(|one| one.fault.clone());
         let routes = self.http_routes.values();
-        let routes = routes.filter_map(|route| {
-            let missing = self.backends.missing(&route.key, &route.parents);
-            match missing.is_empty() {
-                true => route.fault.clone(),
-                false => Some(route.fault_with(missing)),
-            }
-        });
+        let routes = routes.filter_map(|route| self.fault_of(route));
         profiles.chain(routes).collect()
+    }
+
+    /// The same of one route.
+    pub(super) fn fault(&self, kind: RouteKind, key: &ObjectKey) -> Option<Arc<RouteFault>> {
+        match kind {
+            RouteKind::ServiceProfile => self.profiles.get(key)?.fault.clone(),
+            RouteKind::HttpRoute => self.fault_of(self.http_routes.get(key)?),
+        }
+    }
+
+    fn fault_of(&self, route: &HttpRoute) -> Option<Arc<RouteFault>> {
+        let missing = self.backends.missing(&route.key, &route.parents);
+        match missing.is_empty() {
+            true => route.fault.clone(),
+            false => Some(route.fault_with(missing)),
+        }
+    }
+
+    /// Whether there is such a route.
+    pub(super) fn has(&self, kind: RouteKind, key: &ObjectKey) -> bool {
+        match kind {
+            RouteKind::ServiceProfile => self.profiles.contains_key(key),
+            RouteKind::HttpRoute => self.http_routes.contains_key(key),
+        }
     }
 
     /// The keys of all ServiceProfiles.

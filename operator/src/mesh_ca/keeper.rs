@@ -172,6 +172,7 @@ impl Keeper {
     ) -> Result<(Option<Timestamp>, bool), StoreError> {
         let stored = self.store.read_trust().await?;
         let before = parse(&stored);
+        self.read_given(meshes).await;
         let seen = self.look(meshes, secrets, now);
         if !may_write {
             self.publish(&seen, &before, now);
@@ -197,6 +198,18 @@ impl Keeper {
         Ok((next_deadline(&seen, &after), made? || wrote))
     }
 
+    /// Reads the files that Meshes name.
+    async fn read_given(&mut self, meshes: &MeshSet) {
+        if let Some(given) = &mut self.given {
+            let meshes = meshes.iter().map(|(name, mesh)| (name.as_str(), mesh));
+            let wanted = meshes.filter_map(|(name, mesh)| {
+                let authority = mesh.spec.authority().ok().flatten()?;
+                Some((name, authority))
+            });
+            given.read(&wanted.collect::<Vec<_>>()).await;
+        }
+    }
+
     fn look<'a>(
         &mut self,
         meshes: &'a MeshSet,
@@ -204,9 +217,6 @@ impl Keeper {
         now: Timestamp,
     ) -> BTreeMap<&'a str, Seen<'a>> {
         self.known.retain(|mesh, _| meshes.contains_key(mesh));
-        if let Some(given) = &mut self.given {
-            given.retain(|mesh| meshes.contains_key(mesh));
-        }
         let mut seen = BTreeMap::new();
         for (name, mesh) in meshes {
             let wanted = mesh.spec.authority();
@@ -434,3 +444,6 @@ fn until(next: Option<Timestamp>, now: Timestamp) -> Duration {
         _ => RECHECK,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -186,3 +186,55 @@ async fn what_is_not_obeyed_is_an_event_of_the_route_once() {
     running.stop().await;
     assert_eq!(told(&api, "").len(), 4);
 }
+
+#[tokio::test]
+async fn a_backend_that_stays_away_is_an_event_and_one_that_comes_is_none() {
+    const MISSING: &str = "spec.rules: backendRefs: there is no Service with the port v";
+    const POSTS: &str = "POST /apis/events.k8s.io/v1/namespaces/gone/events";
+    let (api, client) = Api::start().await;
+    // A namespace that is being deleted admits nothing.
+    api.fail(POSTS, 403, usize::MAX);
+    let named = |namespace: &str, name: &str, backend: &str| {
+        let mut route = http_route("a");
+        route["metadata"]["name"] = name.into();
+        route["metadata"]["namespace"] = namespace.into();
+        let parent = &mut route["spec"]["parentRefs"][0];
+        parent["namespace"] = "shop".into();
+        route["spec"]["rules"][0]["backendRefs"] = json!([{"name": backend, "port": 80}]);
+        route
+    };
+    api.put(
+        &ROUTES.replace("/shop/", "/gone/"),
+        named("gone", "web", "v1"),
+    );
+    api.put(ROUTES, named("shop", "early", "v2"));
+    let running = start(&api, &client).await;
+    let mut v2 = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "v2", "namespace": "shop"},
+        "spec": {"clusterIP": "10.96.0.2", "ports": [{"port": 80}]},
+    });
+    api.put(SERVICES, v2.clone());
+    api.put(ROUTES, named("shop", "web", "v3"));
+    let event = async |name: &str| {
+        let found = || {
+            told(&api, MISSING)
+                .into_iter()
+                .find(|of| of["name"] == name)
+        };
+        eventually(name, found).await
+    };
+    assert_eq!(event("web").await["kind"], "HTTPRoute");
+    assert_eq!(told(&api, "").len(), 1, "the other one came in time");
+    // What goes is told of, too.
+    api.delete(SERVICES, "v2");
+    event("early").await;
+    v2["metadata"]["name"] = "v3".into();
+    api.put(SERVICES, v2);
+    running.stop().await;
+    assert_eq!(told(&api, "").len(), 2, "what is mended is nothing to tell");
+    let tries = api
+        .requests()
+        .into_iter()
+        .filter(|one| one.starts_with(POSTS));
+    assert_eq!(tries.count(), 1, "what is forbidden is not tried again");
+}

@@ -310,3 +310,40 @@ async fn backends_that_are_not_there_are_missed_until_they_are() {
     running.scene.delete_route(route);
     assert!(missed(&running).is_empty());
 }
+
+#[tokio::test]
+async fn a_name_outside_is_no_backend_with_ports_and_without() {
+    let mut running = Running::listed().await;
+    running.scene.service(service("web", "10.96.0.1"));
+    running.scene.service(service("v1", "10.96.0.2"));
+    let mut route = http_route("shop", "r", None);
+    route["spec"]["rules"] = json!([{"backendRefs": [{"name": "v1", "port": 80}]}]);
+    running.scene.route(route);
+    let mut tables = running.tables(&format!("{WEB}:80"), "").await.unwrap();
+    let missing = async |tables: &mut Streaming<Document>| {
+        let table = table(tables).await.unwrap();
+        table.routes[0].missing
+    };
+    assert_eq!(missing(&mut tables).await, 0);
+    let mut outside = service("v1", "10.96.0.2");
+    outside["spec"]["type"] = json!("ExternalName");
+    outside["spec"]["externalName"] = json!("example.com");
+    running.scene.service(outside.clone());
+    assert_eq!(missing(&mut tables).await, 1);
+    let told = |running: &Running| {
+        let faults = running.scene.index.faults().into_iter();
+        let problems = faults.flat_map(|fault| fault.problems.to_vec());
+        problems.collect::<Vec<_>>().concat()
+    };
+    let problem = told(&running);
+    assert!(
+        problem.contains("v1.shop.svc.cluster.local:80 is an ExternalName"),
+        "{problem}"
+    );
+    outside["spec"]["ports"] = json!(null);
+    running.scene.service(outside);
+    assert_eq!(told(&running), problem);
+    running.scene.service(service("v1", "10.96.0.2"));
+    assert_eq!(missing(&mut tables).await, 0);
+    assert_eq!(told(&running), "");
+}

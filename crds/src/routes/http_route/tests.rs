@@ -152,7 +152,9 @@ fn backends_that_cannot_be_there_or_have_no_weight_are_missed() {
     let ok = json!({"name": "a", "port": 80, "weight": 3});
     let off = json!({"name": "off", "port": 80, "weight": 0});
     let job = json!({"kind": "Job", "name": "b", "port": 80});
+    let job_off = json!({"kind": "Job", "name": "b", "port": 80, "weight": 0});
     let portless = json!({"name": "c", "weight": 2});
+    let dotted = json!({"name": "a.shop", "port": 80, "weight": 4});
     for (refs, names, missing) in [
         (json!([]), vec![], 0),
         (json!([ok, off]), vec!["a"], 0),
@@ -161,6 +163,8 @@ fn backends_that_cannot_be_there_or_have_no_weight_are_missed() {
         (json!([ok, job, portless]), vec!["a"], 3),
         (json!([job]), vec![], 1),
         (json!([portless, off]), vec![], 2),
+        (json!([ok, dotted]), vec!["a"], 4),
+        (json!([job_off, off]), vec![], 1),
     ] {
         let (table, _) = table(&json!([{"backendRefs": refs}]));
         let route = &table.routes[0];
@@ -191,6 +195,18 @@ fn what_cannot_be_read_or_is_not_obeyed_is_told_of() {
         (
             json!({"backendRefs": [{"kind": "Job", "name": "a", "port": 1}]}),
             "must be Service",
+        ),
+        (
+            json!({"backendRefs": [{"name": "a.shop.svc", "port": 1}]}),
+            "spec.rules[0].backendRefs[0].name: must not have a dot",
+        ),
+        (
+            json!({"backendRefs": [{"name": "a", "namespace": "b.c", "port": 1}]}),
+            "spec.rules[0].backendRefs[0].namespace: must not have a dot",
+        ),
+        (
+            json!({"backendRefs": [{"name": "a", "port": 1, "weight": 0}]}),
+            "spec.rules[0].backendRefs: gives no backend a weight",
         ),
         (
             json!({"timeouts": {"request": "soon"}}),

@@ -1,6 +1,6 @@
 //! How events change the index: what each kind of object concerns, and the watched views that are made again.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use kube::ResourceExt;
@@ -73,7 +73,9 @@ impl Cluster {
         self.touched
             .touch_selected(&self.facts, &key.namespace, both());
         self.show(&concerned);
-        self.backend_changed(key);
+        if !is_same_backend(before, now.as_deref()) {
+            self.backend_changed(key);
+        }
     }
 
     fn slice_changed(&self, services: Vec<ObjectKey>) {
@@ -162,6 +164,19 @@ impl Cluster {
             }
         }
     }
+}
+
+/// Whether others' routes lead to a Service as before.
+fn is_same_backend(before: Option<&Service>, now: Option<&Service>) -> bool {
+    let (Some(before), Some(now)) = (before, now) else {
+        return false;
+    };
+    let numbers = |service: &Service| -> BTreeSet<u16> {
+        let numbers = service.ports.iter().map(|port| port.port);
+        numbers.collect()
+    };
+    let kind = |service: &Service| (service.headless, service.external_name.is_some());
+    kind(before) == kind(now) && numbers(before) == numbers(now)
 }
 
 /// The keys that are known and are not in a list.
@@ -299,95 +314,4 @@ impl Indexed<Mesh> for Discovery {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-    use weir_crds::mesh::MeshSpec;
-
-    use super::*;
-
-    fn read<K: serde::de::DeserializeOwned>(object: Value) -> K {
-        serde_json::from_value(object).unwrap()
-    }
-
-    fn mesh(name: &str, is_secure: bool) -> Mesh {
-        let spec = match is_secure {
-            true => {
-                json!({"mtls": {"enabledBackend": "ca", "backends": [{"name": "ca", "type": "builtin"}]}})
-            }
-            false => json!({}),
-        };
-        Mesh::new(name, MeshSpec(spec))
-    }
-
-    /// A pod in a Mesh, alone behind a Service of its name.
-    fn add(index: &mut Discovery, mesh: &str, number: usize) {
-        let (name, ip) = (
-            format!("{mesh}-{number}"),
-            format!("10.0.{}.{number}", mesh.len()),
-        );
-        let pod = index.keep_pod(read(json!({
-            "metadata": {
-                "name": name, "namespace": "shop",
-                "annotations": {"kuma.io/sidecar-injected": "true", "kuma.io/mesh": mesh},
-            },
-            "spec": {"containers": [{"name": "app"}]},
-            "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]},
-        })));
-        index.apply(pod);
-        let service = index.keep_service(read(json!({
-            "metadata": {"name": name, "namespace": "shop"},
-            "spec": {"clusterIP": "None", "ports": [{"port": 80}]},
-        })));
-        index.apply(service);
-        let slice = index.keep_slice(read(json!({
-            "metadata": {
-                "name": name, "namespace": "shop", "labels": {"kubernetes.io/service-name": name},
-            },
-            "addressType": "IPv4", "ports": [{"port": 80}],
-            "endpoints": [{
-                "addresses": [ip], "conditions": {"ready": true},
-                "targetRef": {"kind": "Pod", "name": name, "namespace": "shop"},
-            }],
-        })));
-        index.apply(slice);
-    }
-
-    #[test]
-    fn a_mesh_has_the_views_of_its_own_pods_made_again_and_no_others() {
-        let mut index = Discovery::default();
-        index.reset(vec![mesh("one", false), mesh("other", true)]);
-        let mut watched = Vec::new();
-        for (mesh, number) in [("one", 1), ("one", 2), ("other", 1)] {
-            add(&mut index, mesh, number);
-            let key = ObjectKey {
-                namespace: "shop".into(),
-                name: format!("{mesh}-{number}").into(),
-            };
-            let address = format!("10.0.{}.{number}", mesh.len()).parse().unwrap();
-            watched.push((index.service(key, 80), index.address(address, 80)));
-        }
-        let made = |index: &Discovery| {
-            let cluster = index.lock();
-            (cluster.services.made.take(), cluster.profiles.made.take())
-        };
-        made(&index);
-        let mut said = mesh("one", false);
-        said.spec = MeshSpec(json!({"metrics": {}}));
-        index.apply(said);
-        assert_eq!(made(&index), (0, 0), "no view shows anything of that");
-        index.apply(mesh("one", true));
-        assert_eq!(made(&index), (2, 2));
-        index.reset(vec![mesh("one", true), mesh("other", true)]);
-        assert_eq!(made(&index), (0, 0), "another list of the same");
-        let identity = |service: &mut crate::index::Watched<crate::index::ServiceView>| {
-            service.latest().endpoints[0].identity.is_some()
-        };
-        assert!(watched.iter_mut().all(|(service, _)| identity(service)));
-        index.reset(vec![mesh("one", true)]);
-        assert_eq!(made(&index), (1, 1));
-        assert!(!identity(&mut watched[2].0) && identity(&mut watched[0].0));
-        index.delete(&mesh("one", true));
-        assert_eq!(made(&index), (2, 2));
-        assert!(!identity(&mut watched[0].0));
-    }
-}
+mod tests;
