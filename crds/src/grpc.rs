@@ -11,9 +11,6 @@ use tonic_prost::{ProstDecoder, ProstEncoder};
 /// What a stream keeps for its messages, in bytes: nothing, until there is one. tonic's own 8 KiB would be most of what a
 /// watch takes.
 const BUFFER: usize = 0;
-/// Messages that are ready are sent together up to so many bytes.
-const TOGETHER: usize = 32 * 1024;
-
 /// tonic's codec for prost, with buffers for streams of small messages that mostly wait.
 #[derive(Debug, Clone)]
 pub struct SmallBuffers<T, U>(PhantomData<(T, U)>);
@@ -35,11 +32,11 @@ where
     type Decoder = ProstDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::new(BufferSettings::new(BUFFER, TOGETHER))
+        ProstEncoder::new(BufferSettings::new(BUFFER, BUFFER))
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ProstDecoder::new(BufferSettings::new(BUFFER, TOGETHER))
+        ProstDecoder::new(BufferSettings::new(BUFFER, BUFFER))
     }
 }
 

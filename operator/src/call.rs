@@ -40,14 +40,13 @@ impl CallError {
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Kube(kube::Error::Api(status)) if status.code == 404)
     }
-}
 
-impl CallError {
-    /// Another try would be refused, too: what is asked for is wrong (RFC 9110, 15.5), and not too much (RFC 6585, 4).
+    /// Another try would be refused, too: what is asked for is wrong (RFC 9110, 15.5). A token may have been renewed (401),
+    /// the server may have waited too long (408), or be asked too much (RFC 6585, 4).
     #[must_use]
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Kube(kube::Error::Api(status))
-            if (400..500).contains(&status.code) && status.code != 429)
+            if (400..500).contains(&status.code) && ![401, 408, 429].contains(&status.code))
     }
 }
 

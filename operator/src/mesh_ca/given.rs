@@ -66,10 +66,14 @@ impl Given {
             return Texts::new();
         }
         let of_mesh = self.meshes.entry(mesh.to_owned()).or_default();
-        let texts = named.iter().map(|path| {
-            let text = self.reading.of(path, of_mesh.known.get(*path));
-            ((*path).to_owned(), text)
-        });
+        let is_known = named.iter().all(|path| of_mesh.known.contains_key(*path));
+        if is_known && !named.iter().all(|path| self.reading.has(path)) {
+            // Of a file that is still being read nothing can be said, nor of what belongs to it.
+            return of_mesh.known.clone();
+        }
+        let texts = named
+            .iter()
+            .map(|path| ((*path).to_owned(), self.reading.of(path)));
         let texts: Texts = texts.collect();
         of_mesh.take(texts, self.look, |texts| is_usable(authority, texts));
         of_mesh.known.clone()

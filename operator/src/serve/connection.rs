@@ -29,7 +29,7 @@ use crate::metrics::server::{Handshake, Method, Server as ServerMetrics};
 const STREAM_WINDOW: u32 = 64 * 1024;
 /// Flow-control window of all calls of one connection.
 const CONNECTION_WINDOW: u32 = 256 * 1024;
-/// What a connection may hold for a client that does not read, in bytes.
+/// What a call may hold for a client that does not read, in bytes, beside the message that is next.
 const SEND_BUFFER: usize = 64 * 1024;
 
 /// What all connections share.

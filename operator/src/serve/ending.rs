@@ -179,3 +179,30 @@ fn word(code: Code) -> &'static str {
         Code::Unauthenticated => "unauthenticated",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_some_time_after_its_last_call() {
+        let calls = Arc::new(Calls::new(ServerMetrics::default()));
+        let begin = || Arc::clone(&calls).begin(Method::of("/a.Service/Call"));
+        let (first, second) = (begin(), begin());
+        let waiting = Arc::clone(&calls);
+        let idle = tokio::spawn(async move { waiting.idle(LIMIT).await });
+        drop(first);
+        sleep(LIMIT * 2).await;
+        assert!(!idle.is_finished(), "a call is open");
+        drop(second);
+        sleep(LIMIT / 2).await;
+        drop(begin());
+        let ended = Instant::now();
+        idle.await.unwrap();
+        assert_eq!(ended.elapsed(), LIMIT);
+    }
+}

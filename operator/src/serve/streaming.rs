@@ -36,7 +36,7 @@ pub trait Streams: Clone + Send + Sync + 'static {
     /// `<package>.<service>`.
     const NAME: &'static str;
 
-    /// Answers a call of `method`; one that there is not by [`unknown`].
+    /// Answers a call of `method`; one that there is not with UNIMPLEMENTED.
     fn answer(
         self,
         method: &str,

@@ -227,9 +227,9 @@ async fn a_backend_that_stays_away_is_an_event_and_one_that_comes_is_none() {
     assert_eq!(told(&api, "").len(), 1, "the other one came in time");
     // What goes is told of, too.
     api.delete(SERVICES, "v2");
-    event("early").await;
     v2["metadata"]["name"] = "v3".into();
     api.put(SERVICES, v2);
+    event("early").await;
     running.stop().await;
     assert_eq!(told(&api, "").len(), 2, "what is mended is nothing to tell");
     let tries = api

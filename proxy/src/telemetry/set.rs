@@ -145,12 +145,13 @@ impl Set {
     ) -> bool {
         let mut is_left = false;
         let mut list = self.lock();
-        let alone = Arc::get_mut(&mut list).filter(|list| Arc::strong_count(&list.copies) == 1);
-        let Some(list) = alone else {
+        let list = Arc::get_mut(&mut list);
+        let alone = list.and_then(|list| Arc::get_mut(&mut list.copies).map(|()| &mut list.series));
+        let Some(series) = alone else {
             // An exposition reads them, or a copy, and has handles to their cells: another time.
             return true;
         };
-        freed.extend(list.series.extract_if(.., |series| {
+        freed.extend(series.extract_if(.., |series| {
             let is_former = series.is_former(rules);
             let stays = !is_former || series.leave(&step);
             is_left |= is_former && stays;

@@ -36,11 +36,18 @@ pub(super) type Text = Result<String, String>;
 #[derive(Default)]
 pub(super) struct Reading {
     /// One at a time for each path, so that a disk that hangs has one thread for each.
-    pub(super) under_way: BTreeMap<String, JoinHandle<Text>>,
+    pub(super) under_way: BTreeMap<String, UnderWay>,
     /// What was read in this pass.
     read: BTreeMap<String, Text>,
     /// Those that took too long, as they were logged.
     slow: BTreeSet<String>,
+}
+
+/// A file that is being read.
+pub(super) struct UnderWay {
+    pub(super) text: JoinHandle<Text>,
+    /// Nobody named the file meanwhile: it may be another by now.
+    pub(super) is_stale: bool,
 }
 
 impl Reading {
@@ -48,28 +55,33 @@ impl Reading {
     pub(super) async fn read(&mut self, paths: &BTreeSet<&str>) {
         self.read.clear();
         // Whoever comes back from a disk that hung is not waited for by anybody.
-        self.under_way
-            .retain(|path, reading| paths.contains(path.as_str()) || !reading.is_finished());
+        self.under_way.retain(|path, reading| {
+            reading.is_stale |= !paths.contains(path.as_str());
+            !(reading.is_stale && reading.text.is_finished())
+        });
         let under_way = &mut self.under_way;
         self.slow.retain(|path| under_way.contains_key(path));
         for path in paths {
             let start = || {
                 let path = (*path).to_owned();
-                tokio::task::spawn_blocking(move || {
-                    read(&path).map_err(|why| format!("{path} {why}"))
-                })
+                let read = move || read(&path).map_err(|why| format!("{path} {why}"));
+                UnderWay {
+                    text: tokio::task::spawn_blocking(read),
+                    is_stale: false,
+                }
             };
             under_way.entry((*path).to_owned()).or_insert_with(start);
         }
         let end = Instant::now() + READ_TIME;
         for path in paths {
-            let Some(reading) = self.under_way.get_mut(*path) else {
+            let reading = self.under_way.get_mut(*path);
+            let Some(reading) = reading.filter(|reading| !reading.is_stale) else {
                 continue;
             };
             // A disk that hangs is waited for once.
             let is_slow = self.slow.contains(*path);
             let until = if is_slow { Instant::now() } else { end };
-            let Ok(text) = timeout_at(until, reading).await else {
+            let Ok(text) = timeout_at(until, &mut reading.text).await else {
                 if self.slow.insert((*path).to_owned()) {
                     tracing::warn!(
                         path,
@@ -85,9 +97,14 @@ impl Reading {
         }
     }
 
-    /// What a file holds; what is known of it while it is being read.
-    pub(super) fn of(&self, path: &str, known: Option<&Text>) -> Text {
-        let text = self.read.get(path).or(known).cloned();
+    /// Whether a file was read in this pass.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.read.contains_key(path)
+    }
+
+    /// What a file holds.
+    pub(super) fn of(&self, path: &str) -> Text {
+        let text = self.read.get(path).cloned();
         text.unwrap_or_else(|| {
             let seconds = READ_TIME.as_secs();
             Err(format!(

@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use serde_json::json;
 use weir_crds::mesh::MeshSpec;
 
-use super::reading::{FILE_SIZE, READ_TIME};
+use super::reading::{FILE_SIZE, READ_TIME, UnderWay};
 use super::*;
 use crate::folder::Folder;
 
@@ -129,7 +129,10 @@ async fn a_disk_that_hangs_holds_up_its_own_files_alone() {
     let first = pair();
     scene.write(&first);
     let hang = |scene: &mut Scene| {
-        let never = tokio::spawn(std::future::pending());
+        let never = UnderWay {
+            text: tokio::spawn(std::future::pending()),
+            is_stale: false,
+        };
         let key = scene.path("k");
         scene.given.reading.under_way.insert(key, never);
     };
@@ -156,11 +159,35 @@ async fn a_disk_that_hangs_holds_up_its_own_files_alone() {
         assert_eq!(scene.look().await, first);
     }
     assert_eq!(start.elapsed().as_secs(), READ_TIME.as_secs());
-    scene.folder.write("k", "");
+    // One half of another pair is none.
+    let second = pair();
+    scene.write(&second);
+    for _ in 0..3 {
+        assert_eq!(scene.look().await, first);
+        pass(LOOK).await;
+    }
     scene.given.reading.under_way.clear();
     scene.look().await;
     pass(LOOK).await;
-    assert_eq!(scene.look().await.key, "", "it is read again");
+    assert_eq!(scene.look().await, second, "it is read again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_while_nobody_named_it_is_read_again() {
+    let mut scene = Scene::new("given-stale");
+    let (first, second) = (pair(), pair());
+    let (answer, late) = tokio::sync::oneshot::channel();
+    let hung = UnderWay {
+        text: tokio::spawn(async { Ok(late.await.unwrap()) }),
+        is_stale: false,
+    };
+    let key = scene.path("k");
+    scene.given.reading.under_way.insert(key, hung);
+    scene.given.read(&[]).await;
+    answer.send(first.key).unwrap();
+    tokio::task::yield_now().await;
+    scene.write(&second);
+    assert_eq!(scene.look().await, second);
 }
 
 #[tokio::test]
