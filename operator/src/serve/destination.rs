@@ -23,7 +23,7 @@ use tonic::Status;
 
 use self::tables::Tables;
 use self::target::{Target, TargetError};
-use super::streaming::{CallRequest, Streaming, Streams, read, respond, unknown};
+use super::streaming::{CallRequest, Follow, Streaming, Streams, read, respond, unknown};
 use crate::index::{Caller, Discovery, Profile, Watched};
 
 /// Streams at once, of all kinds, over all connections: 2,000 proxies with ten destinations each use 40,000. Past it
@@ -109,14 +109,30 @@ impl Destination {
     }
 }
 
+/// Answers a call of the API by what its method is for; whoever knows destinations says what both streams tell.
+async fn by_method<G: Follow, P: Follow>(
+    method: &str,
+    request: CallRequest,
+    get: impl FnOnce(&GetDestination) -> Result<G, Status> + Send,
+    profile: impl FnOnce(&GetDestination) -> Result<P, Status> + Send,
+) -> Response<Body> {
+    match method {
+        "Get" => respond(read(request).await.and_then(|asked| get(&asked))),
+        "GetProfile" => respond(read(request).await.and_then(|asked| profile(&asked))),
+        _ => unknown(),
+    }
+}
+
 impl Streams for Destination {
     const NAME: &'static str = destination_server::SERVICE_NAME;
 
     async fn answer(self, method: &str, request: CallRequest) -> Response<Body> {
-        match method {
-            "Get" => respond(read(request).await.and_then(|asked| self.get(&asked))),
-            "GetProfile" => respond(read(request).await.and_then(|asked| self.profile(&asked))),
-            _ => unknown(),
-        }
+        by_method(
+            method,
+            request,
+            |asked| self.get(asked),
+            |asked| self.profile(asked),
+        )
+        .await
     }
 }

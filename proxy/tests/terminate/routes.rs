@@ -11,7 +11,7 @@ use weir_proxy::endpoints::{Listed, Service};
 use weir_proxy::routes::compile;
 use weir_proxy::telemetry::Dst;
 
-use super::peer::{Client, Setup, finish, serving, write};
+use super::peer::{Answer, Client, Setup, finish, serving, write};
 use super::proxy::{Proxy, nobody};
 use super::routed::{below, classed, expected, series, table, timed, unsent};
 use super::service::{Asked, answering, by_streams, server};
@@ -174,6 +174,14 @@ async fn a_response_that_is_late_is_answered_in_its_place() {
         .await;
 }
 
+/// A call of gRPC without a message.
+async fn call_grpc(client: &mut Client, path: &str) -> Answer {
+    let grpc = [("content-type", "application/grpc")];
+    let (response, send) = client.begin_with(path, &grpc).await;
+    let answer = finish(response, send, Bytes::new()).await;
+    answer.expect("an answer")
+}
+
 #[tokio::test]
 async fn a_closed_table_answers_as_the_request_asks() {
     let closed = RouteTable {
@@ -184,12 +192,7 @@ async fn a_closed_table_answers_as_the_request_asks() {
     let mut client = Client::connect(&proxy, Setup::default()).await;
     let answer = client.call("/b", Bytes::new()).await.expect("an answer");
     assert_eq!((answer.status, answer.grpc_status), (404, None));
-    let (response, send) = client
-        .begin_with("/b", &[("content-type", "application/grpc")])
-        .await;
-    let answer = finish(response, send, Bytes::new())
-        .await
-        .expect("an answer");
+    let answer = call_grpc(&mut client, "/b").await;
     assert_eq!(
         (answer.status, answer.grpc_status.as_deref()),
         (200, Some("12"))
@@ -217,12 +220,7 @@ async fn a_route_to_backends_that_are_not_there_answers_as_the_request_asks() {
     let mut client = Client::connect(&proxy, Setup::default()).await;
     let answer = client.call("/a", Bytes::new()).await.expect("an answer");
     assert_eq!((answer.status, answer.grpc_status), (500, None));
-    let (response, send) = client
-        .begin_with("/a", &[("content-type", "application/grpc")])
-        .await;
-    let answer = finish(response, send, Bytes::new())
-        .await
-        .expect("an answer");
+    let answer = call_grpc(&mut client, "/a").await;
     assert_eq!(
         (answer.status, answer.grpc_status.as_deref()),
         (200, Some("14"))

@@ -22,7 +22,7 @@ use weir_crds::traffic_permission::Selector;
 use super::message;
 use super::target::{LONGEST_NAME, TargetError, split};
 use crate::index::{Offer, OfferSet, OfferView, Wanted};
-use crate::serve::streaming::{CallRequest, Follow, Streaming, Streams, read, respond, unknown};
+use crate::serve::streaming::{CallRequest, Follow, Streaming, Streams};
 
 /// Longest context token that is read: names, and the tags of an outbound.
 const LONGEST_CONTEXT: usize = 8 * 1024;
@@ -282,11 +282,13 @@ impl Streams for Offers {
     const NAME: &'static str = destination_server::SERVICE_NAME;
 
     async fn answer(self, method: &str, request: CallRequest) -> Response<Body> {
-        match method {
-            "Get" => respond(read(request).await.and_then(|asked| self.get(&asked))),
-            "GetProfile" => respond(read(request).await.and_then(|asked| self.profile(&asked))),
-            _ => unknown(),
-        }
+        super::by_method(
+            method,
+            request,
+            |asked| self.get(asked),
+            |asked| self.profile(asked),
+        )
+        .await
     }
 }
 
