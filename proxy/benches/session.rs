@@ -10,20 +10,25 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use weir_crds::routes::{Condition, Route, RouteTable, Text};
 use weir_proxy::record::{Book, HttpLedger, Labels, Subject};
 use weir_proxy::routes::{Routing, compile};
-use weir_proxy::session::Session;
+use weir_proxy::session::{Hop, Session};
 use weir_proxy::telemetry::{self, Telemetry};
 
 fn ledger() -> (Telemetry, HttpLedger) {
+    ledger_of(|labels| Subject::Inbound {
+        server: labels.default_server(8080),
+    })
+}
+
+fn ledger_of(subject: impl FnOnce(&Labels) -> Subject) -> (Telemetry, HttpLedger) {
     let (telemetry, mut seats) = telemetry::new(telemetry::Config::default(), 1);
     let labels = Rc::new(Labels::new("all-unauthenticated"));
     let book = Book {
         recorder: Rc::new(seats.remove(0).take()),
-        subject: Subject::Inbound {
-            server: labels.default_server(8080),
-        },
+        subject: subject(&labels),
         labels,
         target_port: 8080,
         standing: Default::default(),
+        hop: None,
     };
     (telemetry, HttpLedger::new(book))
 }
@@ -93,7 +98,7 @@ fn block(fields: &[(&str, &str)]) -> Vec<u8> {
 /// A session on which both tables are warm.
 fn warm(ledger: HttpLedger) -> Session {
     let mut session = Session::http2(ledger);
-    session.dialed();
+    session.dialed(None);
     let now = Instant::now();
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let settings = [0, 0, 0, 0x4, 0, 0, 0, 0, 0];
@@ -208,10 +213,25 @@ fn http1(c: &mut Criterion) {
     let (_telemetry, plain) = ledger();
     let name = "HTTP/1: the same, of the last of ten routes";
     run_http1(c, name, plain.routed(&routing()));
+    let (_telemetry, outbound) = ledger_of(|labels| Subject::Outbound {
+        service: "web".into(),
+        dst: labels.unknown_destination(),
+    });
+    let unrouted = Rc::new(Routing::new(1, fastrand::Rng::with_seed(7)));
+    let mut session = Session::http1(outbound.routed(&unrouted));
+    session.dialed(Some(Hop {
+        addr: ([10, 0, 0, 7], 8080).into(),
+        has_other: true,
+    }));
+    let name = "HTTP/1: the same, at one of several servers";
+    run_session(c, name, session);
 }
 
 fn run_http1(c: &mut Criterion, name: &str, ledger: HttpLedger) {
-    let mut session = Session::http1(ledger);
+    run_session(c, name, Session::http1(ledger));
+}
+
+fn run_session(c: &mut Criterion, name: &str, mut session: Session) {
     let now = Instant::now();
     let request = b"GET /orders/4711 HTTP/1.1\r\nHost: web.shop.svc.cluster.local:8080\r\nUser-Agent: a client of some length/1.2.3\r\nAccept: */*\r\n\r\n";
     let head =

@@ -42,10 +42,10 @@ pub enum Purpose {
 /// Where one connection is meant to go.
 #[derive(Clone, Debug)]
 pub enum Target {
-    /// The application, at the port the client meant.
+    /// The application, and the address that the client has dialed.
     Application {
         addr: SocketAddr,
-        port: u16,
+        hop: SocketAddr,
         server: Option<Server>,
     },
     /// Wherever the application was going.
@@ -161,10 +161,10 @@ fn is_transient(error: &io::Error) -> bool {
 fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, purpose: &Purpose) {
     let target = match purpose {
         Purpose::Application { addr, server } => {
-            let port = stream.local_addr().map_or(addr.port(), |a| a.port());
+            let local = stream.local_addr().map(original::canonical);
             Target::Application {
                 addr: *addr,
-                port,
+                hop: local.unwrap_or(*addr),
                 server: Some(server.clone()),
             }
         }
@@ -221,7 +221,7 @@ fn redirected(
     }
     Ok(Some(Target::Application {
         addr,
-        port: addr.port(),
+        hop: original,
         server: None,
     }))
 }

@@ -5,7 +5,6 @@
 //! is known once one has accepted it: what is counted under its labels is counted then.
 
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,6 +19,7 @@ use crate::activity::Busy;
 use crate::buffer::Flow;
 use crate::detect::Verdict;
 use crate::detect::wait::{Detected, Dialing, wait};
+use crate::endpoints::Beside;
 use crate::forward::relay::{Held, Left, Pair, relay};
 use crate::forward::{Connected, Destination, Failed, connect, reset, tune};
 use crate::permission::Permit;
@@ -58,8 +58,8 @@ struct Routed {
     /// What was read of it.
     first: Flow,
     to: Destination,
-    /// The endpoint at which the request has failed that is sent again.
-    beside: Option<SocketAddr>,
+    /// Where the request was that is sent again.
+    beside: Option<Beside>,
     book: Book,
     accepted: Side,
     /// Of the connection that detection has opened.
@@ -135,15 +135,15 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
 /// are known before it is looked at, and before an endpoint has accepted.
 fn route(worker: &Worker, target: Target) -> (Destination, Book) {
     let labels = &worker.labels;
+    let mut dialed = None;
     let (to, port, subject) = match target {
-        Target::Application { addr, port, server } => {
+        Target::Application { addr, hop, server } => {
+            dialed = Some(hop);
+            let port = hop.port();
             let server = server.or_else(|| worker.gate.server(port));
             let server = server.unwrap_or_else(|| labels.default_server(port));
-            (
-                Destination::Address(addr),
-                port,
-                Subject::Inbound { server },
-            )
+            let subject = Subject::Inbound { server };
+            (Destination::Address(addr), port, subject)
         }
         Target::Address(addr) => {
             let subject = Subject::Outbound {
@@ -166,6 +166,7 @@ fn route(worker: &Worker, target: Target) -> (Destination, Book) {
         subject,
         target_port: port,
         standing: Standing::default(),
+        hop: dialed,
     };
     (to, book)
 }
@@ -376,14 +377,14 @@ async fn open_http(
         return None;
     };
     session.settle(ledger(&routed));
-    if reached.is_err() {
-        session.lead_nowhere();
+    match &reached {
+        Ok(server) => session.dialed(server.hop),
+        Err(_) => session.lead_nowhere(),
     }
     let n = session.request_bytes(detected.up.pending(), begun);
     detected.up.approve(n);
     match reached {
         Ok(server) => {
-            session.dialed();
             // The greeting of a server that did not wait for its client.
             let n = session.response_bytes(detected.down.pending(), Instant::now());
             detected.down.approve(n);
@@ -405,7 +406,7 @@ async fn reach(
 ) -> Result<Connected, Failed> {
     let outcome = match dialed {
         Some(outcome) => outcome,
-        None => connect(&routed.to, routed.beside, &worker.dialer).await,
+        None => connect(&routed.to, routed.beside.take(), &worker.dialer).await,
     };
     let (dst, tls) = match &outcome {
         Ok(connected) => {

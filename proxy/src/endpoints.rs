@@ -25,7 +25,7 @@ mod split;
 
 pub use branch::{Branch, MOST_BRANCHES};
 pub use claim::Claim;
-pub use search::Search;
+pub use search::{Beside, Search};
 pub use split::{MOST_DESTINATIONS, Share};
 
 use claim::State;
@@ -290,6 +290,13 @@ impl EndpointSet {
         let original = self.original.borrow();
         let mut all = endpoints.iter().chain(&*original);
         all.any(|e| e.addr == addr && e.dst == *dst)
+    }
+
+    /// Whether there is one beside this address and those, which may or may not be fit.
+    pub fn has_other(&self, addr: SocketAddr, tried: &[SocketAddr]) -> bool {
+        let (endpoints, original) = (self.endpoints.borrow(), self.original.borrow());
+        let mut all = endpoints.iter().chain(&*original);
+        all.any(|e| e.addr != addr && !tried.contains(&e.addr))
     }
 
     /// Whether this one is still among them, as it was.

@@ -4,11 +4,12 @@
 //! Made by `connection` from what detection found. It only tells the protocols apart.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::exchange::End;
 use crate::http1::reply::Reply;
-pub use crate::http1::session::Leave;
+pub use crate::http1::session::{Hop, Leave, MAX_REFUSALS};
 use crate::record::{Book, HttpLedger};
 use crate::routes::Branch;
 use crate::{http1, http2};
@@ -71,11 +72,28 @@ impl Session {
         }
     }
 
-    /// The server's side is connected.
-    pub fn dialed(&mut self) {
+    /// The server's side is connected: to this one, if it is one of several.
+    pub fn dialed(&mut self, hop: Option<Hop>) {
         match self {
-            Self::Http1(_) => {}
+            Self::Http1(session) => session.dialed(hop),
             Self::Http2(session) => session.dialed(),
+        }
+    }
+
+    /// Whether the server has no application to give requests to, once for each server that says so. Of HTTP/2 it is not
+    /// asked: where there are several servers that is terminated.
+    pub fn take_refusal(&mut self) -> bool {
+        match self {
+            Self::Http1(session) => session.take_refusal(),
+            Self::Http2(_) => false,
+        }
+    }
+
+    /// The servers that have not seen the request that is sent again.
+    pub fn refused(&self) -> &[SocketAddr] {
+        match self {
+            Self::Http1(session) => session.refused(),
+            Self::Http2(_) => &[],
         }
     }
 
@@ -185,10 +203,15 @@ impl Session {
 
     /// This reply, in the session's protocol.
     pub fn answer(&self, reply: Reply) -> Answer {
+        self.answer_at(reply, None)
+    }
+
+    /// The same, at this hop ([`Reply::error_at`]).
+    pub fn answer_at(&self, reply: Reply, hop: Option<SocketAddr>) -> Answer {
         let (bytes, requests) = match self {
-            Self::Http1(_) => (Cow::Borrowed(reply.bytes()), 1),
+            Self::Http1(_) => (reply.bytes_at(hop), 1),
             Self::Http2(session) => {
-                let (bytes, requests) = session.answer(reply.status(), reply.error_type());
+                let (bytes, requests) = session.answer(reply.status(), &reply.error_at(hop));
                 (Cow::Owned(bytes), requests)
             }
         };

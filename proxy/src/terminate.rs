@@ -27,7 +27,8 @@ pub use pool::{Links, Service};
 const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 
 /// The bounds of the terminating path. What a client, or a server, can make the proxy hold is
-/// bounded by them: a stream holds at most `window` and `send_buffer` in each direction.
+/// bounded by them: a stream holds at most `window` and `send_buffer` in each direction, and of its request
+/// [`MAX_KEPT`](crate::routes::MAX_KEPT) more until its response begins.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// Streams that a client may have open on one connection (SETTINGS_MAX_CONCURRENT_STREAMS);

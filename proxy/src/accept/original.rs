@@ -25,6 +25,6 @@ pub(super) fn destination(stream: &TcpStream) -> Result<SocketAddr, Refusal> {
 }
 
 /// An IPv4 address that came mapped into IPv6, as IPv4.
-fn canonical(addr: SocketAddr) -> SocketAddr {
+pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }

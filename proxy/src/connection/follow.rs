@@ -1,6 +1,7 @@
 //! A client whose requests go to one server after the other: where its session leaves one, another is found. Servers that
 //! may be needed again are kept open, a few of them. Around the stage that forwards HTTP, which is called for each.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -9,7 +10,7 @@ use super::{Routed, open_http};
 use crate::buffer::Flow;
 use crate::detect::Verdict;
 use crate::detect::wait::Detected;
-use crate::endpoints::EndpointSet;
+use crate::endpoints::{Beside, EndpointSet};
 use crate::forward::Destination;
 use crate::forward::relay::Left;
 use crate::routes::Branch;
@@ -63,7 +64,7 @@ pub(super) async fn go_on(worker: &Worker, home: Rc<EndpointSet>, mut left: Box<
             // An endpoint is chosen anew.
             Leave::Again => None,
         };
-        let beside = at.filter(|_| leave == Leave::Again);
+        let beside = beside(leave, at, &session);
         if let (Some(idle), Some(tls)) = (server, book.standing.tls.clone()) {
             parking.park(here, (idle, tls));
         }
@@ -94,6 +95,14 @@ pub(super) async fn go_on(worker: &Worker, home: Rc<EndpointSet>, mut left: Box<
             None => return,
         }
     }
+}
+
+/// Where a request goes that is sent again.
+fn beside(leave: Leave, at: Option<SocketAddr>, session: &Session) -> Option<Beside> {
+    (leave == Leave::Again).then(|| Beside {
+        failed: at,
+        refused: session.refused().to_vec(),
+    })
 }
 
 /// The endpoints of a branch. What nobody has told of is where all other requests go.

@@ -114,6 +114,7 @@ impl Parked {
             tls: self.tls,
             claim,
             took: Duration::ZERO,
+            hop: None,
         };
         (connected, dialed)
     }

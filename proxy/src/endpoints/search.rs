@@ -10,6 +10,16 @@ use std::time::Instant;
 
 use super::{Claim, EndpointSet};
 
+/// Where a request goes that is sent again: not where it was.
+#[derive(Clone, Debug, Default)]
+pub struct Beside {
+    /// The endpoint where it has failed. It goes there again only where no other is fit: who fails fast would be chosen
+    /// for that.
+    pub failed: Option<SocketAddr>,
+    /// The endpoints that have not seen it, as if they had taken no connection: none of them again.
+    pub refused: Vec<SocketAddr>,
+}
+
 /// A search through one set, which may be replaced meanwhile.
 #[derive(Debug)]
 pub struct Search {
@@ -30,11 +40,14 @@ impl Search {
         }
     }
 
-    /// For a request that has just failed at this address: it is sent there again only where no other endpoint is fit.
-    /// Who fails fast would be chosen for that.
+    /// For a request that is sent again.
     #[must_use]
-    pub fn beside(self, avoided: Option<SocketAddr>) -> Self {
-        Self { avoided, ..self }
+    pub fn beside(self, beside: Beside) -> Self {
+        Self {
+            avoided: beside.failed,
+            tried: beside.refused,
+            ..self
+        }
     }
 
     /// The name of the service.

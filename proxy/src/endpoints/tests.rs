@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use super::{Claim, Config, EndpointSet, Listed, Search, Service};
+use super::{Beside, Claim, Config, EndpointSet, Listed, Search, Service};
 use crate::telemetry::Dst;
 
 fn addr(port: u16) -> SocketAddr {
@@ -406,7 +406,11 @@ fn where_a_request_has_failed_it_is_sent_again_only_without_others() {
     for port in [2, 3] {
         claim(&set, port).observe(ms(1000), now);
     }
-    let beside = |port| Search::new(Rc::clone(&set)).beside(Some(addr(port)));
+    let beside = |port| {
+        let failed = Some(addr(port));
+        let refused = Vec::new();
+        Search::new(Rc::clone(&set)).beside(Beside { failed, refused })
+    };
     for _ in 0..20 {
         let mut search = beside(1);
         let mut ports = Vec::new();
@@ -421,4 +425,24 @@ fn where_a_request_has_failed_it_is_sent_again_only_without_others() {
     }
     let chosen = beside(1).next(now).expect("an endpoint");
     assert_eq!(chosen.addr, addr(1), "the others are set aside");
+}
+
+#[test]
+fn who_has_not_seen_a_request_is_not_sent_it_again() {
+    let now = Instant::now();
+    let set = set(&[1, 2], now);
+    let refused = |ports: &[u16]| ports.iter().map(|p| addr(*p)).collect::<Vec<_>>();
+    let next = |ports| {
+        let beside = Beside {
+            failed: Some(addr(1)),
+            refused: refused(ports),
+        };
+        let mut search = Search::new(Rc::clone(&set)).beside(beside);
+        search.next(now).map(|claim| claim.addr.port())
+    };
+    let has_other = |tried: &[u16]| set.has_other(addr(1), &refused(tried));
+    assert_eq!((next(&[1]), has_other(&[])), (Some(2), true));
+    assert_eq!((next(&[1, 2]), has_other(&[2])), (None, false));
+    set.fall_back(Some(addr(9)), now);
+    assert_eq!((next(&[1]), has_other(&[2])), (Some(9), true));
 }

@@ -12,7 +12,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Config, DialError, Dialer};
-use crate::endpoints::{Claim, EndpointSet, Search};
+use crate::endpoints::{Beside, Claim, EndpointSet, Search};
+use crate::session::Hop;
 use crate::stream::Stream;
 use crate::telemetry::{Dst, NoTlsReason, Tls};
 
@@ -40,6 +41,8 @@ pub struct Connected {
     pub claim: Option<Claim>,
     /// How long its endpoint took to accept.
     pub took: Duration,
+    /// Its endpoint, where the service has several.
+    pub hop: Option<Hop>,
 }
 
 /// Why there is no connection.
@@ -54,20 +57,22 @@ pub struct Failed<E = DialError> {
     pub tls: Tls,
 }
 
-/// Opens a connection within `config.connect_timeout` of the dialer; of a service, to the endpoint `beside` only where no
-/// other is fit.
+/// Opens a connection within `config.connect_timeout` of the dialer; of a service, for a request that is sent again, `beside`
+/// where it was.
 ///
 /// # Errors
 /// That of the address, or of a [`search`].
 pub async fn connect(
     to: &Destination,
-    beside: Option<SocketAddr>,
+    beside: Option<Beside>,
     dialer: &Dialer,
 ) -> Result<Connected, Failed> {
     let set = match to {
         Destination::Address(addr) => return connect_to(*addr, dialer).await,
         Destination::Service(set) => set,
     };
+    let beside = beside.unwrap_or_default();
+    let refused = beside.refused.clone();
     let endpoints = Search::new(Rc::clone(set)).beside(beside);
     let dialed = search(endpoints, &dialer.config, async |claim, limit| {
         let start = Instant::now();
@@ -79,11 +84,17 @@ pub async fn connect(
         }
     });
     let (claim, (stream, tls, took)) = dialed.await?;
+    let addr = claim.addr;
+    let hop = set.has_other(addr, &[]).then(|| Hop {
+        addr,
+        has_other: set.has_other(addr, &refused),
+    });
     Ok(Connected {
         stream,
         tls,
         claim: Some(claim),
         took,
+        hop,
     })
 }
 
@@ -154,6 +165,7 @@ async fn connect_to(addr: SocketAddr, dialer: &Dialer) -> Result<Connected, Fail
             tls,
             claim: None,
             took: start.elapsed(),
+            hop: None,
         }),
         Err(error) => Err(Failed {
             error,

@@ -278,12 +278,16 @@ impl Relay<'_> {
         }
     }
 
-    /// Tells the endpoint's claim how long an answer took to begin.
+    /// Tells the endpoint's claim how long an answer took to begin, and where there was nobody to give one.
     fn weigh(&mut self) {
-        if let (Some(claim), Some(session)) = (&self.claim, &mut self.session)
-            && let Some(latency) = session.take_latency()
-        {
+        let (Some(claim), Some(session)) = (&self.claim, &mut self.session) else {
+            return;
+        };
+        if let Some(latency) = session.take_latency() {
             claim.observe(latency, Instant::now());
+        }
+        if session.take_refusal() {
+            claim.refused(Instant::now());
         }
     }
 

@@ -25,9 +25,12 @@ mod refuse;
 mod route;
 mod steer;
 mod unread;
+mod unseen;
 
 pub use steer::Leave;
 use steer::Steering;
+use unseen::Unseen;
+pub use unseen::{Hop, MAX_REFUSALS};
 
 /// Requests that may be under way on one connection (pipelining); more wait.
 pub const MAX_PIPELINE: usize = 64;
@@ -84,6 +87,7 @@ pub struct Session {
     lot: Option<u32>,
     /// None while all requests go to one server, once.
     steering: Option<Box<Steering>>,
+    unseen: Unseen,
     ledger: HttpLedger,
 }
 
@@ -107,6 +111,7 @@ impl Session {
             is_led_nowhere: false,
             lot: None,
             steering: None,
+            unseen: Unseen::default(),
             ledger,
         }
     }
@@ -281,7 +286,7 @@ impl Session {
                 if !self.is_here(&head, &choice, now) {
                     return 0;
                 }
-                self.begin_keeping(steer::is_kept(&head, bytes, &choice), &choice, now);
+                self.begin_keeping(steer::is_retryable(&head, bytes, &choice), &choice, now);
                 self.open_exchange(&head, &choice, now)
             }
         }
@@ -354,7 +359,7 @@ impl Session {
         if is_interim(head.status) {
             return head.len;
         }
-        if self.has_failed(&head, now) {
+        if self.goes_elsewhere(&head, bytes) || self.has_failed(&head, now) {
             return 0;
         }
         let Some(exchange) = self.exchanges.front_mut() else {
@@ -421,6 +426,7 @@ impl Session {
             exchange.end(now, end);
             self.completed += 1;
             self.resumed |= self.exchanges.len() + 1 == self.most();
+            self.forget_steering();
         }
         self.responses = State::Head;
     }

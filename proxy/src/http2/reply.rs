@@ -20,7 +20,7 @@ pub const LEAVE: [u8; 17] = [
 const STATUS: u8 = 8;
 
 /// Answers open `streams`, of which `last` was the last to open, with this status and error type
-/// of RFC 9209. Answers the bytes, and how many streams they answer.
+/// of RFC 9209, its parameters included. Answers the bytes, and how many streams they answer.
 pub fn answer(
     streams: impl Iterator<Item = u32>,
     last: u32,
@@ -52,6 +52,8 @@ fn block(status: u16, error: &str) -> Vec<u8> {
     block.extend([0, NAME.len() as u8]);
     block.extend(NAME);
     let value = format!("weir; error={error}");
+    // Shorter than where a length takes a second octet (RFC 7541 section 5.1), with the longest address, too.
+    debug_assert!(value.len() < 127, "{value}");
     block.push(u8::try_from(value.len()).expect("error types are short"));
     block.extend(value.bytes());
     block
@@ -95,6 +97,17 @@ mod tests {
         assert_eq!(read(&bytes), (vec![1, 5], 7));
         let (bytes, n) = answer([].into_iter(), 0, (502, "connection_refused"));
         assert_eq!((n, read(&bytes)), (0, (vec![], 0)));
+    }
+
+    #[test]
+    fn the_longest_hop_has_room_in_a_field() {
+        use crate::http1::reply::Reply;
+
+        let hop = "[1111:2222:3333:4444:5555:6666:7777:8888%4294967295]:65535";
+        let hop = hop.parse().expect("an address");
+        let error = Reply::Timeout.error_at(Some(hop));
+        let (bytes, _) = answer([1].into_iter(), 1, (502, &error));
+        assert_eq!(read(&bytes), (vec![1], 1));
     }
 
     #[test]

@@ -20,6 +20,7 @@ fn book() -> (Telemetry, Book) {
             judged: Some(true),
             ..Standing::default()
         },
+        hop: None,
     };
     (telemetry, book)
 }

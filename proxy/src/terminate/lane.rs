@@ -16,6 +16,21 @@ pub(super) enum Passing<'a> {
     Trailers(&'a HeaderMap),
 }
 
+/// What was kept of a request that is sent again.
+pub(super) struct Replay {
+    pub(super) body: Bytes,
+    pub(super) trailers: Option<HeaderMap>,
+    /// Nothing comes behind it.
+    pub(super) is_whole: bool,
+}
+
+impl Replay {
+    /// Whether the request ends with its head.
+    pub(super) fn ends(&self) -> bool {
+        self.is_whole && self.body.is_empty() && self.trailers.is_none()
+    }
+}
+
 /// Why a lane has ended before its time.
 #[derive(Debug)]
 pub(super) enum Broken {
@@ -35,9 +50,10 @@ pub(super) struct Lane {
     is_done: bool,
     /// Some of the data was taken.
     has_moved: bool,
-    /// What comes was kept, and is out of nobody's window.
+    /// What is held was kept, and is out of nobody's window.
     is_replay: bool,
-    /// Of what was kept.
+    /// Of what was kept: nothing comes behind it.
+    is_whole: bool,
     trailers: Option<HeaderMap>,
 }
 
@@ -51,25 +67,38 @@ impl Lane {
             is_done,
             has_moved: false,
             is_replay: false,
+            is_whole: false,
             trailers: None,
         }
     }
 
-    /// Of a request that is sent again: its body and trailers, where it has not ended with its head.
-    pub(super) fn replay(
-        from: RecvStream,
-        to: SendStream<Bytes>,
-        (body, trailers): (Bytes, Option<HeaderMap>),
-    ) -> Self {
-        let is_done = body.is_empty() && trailers.is_none();
+    /// Of a request that is sent again: what was kept of it, then what comes.
+    pub(super) fn replay(from: RecvStream, to: SendStream<Bytes>, kept: Replay) -> Self {
+        let is_done = kept.ends();
+        let Replay {
+            body,
+            trailers,
+            is_whole,
+        } = kept;
         Self {
             held: body,
-            is_last: trailers.is_none(),
+            is_last: is_whole && trailers.is_none(),
             has_moved: true,
             is_replay: true,
+            is_whole,
             trailers,
             ..Self::new(from, to, is_done)
         }
+    }
+
+    /// What comes, for another lane, and whether nothing does: what was taken of it has to be kept.
+    pub(super) fn give_back(mut self) -> (RecvStream, bool) {
+        if !self.is_replay && !self.held.is_empty() {
+            // A stream that has ended meanwhile has given its window back by itself.
+            let window = self.from.flow_control();
+            let _released = window.release_capacity(self.held.len());
+        }
+        (self.from, self.is_whole || self.is_last || self.is_done)
     }
 
     /// Whether everything has passed, the end included.
@@ -93,11 +122,12 @@ impl Lane {
                 ready!(self.poll_write(cx))?;
                 continue;
             }
-            if self.is_replay {
+            if self.is_whole {
                 let trailers = self.trailers.take();
                 self.end(trailers)?;
                 continue;
             }
+            self.is_replay = false;
             match ready!(self.from.poll_data(cx)) {
                 Some(Ok(chunk)) => {
                     show(Passing::Data(&chunk));

@@ -2,6 +2,8 @@
 //!
 //! `stream` calls it. It must not know sockets or connections.
 
+use std::net::SocketAddr;
+
 use h2::server::SendResponse;
 use hyper::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 
@@ -104,21 +106,36 @@ pub(super) fn answer_grpc(respond: &mut SendResponse<bytes::Bytes>, reply: Reply
     let grpc = HeaderValue::from_static("application/grpc");
     fields.insert(header::CONTENT_TYPE, grpc);
     fields.insert("grpc-status", HeaderValue::from(status_of_grpc(reply)));
-    fields.insert("proxy-status", proxy_status(reply));
+    fields.insert("proxy-status", proxy_status(reply, None));
     let _told = respond.send_response(response, true);
 }
 
-fn proxy_status(reply: Reply) -> HeaderValue {
-    let text = format!("weir; error={}", reply.error_type());
-    HeaderValue::from_str(&text).expect("error types are letters and underscores")
+fn proxy_status(reply: Reply, hop: Option<SocketAddr>) -> HeaderValue {
+    let text = format!("weir; error={}", reply.error_at(hop));
+    HeaderValue::from_str(&text).expect("error types and addresses are visible characters")
 }
 
-/// Answers in the server's place. A client that is gone already is not told.
-pub(super) fn answer(respond: &mut SendResponse<bytes::Bytes>, reply: Reply) {
+/// The hop that a response says has not seen its request ([`Reply::unseen_by`]).
+pub(super) fn unseen_by(status: StatusCode, fields: &HeaderMap) -> Option<SocketAddr> {
+    if !status.is_server_error() {
+        return None;
+    }
+    let mut values = fields.get_all("proxy-status").iter();
+    let value = values.next()?;
+    let is_only = values.next().is_none();
+    Reply::unseen_by(status.as_u16(), value.as_bytes()).filter(|_| is_only)
+}
+
+/// Answers in the server's place, at this hop ([`Reply::error_at`]). A client that is gone already is not told.
+pub(super) fn answer(
+    respond: &mut SendResponse<bytes::Bytes>,
+    reply: Reply,
+    hop: Option<SocketAddr>,
+) {
     let status = StatusCode::from_u16(reply.status()).unwrap_or(StatusCode::BAD_GATEWAY);
     let mut response = Response::new(());
     *response.status_mut() = status;
     let fields = response.headers_mut();
-    fields.insert("proxy-status", proxy_status(reply));
+    fields.insert("proxy-status", proxy_status(reply, hop));
     let _told = respond.send_response(response, true);
 }

@@ -21,7 +21,7 @@ use super::link::{Lease, Link};
 use super::message::HeadFields;
 use super::slot::{Refused, Slot};
 use super::socket::Socket;
-use crate::endpoints::{Claim, Endpoint, EndpointSet, Search};
+use crate::endpoints::{Beside, Claim, Endpoint, EndpointSet, Search};
 use crate::forward::{Connected, Dialer, Failed, search};
 use crate::record::{Book, Side};
 use crate::routes::{Choice, Ports};
@@ -176,6 +176,16 @@ impl Service {
         choice
     }
 
+    /// Whether it has several endpoints: what one has not seen, another may.
+    pub(super) fn has_several(&self) -> bool {
+        self.set.len() > 1
+    }
+
+    /// Whether there is an endpoint beside this one and those.
+    pub(super) fn has_other(&self, addr: SocketAddr, tried: &[SocketAddr]) -> bool {
+        self.set.has_other(addr, tried)
+    }
+
     /// Takes a retry off the budget of the service's routes, if there is one left.
     pub(super) fn may_retry(&self, now: std::time::Instant) -> bool {
         self.set.routing.may_retry(now)
@@ -192,16 +202,16 @@ impl Service {
     }
 
     /// Finds a place for one stream within `connect_timeout`: at the better of two endpoints,
-    /// and where that one refuses, at another. At the one `beside` only where no other is fit.
+    /// and where that one refuses, at another. For a request that is sent again, `beside` where it was.
     ///
     /// # Errors
     /// That of the [`search`].
     pub(super) async fn find(
         self: &Rc<Self>,
-        beside: Option<SocketAddr>,
+        beside: Option<Beside>,
     ) -> Result<Found, Failed<Refused>> {
         let found = search(
-            Search::new(Rc::clone(&self.set)).beside(beside),
+            Search::new(Rc::clone(&self.set)).beside(beside.unwrap_or_default()),
             &self.setup.dialer.config,
             async |claim, limit| {
                 let slot = self.slot(claim);

@@ -86,7 +86,7 @@ impl Stream {
         }
         let choice = client.service.choose(&head, started);
         let service = client.service.branch(&choice);
-        let terms = Terms::new(choice);
+        let terms = Terms::new(choice, service.has_several());
         let asked = Asked {
             head,
             body,
@@ -210,6 +210,7 @@ async fn again(service: Rc<Service>, head: Request<()>, unseen: Unseen) {
         mut respond,
         started,
         mut terms,
+        ..
     } = unseen;
     let found = match wait(service.find_again(found), &mut respond, &mut terms).await {
         Waited::Done(Ok(found)) => found,
@@ -268,9 +269,10 @@ fn reply(book: Book, mut asked: Asked, reply: Reply) {
     if !label.is_empty() {
         book.http_error(label);
     }
+    let hop = book.hop;
     let exchange = exchange(book, &asked);
     exchange.end(Instant::now(), End::Replied(reply.status(), label));
-    message::answer(&mut asked.respond, reply);
+    message::answer(&mut asked.respond, reply, hop);
 }
 
 /// Answers a request that goes nowhere: one of gRPC by a status of its own.

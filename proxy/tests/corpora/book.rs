@@ -18,6 +18,7 @@ pub(crate) fn inbound() -> (Telemetry, Book) {
         labels,
         target_port: 80,
         standing: Default::default(),
+        hop: None,
     };
     (telemetry, book)
 }

@@ -23,3 +23,4 @@ mod routes;
 mod smuggling;
 mod steered;
 mod talk;
+mod unseen;

@@ -27,3 +27,4 @@ mod rfc9113;
 mod routes;
 mod service;
 mod tunnels;
+mod unseen;

@@ -47,6 +47,7 @@ fn bench() -> Bench {
         labels,
         target_port: 80,
         standing: Default::default(),
+        hop: None,
     };
     Bench {
         home: Rc::new(home),

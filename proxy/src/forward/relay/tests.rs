@@ -85,6 +85,7 @@ fn book(seat: telemetry::Seat, labels: Rc<Labels>, subject: Subject) -> Book {
         labels,
         target_port: 80,
         standing: Default::default(),
+        hop: None,
     }
 }
 

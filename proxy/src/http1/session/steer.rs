@@ -2,11 +2,13 @@
 //! their own, and those that are sent again. The session says when its server is to be left, and what the next one is
 //! given first; `forward::relay` leaves it, and `connection` finds another. It must not know endpoints.
 //!
-//! From the first such request of a connection on one is under way at a time: what a client sends ahead waits.
+//! From the first request on that a route has something to say about, one is under way at a time: what a client sends
+//! ahead waits.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::{MAX_PIPELINE, Session, State};
+use super::{MAX_PIPELINE, MAX_REFUSALS, Session, State};
 use crate::exchange::{Exchange, grpc_code};
 use crate::http1::Framing;
 use crate::http1::fields::HeadFields;
@@ -27,6 +29,8 @@ pub enum Leave {
 /// Where the requests of a connection go.
 #[derive(Debug, Default)]
 pub(super) struct Steering {
+    /// One request is under way at a time.
+    is_strict: bool,
     /// Of which backends the server is.
     here: Option<Branch>,
     /// Of which the next one is to be.
@@ -41,21 +45,27 @@ pub(super) struct Steering {
 }
 
 /// A request that may be sent again.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Kept {
+    /// All that was received of it.
     bytes: Vec<u8>,
-    attempts: u32,
-    /// What the server of this attempt has been given; of the first attempt that goes another way.
-    given: usize,
-    /// It is not sent any more: its response has begun.
-    is_answered: bool,
+    /// Attempts that have failed.
+    failed: u32,
+    /// What the server of this attempt is given of them before anything else: of the first attempt nothing.
+    replay: std::ops::Range<usize>,
+    /// Its route says that it may be sent again.
+    is_retryable: bool,
+    /// The servers that have not seen it.
+    refused: Vec<SocketAddr>,
+    /// It is not sent any more: its response has begun, or it is too large.
+    is_final: bool,
 }
 
 impl Steering {
     /// What the server is still to be given of a request that is sent again.
     fn replay(&self) -> &[u8] {
-        let kept = self.kept.as_ref().filter(|kept| kept.attempts > 1);
-        kept.map_or(&[], |kept| &kept.bytes[kept.given..])
+        let kept = self.kept.as_ref();
+        kept.map_or(&[], |kept| &kept.bytes[kept.replay.clone()])
     }
 
     /// How long the server of now has taken, of a latency that may be of several.
@@ -116,12 +126,18 @@ impl Session {
             return;
         };
         if let Some(kept) = &mut steering.kept {
-            kept.given = (kept.given + n).min(kept.bytes.len());
+            kept.replay.start = (kept.replay.start + n).min(kept.replay.end);
         }
         if steering.replay().is_empty() {
-            steering.kept.take_if(|kept| kept.is_answered);
+            steering.kept.take_if(|kept| kept.is_final);
             self.resumed = true;
         }
+    }
+
+    /// The servers that have not seen the request that is under way.
+    pub fn refused(&self) -> &[SocketAddr] {
+        let kept = self.steering.as_ref().and_then(|s| s.kept.as_ref());
+        kept.map_or(&[], |kept| &kept.refused)
     }
 
     /// Whether what the client has sent ahead is needed although the server takes no more.
@@ -132,9 +148,9 @@ impl Session {
 
     /// Requests that may be under way.
     pub(super) fn most(&self) -> usize {
-        match self.steering {
-            None => MAX_PIPELINE,
-            Some(_) => 1,
+        match &self.steering {
+            Some(steering) if steering.is_strict => 1,
+            _ => MAX_PIPELINE,
         }
     }
 
@@ -142,8 +158,14 @@ impl Session {
     pub(super) fn head_for(&mut self, choice: &Choice) {
         let branch = choice.route().and_then(|route| route.branch());
         if let Some(branch) = branch.filter(|_| self.ledger.is_steered()) {
-            self.steering.get_or_insert_default().bound = Some(branch.clone());
+            self.strictly().bound = Some(branch.clone());
         }
+    }
+
+    fn strictly(&mut self) -> &mut Steering {
+        let steering = self.steering.get_or_insert_default();
+        steering.is_strict = true;
+        steering
     }
 
     /// Whether the server of now is the one for a request. If not, it waits: for the response before it, or for another
@@ -161,15 +183,18 @@ impl Session {
         let route = choice.route();
         let branch = route.and_then(|route| route.branch());
         let is_plain = branch.is_none() && !may_retry(head, choice);
-        if self.steering.is_none() && is_plain {
-            return true;
+        if is_plain && self.most() > 1 {
+            // It would come into the middle of another.
+            return self.replay().is_empty();
         }
-        let steering = self.steering.get_or_insert_default();
-        if !(self.exchanges.is_empty() && steering.replay().is_empty()) {
+        let is_idle = self.exchanges.is_empty();
+        let has_closed = !matches!(self.responses, State::Head);
+        let steering = self.strictly();
+        if !(is_idle && steering.replay().is_empty()) {
             return false;
         }
         // A server that has closed is not left: its close is the client's.
-        if steering.here.as_ref() == branch || !matches!(self.responses, State::Head) {
+        if steering.here.as_ref() == branch || has_closed {
             return true;
         }
         steering.bound = branch.cloned();
@@ -179,21 +204,24 @@ impl Session {
         false
     }
 
-    /// A request begins: its bytes are kept where it may be sent again.
-    pub(super) fn begin_keeping(&mut self, is_kept: bool, choice: &Choice, now: Instant) {
+    /// A request begins: its bytes are kept where it may be sent again, because its route says so or because it may turn
+    /// out that nobody has seen it.
+    pub(super) fn begin_keeping(&mut self, is_retryable: bool, choice: &Choice, now: Instant) {
         if !self.ledger.is_steered() {
             return;
         }
         if choice.route().is_some_and(|route| route.is_retryable()) {
             self.ledger.note_request(now);
         }
+        let may_be_unseen = self.may_be_unseen();
+        if may_be_unseen {
+            self.steering.get_or_insert_default();
+        }
         if let Some(steering) = &mut self.steering {
             steering.again = None;
-            steering.kept = is_kept.then(|| Kept {
-                bytes: Vec::new(),
-                attempts: 1,
-                given: 0,
-                is_answered: false,
+            steering.kept = (is_retryable || may_be_unseen).then(|| Kept {
+                is_retryable,
+                ..Kept::default()
             });
         }
     }
@@ -204,13 +232,15 @@ impl Session {
             return;
         };
         let kept = steering.kept.as_mut();
-        let Some(kept) = kept.filter(|kept| kept.attempts == 1) else {
+        let Some(kept) = kept.filter(|kept| !kept.is_final) else {
             return;
         };
-        if kept.bytes.len() + bytes.len() > MAX_KEPT {
+        if kept.bytes.len() + bytes.len() <= MAX_KEPT {
+            return kept.bytes.extend_from_slice(bytes);
+        }
+        kept.is_final = true;
+        if kept.replay.is_empty() {
             steering.kept = None;
-        } else {
-            kept.bytes.extend_from_slice(bytes);
         }
     }
 
@@ -223,7 +253,7 @@ impl Session {
     pub fn server_lost(&mut self, now: Instant) -> bool {
         let is_left = self.leave().is_some() || self.retry(now, (502, "reset"), |_| true);
         if !is_left && let Some(steering) = &mut self.steering {
-            steering.kept.take_if(|kept| !kept.is_answered);
+            steering.kept.take_if(|kept| !kept.is_final);
         }
         is_left
     }
@@ -244,7 +274,7 @@ impl Session {
                 steering.kept = None;
             }
             if let Some(kept) = &mut steering.kept {
-                kept.is_answered = true;
+                kept.is_final = true;
             }
         }
         false
@@ -264,23 +294,49 @@ impl Session {
         let (Some(kept), Some(front)) = (&mut steering.kept, self.exchanges.front_mut()) else {
             return false;
         };
-        let may_retry = kept.attempts < MAX_ATTEMPTS && !kept.is_answered && !front.has_head();
+        let may_retry = kept.is_retryable && !kept.is_final && kept.failed + 1 < MAX_ATTEMPTS;
+        let may_retry = may_retry && !front.has_head();
         if !(may_retry && fails(front) && self.ledger.may_retry(now)) {
             return false;
         }
-        front.retry(Some(status), error);
         if error.is_empty() {
             // Who has said nothing has not been fast.
             let began = steering.again.unwrap_or_else(|| front.started());
             self.latency = Some(now.saturating_duration_since(began));
         }
+        self.take_back(status, error);
+        true
+    }
+
+    /// The front request is sent again, all that is kept of it first. The attempt counts as this.
+    pub(super) fn take_back(&mut self, status: u16, error: &str) {
+        let (Some(steering), Some(front)) = (&mut self.steering, self.exchanges.front_mut()) else {
+            return;
+        };
+        let Some(kept) = &mut steering.kept else {
+            return;
+        };
+        front.retry(Some(status), error);
         self.patience = front.tally().timeout();
-        kept.attempts += 1;
-        kept.given = 0;
+        kept.failed += 1;
+        kept.replay = 0..kept.bytes.len();
         steering.since = Some(front.started());
         steering.bound = steering.here.clone();
         steering.leave = Some(Leave::Again);
-        true
+    }
+
+    /// A server has not seen the request that is under way. Answers whether another one may.
+    pub(super) fn note_refusal(&mut self, by: SocketAddr) -> bool {
+        let kept = self.steering.as_mut().and_then(|s| s.kept.as_mut());
+        let may_go = |kept: &&mut Kept| !kept.is_final && kept.refused.len() < MAX_REFUSALS;
+        let kept = kept.filter(may_go);
+        kept.map(|kept| kept.refused.push(by)).is_some()
+    }
+
+    /// A response has ended. What was needed only in case that nobody has seen its request is not any more.
+    pub(super) fn forget_steering(&mut self) {
+        self.steering
+            .take_if(|steering| !steering.is_strict && steering.kept.is_none());
     }
 
     /// No server is found: what the client has asked is answered in its place, also where it would go elsewhere by now.
@@ -297,9 +353,9 @@ impl Session {
     }
 }
 
-/// Whether a request may be sent again, as long as it is small enough: its route says so, and nothing but its response is
-/// waited for.
-pub(super) fn is_kept(head: &RequestHead<'_>, bytes: &[u8], choice: &Choice) -> bool {
+/// Whether a request that has failed may be sent again, as long as it is small enough: its route says so, and nothing but
+/// its response is waited for.
+pub(super) fn is_retryable(head: &RequestHead<'_>, bytes: &[u8], choice: &Choice) -> bool {
     // One whose client waits for leave to send its body is not whole before it is answered.
     may_retry(head, choice) && HeadFields(&bytes[..head.len]).first("expect").is_none()
 }

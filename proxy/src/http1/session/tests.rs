@@ -11,6 +11,7 @@ use crate::telemetry::{self, Selection, Telemetry};
 mod edges;
 mod steer;
 mod unread;
+mod unseen;
 
 struct Bench {
     session: Session,
@@ -31,6 +32,7 @@ fn bench() -> Bench {
         subject,
         target_port: 80,
         standing: Default::default(),
+        hop: None,
     };
     Bench {
         session: Session::new(HttpLedger::new(book)),

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
+use hyper::http::response::Parts;
 use hyper::http::{Request, Response};
 
 use super::super::lane::{Broken, Lane, Passing};
@@ -56,6 +57,8 @@ pub(super) struct Unseen {
     pub(super) found: Found,
     pub(super) call: Call,
     pub(super) body: RecvStream,
+    /// Nothing of the body comes any more: all of it is kept.
+    pub(super) is_whole: bool,
     pub(super) respond: SendResponse<Bytes>,
     pub(super) started: Instant,
     pub(super) terms: Terms,
@@ -126,6 +129,7 @@ impl Pump {
                     found,
                     call,
                     body,
+                    is_whole: ends,
                     respond,
                     started,
                     terms,
@@ -139,9 +143,8 @@ impl Pump {
     /// # Errors
     /// When the connection that was found does not take it.
     pub(super) fn replay(head: Request<()>, mut again: Unseen) -> Result<Self, Box<Unseen>> {
-        let kept = again.terms.replay();
-        let ends = kept.0.is_empty() && kept.1.is_none();
-        let Ok((response, to)) = again.found.lease.send(head, ends) else {
+        let kept = again.terms.replay(again.is_whole);
+        let Ok((response, to)) = again.found.lease.send(head, kept.ends()) else {
             return Err(Box::new(again));
         };
         let respond = again.respond;
@@ -176,10 +179,12 @@ impl Pump {
         let Down::Head { respond, .. } = self.down else {
             return None;
         };
+        let (body, is_whole) = self.up.give_back();
         Some(Unseen {
             found: self.found,
             call: self.call,
-            body: self.up.from,
+            body,
+            is_whole,
             respond,
             started: self.started,
             terms: self.terms,
@@ -298,14 +303,32 @@ impl Pump {
         is_retried
     }
 
+    /// Whether a response begins like this because nobody has seen its request, which goes to another endpoint instead.
+    fn goes_elsewhere(&mut self, head: &Parts, now: Instant) -> bool {
+        let Found { claim, service, .. } = &self.found;
+        let by = message::unseen_by(head.status, &head.headers);
+        // What another hop has said was passed on by one that has seen it.
+        if by != Some(claim.addr) || !service.has_other(claim.addr, &[]) {
+            return false;
+        }
+        claim.refused(now);
+        let has_other = service.has_other(claim.addr, self.terms.refused());
+        let goes = has_other && self.terms.note_refusal(claim.addr);
+        if goes {
+            self.call.retried(Some(head.status.as_u16()), "");
+        }
+        goes
+    }
+
     /// The final head of the response.
     fn answered(&mut self, head: Response<RecvStream>, cx: &mut Context<'_>) -> Option<Step> {
         let (head, body) = head.into_parts();
         let (ends, now) = (body.is_end_stream(), Instant::now());
         let said = message::head(head.status, &head.headers);
-        if self.is_retried(said, ends, now) {
+        if self.goes_elsewhere(&head, now) || self.is_retried(said, ends, now) {
             return Some(Step::Failed);
         }
+        self.terms.answered();
         let Down::Head { respond, .. } = &mut self.down else {
             return None;
         };

@@ -1,9 +1,10 @@
-//! What the route of a request says about its stream: how long it may wait, and that it may be sent again. Here are the
-//! attempts after the first.
+//! What the route of a request says about its stream: how long it may wait, and that it may be sent again. What its endpoint
+//! has not seen is sent to another, whatever its route says. Here are the attempts after the first.
 //!
 //! `stream` begins them; each is a `pump` of its own. What a client sees is one request and one response.
 
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -14,12 +15,14 @@ use h2::server::SendResponse;
 use hyper::http::{HeaderMap, Request};
 use tokio::time::Sleep;
 
-use super::super::lane::Passing;
+use super::super::lane::{Passing, Replay};
 use super::super::message;
 use super::super::pool::Service;
 use super::pump::{Pump, Step, Unseen};
+use crate::endpoints::Beside;
 use crate::exchange::End;
 use crate::http1::reply::Reply;
+use crate::http1::session::MAX_REFUSALS;
 use crate::http2::call::Call;
 use crate::routes::{Choice, MAX_ATTEMPTS, MAX_KEPT};
 
@@ -38,17 +41,26 @@ struct Kept {
     body: Vec<u8>,
     trailers: Option<HeaderMap>,
     retries: u32,
+    /// Its route says that it may be sent again.
+    is_retryable: bool,
+    /// The endpoints that have not seen it.
+    refused: Vec<SocketAddr>,
 }
 
 impl Terms {
-    /// Of a request that begins now.
-    pub(super) fn new(choice: Choice) -> Self {
+    /// Of a request that begins now, and may turn out to be one that its endpoint has not seen where the service `has_several`.
+    pub(super) fn new(choice: Choice, has_several: bool) -> Self {
         let route = choice.route();
         let timeout = route.and_then(|route| route.timeout());
         let is_retryable = route.is_some_and(|route| route.is_retryable());
         Self {
             alarm: timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout))),
-            kept: is_retryable.then(Box::default),
+            kept: (is_retryable || has_several).then(|| {
+                Box::new(Kept {
+                    is_retryable,
+                    ..Kept::default()
+                })
+            }),
             choice,
         }
     }
@@ -73,18 +85,43 @@ impl Terms {
         }
     }
 
-    /// Whether the whole request is here, and was not sent too often.
+    /// Whether a request that has failed may be sent again, and all that has come of it is here.
     pub(super) fn may_retry(&self) -> bool {
         let kept = self.kept.as_ref();
-        kept.is_some_and(|kept| kept.retries + 1 < MAX_ATTEMPTS)
+        kept.is_some_and(|kept| kept.is_retryable && kept.retries + 1 < MAX_ATTEMPTS)
     }
 
-    /// It is sent once more: its body and trailers.
-    pub(super) fn replay(&mut self) -> (Bytes, Option<HeaderMap>) {
-        self.kept.as_mut().map_or_else(Default::default, |kept| {
+    /// The endpoints that have not seen it.
+    pub(super) fn refused(&self) -> &[SocketAddr] {
+        self.kept.as_ref().map_or(&[], |kept| &kept.refused)
+    }
+
+    /// This endpoint has not seen it. Answers whether another one may: all that has come of it is here, and it was not
+    /// refused too often.
+    pub(super) fn note_refusal(&mut self, by: SocketAddr) -> bool {
+        let kept = self.kept.as_mut();
+        let kept = kept.filter(|kept| kept.refused.len() < MAX_REFUSALS);
+        kept.map(|kept| kept.refused.push(by)).is_some()
+    }
+
+    /// Its response has begun: it is not sent any more.
+    pub(super) fn answered(&mut self) {
+        self.kept = None;
+    }
+
+    /// It is sent once more: what has come of its body, and its trailers. Whoever saw it come says whether it is whole.
+    pub(super) fn replay(&mut self, is_whole: bool) -> Replay {
+        let kept = self.kept.as_mut().map(|kept| {
             kept.retries += 1;
-            (Bytes::copy_from_slice(&kept.body), kept.trailers.clone())
-        })
+            let body = Bytes::copy_from_slice(&kept.body);
+            (body, kept.trailers.clone())
+        });
+        let (body, trailers) = kept.unwrap_or_default();
+        Replay {
+            body,
+            trailers,
+            is_whole,
+        }
     }
 }
 
@@ -123,15 +160,19 @@ pub(super) async fn run(service: Rc<Service>, head: Request<()>, failed: Unseen)
         let Unseen {
             found,
             body,
+            is_whole,
             mut call,
             mut respond,
             started,
             mut terms,
         } = failed;
         // What this attempt had open must not count when the next one chooses.
-        let beside = Some(found.claim.addr);
+        let beside = Beside {
+            failed: Some(found.claim.addr),
+            refused: terms.refused().to_vec(),
+        };
         drop(found);
-        let found = match wait(service.find(beside), &mut respond, &mut terms).await {
+        let found = match wait(service.find(Some(beside)), &mut respond, &mut terms).await {
             Waited::Done(Ok(found)) => found,
             Waited::Done(Err(unreached)) => {
                 tracing::debug!(error = %unreached.error, "dial");
@@ -145,6 +186,7 @@ pub(super) async fn run(service: Rc<Service>, head: Request<()>, failed: Unseen)
         let again = Unseen {
             found,
             body,
+            is_whole,
             call,
             respond,
             started,
@@ -179,7 +221,7 @@ impl Service {
             reply => End::Replied(reply.status(), label),
         };
         call.end(Instant::now(), end);
-        message::answer(respond, reply);
+        message::answer(respond, reply, None);
     }
 }
 
@@ -209,7 +251,10 @@ mod tests {
         let table = Table::new(&compile(&table).expect("a table"));
         let head = Request::new(());
         let route = table.find(&message::HeadFields(&head).request());
-        Terms::new(Choice::Matched(route.expect("a route of everything")))
+        Terms::new(
+            Choice::Matched(route.expect("a route of everything")),
+            false,
+        )
     }
 
     #[tokio::test(start_paused = true)]
@@ -233,7 +278,7 @@ mod tests {
         terms.keep(&Passing::Data(&[2; 1]));
         for _ in 1..MAX_ATTEMPTS {
             assert!(terms.may_retry());
-            let (body, trailers) = terms.replay();
+            let Replay { body, trailers, .. } = terms.replay(true);
             assert_eq!(
                 (body.len(), body[MAX_KEPT - 1], trailers),
                 (MAX_KEPT, 2, None)
@@ -245,5 +290,24 @@ mod tests {
         large.keep(&Passing::Data(&[0; 1]));
         large.keep(&Passing::Data(&[0; 1]));
         assert!(!large.may_retry());
+    }
+
+    #[test]
+    fn what_nobody_has_seen_may_go_on_whatever_its_route_says_but_not_for_ever() {
+        let by =
+            |port: usize| SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).expect("a port")));
+        let mut terms = Terms::new(Choice::Unrouted, true);
+        terms.keep(&Passing::Data(b"body"));
+        assert!(!terms.may_retry(), "no route says so");
+        for n in 1..=MAX_REFUSALS {
+            assert!(terms.note_refusal(by(n)));
+            assert_eq!(&*terms.replay(false).body, b"body");
+        }
+        assert!(!terms.note_refusal(by(9)));
+        assert_eq!(terms.refused(), [by(1), by(2), by(3), by(4)]);
+        let mut large = Terms::new(Choice::Unrouted, true);
+        large.keep(&Passing::Data(&[0; MAX_KEPT + 1]));
+        assert!(!large.note_refusal(by(1)));
+        assert!(!Terms::new(Choice::Unrouted, false).note_refusal(by(1)));
     }
 }

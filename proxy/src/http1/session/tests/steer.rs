@@ -18,7 +18,7 @@ mod model;
 
 const BUSY: &str = "HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy";
 
-fn route(path: &str) -> Route {
+pub(super) fn route(path: &str) -> Route {
     Route {
         name: path.to_owned(),
         condition: Condition::PathPrefix(path.to_owned()),
@@ -41,7 +41,7 @@ fn leading(path: &str, to: &str) -> Route {
     }
 }
 
-fn retryable(path: &str) -> Route {
+pub(super) fn retryable(path: &str) -> Route {
     Route {
         retryable: true,
         ..route(path)
@@ -49,7 +49,7 @@ fn retryable(path: &str) -> Route {
 }
 
 /// A connection to a service with these routes, and so many retries.
-fn steered(routes: Vec<Route>, retries: u32) -> Bench {
+pub(super) fn steered(routes: Vec<Route>, retries: u32) -> Bench {
     drawing(routes, retries, 7)
 }
 
@@ -67,6 +67,7 @@ fn drawing(routes: Vec<Route>, retries: u32, seed: u64) -> Bench {
         subject,
         target_port: 80,
         standing: Default::default(),
+        hop: None,
     };
     let budget = RetryBudget {
         ratio: 0.0,
@@ -88,11 +89,11 @@ fn drawing(routes: Vec<Route>, retries: u32, seed: u64) -> Bench {
     }
 }
 
-fn get(path: &str) -> String {
+pub(super) fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: web\r\n\r\n")
 }
 
-fn post(path: &str, body: &str) -> String {
+pub(super) fn post(path: &str, body: &str) -> String {
     let n = body.len();
     format!("POST {path} HTTP/1.1\r\nHost: web\r\nContent-Length: {n}\r\n\r\n{body}")
 }

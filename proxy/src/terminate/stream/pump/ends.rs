@@ -95,7 +95,7 @@ impl Pump {
             return Poll::Ready(Step::Failed);
         }
         if let Down::Head { respond, .. } = &mut self.down {
-            message::answer(respond, Reply::Reset);
+            message::answer(respond, Reply::Reset, None);
             self.call.end(now, end);
             return Poll::Ready(Step::Over);
         }
