@@ -28,7 +28,6 @@ fn ledger_of(subject: impl FnOnce(&Labels) -> Subject) -> (Telemetry, HttpLedger
         labels,
         target_port: 8080,
         standing: Default::default(),
-        hop: None,
     };
     (telemetry, HttpLedger::new(book))
 }

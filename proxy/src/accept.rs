@@ -54,6 +54,16 @@ pub enum Target {
     Service { set: Rc<EndpointSet>, port: u16 },
 }
 
+impl Target {
+    /// The address that a client of the application has dialed.
+    pub fn hop(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Application { hop, .. } => Some(*hop),
+            Self::Address(_) | Self::Service { .. } => None,
+        }
+    }
+}
+
 /// A connection for the metrics endpoint of this process: its original destination is the
 /// metrics port in force.
 #[derive(Debug)]

@@ -5,6 +5,7 @@
 //! is known once one has accepted it: what is counted under its labels is counted then.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -67,6 +68,8 @@ struct Routed {
     busy: Busy,
     /// Of a client of the application, and who that is.
     permit: Option<Permit>,
+    /// The address that it has dialed.
+    hop: Option<SocketAddr>,
     peer: Option<Arc<Identity>>,
 }
 
@@ -74,6 +77,7 @@ struct Routed {
 pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let Accepted { stream, target } = accepted;
     tune(&stream, &worker.config.forward);
+    let hop = target.hop();
     let (to, book) = route(&worker, target);
     let is_inbound = book.subject.direction() == Direction::Inbound;
     let entered = if is_inbound && worker.dialer.mesh.mode() != MtlsMode::Disabled {
@@ -83,7 +87,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         Some(Entered::plain(stream))
     };
     let Some(entered) = entered else { return };
-    let Some(mut routed) = admit(&worker, entered, (to, book)).await else {
+    let Some(mut routed) = admit(&worker, entered, (to, book, hop)).await else {
         return;
     };
     let dial_now = speaks_first(&worker, &routed.to);
@@ -135,10 +139,8 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
 /// are known before it is looked at, and before an endpoint has accepted.
 fn route(worker: &Worker, target: Target) -> (Destination, Book) {
     let labels = &worker.labels;
-    let mut dialed = None;
     let (to, port, subject) = match target {
         Target::Application { addr, hop, server } => {
-            dialed = Some(hop);
             let port = hop.port();
             let server = server.or_else(|| worker.gate.server(port));
             let server = server.unwrap_or_else(|| labels.default_server(port));
@@ -166,7 +168,6 @@ fn route(worker: &Worker, target: Target) -> (Destination, Book) {
         subject,
         target_port: port,
         standing: Standing::default(),
-        hop: dialed,
     };
     (to, book)
 }
@@ -264,7 +265,7 @@ fn terminated(worker: &Worker, routed: &Routed) -> Option<Rc<Service>> {
             Some(links.service(set, &routed.book))
         }
         (Destination::Address(addr), Some(permit)) if permit.is_closed() => {
-            Some(links.application(*addr, &routed.book, permit.ports()))
+            Some(links.application((*addr, routed.hop), &routed.book, permit.ports()))
         }
         _ => None,
     }

@@ -7,7 +7,6 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -136,8 +135,6 @@ pub struct Book {
     pub subject: Subject,
     pub target_port: u16,
     pub standing: Standing,
-    /// The address that a client of the application has dialed; none of what goes out.
-    pub hop: Option<SocketAddr>,
 }
 
 impl Book {
@@ -394,7 +391,6 @@ impl HttpLedger {
             subject,
             target_port,
             standing,
-            hop: _,
         } = &self.book;
         let side = match subject {
             Subject::Inbound { server } => HttpSide::Inbound {

@@ -316,6 +316,5 @@ fn book(worker: &Worker, listener: &TcpListener, purpose: &Purpose) -> Option<Bo
         subject,
         target_port: listener.local_addr().ok()?.port(),
         standing: Default::default(),
-        hop: None,
     })
 }

@@ -1,15 +1,20 @@
 //! The session: whatever two peers send, in whatever pieces, every byte passes or is refused,
 //! and every request that was opened is closed once.
 //!
-//! The input: steps, each a byte with its kind and what that needs (see `Step::take`). Run by the
-//! fuzzer, and by `tests/corpora` on what is in `corpus`.
+//! The input: steps, each a byte with its kind and what that needs (see `Step::take`). Where the first byte is 255 the
+//! client goes to one of several servers: what one of them has not seen, the next one is given whole. Run by the fuzzer,
+//! and by `tests/corpora` on what is in `corpus`.
 
+use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Instant;
 
 use weir_proxy::exchange::End;
 use weir_proxy::http1::MAX_HEAD;
-use weir_proxy::http1::session::Session;
-use weir_proxy::record::HttpLedger;
+use weir_proxy::http1::reply::Reply;
+use weir_proxy::http1::session::{Hop, Leave, Session};
+use weir_proxy::record::{Book, HttpLedger, Subject};
+use weir_proxy::routes::Routing;
 use weir_proxy::telemetry::Telemetry;
 
 use super::book;
@@ -79,6 +84,9 @@ struct Pair {
     up: Vec<u8>,
     down: Vec<u8>,
     ended: (bool, bool),
+    /// The server, where it is one of several, and what it was given.
+    at: Option<SocketAddr>,
+    given: Vec<u8>,
 }
 
 impl Pair {
@@ -90,7 +98,59 @@ impl Pair {
             up: Vec::new(),
             down: Vec::new(),
             ended: (false, false),
+            at: None,
+            given: Vec::new(),
         }
+    }
+
+    fn to_several() -> Self {
+        let (telemetry, book) = book::inbound();
+        let subject = Subject::Outbound {
+            service: "web".into(),
+            dst: book.labels.unknown_destination(),
+        };
+        let ledger = HttpLedger::new(Book { subject, ..book });
+        let routing = Rc::new(Routing::new(1, fastrand::Rng::with_seed(0)));
+        let mut pair = Self {
+            session: Session::new(ledger.routed(&routing)),
+            telemetry,
+            ..Self::new()
+        };
+        pair.meets(1);
+        pair
+    }
+
+    fn meets(&mut self, port: u16) {
+        let addr = SocketAddr::from(([10, 0, 0, 7], port));
+        self.at = Some(addr);
+        self.session.dialed(Some(Hop {
+            addr,
+            has_other: true,
+        }));
+    }
+
+    /// Takes the next server where the session asks for one.
+    fn go_on(&mut self) -> bool {
+        let Some(at) = self
+            .at
+            .filter(|_| self.session.leave() == Some(Leave::Again))
+        else {
+            return false;
+        };
+        self.session.set_out(Instant::now());
+        assert!(self.session.replay() == self.given, "not what it was");
+        assert!(self.session.refused().ends_with(&[at]));
+        self.down.clear();
+        self.ended.1 = false;
+        self.meets(at.port() + 1);
+        let n = self.session.replay().len();
+        // Some of it, and the rest once more of the client has come.
+        self.session.replayed(n / 2);
+        let n = self.session.request_bytes(&self.up, Instant::now());
+        self.given.extend(self.up.drain(..n));
+        let n = self.session.replay().len();
+        self.session.replayed(n);
+        true
     }
 
     fn step(&mut self, step: Step<'_>) {
@@ -100,6 +160,9 @@ impl Pair {
                 self.send_up(REQUESTS[usize::from(n) % REQUESTS.len()].as_bytes());
             }
             Step::Down(bytes) => self.send_down(bytes),
+            Step::Response(u8::MAX) if self.at.is_some() => {
+                self.send_down(&Reply::Connect.bytes_at(self.at));
+            }
             Step::Response(n) => {
                 self.send_down(RESPONSES[usize::from(n) % RESPONSES.len()].as_bytes());
             }
@@ -132,11 +195,11 @@ impl Pair {
     fn pass(&mut self) {
         loop {
             let n = self.session.request_bytes(&self.up, Instant::now());
-            self.up.drain(..n);
+            self.given.extend(self.up.drain(..n));
             let n = self.session.response_bytes(&self.down, Instant::now());
             self.down.drain(..n);
             assert!(self.down.len() < MAX_HEAD, "a response is held for ever");
-            if !self.session.take_resumed() {
+            if !(self.go_on() | self.session.take_resumed()) {
                 break;
             }
         }
@@ -147,7 +210,13 @@ impl Pair {
 }
 
 pub(crate) fn run(mut data: &[u8]) {
-    let mut pair = Pair::new();
+    let mut pair = match data.split_first() {
+        Some((&u8::MAX, steps)) => {
+            data = steps;
+            Pair::to_several()
+        }
+        _ => Pair::new(),
+    };
     while let Some(step) = Step::take(&mut data) {
         pair.step(step);
     }

@@ -1,5 +1,6 @@
 //! The stage between knowing a client and detecting what it speaks: the permission of the port it comes to.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use crate::telemetry::Direction;
 pub(super) async fn admit(
     worker: &Rc<Worker>,
     entered: Entered,
-    (to, mut book): (Destination, Book),
+    (to, mut book, hop): (Destination, Book, Option<SocketAddr>),
 ) -> Option<Box<Routed>> {
     let Entered {
         stream,
@@ -32,6 +33,7 @@ pub(super) async fn admit(
         beside: None,
         accepted: book.accepted(Instant::now()),
         permit: is_inbound.then(|| worker.gate.permit(book.target_port)),
+        hop,
         peer: peer.map(|peer| peer.identity),
         book,
         dialed: None,

@@ -82,6 +82,7 @@ pub(super) async fn go_on(worker: &Worker, home: Rc<EndpointSet>, mut left: Box<
             dialed,
             busy,
             permit: None,
+            hop: None,
             peer: None,
         });
         let detected = Box::new(Detected {

@@ -23,7 +23,7 @@ pub(super) async fn refuse(
     reply: Reply,
 ) {
     await_request(worker, &mut routed, &mut session).await;
-    let answered = session.answer_at(reply, routed.book.hop);
+    let answered = session.answer_at(reply, routed.hop);
     if let Some(label) = reply.label() {
         (0..answered.requests).for_each(|_| routed.book.http_error(label));
     }

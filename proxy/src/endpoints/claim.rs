@@ -102,8 +102,9 @@ impl Claim {
         }
     }
 
-    /// The endpoint took no connection: it is set aside.
+    /// The endpoint took no connection, or has nobody to serve it: it is set aside. How fast it said so tells nothing.
     pub fn refused(&self, now: Instant) {
+        self.started.set(None);
         self.end_probe();
         let state = &self.endpoint.state;
         let (before, after) = state.watched(|h| h.fail(now, |rests| state.rest(rests)));

@@ -283,11 +283,11 @@ impl Relay<'_> {
         let (Some(claim), Some(session)) = (&self.claim, &mut self.session) else {
             return;
         };
-        if let Some(latency) = session.take_latency() {
-            claim.observe(latency, Instant::now());
-        }
+        let latency = session.take_latency();
         if session.take_refusal() {
             claim.refused(Instant::now());
+        } else if let Some(latency) = latency {
+            claim.observe(latency, Instant::now());
         }
     }
 

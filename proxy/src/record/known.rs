@@ -68,7 +68,6 @@ mod tests {
             subject: Subject::Inbound { server },
             target_port: 8080,
             standing: Default::default(),
-            hop: None,
         }]);
         let mut now = Instant::now();
         for policy in ["", "dropLabels: [srv_port, target_port]"] {

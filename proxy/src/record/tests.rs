@@ -20,7 +20,6 @@ fn book() -> (Telemetry, Book) {
             judged: Some(true),
             ..Standing::default()
         },
-        hop: None,
     };
     (telemetry, book)
 }

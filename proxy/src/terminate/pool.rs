@@ -39,6 +39,8 @@ pub(super) struct Setup {
     pub(super) stopping: CancellationToken,
     /// They are one client's: when a connection has ended that was made with it, so should the client's.
     pub(super) is_own: bool,
+    /// The address that this client has dialed.
+    pub(super) hop: Option<SocketAddr>,
 }
 
 /// The connections of one worker to the endpoints of its services.
@@ -62,6 +64,7 @@ impl Links {
             stopping: draining.clone(),
             draining,
             is_own: false,
+            hop: None,
         };
         Self {
             setup: Rc::new(setup),

@@ -5,6 +5,7 @@
 //! sockets.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -177,7 +178,7 @@ impl Drop for Stream {
 async fn seek(service: Rc<Service>, mut asked: Asked) {
     let found = match wait(service.find(None), &mut asked.respond, &mut asked.terms).await {
         Waited::Done(Ok(found)) => found,
-        Waited::Done(Err(unreached)) => return refuse(service.book(), asked, unreached),
+        Waited::Done(Err(unreached)) => return refuse(&service, asked, unreached),
         Waited::Gone => return leave(service.book(), &asked),
         Waited::Late => return reply(service.book(), asked, Reply::Late),
     };
@@ -255,21 +256,26 @@ fn open(found: &Found, asked: &Asked) -> Call {
 }
 
 /// There is no endpoint for it.
-fn refuse(mut book: Book, asked: Asked, unreached: Failed<Refused>) {
+fn refuse(service: &Service, asked: Asked, unreached: Failed<Refused>) {
+    let mut book = service.book();
     let Failed { error, dst, tls } = unreached;
     tracing::debug!(%error, "dial");
     book.settle(dst, tls);
     book.tcp_error(Peer::Dst, error.class());
-    reply(book, asked, error.reply());
+    reply_at(book, asked, (error.reply(), service.setup.hop));
 }
 
 /// Answers a request in the place of an endpoint.
-fn reply(book: Book, mut asked: Asked, reply: Reply) {
+fn reply(book: Book, asked: Asked, reply: Reply) {
+    reply_at(book, asked, (reply, None));
+}
+
+/// The same, at this hop ([`Reply::error_at`]).
+fn reply_at(book: Book, mut asked: Asked, (reply, hop): (Reply, Option<SocketAddr>)) {
     let label = reply.label().unwrap_or_default();
     if !label.is_empty() {
         book.http_error(label);
     }
-    let hop = book.hop;
     let exchange = exchange(book, &asked);
     exchange.end(Instant::now(), End::Replied(reply.status(), label));
     message::answer(&mut asked.respond, reply, hop);

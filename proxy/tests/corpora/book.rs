@@ -18,7 +18,6 @@ pub(crate) fn inbound() -> (Telemetry, Book) {
         labels,
         target_port: 80,
         standing: Default::default(),
-        hop: None,
     };
     (telemetry, book)
 }

@@ -39,7 +39,6 @@ impl Pair {
             subject,
             target_port: 80,
             standing: Default::default(),
-            hop: None,
         };
         let mut session = Session::new(HttpLedger::new(book));
         session.dialed();

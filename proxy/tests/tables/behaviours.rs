@@ -101,7 +101,6 @@ fn latencies_fall_into_their_buckets() {
         labels,
         target_port: 80,
         standing: Default::default(),
-        hop: None,
     }));
     let mut now = Instant::now();
     // The head comes at once, the first data late: the latency is that of the data.

@@ -36,14 +36,23 @@ fn with(series: &[&str], src: Closed) -> Vec<String> {
     all
 }
 
-/// What a client asks, by HTTP/1 and by HTTP/2; how many requests that is, and the length of this answer to them.
-fn asked(reply: Reply) -> [(Vec<u8>, usize, usize); 2] {
-    let said = (reply.status(), reply.error_type());
-    let (frames, _) = answer([1, 3].into_iter(), 3, said);
-    [
-        (GET.as_bytes().to_vec(), 1, reply.bytes().len()),
-        (bytes("hi get get@3"), 2, frames.len()),
-    ]
+/// What a client asks, by HTTP/1 and by HTTP/2, and how many requests that is.
+fn asked() -> [(Vec<u8>, usize); 2] {
+    [(GET.as_bytes().to_vec(), 1), (bytes("hi get get@3"), 2)]
+}
+
+/// The length of this answer to so many requests: one of HTTP/1, or two of HTTP/2. The proxy of the application says who
+/// it is.
+fn answered(bench: &Bench, reply: Reply, requests: usize) -> usize {
+    let hop = matches!(bench.way, Way::Inbound).then(|| bench.bound.listeners[0]);
+    match requests {
+        1 => reply.bytes_at(hop).len(),
+        _ => {
+            let error = reply.error_at(hop);
+            let (frames, _) = answer([1, 3].into_iter(), 3, (reply.status(), &error));
+            frames.len()
+        }
+    }
 }
 
 /// The series of so many requests that are answered so, for the one connection that failed with `tcp`.
@@ -68,11 +77,12 @@ fn unreached(reply: Reply, requests: usize, tcp: &str) -> Vec<String> {
 #[tokio::test]
 async fn an_application_that_refuses_is_connect() {
     for way in Way::BOTH {
-        for (request, n, answered) in asked(Reply::Connect) {
+        for (request, n) in asked() {
             let bench = Bench::start(way, nobody().await).await;
             send(&bench, &request).await;
             let mut expected = unreached(Reply::Connect, n, "connect");
-            expected.extend(well(request.len(), answered).series("{SRC}"));
+            let told = answered(&bench, Reply::Connect, n);
+            expected.extend(well(request.len(), told).series("{SRC}"));
             bench.shows("connect refused", &expected).await;
         }
         let bench = Bench::start(way, nobody().await).await;
@@ -119,11 +129,12 @@ async fn an_application_that_does_not_accept_is_a_timeout() {
         config.worker.detect.silence = DEADLINE;
     };
     for way in Way::BOTH {
-        for (request, n, answered) in asked(Reply::Timeout) {
+        for (request, n) in asked() {
             let bench = Bench::start_with(way, addr, impatient).await;
             send(&bench, &request).await;
             let mut expected = unreached(Reply::Timeout, n, "connect timeout");
-            expected.extend(well(request.len(), answered).series("{SRC}"));
+            let told = answered(&bench, Reply::Timeout, n);
+            expected.extend(well(request.len(), told).series("{SRC}"));
             bench.shows("connect timed out", &expected).await;
             // From the head on, what it waits for a connection included.
             let waited = bench.scrape().await.sum("response_latency_ms_sum", &[]);

@@ -47,7 +47,6 @@ fn bench() -> Bench {
         labels,
         target_port: 80,
         standing: Default::default(),
-        hop: None,
     };
     Bench {
         home: Rc::new(home),

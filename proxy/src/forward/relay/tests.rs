@@ -85,7 +85,6 @@ fn book(seat: telemetry::Seat, labels: Rc<Labels>, subject: Subject) -> Book {
         labels,
         target_port: 80,
         standing: Default::default(),
-        hop: None,
     }
 }
 

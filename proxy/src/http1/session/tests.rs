@@ -32,7 +32,6 @@ fn bench() -> Bench {
         subject,
         target_port: 80,
         standing: Default::default(),
-        hop: None,
     };
     Bench {
         session: Session::new(HttpLedger::new(book)),

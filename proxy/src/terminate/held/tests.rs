@@ -65,14 +65,14 @@ async fn start() -> Bench {
 async fn start_with(happens: impl FnOnce(&Service)) -> Bench {
     let (telemetry, mut seats) = telemetry::new(telemetry::Config::default(), 1);
     let labels = Rc::new(Labels::new("all-unauthenticated"));
-    let server = labels.default_server(80);
     let book = Book {
         recorder: Rc::new(seats.remove(0).take()),
-        subject: Subject::Inbound { server },
+        subject: Subject::Inbound {
+            server: labels.default_server(80),
+        },
         labels,
         target_port: 80,
         standing: Default::default(),
-        hop: None,
     };
     let dialer = Dialer {
         config: forward::Config::default(),
@@ -97,7 +97,7 @@ async fn start_with(happens: impl FnOnce(&Service)) -> Bench {
         permit: Some(permit),
         book: book.clone(),
     };
-    let service = links.application(to, &book, &Rc::default());
+    let service = links.application((to, None), &book, &Rc::default());
     happens(&service);
     let served = tokio::task::spawn_local(serve(service, incoming));
     let handshake = h2::client::Builder::new()

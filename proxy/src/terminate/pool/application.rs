@@ -19,9 +19,14 @@ use crate::terminate::Config;
 use crate::terminate::message::HeadFields;
 
 impl Links {
-    /// The connections of one client to the application at this address, counted as `book` says. Its port is one of
-    /// these.
-    pub fn application(&self, addr: SocketAddr, book: &Book, ports: &Rc<Ports>) -> Rc<Service> {
+    /// The connections of one client to the application at this address, which it has come to by another, counted as `book`
+    /// says. Its port is one of these.
+    pub fn application(
+        &self,
+        (addr, hop): (SocketAddr, Option<SocketAddr>),
+        book: &Book,
+        ports: &Rc<Ports>,
+    ) -> Rc<Service> {
         let described = endpoints::Service {
             endpoints: vec![Listed::plain(addr, book.labels.unknown_destination())],
             ..endpoints::Service::default()
@@ -43,6 +48,7 @@ impl Links {
             draining: self.setup.draining.child_token(),
             stopping: self.setup.stopping.clone(),
             is_own: true,
+            hop,
         };
         let of = (book.clone(), Some(Rc::clone(ports)));
         Service::new(Rc::new(setup), Rc::new(set), of)

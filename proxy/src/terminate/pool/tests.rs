@@ -73,7 +73,6 @@ fn bench(endpoints: Vec<Listed>) -> Bench {
         labels,
         target_port: 80,
         standing: Default::default(),
-        hop: None,
     };
     let links = Links::new(
         Config::default(),

@@ -67,7 +67,6 @@ fn drawing(routes: Vec<Route>, retries: u32, seed: u64) -> Bench {
         subject,
         target_port: 80,
         standing: Default::default(),
-        hop: None,
     };
     let budget = RetryBudget {
         ratio: 0.0,
