@@ -24,5 +24,6 @@ mod permissive;
 mod refused;
 mod renewal;
 mod steered;
+mod unseen;
 
 use weir_proxy::identity::Certified;

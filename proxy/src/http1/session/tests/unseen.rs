@@ -22,7 +22,7 @@ fn refusal(n: u8) -> String {
 
 impl Bench {
     /// Connected to this server, one of several.
-    fn meets(&mut self, n: u8, has_other: bool) {
+    pub(super) fn meets(&mut self, n: u8, has_other: bool) {
         let hop = Hop {
             addr: at(n),
             has_other,

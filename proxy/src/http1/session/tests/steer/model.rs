@@ -12,6 +12,8 @@ use crate::http1::session::Leave;
 enum Act {
     Answer,
     Fail,
+    /// It has nobody to give it to.
+    Refuse,
     /// It is gone, after so much of a response.
     Lose(usize),
 }
@@ -42,6 +44,7 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         3 => Just(Act::Answer),
         2 => Just(Act::Fail),
+        2 => Just(Act::Refuse),
         1 => (0usize..30).prop_map(Act::Lose),
     ]
 }
@@ -55,6 +58,7 @@ struct World {
     up: Vec<u8>,
     /// Of the server of now: whose it is, and what it was given since its last answer.
     branch: Option<String>,
+    server: u8,
     got: Vec<u8>,
     /// What the client has got.
     answers: Vec<u8>,
@@ -65,6 +69,13 @@ struct World {
 impl World {
     fn expects(&self) -> Option<&Sent> {
         self.requests.get(self.answered)
+    }
+
+    /// Finds the next server.
+    fn set_out(&mut self) {
+        self.branch = self.bench.set_out();
+        self.server += 1;
+        self.bench.meets(self.server, true);
     }
 
     /// Lets everything move that can. Answers whether the connection goes on.
@@ -83,7 +94,7 @@ impl World {
         match self.bench.session.leave() {
             Some(Leave::Elsewhere) => {
                 prop_assert!(self.got.is_empty(), "something is owed");
-                self.branch = self.bench.set_out();
+                self.set_out();
             }
             Some(Leave::Again) => unreachable!("a failure is dealt with at once"),
             None => {}
@@ -110,10 +121,18 @@ impl World {
         let (status, most) = match act {
             Act::Answer => (200, usize::MAX),
             Act::Fail => (503, usize::MAX),
+            Act::Refuse => (502, usize::MAX),
             Act::Lose(most) => (200, most),
         };
         let n = self.answered;
-        let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: 6\r\n\r\n{n:06}");
+        let at = match act {
+            Act::Refuse => format!(
+                "proxy-status: weir; error=connection_refused; next-hop=\"10.0.0.{}:8080\"\r\n",
+                self.server
+            ),
+            _ => String::new(),
+        };
+        let answer = format!("HTTP/1.1 {status} X\r\n{at}Content-Length: 6\r\n\r\n{n:06}");
         let part = &answer.as_bytes()[..most.min(answer.len())];
         let passed = self.bench.session.response_bytes(part, self.bench.now);
         self.answers.extend(&part[..passed]);
@@ -122,8 +141,9 @@ impl World {
         if session.leave().is_some() || is_lost && session.server_lost(self.bench.now) {
             prop_assert_eq!(passed, 0, "of what the client is not to see");
             prop_assert!(self.got.is_empty(), "what is behind it would be lost");
-            prop_assert!(request.path.ends_with('r'), "only routes that say so");
-            self.branch = self.bench.set_out();
+            let may_be = request.path.ends_with('r') || act == Act::Refuse;
+            prop_assert!(may_be, "only what nobody has seen, and routes that say so");
+            self.set_out();
             return Ok(true);
         }
         self.answered += 1;
@@ -147,11 +167,13 @@ proptest! {
             acts: acts.into_iter(),
             up: Vec::new(),
             branch: None,
+            server: 1,
             got: Vec::new(),
             answers: Vec::new(),
             answered: 0,
             attempts: 0,
         };
+        world.bench.meets(1, true);
         let (mut at, mut goes_on) = (0, true);
         let mut steps = steps.iter().cycle();
         for _ in 0..10_000 {
