@@ -19,7 +19,7 @@ use crate::detect::hello::{Hello, hello};
 use crate::detect::learned::{Client, Habit};
 use crate::detect::rtt::round_trip;
 use crate::detect::wait::Detected;
-use crate::forward::reset;
+use crate::forward::{Connected, Destination, Failed, reset};
 use crate::identity::{Identity, Peer};
 use crate::record::{Book, Standing};
 use crate::stream::{HandshakeError, Stream};
@@ -299,28 +299,29 @@ pub(super) fn is_mesh_hello(worker: &Worker, detected: &Detected) -> bool {
 /// Takes such a client for what it is. What was counted of it is a connection of its own, to the application as well: that
 /// one has heard nothing, and is ended.
 pub(super) async fn enter_late(worker: Rc<Worker>, routed: Box<Routed>, detected: Box<Detected>) {
-    let Routed {
-        stream,
-        to,
-        book,
-        accepted,
-        dialed,
-        ..
-    } = *routed;
-    if let Some(Ok(connected)) = &detected.server {
-        reset(connected.stream.tcp());
-    }
-    for side in [dialed, Some(accepted)].into_iter().flatten() {
-        side.close(None);
-    }
+    let (stream, to, book) = retract(*routed, detected.server);
     let Stream::Plain(socket) = stream else {
         return;
-    };
-    let book = Book {
-        standing: Standing::default(),
-        ..book
     };
     if let Some(entered) = enter(&worker, &book, (socket, detected.up)).await {
         pass(worker, entered, (to, book)).await;
     }
+}
+
+/// Closes the accounts of a connection that begins anew.
+fn retract(
+    routed: Routed,
+    server: Option<Result<Connected, Failed>>,
+) -> (Stream, Destination, Book) {
+    if let Some(Ok(connected)) = server {
+        reset(connected.stream.tcp());
+    }
+    for side in [routed.dialed, Some(routed.accepted)].into_iter().flatten() {
+        side.close(None);
+    }
+    let book = Book {
+        standing: Standing::default(),
+        ..routed.book
+    };
+    (routed.stream, routed.to, book)
 }
