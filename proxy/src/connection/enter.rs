@@ -49,7 +49,7 @@ enum Stopped {
     Late,
     #[error("the mesh is STRICT, and this is not its TLS")]
     NotSecured,
-    #[error("this is for a proxy of the mesh, which has no certificate yet")]
+    #[error("this is for a proxy of the mesh, which has no certificate")]
     NoIdentity,
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
@@ -227,8 +227,8 @@ async fn look(
 }
 
 /// The identity that a ClientHello is for, where it is this proxy's. Discovery tells of a name before its proxy has the
-/// certificate: where there is none yet, a name that proxies have, or this one will have, waits for it, because nobody
-/// else can answer. It waits for as long as its client does, and none is needed once the mesh has no TLS.
+/// certificate: where there has been none yet, a name that proxies have, or this one will have, waits for it, because
+/// nobody else can answer. It waits for as long as its client does, and none is needed once the mesh has no TLS.
 async fn own(
     worker: &Worker,
     socket: &TcpStream,
@@ -237,6 +237,9 @@ async fn own(
     let mesh = &worker.dialer.mesh;
     let identity = match mesh.identity() {
         None if is_workload_name(sni) || mesh.expects(sni) => {
+            if !mesh.awaits_first() {
+                return Err(Stopped::NoIdentity);
+            }
             let certified = timeout_at(deadline, mesh.certified());
             tokio::select! {
                 certified = certified => certified.map_err(|_| Stopped::NoIdentity)?,

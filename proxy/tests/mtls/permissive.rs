@@ -11,7 +11,7 @@ use weir_crds::settings::{IdentitySettings, MtlsMode};
 use crate::authority::Authority;
 use crate::mesh::{CLIENT, LIFE, Pair, Party, SERVER, identity, settings};
 use crate::passes::echo;
-use crate::proxy::{answer_heads, application, nobody, read_until, soon};
+use crate::proxy::{DEADLINE, Proxy, answer_heads, application, nobody, read_until, soon};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n";
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -169,6 +169,38 @@ async fn a_client_is_held_while_the_certificate_is_on_its_way() {
     server.proxy.counts("request_total", &secured, 1.0).await;
     assert_eq!(server.proxy.sum("request_total", &[]), 2.0);
     assert_eq!(client.proxy.sum("outbound_tcp_errors_total", &[]), 0.0);
+}
+
+/// One that has ended is not on its way: its peers learn at once that there is nobody to prove who they have reached.
+#[tokio::test]
+async fn nobody_is_held_for_a_certificate_that_has_ended() {
+    let app = application(|s| answer_heads(s, OK)).await;
+    let pair = Pair::start_in(MtlsMode::Permissive, app);
+    let ask = async |proxy: &Proxy| {
+        let mut asks = proxy.connect().await;
+        asks.write_all(GET).await.expect("written");
+        let mut answer = vec![0; 12];
+        asks.read_exact(&mut answer).await.expect("an answer");
+        answer
+    };
+    assert_eq!(ask(&pair.client.proxy).await, b"HTTP/1.1 200");
+    pair.server.identity.send_replace(None);
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let asked = Instant::now();
+        let answer = ask(&pair.client.proxy).await;
+        if answer == b"HTTP/1.1 502" {
+            assert!(asked.elapsed() < Duration::from_secs(5), "at once");
+            break;
+        }
+        assert!(Instant::now() < deadline, "it is never without one");
+    }
+    let required = ["error=\"identity required\""];
+    let server = &pair.server.proxy;
+    server
+        .counts("inbound_tcp_errors_total", &required, 1.0)
+        .await;
+    assert_eq!(ask(server).await, b"HTTP/1.1 200", "plaintext is let in");
 }
 
 /// What a client's proxy begins with that is to verify this name.
