@@ -38,6 +38,7 @@ pub fn settings(mesh: &str, spec: &MeshSpec, over: Option<&MetricsOverride>) -> 
         mtls: spec.mtls_mode(),
         identity: None,
         inbounds: None,
+        other_ports: None,
         passthrough: spec.passthrough(),
     }
 }

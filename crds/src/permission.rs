@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use serde::{Deserialize, Serialize};
 
 use crate::identity::Identity;
-use crate::names::SERVICE_TAG;
+use crate::names::{PROTOCOL_TAG, SERVICE_NAME_TAG, SERVICE_PORT_TAG, SERVICE_TAG};
 use crate::settings::{InboundSettings, Settings};
 use crate::traffic_permission::Selector;
 
@@ -45,11 +45,17 @@ pub fn select<'a>(
     candidates: impl IntoIterator<Item = &'a Candidate>,
     tags: &Selector,
 ) -> Option<Permission> {
+    select_any(candidates, &[tags])
+}
+
+/// The same for one that has several sets of tags: the best of any of them is in force.
+fn select_any<'a>(
+    candidates: impl IntoIterator<Item = &'a Candidate>,
+    tags: &[&Selector],
+) -> Option<Permission> {
     let ranked = candidates.into_iter().filter_map(|candidate| {
-        let matching = candidate
-            .destinations
-            .iter()
-            .filter(|one| selects(one, tags));
+        let is_matching = |one: &&Selector| tags.iter().any(|tags| selects(one, tags));
+        let matching = candidate.destinations.iter().filter(is_matching);
         let rank = matching.map(rank).max()?;
         Some((
             (rank, candidate.created, Reverse(&candidate.name)),
@@ -77,8 +83,9 @@ fn selects(selector: &Selector, tags: &Selector) -> bool {
     })
 }
 
-/// Says in the settings of a workload who may connect to its inbounds, of a port and tags each, and to its metrics
-/// endpoint, by the tags that the Mesh gives that.
+/// Says in the settings of a workload who may connect to its inbounds, of a port and tags each, to its other ports, and
+/// to its metrics endpoint, by the tags that the Mesh gives that. A port of several Services has one permission, as it has
+/// one listener: the most specific that is there for any of them.
 pub fn permit<'a>(
     settings: &mut Settings,
     inbounds: impl IntoIterator<Item = (u16, &'a Selector)>,
@@ -87,14 +94,43 @@ pub fn permit<'a>(
     if let Some(metrics) = &mut settings.metrics {
         metrics.permission = select(candidates, &metrics.tags);
     }
-    let inbounds = inbounds.into_iter();
-    let inbounds = inbounds.map(|(port, tags)| InboundSettings {
+    let mut ports: Vec<(u16, Vec<&Selector>)> = Vec::new();
+    for (port, tags) in inbounds {
+        match ports.iter_mut().find(|(known, _)| *known == port) {
+            Some((_, services)) => services.push(tags),
+            None => ports.push((port, vec![tags])),
+        }
+    }
+    let all: Vec<_> = ports.iter().flat_map(|(_, tags)| tags).copied().collect();
+    settings.other_ports = select(candidates, &of_no_service(&all));
+    let inbounds = ports.into_iter().map(|(port, tags)| InboundSettings {
         port,
-        service: tags.get(SERVICE_TAG).cloned().unwrap_or_default(),
-        permission: select(candidates, tags),
+        service: tags[0].get(SERVICE_TAG).cloned().unwrap_or_default(),
+        permission: select_any(candidates, &tags),
         routes: None,
     });
     settings.inbounds = Some(inbounds.collect());
+}
+
+/// The tags of a port that no Service has: those that all inbounds of its workload share, and a service that only `*`
+/// means.
+fn of_no_service(inbounds: &[&Selector]) -> Selector {
+    const OF_ONE: [&str; 4] = [
+        SERVICE_TAG,
+        PROTOCOL_TAG,
+        SERVICE_NAME_TAG,
+        SERVICE_PORT_TAG,
+    ];
+    let of_all = |(tag, value): &(&String, &String)| {
+        !OF_ONE.contains(&tag.as_str())
+            && inbounds.iter().all(|tags| tags.get(*tag) == Some(*value))
+    };
+    let first = inbounds.first().into_iter().flat_map(|tags| tags.iter());
+    let shared = first.filter(of_all);
+    let shared = shared.map(|(tag, value)| (tag.clone(), value.clone()));
+    let mut tags: Selector = shared.collect();
+    tags.insert(SERVICE_TAG.to_owned(), String::new());
+    tags
 }
 
 impl Permission {
@@ -254,5 +290,53 @@ mod tests {
             sources: vec![selector("service=admin")],
         };
         assert!(permission.allows(&both, "default"));
+    }
+
+    fn named(permission: Option<&Permission>) -> Option<&str> {
+        permission.map(|found| found.name.as_str())
+    }
+
+    #[test]
+    fn a_port_of_two_services_has_the_most_specific_permission_of_either() {
+        let (db, headless) = (selector("service=db"), selector("service=db-headless"));
+        let all = candidate("all", 9, &["service=*"]);
+        for one in ["service=db", "service=db-headless"] {
+            let candidates = [all.clone(), candidate("strict", 0, &[one])];
+            let mut settings = Settings::without_metrics("default");
+            permit(&mut settings, [(5432, &db), (5432, &headless)], &candidates);
+            let inbounds = settings.inbounds.unwrap();
+            let [inbound] = &*inbounds else {
+                panic!("{inbounds:?}");
+            };
+            assert_eq!((inbound.port, &*inbound.service), (5432, "db"));
+            assert_eq!(named(inbound.permission.as_ref()), Some("strict"), "{one}");
+        }
+    }
+
+    #[test]
+    fn a_port_of_no_service_is_what_permissions_for_every_service_are_for() {
+        let of = |inbounds: &[&str], candidates: &[Candidate]| {
+            let inbounds: Vec<_> = inbounds.iter().map(|text| selector(text)).collect();
+            let mut settings = Settings::without_metrics("default");
+            permit(&mut settings, (80..).zip(&inbounds), candidates);
+            named(settings.other_ports.as_ref()).map(str::to_owned)
+        };
+        let web = "service=web kuma.io/protocol=http app=web zone=a";
+        let api = "service=api kuma.io/protocol=http app=api zone=a";
+        let all = candidate("all", 0, &["service=*"]);
+        assert_eq!(
+            of(&[web], std::slice::from_ref(&all)).as_deref(),
+            Some("all")
+        );
+        assert_eq!(of(&[], &[all]).as_deref(), Some("all"));
+        let one = [candidate("one", 0, &["service=web"])];
+        assert_eq!(of(&[web], &one), None);
+        let protocol = [candidate("protocol", 0, &["kuma.io/protocol=http"])];
+        assert_eq!(of(&[web], &protocol), None);
+        let zone = [candidate("zone", 0, &["service=* zone=a"])];
+        assert_eq!(of(&[web, api], &zone).as_deref(), Some("zone"));
+        let app = [candidate("app", 0, &["app=web"])];
+        assert_eq!(of(&[web], &app).as_deref(), Some("app"));
+        assert_eq!(of(&[web, api], &app), None, "the pod's own tags only");
     }
 }

@@ -37,6 +37,9 @@ pub struct Settings {
     /// so a document that was baked into a pod has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inbounds: Option<Vec<InboundSettings>>,
+    /// Who may connect to a port that is in none of the inbounds, once they are known; `None` is nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_ports: Option<Permission>,
     /// Whether connections to unknown destinations are let through (`networking.outbound.passthrough`).
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub passthrough: bool,
@@ -187,6 +190,7 @@ impl Settings {
             mtls: MtlsMode::Disabled,
             identity: None,
             inbounds: None,
+            other_ports: None,
             passthrough: true,
         }
     }
@@ -256,6 +260,7 @@ mod tests {
                 permission: Some(permission()),
                 routes: Some(vec![Condition::PathPrefix("/api".into())]),
             }]),
+            other_ports: Some(permission()),
             passthrough: false,
         }
     }

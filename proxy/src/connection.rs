@@ -36,14 +36,16 @@ mod deny;
 mod enter;
 mod follow;
 mod late;
+mod learn;
 mod parking;
 mod refuse;
 
 use admit::admit;
 use deny::{cut, deny, tell};
-use enter::{Entered, enter};
+use enter::{Entered, enter, enter_late, is_mesh_hello};
 use follow::{go_on, set_out};
 use late::{in_time, late};
+use learn::{learn, speaks_first};
 use refuse::{answer, leave, refuse};
 
 /// A connection as `accept` hands it over: accepted, allowed, its target known.
@@ -82,12 +84,23 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let is_inbound = book.subject.direction() == Direction::Inbound;
     let entered = if is_inbound && worker.dialer.mesh.mode() != MtlsMode::Disabled {
         // Boxed, because connections without TLS would have to have the room for it.
-        Box::pin(enter(&worker, &book, stream)).await
+        Box::pin(enter(&worker, &book, (stream, Flow::default()))).await
     } else {
         Some(Entered::plain(stream))
     };
-    let Some(entered) = entered else { return };
-    let Some(mut routed) = admit(&worker, entered, (to, book, hop)).await else {
+    if let Some(entered) = entered {
+        pass(worker, entered, (to, book, hop)).await;
+    }
+}
+
+/// The stages of a connection whose client is known.
+async fn pass(
+    worker: Rc<Worker>,
+    entered: Entered,
+    known: (Destination, Book, Option<SocketAddr>),
+) {
+    let was_silent = entered.was_silent;
+    let Some(mut routed) = admit(&worker, entered, known).await else {
         return;
     };
     let dial_now = speaks_first(&worker, &routed.to);
@@ -103,6 +116,9 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         Ok(detected) => Box::new(detected),
         Err(error) => return routed.close(Some(&error)),
     };
+    if was_silent && is_mesh_hello(&worker, &detected) {
+        return Box::pin(enter_late(worker, routed, detected)).await;
+    }
     if routed.is_denied() {
         routed.first = std::mem::take(&mut detected.up);
         return Box::pin(deny(&worker, routed)).await;
@@ -210,29 +226,6 @@ async fn detect(worker: &Worker, routed: &mut Routed, at_once: bool) -> io::Resu
     };
     let client = (&mut routed.stream, std::mem::take(&mut routed.first));
     wait(client, dialing, &worker.config.detect, &worker.pool).await
-}
-
-/// Whether the servers of this destination are known to speak before their clients.
-fn speaks_first(worker: &Worker, to: &Destination) -> bool {
-    match to {
-        Destination::Address(addr) => worker.server_first.borrow().contains(*addr),
-        Destination::Service(set) => set.server_first.get(),
-    }
-}
-
-fn learn(worker: &Worker, routed: &Routed, detected: &Detected, dialed_at_once: bool) {
-    let known = &worker.server_first;
-    match &routed.to {
-        _ if !detected.server_first && (!dialed_at_once || detected.up.is_empty()) => {}
-        Destination::Address(addr) if detected.server_first => known.borrow_mut().learn(*addr),
-        Destination::Address(addr) => known.borrow_mut().forget(*addr),
-        Destination::Service(set) => set.server_first.set(detected.server_first),
-    }
-    if detected.timed_out {
-        worker
-            .recorder
-            .detect_timeout(routed.book.subject.direction());
-    }
 }
 
 /// The session of a connection that speaks HTTP.

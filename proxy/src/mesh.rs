@@ -16,6 +16,8 @@ use crate::telemetry::{NoTlsReason, Tls};
 pub struct Mesh {
     mode: Cell<MtlsMode>,
     identity: RefCell<Option<Arc<Identity>>>,
+    /// There has been one.
+    was_certified: Cell<bool>,
     /// The name that the proxy asks a certificate for.
     name: RefCell<Option<String>>,
     /// Tells of each change.
@@ -41,6 +43,7 @@ impl Mesh {
         Self {
             mode: Cell::new(MtlsMode::Disabled),
             identity: RefCell::default(),
+            was_certified: Cell::default(),
             name: RefCell::default(),
             changed: Notify::new(),
             own,
@@ -50,6 +53,8 @@ impl Mesh {
     /// Takes over what is in force from now on.
     pub fn set(&self, mode: MtlsMode, identity: Option<Arc<Identity>>) {
         self.mode.set(mode);
+        self.was_certified
+            .set(self.was_certified.get() || identity.is_some());
         *self.identity.borrow_mut() = identity;
         self.changed.notify_waiters();
     }
@@ -75,6 +80,11 @@ impl Mesh {
     /// The identity in force.
     pub fn identity(&self) -> Option<Arc<Identity>> {
         self.identity.borrow().clone()
+    }
+
+    /// Whether its first certificate may be on its way. One that has ended is not: it would have been renewed long ago.
+    pub fn awaits_first(&self) -> bool {
+        !self.was_certified.get()
     }
 
     /// Waits for an identity, which a proxy that has just begun is still certified for; none once there is to be none.

@@ -21,6 +21,8 @@ pub struct Permissions {
     mode: MtlsMode,
     /// None where only the operator would know.
     inbounds: Option<HashMap<u16, Inbound>>,
+    /// Of every other port.
+    others: Option<(Permission, Authz)>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -42,12 +44,12 @@ pub enum Verdict {
 impl Permissions {
     /// Those of a settings document, in a mesh whose proxies secure their connections so.
     pub fn of(settings: &Settings, mode: MtlsMode) -> Self {
+        let named = |permission: &Permission| {
+            let authz = Authz::new("kuma.io", "trafficpermission", &permission.name);
+            (permission.clone(), authz)
+        };
         let inbounds = settings.inbounds.as_ref().map(|inbounds| {
             let inbounds = inbounds.iter().map(|inbound| {
-                let named = |permission: &Permission| {
-                    let authz = Authz::new("kuma.io", "trafficpermission", &permission.name);
-                    (permission.clone(), authz)
-                };
                 let described = Inbound {
                     server: Server::new("kuma.io", "dataplane", &inbound.service, inbound.port),
                     permission: inbound.permission.as_ref().map(named),
@@ -60,6 +62,7 @@ impl Permissions {
             mesh: settings.mesh.clone(),
             mode,
             inbounds,
+            others: settings.other_ports.as_ref().map(named),
         }
     }
 
@@ -70,7 +73,7 @@ impl Permissions {
     }
 
     /// Judges a peer by its certificate, if it has shown one. Where the inbounds are known, nobody may connect to a port
-    /// without a permission; where they are not, whoever the mesh has certified may. Plaintext is subject to no
+    /// without a permission, nor to one that is not among them, unless a permission holds for those; where they are not, whoever the mesh has certified may. Plaintext is subject to no
     /// permission: it is let in, or it is not.
     pub fn judge(&self, port: u16, peer: Option<&Identity>) -> Verdict {
         let peer = match (self.mode, peer) {
@@ -82,7 +85,10 @@ impl Permissions {
         let Some(inbounds) = &self.inbounds else {
             return Verdict::Allowed(None);
         };
-        let permission = inbounds.get(&port).and_then(|i| i.permission.as_ref());
+        let permission = match inbounds.get(&port) {
+            Some(inbound) => &inbound.permission,
+            None => &self.others,
+        };
         match permission {
             Some((permission, authz)) if permission.allows(peer, &self.mesh) => {
                 Verdict::Allowed(Some(authz.clone()))
@@ -144,6 +150,15 @@ mod tests {
             let plaintext = of(&settings, mode).judge(81, None);
             assert_eq!(plaintext, verdict, "{mode:?}");
         }
+        settings.other_ports = Some(Permission {
+            name: "all".into(),
+            sources: vec![[("kuma.io/service".to_owned(), "*".to_owned())].into()],
+        });
+        let open = of(&settings, MtlsMode::Strict);
+        let all = Authz::new("kuma.io", "trafficpermission", "all");
+        let allowed = Verdict::Allowed(Some(all));
+        assert_eq!(open.judge(82, Some(&peer("api"))), allowed);
+        assert_eq!(open.judge(81, Some(&peer("api"))), Verdict::Denied);
         let server = Server::new("kuma.io", "dataplane", "web", 80);
         assert_eq!(permissions.server(80), Some(server));
         assert_eq!(permissions.server(82), None);

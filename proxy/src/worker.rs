@@ -23,7 +23,7 @@ use crate::accept::{Guard, Handoff, Plan, Purpose, listen};
 use crate::activity::{Activity, Gauge};
 use crate::buffer::Pool;
 use crate::destinations::{Destinations, Link};
-use crate::detect::learned::{Patience, ServerFirst};
+use crate::detect::learned::{Habits, ServerFirst};
 use crate::endpoints::{EndpointSet, Roster};
 use crate::forward::Dialer;
 use crate::heartbeat::Pulse;
@@ -107,8 +107,8 @@ pub struct Worker {
     pub gate: Rc<Gate>,
     pub activity: Activity,
     pub server_first: RefCell<ServerFirst>,
-    /// Clients that have spoken the mesh's TLS.
-    pub patience: RefCell<Patience>,
+    /// What clients of the application did before.
+    pub habits: RefCell<Habits>,
     pub destinations: Rc<Destinations>,
     /// The connections that requests to several endpoints share.
     pub links: Links,
@@ -190,7 +190,7 @@ async fn serve(start: Start) -> io::Result<()> {
         pool,
         activity: Activity::new(gauge),
         server_first: RefCell::default(),
-        patience: RefCell::default(),
+        habits: RefCell::default(),
         metrics_port: Cell::default(),
         handoff,
         tasks,

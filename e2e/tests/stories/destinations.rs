@@ -1,17 +1,19 @@
-//! What a client's proxy says of whom it calls: for every kind of owner a pod may have, exactly the
-//! labels of that pod, from the operator.
+//! What a client's proxy says of whom it calls: for every kind of owner a pod may have, exactly the labels of that pod,
+//! from the operator, and with mutual TLS the names of both sides. Each pod's Dataplane is shown.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
+use weir_e2e::app::Report;
 use weir_e2e::cluster::pod::{is_ready, name};
 use weir_e2e::cluster::{Story, Workload, eventually};
 use weir_e2e::exposition::Series;
 
 use crate::beside_others;
+use crate::mutual_tls::dataplanes_are_shown;
 
 /// Requests to each destination.
 const REQUESTS: u16 = 30;
@@ -20,7 +22,6 @@ const SCALED: u16 = 3;
 /// Pods of a destination that are used at least: requests come one after the other, and a pod of which nothing is known
 /// waits until the two that were tried first are busy, or what was measured of them has faded.
 const USED: usize = 2;
-const REPORTED: Duration = Duration::from_secs(30);
 
 /// The destinations, each with the label of its owner.
 const OWNERS: [(&str, &str); 7] = [
@@ -36,9 +37,13 @@ const OWNERS: [(&str, &str); 7] = [
 #[tokio::test]
 async fn a_destination_is_named_by_its_pod_and_owner() -> anyhow::Result<()> {
     beside_others("destinations", async |story| {
+        story.mesh("PERMISSIVE", "24h").await?;
         start_all(story).await?;
+        let identity = story.identity("default");
         for (app, owner) in OWNERS {
             let pods = ready_pods(story, app).await?;
+            let names: Vec<&str> = pods.iter().map(name).collect();
+            story.certified(&names).await?;
             let client = call(story, app).await?;
             let scrape = story.scrape(&client).await?;
             let outbound = [("direction", "outbound"), ("authority", app)];
@@ -53,15 +58,37 @@ async fn a_destination_is_named_by_its_pod_and_owner() -> anyhow::Result<()> {
             );
             for series in series {
                 is_labelled(series, (app, owner), &pods)?;
+                let secured = [("tls", "true"), ("server_id", identity.as_str())];
+                ensure!(series.has(&secured), "{app}: {series:?}");
             }
+            are_called_by(story, &names, &identity).await?;
+            dataplanes_are_shown(story, &names).await?;
         }
         Ok(())
     })
     .await
 }
 
+/// These pods' proxies have counted all requests, of that client.
+async fn are_called_by(story: &Story, pods: &[&str], client: &str) -> anyhow::Result<()> {
+    let mut total = 0.0;
+    for pod in pods {
+        let scrape = story.scrape(pod).await?;
+        for series in scrape.select("request_total", &[("direction", "inbound")]) {
+            let secured = [("tls", "true"), ("client_id", client)];
+            ensure!(series.has(&secured), "{pod}: {series:?}");
+            total += series.value;
+        }
+    }
+    ensure!(
+        total == f64::from(REQUESTS),
+        "{pods:?}: {total} requests were counted"
+    );
+    Ok(())
+}
+
 async fn start_all(story: &Story) -> anyhow::Result<()> {
-    let web = |name: &str| Workload::web(name);
+    let web = |name: &str| Workload::web(name).mesh(&story.namespace);
     story.create(&web("scaled").scaled(SCALED)).await?;
     story.create(&web("single").deployment()).await?;
     story.create(&web("stateful").stateful_set()).await?;
@@ -99,20 +126,16 @@ async fn ready_pods(story: &Story, app: &str) -> anyhow::Result<Vec<Pod>> {
     .await
 }
 
-/// Sends the requests from a pod of its own and gives that pod's name.
+/// Sends the requests from a pod of its own, once that is certified, and gives its name.
 async fn call(story: &Story, app: &str) -> anyhow::Result<String> {
-    let (url, requests) = (format!("http://{app}/ok"), REQUESTS.to_string());
-    let args = [
-        "bot",
-        &url,
-        "--requests",
-        &requests,
-        "--linger-seconds",
-        "600",
-    ];
     let client = format!("bot-{app}");
-    story.create(&Workload::new(&client, &args).pod()).await?;
-    let report = story.report(&client, REPORTED).await?;
+    let pod = Workload::new(&client, &["sleep", "600"]).mesh(&story.namespace);
+    story.start(&pod.pod()).await?;
+    story.certified(&[&client]).await?;
+    let (url, requests) = (format!("http://{app}/ok"), REQUESTS.to_string());
+    let bot = ["bot", &url, "--requests", &requests];
+    let printed = story.run_in(&client, &bot).await?;
+    let report = Report::parse(&printed).with_context(|| format!("no report in {printed}"))?;
     ensure!(
         report.succeeded == usize::from(REQUESTS),
         "{app}: {report:?}"

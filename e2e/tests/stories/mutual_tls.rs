@@ -36,13 +36,17 @@ async fn both_sides_name_each_other() -> anyhow::Result<()> {
         let client = member(Workload::new("client", &["sleep", "600"]), "client");
         story.create(&web.service(8080)).await?;
         story.create(&greeter.service(9001)).await?;
+        // Of no Service: it is called by its address, at a port that no resource describes.
+        let lonely = member(Workload::web("lonely"), "web");
         let (web, greeter, client) = (web.pod(), greeter.pod(), client.pod());
-        tokio::try_join!(
+        let lonely = lonely.pod();
+        let (_, _, _, lonely) = tokio::try_join!(
             story.start(&web),
             story.start(&greeter),
-            story.start(&client)
+            story.start(&client),
+            story.start(&lonely)
         )?;
-        let pods = ["web", "greeter", "client"];
+        let pods = ["web", "greeter", "client", "lonely"];
         story.certified(&pods).await?;
 
         let count = FEW.to_string();
@@ -50,6 +54,9 @@ async fn both_sides_name_each_other() -> anyhow::Result<()> {
         succeeds(&story.run_in("client", &bot).await?, FEW)?;
         let greeted = ["greeted", "greeter:80", "--count", &count];
         succeeds(&story.run_in("client", &greeted).await?, FEW)?;
+        let url = format!("http://{}:8080/ok", ip(&lonely));
+        let bot = ["bot", &url, "--requests", &count];
+        succeeds(&story.run_in("client", &bot).await?, FEW)?;
 
         let seen = story.scrape("client").await?;
         let (web, greeter) = (story.identity("web"), story.identity("greeter"));
@@ -63,8 +70,10 @@ async fn both_sides_name_each_other() -> anyhow::Result<()> {
         are_all(&seen, "tcp_open_total", &tcp, ("server_id", &greeter))?;
         let client = story.identity("client");
         let http = [("direction", "inbound")];
-        let seen = story.scrape("web").await?;
-        are_all(&seen, "request_total", &http, ("client_id", &client))?;
+        for pod in ["web", "lonely"] {
+            let seen = story.scrape(pod).await?;
+            are_all(&seen, "request_total", &http, ("client_id", &client))?;
+        }
         let tcp = [("direction", "inbound"), ("peer", "src")];
         let seen = story.scrape("greeter").await?;
         are_all(&seen, "tcp_open_total", &tcp, ("client_id", &client))?;
@@ -101,7 +110,7 @@ fn are_all(
 }
 
 /// `kubectl get dataplanes` has a line for each pod, with its Mesh and where its metrics are.
-async fn dataplanes_are_shown(story: &Story, pods: &[&str]) -> anyhow::Result<()> {
+pub(crate) async fn dataplanes_are_shown(story: &Story, pods: &[&str]) -> anyhow::Result<()> {
     let get = ["--namespace", &story.namespace, "get", "dataplanes"];
     for pod in pods {
         let address = format!("{}:5670", ip(&story.ready(pod).await?));

@@ -1,11 +1,13 @@
 //! A ServiceProfile, as Linkerd's users write it: requests are counted under their routes, one route has a response
-//! class and one a timeout, what is of no route has none, and a budget limits what is sent again.
+//! class and one a timeout, what is of no route has none, and a budget limits what is sent again. And an HTTPRoute of the
+//! Gateway API: each request goes to the backend of its rule.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::ensure;
-use serde_json::json;
+use serde_json::{Value, json};
+use weir_e2e::cluster::pod::name;
 use weir_e2e::cluster::{Story, Workload, eventually};
 use weir_e2e::exposition::{Scrape, Series};
 
@@ -25,7 +27,7 @@ pub(crate) const REPORTED: Duration = Duration::from_secs(30);
 async fn a_service_profile_tells_requests_apart() -> anyhow::Result<()> {
     beside_others("routes", async |story| {
         start(story).await?;
-        become_known(story).await?;
+        become_known(story, "ok").await?;
         for (bot, path, sent) in [
             ("ok", "/ok", Expected::new(Some("ok"), 200, "success", "")),
             (
@@ -71,32 +73,35 @@ async fn start(story: &Story) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Installs the kinds of routes, and writes the ServiceProfile of a Service.
-pub(crate) async fn apply_profile(
+/// Writes the ServiceProfile of a Service.
+pub(crate) async fn apply_profile(story: &Story, service: &str, spec: Value) -> anyhow::Result<()> {
+    let name = format!("{service}.{}.svc.cluster.local", story.namespace);
+    let kind = ("linkerd.io/v1alpha2", "ServiceProfile");
+    apply_route(story, kind, &name, spec).await
+}
+
+/// Installs the kinds of routes, and writes one.
+async fn apply_route(
     story: &Story,
-    service: &str,
-    spec: serde_json::Value,
+    (api_version, kind): (&str, &str),
+    name: &str,
+    spec: Value,
 ) -> anyhow::Result<()> {
     let overlay = story.cluster.checkout().join("manifests/crds-routes");
     let overlay = overlay.to_string_lossy().into_owned();
     let apply = ["apply", "--server-side", "--kustomize", &overlay];
     story.cluster.kubectl(&apply, "").await?;
-    let profile = json!({
-        "apiVersion": "linkerd.io/v1alpha2",
-        "kind": "ServiceProfile",
-        "metadata": {
-            "name": format!("{service}.{}.svc.cluster.local", story.namespace),
-            "namespace": story.namespace,
-        },
+    let route = json!({
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {"name": name, "namespace": story.namespace},
         "spec": spec,
     });
     // The API server may need a moment for a kind that is new.
-    eventually("a ServiceProfile", KNOWN, async || {
-        let text = profile.to_string();
-        story
-            .cluster
-            .kubectl(&["apply", "--filename", "-"], &text)
-            .await
+    let what = format!("{kind} {name}");
+    eventually(&what, KNOWN, async || {
+        let apply = ["apply", "--filename", "-"];
+        story.cluster.kubectl(&apply, &route.to_string()).await
     })
     .await?;
     Ok(())
@@ -104,7 +109,7 @@ pub(crate) async fn apply_profile(
 
 /// Waits until a proxy that has the Service already counts its requests by route: from then on the operator says its
 /// routes to whoever asks.
-async fn become_known(story: &Story) -> anyhow::Result<()> {
+async fn become_known(story: &Story, route: &str) -> anyhow::Result<()> {
     let args = [
         "bot",
         "http://web/ok",
@@ -118,7 +123,7 @@ async fn become_known(story: &Story) -> anyhow::Result<()> {
     eventually("the routes are known", KNOWN, async || {
         let scrape = story.scrape("first").await?;
         let known = scrape
-            .select("route_request_total", &[("rt_route", "ok")])
+            .select("route_request_total", &[("rt_route", route)])
             .any(|series| series.value > 0.0);
         ensure!(known, "no request is counted under a route");
         Ok(())
@@ -189,6 +194,84 @@ impl Expected {
 fn used<'a>(scrape: &'a Scrape, family: &'a str) -> Vec<&'a Series> {
     let series = scrape.select(family, &[]);
     series.filter(|series| series.value > 0.0).collect()
+}
+
+#[tokio::test]
+async fn an_http_route_sends_each_request_to_the_backend_of_its_rule() -> anyhow::Result<()> {
+    beside_others("http-routes", async |story| {
+        for app in ["web", "green"] {
+            let web = Workload::web(app);
+            story.create(&web.deployment()).await?;
+            story.create(&web.service(8080)).await?;
+        }
+        let kind = ("gateway.networking.k8s.io/v1", "HTTPRoute");
+        apply_route(story, kind, "split", split()).await?;
+        let (web, green) = (
+            story.ready_by_app("web").await?,
+            story.ready_by_app("green").await?,
+        );
+        become_known(story, "split/ok").await?;
+        for (bot, path, sent) in [
+            (
+                "bytes",
+                "/bytes/1",
+                Expected::new(Some("split/bytes"), 200, "success", ""),
+            ),
+            (
+                "missing",
+                "/status/404",
+                Expected::new(Some("split/missing"), 404, "success", ""),
+            ),
+            (
+                "late",
+                "/slow/5000",
+                Expected::new(Some("split/slow"), 504, "failure", "timeout"),
+            ),
+        ] {
+            let scrape = call(story, bot, path, &["--requests", &REQUESTS.to_string()]).await?;
+            sent.is_counted(story, &scrape)?;
+        }
+        // What is of no rule goes nowhere.
+        call(story, "other", "/status/200", &["--requests", "5"]).await?;
+        for (pod, path, expected) in [
+            (&green, "/bytes/", REQUESTS),
+            (&green, "/status/404", REQUESTS),
+            (&web, "/bytes/", 0),
+            (&web, "/status/", 0),
+            (&green, "/status/200", 0),
+        ] {
+            let log = story.log(name(pod), "app").await?;
+            let seen = log.lines().filter(|line| line.contains(path)).count();
+            ensure!(seen == expected, "{}: {seen} of {path}", name(pod));
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// To another Service by prefix, by method and weight; to its own, and with a timeout, by expression.
+fn split() -> Value {
+    let path = |kind: &str, value: &str| json!({"path": {"type": kind, "value": value}});
+    let to = |name: &str, weight: u8| json!({"name": name, "port": 80, "weight": weight});
+    let mut missing = path("Exact", "/status/404");
+    missing["method"] = json!("GET");
+    json!({
+        "parentRefs": [{"group": "", "kind": "Service", "name": "web"}],
+        "rules": [
+            {
+                "name": "bytes",
+                "matches": [path("PathPrefix", "/bytes")],
+                "backendRefs": [to("green", 1)],
+            },
+            {"name": "missing", "matches": [missing], "backendRefs": [to("web", 0), to("green", 1)]},
+            {"name": "ok", "matches": [path("Exact", "/ok")], "backendRefs": [to("web", 1)]},
+            {
+                "name": "slow",
+                "matches": [path("RegularExpression", "/slow/[0-9]+")],
+                "timeouts": {"request": "200ms"},
+            },
+        ],
+    })
 }
 
 async fn retries_stay_within_their_budget(story: &Story) -> anyhow::Result<()> {

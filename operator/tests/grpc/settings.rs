@@ -218,8 +218,13 @@ async fn a_mesh_with_an_authority_names_whom_to_trust() {
     scene
         .authorities
         .send_replace(authorities(&signing, signing.anchor()));
+    // Neither is a document without permissions, which would lift those that are in force.
+    assert_quiet(&mut stream).await;
+    scene.permissions.send_replace(Some(Arc::default()));
     let settings = next(&mut stream).await;
     assert_eq!(settings.mtls, MtlsMode::Permissive);
+    let inbounds = settings.inbounds.expect("permissions are known");
+    assert!(inbounds.iter().all(|inbound| inbound.permission.is_none()));
     let identity = settings.identity.unwrap();
     assert_eq!(
         identity.name,

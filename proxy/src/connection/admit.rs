@@ -23,6 +23,7 @@ pub(super) async fn admit(
         first,
         tls,
         peer,
+        was_silent: _,
     } = entered;
     book.standing.tls = tls;
     let is_inbound = book.subject.direction() == Direction::Inbound;

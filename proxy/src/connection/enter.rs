@@ -3,20 +3,25 @@
 //! server is written before a client that may still begin TLS has had the time to.
 
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use weir_crds::identity::is_workload_name;
 use weir_crds::settings::MtlsMode;
 
-use super::Worker;
+use super::{Routed, Worker, pass};
 use crate::buffer::Flow;
+use crate::detect::Verdict;
 use crate::detect::hello::{Hello, hello};
+use crate::detect::learned::{Client, Habit};
 use crate::detect::rtt::round_trip;
-use crate::forward::reset;
+use crate::detect::wait::Detected;
+use crate::forward::{Connected, Destination, Failed, reset};
 use crate::identity::{Identity, Peer};
-use crate::record::Book;
+use crate::record::{Book, Standing};
 use crate::stream::{HandshakeError, Stream};
 use crate::telemetry::{self, Tls};
 
@@ -29,6 +34,8 @@ pub(super) struct Entered {
     pub(super) tls: Option<Tls>,
     /// Who the client is, where it has shown a certificate of the mesh.
     pub(super) peer: Option<Peer>,
+    /// It is believed to be plaintext because it has said nothing for so long.
+    pub(super) was_silent: bool,
 }
 
 /// Why a connection does not go on.
@@ -42,7 +49,7 @@ enum Stopped {
     Late,
     #[error("the mesh is STRICT, and this is not its TLS")]
     NotSecured,
-    #[error("this is for a proxy of the mesh, which has no certificate yet")]
+    #[error("this is for a proxy of the mesh, which has no certificate")]
     NoIdentity,
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
@@ -64,9 +71,16 @@ impl Stopped {
 enum Seen {
     /// The mesh's TLS, for this proxy.
     Mesh(Arc<Identity>),
+    Unsecured(Unsecured),
+}
+
+/// What no proxy of the mesh has secured.
+enum Unsecured {
     /// TLS for another server.
     Foreign(String),
     Plain,
+    /// Nothing, for as long as the client is waited for.
+    Silence,
 }
 
 impl Entered {
@@ -77,39 +91,47 @@ impl Entered {
             first: Flow::default(),
             tls: None,
             peer: None,
+            was_silent: false,
         }
     }
 }
 
 /// Finds out what a connection is. One that does not go on is counted as `book` says, and ended.
-pub(super) async fn enter(worker: &Worker, book: &Book, socket: TcpStream) -> Option<Entered> {
+pub(super) async fn enter(
+    worker: &Worker,
+    book: &Book,
+    (mut socket, mut first): (TcpStream, Flow),
+) -> Option<Entered> {
     let began = std::time::Instant::now();
-    let (mut socket, mut first) = (socket, Flow::default());
     let client = socket.peer_addr().ok();
     let client = client.map(|client| (client.ip(), book.target_port));
-    let is_known = client.is_some_and(|client| worker.patience.borrow().contains(client));
-    let stopped = match look(worker, (&mut socket, &mut first), is_known).await {
+    let silence = silence(worker, client);
+    let stopped = match look(worker, (&mut socket, &mut first), silence).await {
         Ok(Seen::Mesh(identity)) => match secure(worker, (socket, first), &identity).await {
             Ok(entered) => {
                 if let Some(client) = client {
-                    worker.patience.borrow_mut().learn(client);
+                    worker.habits.borrow_mut().has_secured(client);
                 }
                 return Some(entered);
             }
             Err(error) => (error, None, 0),
         },
-        Ok(Seen::Foreign(sni)) => {
-            let tls = Some(Tls::Opaque { sni: sni.into() });
+        Ok(Seen::Unsecured(what)) => {
+            let (tls, was_silent) = match what {
+                Unsecured::Foreign(sni) => (Some(Tls::Opaque { sni: sni.into() }), false),
+                Unsecured::Plain => (None, false),
+                Unsecured::Silence => (None, true),
+            };
+            if let Some(client) = client.filter(|_| was_silent) {
+                worker.habits.borrow_mut().has_waited(client);
+            }
             let plain = Entered::plain(socket);
             return Some(Entered {
                 first,
                 tls,
+                was_silent,
                 ..plain
             });
-        }
-        Ok(Seen::Plain) => {
-            let plain = Entered::plain(socket);
-            return Some(Entered { first, ..plain });
         }
         Err(stopped) => {
             let read = first.pending().len();
@@ -153,6 +175,7 @@ async fn secure(
             id: Arc::clone(&peer.name),
         }),
         peer: Some(peer),
+        was_silent: false,
     })
 }
 
@@ -160,7 +183,7 @@ async fn secure(
 async fn look(
     worker: &Worker,
     (socket, first): (&mut TcpStream, &mut Flow),
-    is_known: bool,
+    silence: Duration,
 ) -> Result<Seen, Stopped> {
     let mesh = &worker.dialer.mesh;
     let is_strict = mesh.mode() == MtlsMode::Strict;
@@ -171,20 +194,25 @@ async fn look(
         if is_strict {
             Err(Stopped::NotSecured)
         } else {
-            Ok(seen)
+            Ok(Seen::Unsecured(seen))
         }
     };
-    if !is_strict && is_silent(worker, (socket, first), is_known).await? {
-        return Ok(Seen::Plain);
+    if !is_strict && first.is_empty() {
+        match listen(worker, (socket, first), silence).await? {
+            None => return Ok(Seen::Unsecured(Unsecured::Silence)),
+            // The application is to learn of an end, as of everything else.
+            Some(0) => return Ok(Seen::Unsecured(Unsecured::Plain)),
+            Some(_) => {}
+        }
     }
     let deadline = Instant::now() + worker.config.detect.timeout;
     loop {
         match hello(first.pending()) {
-            Hello::Plain => return unsecured(Seen::Plain),
+            Hello::Plain => return unsecured(Unsecured::Plain),
             Hello::Tls { sni } => {
                 return match own(worker, socket, (&sni, deadline)).await? {
                     Some(identity) => Ok(Seen::Mesh(identity)),
-                    None => unsecured(Seen::Foreign(sni)),
+                    None => unsecured(Unsecured::Foreign(sni)),
                 };
             }
             Hello::NeedMore => {}
@@ -192,16 +220,15 @@ async fn look(
         let read = timeout_at(deadline, first.read(socket, &worker.pool)).await;
         match read.map_err(|_| Stopped::Late)?? {
             0 if is_strict => return Err(Stopped::Closed),
-            // The application is to learn of an end, as of everything else.
-            0 => return Ok(Seen::Plain),
+            0 => return Ok(Seen::Unsecured(Unsecured::Plain)),
             _ => {}
         }
     }
 }
 
 /// The identity that a ClientHello is for, where it is this proxy's. Discovery tells of a name before its proxy has the
-/// certificate: where there is none yet, a name that proxies have, or this one will have, waits for it, because nobody
-/// else can answer. It waits for as long as its client does, and none is needed once the mesh has no TLS.
+/// certificate: where there has been none yet, a name that proxies have, or this one will have, waits for it, because
+/// nobody else can answer. It waits for as long as its client does, and none is needed once the mesh has no TLS.
 async fn own(
     worker: &Worker,
     socket: &TcpStream,
@@ -210,6 +237,9 @@ async fn own(
     let mesh = &worker.dialer.mesh;
     let identity = match mesh.identity() {
         None if is_workload_name(sni) || mesh.expects(sni) => {
+            if !mesh.awaits_first() {
+                return Err(Stopped::NoIdentity);
+            }
             let certified = timeout_at(deadline, mesh.certified());
             tokio::select! {
                 certified = certified => certified.map_err(|_| Stopped::NoIdentity)?,
@@ -229,26 +259,73 @@ async fn left(socket: &TcpStream) {
     }
 }
 
-/// Waits for a client's first bytes, for as long as they may take that are sent at once. Answers whether it waits for
-/// the server, or has closed.
-async fn is_silent(
+/// How long a client may be silent: a stranger, or one whose habits are known.
+fn silence(worker: &Worker, client: Option<Client>) -> Duration {
+    let config = &worker.config.detect;
+    match client.and_then(|client| worker.habits.borrow().of(client)) {
+        None => config.stranger_silence,
+        Some(Habit::Waits) => config.plain_silence,
+        Some(Habit::Secures) => config.tls_patience,
+    }
+}
+
+/// Waits for a client's first bytes, for as long as they may take that are sent at once. Answers how many there are; none
+/// where it waits for the server.
+async fn listen(
     worker: &Worker,
     (socket, first): (&mut TcpStream, &mut Flow),
-    is_known: bool,
-) -> io::Result<bool> {
-    let config = &worker.config.detect;
+    silence: Duration,
+) -> io::Result<Option<usize>> {
     let began = Instant::now();
-    let silence = if is_known {
-        config.tls_patience
-    } else {
-        config.tls_silence
-    };
     if let Ok(read) = timeout(silence, first.read(socket, &worker.pool)).await {
-        return Ok(read? == 0);
+        return read.map(Some);
     }
-    let rtt = round_trip(socket).unwrap_or(config.assumed_rtt);
-    match timeout_at(began + 3 * rtt, first.read(socket, &worker.pool)).await {
-        Ok(read) => Ok(read? == 0),
-        Err(_silence) => Ok(true),
+    let rtt = round_trip(socket).unwrap_or(worker.config.detect.assumed_rtt);
+    let read = timeout_at(began + 3 * rtt, first.read(socket, &worker.pool));
+    read.await.ok().transpose()
+}
+
+/// Whether a client that was believed to wait for its server begins the mesh's TLS, and has not heard a byte of a server.
+pub(super) fn is_mesh_hello(worker: &Worker, detected: &Detected) -> bool {
+    let is_early = !detected.server_first && detected.verdict == Verdict::Opaque;
+    let Hello::Tls { sni } = (if is_early {
+        hello(detected.up.pending())
+    } else {
+        Hello::Plain
+    }) else {
+        return false;
+    };
+    let mesh = &worker.dialer.mesh;
+    mesh.identity().is_some_and(|own| sni == *own.name) || mesh.expects(&sni)
+}
+
+/// Takes such a client for what it is. What was counted of it is a connection of its own, to the application as well: that
+/// one has heard nothing, and is ended.
+pub(super) async fn enter_late(worker: Rc<Worker>, routed: Box<Routed>, detected: Box<Detected>) {
+    let hop = routed.hop;
+    let (stream, to, book) = retract(*routed, detected.server);
+    let Stream::Plain(socket) = stream else {
+        return;
+    };
+    if let Some(entered) = enter(&worker, &book, (socket, detected.up)).await {
+        pass(worker, entered, (to, book, hop)).await;
     }
+}
+
+/// Closes the accounts of a connection that begins anew.
+fn retract(
+    routed: Routed,
+    server: Option<Result<Connected, Failed>>,
+) -> (Stream, Destination, Book) {
+    if let Some(Ok(connected)) = server {
+        reset(connected.stream.tcp());
+    }
+    for side in [routed.dialed, Some(routed.accepted)].into_iter().flatten() {
+        side.close(None);
+    }
+    let book = Book {
+        standing: Standing::default(),
+        ..routed.book
+    };
+    (routed.stream, routed.to, book)
 }

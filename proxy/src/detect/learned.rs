@@ -8,9 +8,46 @@ use std::net::{IpAddr, SocketAddr};
 /// Addresses whose application speaks first.
 pub type ServerFirst = Learned<SocketAddr>;
 
-/// Clients that have spoken the mesh's TLS before, by the port they came to: one of them that is silent is believed to be
-/// slow, as in a burst of connections, rather than to wait for its server.
-pub type Patience = Learned<(IpAddr, u16)>;
+/// A client, by the port it came to.
+pub type Client = (IpAddr, u16);
+
+/// What a client does with a connection before its server has spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Habit {
+    /// It begins the mesh's TLS. Where it is silent it is believed to be slow, as in a burst of connections.
+    Secures,
+    /// It waits for the server.
+    Waits,
+}
+
+/// The habits of clients.
+#[derive(Debug, Default)]
+pub struct Habits {
+    secures: Learned<Client>,
+    waits: Learned<Client>,
+}
+
+impl Habits {
+    /// None of a stranger's. Who has begun TLS once may always do it again.
+    pub fn of(&self, client: Client) -> Option<Habit> {
+        if self.secures.contains(client) {
+            Some(Habit::Secures)
+        } else {
+            self.waits.contains(client).then_some(Habit::Waits)
+        }
+    }
+
+    /// A client has begun the mesh's TLS.
+    pub fn has_secured(&mut self, client: Client) {
+        self.waits.forget(client);
+        self.secures.learn(client);
+    }
+
+    /// A client has said nothing for as long as it was waited for.
+    pub fn has_waited(&mut self, client: Client) {
+        self.waits.learn(client);
+    }
+}
 
 /// The peers of which one thing is known.
 #[derive(Debug)]
@@ -45,7 +82,7 @@ impl<T: Eq + Hash> Learned<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::Learned;
+    use super::{Habit, Habits, Learned};
 
     #[test]
     fn peers_are_remembered_and_not_without_bound() {
@@ -61,5 +98,17 @@ mod tests {
         learned.learn(0);
         learned.learn(Learned::<usize>::CAPACITY);
         assert_eq!(learned.0.len(), 1);
+    }
+
+    #[test]
+    fn who_has_begun_tls_is_waited_for_whatever_it_did_before() {
+        let (mut habits, client) = (Habits::default(), ([10, 0, 0, 7].into(), 80));
+        assert_eq!(habits.of(client), None);
+        habits.has_waited(client);
+        assert_eq!(habits.of(client), Some(Habit::Waits));
+        habits.has_secured(client);
+        habits.has_waited(client);
+        assert_eq!(habits.of(client), Some(Habit::Secures));
+        assert_eq!(habits.of((client.0, 81)), None);
     }
 }

@@ -29,9 +29,11 @@ pub struct Config {
     /// How long a client that has not spoken yet may still begin an HTTP request, and so
     /// earn an answer instead of a reset, when the target refused. Default: 50 ms.
     pub refused_grace: Duration,
-    /// In a PERMISSIVE mesh, silence of the client after which it is not believed to begin TLS, if three round trips
-    /// have passed as well. Default: 10 ms.
-    pub tls_silence: Duration,
+    /// In a PERMISSIVE mesh, silence of a client after which it is believed to wait for its server rather than to begin
+    /// TLS, if three round trips have passed as well: of one that nothing is known of. Default: 250 ms.
+    pub stranger_silence: Duration,
+    /// The same for a client that has waited for its server at this port before. Default: 10 ms.
+    pub plain_silence: Duration,
     /// The same for a client that has spoken the mesh's TLS at this port before: it is slow, more likely. Default: 1 s.
     pub tls_patience: Duration,
     /// The round trip where the system does not say how long it is. Default: 50 ms.
@@ -44,7 +46,8 @@ impl Default for Config {
             silence: Duration::from_millis(2),
             timeout: Duration::from_secs(10),
             refused_grace: Duration::from_millis(50),
-            tls_silence: Duration::from_millis(10),
+            stranger_silence: Duration::from_millis(250),
+            plain_silence: Duration::from_millis(10),
             tls_patience: Duration::from_secs(1),
             assumed_rtt: Duration::from_millis(50),
         }

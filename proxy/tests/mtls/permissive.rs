@@ -1,5 +1,6 @@
 //! A PERMISSIVE mesh: plaintext is let in, and servers that speak first wait until their client cannot begin TLS any more.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use weir_crds::settings::{IdentitySettings, MtlsMode};
 use crate::authority::Authority;
 use crate::mesh::{CLIENT, LIFE, Pair, Party, SERVER, identity, settings};
 use crate::passes::echo;
-use crate::proxy::{answer_heads, application, nobody, read_until, soon};
+use crate::proxy::{DEADLINE, Proxy, answer_heads, application, nobody, read_until, soon};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n";
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -41,16 +42,17 @@ async fn a_server_that_speaks_first_waits_for_tls_and_no_longer() {
         echo(stream).await;
     };
     let pair = Pair::start_in(MtlsMode::Permissive, application(greet).await);
-    // First a stranger; the same address is believed to be slow once it has spoken TLS.
-    for (proxy, at_least) in [(&pair.server.proxy, 10), (&pair.client.proxy, 0)] {
-        for _ in 0..20 {
+    // First a stranger, then one that is known to wait for its server; the same address is believed to be slow once it has
+    // spoken TLS.
+    let (server, client) = (&pair.server.proxy, &pair.client.proxy);
+    for (proxy, count, at_least) in [(server, 1, 250), (server, 19, 10), (client, 20, 0)] {
+        for _ in 0..count {
             let start = Instant::now();
             let mut client = proxy.connect().await;
             assert_eq!(read_until(&mut client, b"\n").await, b"220 ready\r\n");
             assert!(start.elapsed() >= Duration::from_millis(at_least));
         }
     }
-    let server = &pair.server.proxy;
     server
         .counts("tcp_open_total", &["tls=\"true\"", SERVER_SIDE], 20.0)
         .await;
@@ -82,6 +84,65 @@ async fn a_burst_of_a_client_that_is_known_is_waited_for() {
     assert_eq!(server.sum("tcp_open_total", &["no_tls_from_remote"]), 0.0);
 }
 
+/// The address of a way on which what the client says takes so much longer.
+async fn slow_way(to: SocketAddr, delay: Duration) -> SocketAddr {
+    application(move |mut client: TcpStream| async move {
+        let mut server = TcpStream::connect(to).await.expect("connected");
+        tokio::time::sleep(delay).await;
+        let _ended = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+    })
+    .await
+}
+
+/// A client's proxy on a busy node, say: its connections are accepted long before it has the CPU to begin TLS on them.
+#[tokio::test]
+async fn the_first_burst_of_a_slow_stranger_is_waited_for() {
+    let greet = |mut stream: TcpStream| async move {
+        stream.write_all(b"220 ready\r\n").await.expect("written");
+        let _gone = stream.read(&mut [0]).await;
+    };
+    let pair = Pair::start_in(MtlsMode::Permissive, application(greet).await);
+    let way = slow_way(pair.server.proxy.addr, Duration::from_millis(100)).await;
+    let of = identity(&pair.authority, CLIENT, LIFE);
+    let of = (settings(MtlsMode::Permissive), Some(of));
+    let client = Party::client(of, way, Some(SERVER));
+    let burst = (0..20).map(|_| async {
+        let mut client = client.proxy.connect().await;
+        read_until(&mut client, b"\n").await
+    });
+    let burst = futures::future::join_all(burst).await;
+    assert!(burst.iter().all(|greeting| greeting == b"220 ready\r\n"));
+    let server = &pair.server.proxy;
+    server
+        .counts("tcp_open_total", &["tls=\"true\"", SERVER_SIDE], 20.0)
+        .await;
+    assert_eq!(server.sum("tcp_open_total", &["no_tls_from_remote"]), 0.0);
+}
+
+/// A server that has said nothing has decided nothing: TLS may begin whenever it likes.
+#[tokio::test]
+async fn tls_may_begin_late_where_the_server_waits_for_it() {
+    let app = application(|s| answer_heads(s, OK)).await;
+    let pair = Pair::start_in(MtlsMode::Permissive, app);
+    let server = &pair.server.proxy;
+    let way = slow_way(server.addr, Duration::from_millis(400)).await;
+    let of = identity(&pair.authority, CLIENT, LIFE);
+    let of = (settings(MtlsMode::Permissive), Some(of));
+    let client = Party::client(of, way, Some(SERVER));
+    let mut asks = client.proxy.connect().await;
+    asks.write_all(GET).await.expect("written");
+    assert_eq!(read_until(&mut asks, b"ok").await, OK);
+    // The application was dialed meanwhile, and has heard nothing on that connection.
+    let dialed = ["peer=\"dst\"", "direction=\"inbound\""];
+    server.counts("tcp_open_total", &dialed, 2.0).await;
+    let secured = ["tls=\"true\"", SERVER_SIDE];
+    server.counts("request_total", &secured, 1.0).await;
+    assert_eq!(server.sum("request_total", &[]), 1.0);
+    drop(asks);
+    server.counts("tcp_open_connections", &[], 0.0).await;
+    assert_eq!(client.proxy.sum("outbound_tcp_errors_total", &[]), 0.0);
+}
+
 /// Discovery tells clients of the identity of a pod before its proxy has the certificate.
 #[tokio::test]
 async fn a_client_is_held_while_the_certificate_is_on_its_way() {
@@ -108,6 +169,38 @@ async fn a_client_is_held_while_the_certificate_is_on_its_way() {
     server.proxy.counts("request_total", &secured, 1.0).await;
     assert_eq!(server.proxy.sum("request_total", &[]), 2.0);
     assert_eq!(client.proxy.sum("outbound_tcp_errors_total", &[]), 0.0);
+}
+
+/// One that has ended is not on its way: its peers learn at once that there is nobody to prove who they have reached.
+#[tokio::test]
+async fn nobody_is_held_for_a_certificate_that_has_ended() {
+    let app = application(|s| answer_heads(s, OK)).await;
+    let pair = Pair::start_in(MtlsMode::Permissive, app);
+    let ask = async |proxy: &Proxy| {
+        let mut asks = proxy.connect().await;
+        asks.write_all(GET).await.expect("written");
+        let mut answer = vec![0; 12];
+        asks.read_exact(&mut answer).await.expect("an answer");
+        answer
+    };
+    assert_eq!(ask(&pair.client.proxy).await, b"HTTP/1.1 200");
+    pair.server.identity.send_replace(None);
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let asked = Instant::now();
+        let answer = ask(&pair.client.proxy).await;
+        if answer == b"HTTP/1.1 502" {
+            assert!(asked.elapsed() < Duration::from_secs(5), "at once");
+            break;
+        }
+        assert!(Instant::now() < deadline, "it is never without one");
+    }
+    let required = ["error=\"identity required\""];
+    let server = &pair.server.proxy;
+    server
+        .counts("inbound_tcp_errors_total", &required, 1.0)
+        .await;
+    assert_eq!(ask(server).await, b"HTTP/1.1 200", "plaintext is let in");
 }
 
 /// What a client's proxy begins with that is to verify this name.

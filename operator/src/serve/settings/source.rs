@@ -147,13 +147,20 @@ impl Following {
         let authorities = self.authorities.borrow_and_update().clone();
         let permissions = self.permissions.borrow_and_update().clone();
         self.follow_routes(&workload);
-        if let Some(closed) = &mut self.closed
-            && (permissions.is_none() || !closed.is_known())
+        if self
+            .closed
+            .as_mut()
+            .is_some_and(|closed| !closed.is_known())
         {
             return None;
         }
         let mesh = meshes?.get(&workload.mesh)?.clone();
         let mut settings = merged(&mesh, &workload);
+        let needs_permissions = settings.mtls != MtlsMode::Disabled || self.closed.is_some();
+        if needs_permissions && permissions.is_none() {
+            // A document without any would lift those that are in force.
+            return None;
+        }
         if settings.mtls != MtlsMode::Disabled {
             let bundle = authorities
                 .as_deref()
