@@ -141,8 +141,10 @@ impl DataplaneWriter {
         let change = dataplane_change(&ingredients, self.zone.as_deref(), Timestamp::now());
         let result = match self.write(&key, &ingredients, &change).await {
             Ok(()) => Ok(change),
-            // Gone since: there is nothing left to write.
-            Err(error) if error.is_not_found() => Ok(DataplaneChange::Nothing),
+            // Gone since: there is nothing left to write. What is to be created was not there anyway.
+            Err(error) if error.is_not_found() && !matches!(change, DataplaneChange::Apply(_)) => {
+                Ok(DataplaneChange::Nothing)
+            }
             Err(error) => {
                 let (namespace, name) = (&key.namespace, &key.name);
                 tracing::warn!(%namespace, %name, %error, "cannot write a Dataplane, trying again");

@@ -177,3 +177,14 @@ async fn a_write_that_failed_is_tried_again() {
     stop.cancel();
     task.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_pod_is_not_dropped_while_there_is_no_place_for_its_dataplane() {
+    let (api, stop, task) = start().await;
+    // As while the resource definition is applied again.
+    api.fail(&format!("PATCH {DATAPLANES}/p"), 404, 2);
+    api.put(PODS, pod("p", "10.1.1.1"));
+    eventually("its metrics", || metrics(&api, "p")).await;
+    stop.cancel();
+    task.await.unwrap();
+}
