@@ -54,6 +54,10 @@ pub fn dataplane_change(
             None => DataplaneChange::Nothing,
         };
     };
+    // Its namespace may be ending with it, and admit no new one.
+    if pod.terminating && known.is_none() {
+        return DataplaneChange::Nothing;
+    }
     let spec = match dataplane(ingredients, zone) {
         Ok(spec) => spec,
         Err(error) => return DataplaneChange::Tell(failed(&error)),

@@ -188,3 +188,30 @@ async fn a_pod_is_not_dropped_while_there_is_no_place_for_its_dataplane() {
     stop.cancel();
     task.await.unwrap();
 }
+
+#[tokio::test]
+async fn what_fails_is_not_tried_at_the_rate_of_other_pods_changes() {
+    const REFUSED: usize = 50;
+    const CHANGES: usize = 20;
+    let (api, stop, task) = start().await;
+    let refused = format!("PATCH {DATAPLANES}/bad-");
+    api.fail(&refused, 403, usize::MAX);
+    for number in 0..REFUSED {
+        api.put(PODS, pod(&format!("bad-{number}"), "10.1.2.1"));
+    }
+    let tries = || {
+        let requests = api.requests().into_iter();
+        requests.filter(|one| one.starts_with(&refused)).count()
+    };
+    eventually("a try for each", || (tries() >= REFUSED).then_some(())).await;
+    for number in 1..=CHANGES {
+        let ip = format!("10.1.1.{number}");
+        api.put(PODS, pod("good", &ip));
+        let moved = || metrics(&api, "good").filter(|at| *at == format!("{ip}:5670"));
+        eventually("the other's change", moved).await;
+    }
+    stop.cancel();
+    task.await.unwrap();
+    // The pauses double from 0.2 s to 10 s.
+    assert!(tries() < REFUSED * CHANGES / 2, "{}", tries());
+}

@@ -234,6 +234,18 @@ fn what_a_user_wrote_is_left_alone() {
 }
 
 #[test]
+fn a_pod_that_ends_gets_no_new_dataplane() {
+    let mut ending = pod(json!({}), running());
+    ending["metadata"]["deletionTimestamp"] = "2026-11-27T10:00:00Z".into();
+    let given = Given::read(&[mesh(metrics()), ending.clone()]);
+    assert_eq!(given.change(None), DataplaneChange::Nothing);
+    // The one that it has is kept up to date: its connections end only now.
+    let mut given = written(&[mesh(metrics()), pod(json!({}), running())]);
+    apply(&mut given.index, ending);
+    assert_ne!(given.change(None), DataplaneChange::Nothing);
+}
+
+#[test]
 fn a_pod_that_took_anothers_name_takes_its_dataplane_over() {
     let mut given = written(&[pod(json!({}), running())]);
     let mut successor = pod(json!({}), running());
