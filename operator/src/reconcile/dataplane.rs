@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use weir_crds::kubernetes::{MetricsEndpoint, Status};
 use weir_crds::merge;
 use weir_crds::names::{CLOSED_ROUTES, METRICS_PORT};
-use weir_crds::settings::MetricsSettings;
+use weir_crds::settings::{MetricsSettings, MetricsTls};
 
 pub use self::spec::{ConversionError, dataplane};
 use super::{LONGEST_NOTE, Note};
@@ -177,6 +177,10 @@ fn verdict(ingredients: &Ingredients, pod: &Pod) -> Verdict {
     let Some(metrics) = merge::settings(mesh, spec, over.as_ref()).metrics else {
         return Verdict::new(true, "NoMetrics", format!("Mesh {mesh} exposes no metrics"));
     };
+    if metrics.tls == MetricsTls::ProvidedTls {
+        let message = "tls mode providedTLS of the metrics is not served by this version: choose activeMTLSBackend or disabled";
+        return Verdict::new(false, "ProvidedTLSNotServed", message.to_owned());
+    }
     if let Some(message) = clash(injected, &metrics) {
         return Verdict::new(false, "MetricsPortClash", message);
     }

@@ -33,6 +33,12 @@ fn metrics() -> Value {
     json!({"metrics": {"enabledBackend": "p", "backends": [{"name": "p", "type": "prometheus"}]}})
 }
 
+fn provided_tls() -> Value {
+    let mut spec = metrics();
+    spec["metrics"]["backends"][0]["conf"] = json!({"tls": {"mode": "providedTLS"}});
+    spec
+}
+
 /// A pod whose Dataplane was written already.
 fn written(documents: &[Value]) -> Given {
     let mut given = Given::read(documents);
@@ -175,6 +181,16 @@ fn the_status_says_why_there_are_no_metrics() {
             vec![mesh(metrics())],
             json!({"prometheus.metrics.kuma.io/port": "8080"}),
             ("False", "MetricsPortClash", Some("MetricsPortClash")),
+        ),
+        (
+            "TLS by a certificate that is provided",
+            vec![mesh(provided_tls())],
+            json!({}),
+            (
+                "False",
+                "ProvidedTLSNotServed",
+                Some("ProvidedTLSNotServed"),
+            ),
         ),
     ] {
         let mut documents = documents;
