@@ -181,7 +181,7 @@ impl Tasks {
     fn spawn(self, leader: &Leader, server: serve::Bound) {
         let discovery = Discovery::new(self.config.index.clone());
         let index = Meshes::default();
-        let meshes = index.view();
+        let meshes = index.specs();
         let authorities = self.spawn_authorities(leader, meshes.clone());
         self.spawn_discovery(leader, &discovery);
         self.spawn_meshes(leader, (index, discovery.clone()), authorities.clone());
