@@ -149,6 +149,9 @@ async fn what_a_user_wrote_is_never_touched() {
     api.put(PODS, pod("p", "10.1.1.1"));
     api.put(PODS, pod("q", "10.1.1.2"));
     eventually("the other pod's Dataplane", || metrics(&api, "q")).await;
+    let event = eventually("an event", || api.list(EVENTS).into_iter().next()).await;
+    assert_eq!(event["regarding"]["name"], "p");
+    assert_eq!(event["reason"], "FailedToGenerateKumaDataplane");
     let mut done = pod("p", "10.1.1.1");
     done["status"]["phase"] = "Succeeded".into();
     api.put(PODS, done);

@@ -242,10 +242,18 @@ fn what_a_user_wrote_is_left_alone() {
         json!({"name": "p", "namespace": "shop", "ownerReferences": owners}),
         json!({"name": "p", "namespace": "shop", "labels": {"app.kubernetes.io/managed-by": "weir-operator"}}),
     ] {
-        for status in [running(), json!({"phase": "Succeeded"})] {
-            let given = Given::read(&[pod(json!({}), status), users(metadata.clone())]);
-            assert_eq!(given.change(None), DataplaneChange::Nothing, "{metadata}");
-        }
+        let done = pod(json!({}), json!({"phase": "Succeeded"}));
+        let given = Given::read(&[done, users(metadata.clone())]);
+        assert_eq!(given.change(None), DataplaneChange::Nothing, "{metadata}");
+        let given = Given::read(&[pod(json!({}), running()), users(metadata.clone())]);
+        let DataplaneChange::Tell(note) = given.change(None) else {
+            panic!("{metadata}: a pod without a Dataplane of its own is told");
+        };
+        assert_eq!(note.reason, "FailedToGenerateKumaDataplane");
+        assert_eq!(
+            note.text,
+            "Failed to generate Kuma Dataplane: Dataplane p is somebody else's and left alone: delete it, and the pod gets its own, with settings and a certificate"
+        );
     }
 }
 
