@@ -1,5 +1,7 @@
 //! Wires the webhook together: binds first, watches, serves when asked to. Called by `main` and tests.
 
+mod client;
+
 use std::{
     future::Future,
     io::{self, Read},
@@ -27,6 +29,8 @@ use crate::{
     serve::{Service, router},
     server,
 };
+
+pub use self::client::{READ_TIMEOUT, client};
 
 /// After the signal to end, connections are still taken for this long: the Service's endpoints need to hear of it.
 pub const SHUTDOWN_DELAY: Duration = Duration::from_secs(5);
