@@ -1,6 +1,7 @@
 //! Wires the webhook together: binds first, watches, serves when asked to. Called by `main` and tests.
 
 mod client;
+mod ending;
 
 use std::{
     future::Future,
@@ -30,7 +31,10 @@ use crate::{
     server,
 };
 
-pub use self::client::{READ_TIMEOUT, client};
+pub use self::{
+    client::{READ_TIMEOUT, client},
+    ending::{LAST_CALL, run_to_end},
+};
 
 /// After the signal to end, connections are still taken for this long: the Service's endpoints need to hear of it.
 pub const SHUTDOWN_DELAY: Duration = Duration::from_secs(5);

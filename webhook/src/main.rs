@@ -42,7 +42,7 @@ fn main() -> anyhow::Result<()> {
             Ok(pod) => print!("{pod}"),
             Err(error) => usage(&error),
         },
-        Command::Serve(serve) => tokio::runtime::Runtime::new()?.block_on(async {
+        Command::Serve(serve) => app::run_to_end(async {
             let mut term = signal(SignalKind::terminate())?;
             let mut int = signal(SignalKind::interrupt())?;
             let found = kube::Config::infer()
