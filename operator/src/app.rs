@@ -1,6 +1,7 @@
 //! Wires the operator: opens its port, starts one task a concern, and ends them in order. Called by
 //! `main` and by the tests. It decides nothing itself.
 
+mod client;
 mod discovery;
 mod ending;
 mod serving;
@@ -33,6 +34,7 @@ use crate::serve;
 use crate::status::StatusWriter;
 use crate::watch::{Follow, follow, only};
 
+pub use self::client::{READ_TIMEOUT, client};
 pub use self::ending::{LAST_CALL, run_to_end};
 pub use self::signals::Signals;
 
@@ -181,7 +183,7 @@ impl Tasks {
     fn spawn(self, leader: &Leader, server: serve::Bound) {
         let discovery = Discovery::new(self.config.index.clone());
         let index = Meshes::default();
-        let meshes = index.view();
+        let meshes = index.specs();
         let authorities = self.spawn_authorities(leader, meshes.clone());
         self.spawn_discovery(leader, &discovery);
         self.spawn_meshes(leader, (index, discovery.clone()), authorities.clone());

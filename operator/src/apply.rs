@@ -89,7 +89,7 @@ impl InitialMesh {
             match result {
                 Ok(_) => return,
                 Err(error) => {
-                    // Usual while the webhook starts: its validation is asked about the Mesh.
+                    // Usual while the webhook starts, where an older configuration asks it about the Mesh.
                     tracing::info!(%error, "Mesh default is not created yet, trying again");
                     tokio::time::sleep(backoff.next_pause()).await;
                 }

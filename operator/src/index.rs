@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kube::ResourceExt;
+use kube::api::ObjectMeta;
 use tokio::sync::watch;
 use weir_crds::Mesh;
 
@@ -76,11 +77,13 @@ pub type MeshSet = BTreeMap<String, Arc<Mesh>>;
 /// What readers see: `None` until the first complete list.
 pub type MeshView = Option<Arc<MeshSet>>;
 
-/// The Meshes, published as a whole: there are few of them.
+/// The Meshes, published as a whole: there are few of them. Every proxy's settings follow their specifications, which
+/// are published apart, so that a status that is written wakes only those who write it.
 #[derive(Debug)]
 pub struct Meshes {
     meshes: MeshSet,
     view: watch::Sender<MeshView>,
+    specs: watch::Sender<MeshView>,
 }
 
 impl Default for Meshes {
@@ -88,6 +91,7 @@ impl Default for Meshes {
         Self {
             meshes: MeshSet::new(),
             view: watch::Sender::new(None),
+            specs: watch::Sender::new(None),
         }
     }
 }
@@ -99,15 +103,49 @@ impl Meshes {
         self.view.subscribe()
     }
 
-    fn publish(&self) {
-        self.view.send_replace(Some(Arc::new(self.meshes.clone())));
+    /// The same, moving only where a Mesh comes or goes or its specification changes.
+    #[must_use]
+    pub fn specs(&self) -> watch::Receiver<MeshView> {
+        self.specs.subscribe()
     }
+
+    fn publish(&self) {
+        let meshes = Arc::new(self.meshes.clone());
+        self.specs.send_if_modified(|known| {
+            let before = known.replace(meshes.clone());
+            before.is_none_or(|before| !have_same_specs(&before, &meshes))
+        });
+        self.view.send_replace(Some(meshes));
+    }
+}
+
+/// Without what nobody reads.
+fn kept(mut mesh: Mesh) -> Mesh {
+    mesh.metadata.managed_fields = None;
+    mesh
+}
+
+/// Whether two versions of a Mesh say the same.
+fn is_same(one: &Mesh, other: &Mesh) -> bool {
+    let version = &other.metadata.resource_version;
+    let metadata = ObjectMeta {
+        resource_version: version.clone(),
+        ..one.metadata.clone()
+    };
+    one.spec == other.spec && one.status == other.status && metadata == other.metadata
+}
+
+fn have_same_specs(one: &MeshSet, other: &MeshSet) -> bool {
+    let mut pairs = one.iter().zip(other);
+    one.len() == other.len()
+        && pairs.all(|((name, mesh), (other, theirs))| name == other && mesh.spec == theirs.spec)
 }
 
 impl Indexed<Mesh> for Meshes {
     fn apply(&mut self, mesh: Mesh) {
-        let name = mesh.name_any();
-        if self.meshes.get(&name).is_some_and(|known| **known == mesh) {
+        let (name, mesh) = (mesh.name_any(), kept(mesh));
+        let known = self.meshes.get(&name);
+        if known.is_some_and(|known| is_same(known, &mesh)) {
             return;
         }
         self.meshes.insert(name, Arc::new(mesh));
@@ -123,7 +161,7 @@ impl Indexed<Mesh> for Meshes {
     fn reset(&mut self, meshes: Vec<Mesh>) {
         self.meshes = meshes
             .into_iter()
-            .map(|mesh| (mesh.name_any(), Arc::new(mesh)))
+            .map(|mesh| (mesh.name_any(), Arc::new(kept(mesh))))
             .collect();
         self.publish();
     }
@@ -167,7 +205,9 @@ impl<K: Send> Indexed<K> for Changes {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
     use serde_json::json;
+    use weir_crds::kubernetes::Status;
     use weir_crds::mesh::MeshSpec;
 
     use super::*;
@@ -210,6 +250,39 @@ mod tests {
         assert!(!view.has_changed().unwrap());
         index.apply(Mesh::new("default", MeshSpec(json!({"a": 1}))));
         assert!(view.has_changed().unwrap());
+    }
+
+    #[test]
+    fn a_status_wakes_nobody_who_follows_specifications() {
+        let mut index = Meshes::default();
+        index.reset(vec![Mesh::initial()]);
+        let (mut view, mut specs) = (index.view(), index.specs());
+        let mut moved = || {
+            let moved = (view.has_changed().unwrap(), specs.has_changed().unwrap());
+            view.mark_unchanged();
+            specs.mark_unchanged();
+            moved
+        };
+        moved();
+        let mut mesh = Mesh::initial();
+        mesh.metadata.resource_version = Some("2".to_owned());
+        mesh.metadata.managed_fields = Some(vec![ManagedFieldsEntry::default()]);
+        index.apply(mesh.clone());
+        assert_eq!(moved(), (false, false), "nothing of it is used");
+        mesh.metadata.resource_version = Some("3".to_owned());
+        mesh.status = Some(Status::default());
+        index.apply(mesh.clone());
+        assert_eq!(moved(), (true, false));
+        let shown = index.specs().borrow().clone().unwrap()["default"].clone();
+        assert_eq!(shown.metadata.managed_fields, None);
+        assert!(shown.status.is_some());
+        index.reset(vec![mesh.clone()]);
+        assert_eq!(moved(), (true, false));
+        mesh.spec = MeshSpec(json!({"a": 1}));
+        index.apply(mesh.clone());
+        assert_eq!(moved(), (true, true));
+        index.delete(&mesh);
+        assert_eq!(moved(), (true, true));
     }
 
     #[test]

@@ -42,9 +42,10 @@ fn logged(result: anyhow::Result<()>) -> anyhow::Result<()> {
 
 async fn run(config: app::Config) -> anyhow::Result<()> {
     let signals = Signals::heard()?;
-    let client = kube::Client::try_default()
+    let found = kube::Config::infer()
         .await
         .context("cannot find the API server; run in a pod, or set KUBECONFIG")?;
+    let client = app::client(found)?;
     let bound = Bound::new(client, config).await?;
     signals
         .run((bound.http, bound.grpc), |stop| bound.run(stop))

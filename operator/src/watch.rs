@@ -16,6 +16,8 @@ use crate::health::Pending;
 use crate::index::Indexed;
 use crate::metrics::{Metrics, Watch};
 
+/// When the API server ends a watch, and it is begun again: one whose connection has died without a word is missed soon.
+pub(crate) const WATCH_LIMIT: Duration = Duration::from_mins(1);
 /// How long a watch must have worked for the pauses to start over.
 const SETTLED: Duration = Duration::from_mins(1);
 /// When a kind that an installation need not have is looked for again, where it is not there.
@@ -68,7 +70,8 @@ pub(crate) async fn follow_kept<K: Watched, T, I: Indexed<T>>(
     keep: impl Fn(K) -> T,
     follow: Follow<I>,
 ) {
-    let events = watcher(api, config);
+    let seconds = u32::try_from(WATCH_LIMIT.as_secs()).expect("a minute fits");
+    let events = watcher(api, config.timeout(seconds));
     let events = events.map(|event| event.map(|event| kept(event, &keep)));
     let stop = follow.stop.clone();
     tokio::select! {

@@ -4,7 +4,6 @@ use std::io::IsTerminal;
 
 use anyhow::Context;
 use clap::Parser;
-use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use weir_webhook::{
@@ -43,12 +42,13 @@ fn main() -> anyhow::Result<()> {
             Ok(pod) => print!("{pod}"),
             Err(error) => usage(&error),
         },
-        Command::Serve(serve) => tokio::runtime::Runtime::new()?.block_on(async {
+        Command::Serve(serve) => app::run_to_end(async {
             let mut term = signal(SignalKind::terminate())?;
             let mut int = signal(SignalKind::interrupt())?;
-            let client = Client::try_default()
+            let found = kube::Config::infer()
                 .await
-                .context("cannot reach the API server")?;
+                .context("cannot find the API server")?;
+            let client = app::client(found)?;
             let bound = app::bind(*serve, client).await?;
             let ending = async {
                 tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }

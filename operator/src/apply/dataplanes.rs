@@ -2,6 +2,8 @@
 //! which pods to look at, `reconcile` what to do about each. Nothing is written where nothing changed, and what a user
 //! wrote is left alone.
 
+mod retries;
+
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -12,12 +14,13 @@ use kube::api::{DeleteParams, PartialObjectMeta, Patch, PatchParams, Preconditio
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use weir_crds::Dataplane;
 use weir_crds::kubernetes::Status;
 
+use self::retries::Retries;
 use crate::FIELD_MANAGER;
-use crate::backoff::{Backoff, pause};
 use crate::call::{CallError, within};
 use crate::events::Events;
 use crate::index::{Discovery, Indexed, Ingredients, MANAGED_BY, MANAGER, ObjectKey};
@@ -34,8 +37,8 @@ pub struct DataplaneWriter {
     events: Events,
     metrics: Metrics,
     zone: Option<String>,
-    /// Pods that are to be looked at.
-    waiting: BTreeSet<ObjectKey>,
+    /// Pods that are looked at again without having been touched.
+    retries: Retries,
     /// What the author of a pod was told last, as a fingerprint, for the pods that cannot be converted.
     told: HashMap<ObjectKey, u64>,
 }
@@ -62,7 +65,7 @@ impl DataplaneWriter {
             index,
             metrics,
             zone,
-            waiting: BTreeSet::new(),
+            retries: Retries::default(),
             told: HashMap::new(),
         }
     }
@@ -70,7 +73,6 @@ impl DataplaneWriter {
     /// Follows the index until `stop`, writing while `leading`.
     pub async fn run(mut self, mut leading: watch::Receiver<bool>, stop: CancellationToken) {
         let mut touched = self.index.touched();
-        let mut backoff = Backoff::default();
         let mut led = false;
         loop {
             touched.borrow_and_update();
@@ -79,33 +81,29 @@ impl DataplaneWriter {
                 self.index.touch_all();
             }
             led = leads;
-            let mut retry = None;
             if leads {
-                let passed = tokio::select! {
+                tokio::select! {
                     () = stop.cancelled() => return,
-                    passed = self.pass(&leading) => passed,
-                };
-                match passed {
-                    true => backoff.reset(),
-                    false => retry = Some(backoff.next_pause()),
+                    () = self.pass(&leading) => {}
                 }
             } else {
-                self.waiting.clear();
+                self.retries.clear();
                 drop(self.index.take_touched());
             }
+            let next = self.retries.next();
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = pause(retry) => {}
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
                 Ok(()) = touched.changed() => {}
                 Ok(()) = leading.changed() => {}
             }
         }
     }
 
-    /// Looks at every pod that was touched. Returns whether nothing is left to try again.
-    async fn pass(&mut self, leading: &watch::Receiver<bool>) -> bool {
-        self.waiting.extend(self.index.take_touched());
-        let keys = std::mem::take(&mut self.waiting);
+    /// Looks at every pod that was touched, and at what is to be tried again by now.
+    async fn pass(&mut self, leading: &watch::Receiver<bool>) {
+        let mut keys: BTreeSet<ObjectKey> = self.index.take_touched().into_iter().collect();
+        keys.extend(self.retries.due(Instant::now()));
         let this = &*self;
         let done: Vec<Done> = futures::stream::iter(keys)
             .take_while(|_| std::future::ready(*leading.borrow()))
@@ -113,6 +111,9 @@ impl DataplaneWriter {
             .buffer_unordered(PARALLEL)
             .collect()
             .await;
+        let now = Instant::now();
+        let mut failures = 0_usize;
+        let mut first = None;
         for Done { key, result } in done {
             let outcome = match &result {
                 Ok(DataplaneChange::Nothing) => Outcome::Unchanged,
@@ -122,17 +123,23 @@ impl DataplaneWriter {
             self.metrics.count_reconcile(Controller::Dataplane, outcome);
             match result {
                 Ok(DataplaneChange::Tell(note)) => {
+                    self.retries.settled(&key);
                     self.told.insert(key, fingerprint(&note));
                 }
                 Ok(_) => {
+                    self.retries.settled(&key);
                     self.told.remove(&key);
                 }
-                Err(_) => {
-                    self.waiting.insert(key);
+                Err(error) => {
+                    failures += 1;
+                    first.get_or_insert_with(|| (key.clone(), error));
+                    self.retries.failed(key, now);
                 }
             }
         }
-        self.waiting.is_empty()
+        if let Some((ObjectKey { namespace, name }, error)) = first {
+            tracing::warn!(failures, %namespace, %name, %error, "cannot write Dataplanes, trying again; the first of them");
+        }
     }
 
     /// Decides about one pod and does it.
@@ -140,14 +147,11 @@ impl DataplaneWriter {
         let ingredients = self.index.ingredients(&key);
         let change = dataplane_change(&ingredients, self.zone.as_deref(), Timestamp::now());
         let result = match self.write(&key, &ingredients, &change).await {
-            Ok(()) => Ok(change),
-            // Gone since: there is nothing left to write.
-            Err(error) if error.is_not_found() => Ok(DataplaneChange::Nothing),
-            Err(error) => {
-                let (namespace, name) = (&key.namespace, &key.name);
-                tracing::warn!(%namespace, %name, %error, "cannot write a Dataplane, trying again");
-                Err(error)
+            // Gone since: there is nothing left to write. What is to be created was not there anyway.
+            Err(error) if error.is_not_found() && !matches!(change, DataplaneChange::Apply(_)) => {
+                Ok(DataplaneChange::Nothing)
             }
+            written => written.map(|()| change),
         };
         Done { key, result }
     }

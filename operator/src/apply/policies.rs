@@ -62,7 +62,7 @@ impl Pass for PolicyWriter {
             let outcome = match self.write(mesh, &policies, now).await {
                 Ok(()) => Outcome::Changed,
                 Err(error) => {
-                    // Usual while the webhook starts: its validation is asked about the permission.
+                    // Usual while the webhook starts, where an older configuration asks it about the permission.
                     let mesh = mesh.name_any();
                     tracing::info!(%mesh, %error, "the Mesh has no initial policies yet, trying again");
                     succeeded = false;

@@ -25,6 +25,8 @@ pub struct Keeper {
     config: Config,
     metrics: Metrics,
     serving: watch::Sender<Option<Pair>>,
+    /// The last authority that was usable: it is written back where its Secret is lost.
+    last: Option<Authority>,
 }
 
 impl Keeper {
@@ -36,6 +38,7 @@ impl Keeper {
             config,
             metrics,
             serving: watch::Sender::new(None),
+            last: None,
         }
     }
 
@@ -48,7 +51,7 @@ impl Keeper {
     /// Runs until `stop`. `changes` moves whenever a kept object did; `leading` says whether this
     /// replica may write.
     pub async fn run(
-        self,
+        mut self,
         mut changes: watch::Receiver<u64>,
         mut leading: watch::Receiver<bool>,
         stop: CancellationToken,
@@ -88,7 +91,7 @@ impl Keeper {
     /// # Errors
     /// When a request failed; what was done until then stands, and the next pass goes on from it.
     pub async fn pass(
-        &self,
+        &mut self,
         now: Timestamp,
         may_write: bool,
     ) -> Result<Option<Timestamp>, StoreError> {
@@ -104,13 +107,17 @@ impl Keeper {
     }
 
     async fn read_and_write(
-        &self,
+        &mut self,
         now: Timestamp,
         may_write: bool,
     ) -> Result<(Option<Timestamp>, bool), StoreError> {
         let authority = self.store.read_authority().await?;
         let serving = self.store.read_serving().await?;
         self.observe(authority.value.as_ref(), serving.value.as_ref());
+        let usable = authority.value.clone();
+        if let Some(usable) = usable.filter(|authority| plan::is_usable(authority, now)) {
+            self.last = Some(usable);
+        }
         if !may_write {
             return Ok((None, false));
         }
@@ -146,25 +153,56 @@ impl Keeper {
         Ok((next, wrote || changed > 0))
     }
 
+    /// The authority to sign by, stored; and whether it was written just now.
     async fn ensure_authority(
-        &self,
+        &mut self,
         read: Read<Authority>,
         now: Timestamp,
     ) -> Result<(Authority, bool), StoreError> {
         let due = plan::due_authority(read.value.as_ref(), now);
-        match (due, &read.value) {
-            (None, Some(stored)) => Ok((stored.clone(), false)),
-            (due, stored) => {
-                let reason = due.map_or("", Due::reason);
-                let config = &self.config;
-                let new = Pair::authority(config.server, now, config.authority_validity)?;
-                let keeps_signing = matches!(config.publish, Publish::ConfigMap(_));
-                let authority = plan::succeed(stored.clone(), new, keeps_signing, now);
-                self.store.write_authority(&authority, &read).await?;
-                tracing::info!(server = config.server, reason, "made a new authority");
-                Ok((authority, true))
-            }
+        if let (None, Some(stored)) = (due, &read.value) {
+            return Ok((stored.clone(), false));
         }
+        let reason = due.map_or("", Due::reason);
+        let last = self.last.clone();
+        let last =
+            last.filter(|last| due.is_some_and(Due::is_broken) && plan::is_usable(last, now));
+        let authority = match last {
+            Some(last) => {
+                self.store.write_authority(&last, &read).await?;
+                let server = self.config.server;
+                tracing::warn!(server, reason, "wrote the last authority back");
+                last
+            }
+            None => self.make_authority(&read, reason, now).await?,
+        };
+        self.last = Some(authority.clone());
+        Ok((authority, true))
+    }
+
+    async fn make_authority(
+        &self,
+        read: &Read<Authority>,
+        reason: &'static str,
+        now: Timestamp,
+    ) -> Result<Authority, StoreError> {
+        let config = &self.config;
+        let server = config.server;
+        let copied = self.store.copied_bundle().await?;
+        let new = Pair::authority(server, now, config.authority_validity)?;
+        let keeps_signing = matches!(config.publish, Publish::ConfigMap(_));
+        let authority = plan::succeed(read.value.clone(), new, keeps_signing, now);
+        self.store.write_authority(&authority, read).await?;
+        tracing::info!(server, reason, "made a new authority");
+        let signer = authority.signer(now, config.serving_validity);
+        if copied.is_some_and(|bundle| !bundle.contains(&signer.certificate)) {
+            tracing::error!(
+                server,
+                reason,
+                "the authority that injected pods trust is lost: injected pods must be restarted"
+            );
+        }
+        Ok(authority)
     }
 
     /// What to store as serving certificate, if not what is there.

@@ -108,6 +108,12 @@ pub fn due_authority(stored: Option<&Authority>, now: Timestamp) -> Option<Due> 
     }
 }
 
+/// Whether an authority can sign at `now`.
+#[must_use]
+pub(super) fn is_usable(authority: &Authority, now: Timestamp) -> bool {
+    due_authority(Some(authority), now).is_none_or(|due| !due.is_broken())
+}
+
 /// Whether a new serving certificate is due, given the authority of which `signer` must have signed
 /// it.
 #[must_use]

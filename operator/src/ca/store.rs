@@ -141,6 +141,16 @@ impl Store {
         }
     }
 
+    /// The bundle that clients have copies of; `None` where there is none, or where nobody keeps a copy.
+    pub(super) async fn copied_bundle(&self) -> Result<Option<String>, StoreError> {
+        let Publish::ConfigMap(name) = &self.config.publish else {
+            return Ok(None);
+        };
+        let read = object::read(&self.bundles, name).await?;
+        let bundle = read.and_then(|map| map.data?.remove(BUNDLE));
+        Ok(bundle.filter(|bundle| !bundle.is_empty()))
+    }
+
     async fn write_bundle(&self, name: &str, bundle: &str) -> Result<bool, StoreError> {
         let read = object::read(&self.bundles, name).await?;
         let stored = read.as_ref().and_then(|map| map.data.as_ref()?.get(BUNDLE));

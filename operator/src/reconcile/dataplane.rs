@@ -3,13 +3,15 @@
 
 mod spec;
 
+use std::fmt::Display;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Value, json};
 use weir_crds::kubernetes::{MetricsEndpoint, Status};
 use weir_crds::merge;
 use weir_crds::names::{CLOSED_ROUTES, METRICS_PORT};
-use weir_crds::settings::MetricsSettings;
+use weir_crds::settings::{MetricsSettings, MetricsTls};
 
 pub use self::spec::{ConversionError, dataplane};
 use super::{LONGEST_NOTE, Note};
@@ -45,18 +47,25 @@ pub fn dataplane_change(
     let known = ingredients.known.as_ref();
     let is_users = known.is_some_and(|known| known.owner.is_none());
     // Without a pod the API server collects what it owned.
-    let Some(pod) = ingredients.pod.as_ref().filter(|_| !is_users) else {
+    let Some(pod) = ingredients.pod.as_ref() else {
         return DataplaneChange::Nothing;
     };
     let Some(injected) = pod.injected.as_ref().filter(|_| !pod.addresses.is_empty()) else {
-        return match known {
+        return match known.filter(|_| !is_users) {
             Some(_) => DataplaneChange::Delete,
             None => DataplaneChange::Nothing,
         };
     };
+    if is_users {
+        return DataplaneChange::Tell(taken(pod));
+    }
+    // Its namespace may be ending with it, and admit no new one.
+    if pod.terminating && known.is_none() {
+        return DataplaneChange::Nothing;
+    }
     let spec = match dataplane(ingredients, zone) {
         Ok(spec) => spec,
-        Err(error) => return DataplaneChange::Tell(failed(&error)),
+        Err(error) => return DataplaneChange::Tell(failed(error)),
     };
     let mesh = pod.workload.mesh.as_deref();
     match known.filter(|known| {
@@ -75,15 +84,23 @@ fn is_current(known: &Dataplane, injected: &Injected, wanted: u64) -> bool {
     known.content == wanted && known.owner.as_ref() == Some(&injected.uid)
 }
 
-fn failed(error: &ConversionError) -> Note {
+fn failed(why: impl Display) -> Note {
     Note {
         is_warning: true,
         reason: FAILED,
         text: super::shorten(
-            format!("Failed to generate Kuma Dataplane: {error}"),
+            format!("Failed to generate Kuma Dataplane: {why}"),
             LONGEST_NOTE,
         ),
     }
+}
+
+/// Its name is taken by what somebody else wrote, from which nothing for the pod follows.
+fn taken(pod: &Pod) -> Note {
+    failed(format_args!(
+        "Dataplane {} is somebody else's and left alone: delete it, and the pod gets its own, with settings and a certificate",
+        pod.workload.pod.name
+    ))
 }
 
 fn object(pod: &Pod, injected: &Injected, spec: Value) -> Value {
@@ -173,6 +190,10 @@ fn verdict(ingredients: &Ingredients, pod: &Pod) -> Verdict {
     let Some(metrics) = merge::settings(mesh, spec, over.as_ref()).metrics else {
         return Verdict::new(true, "NoMetrics", format!("Mesh {mesh} exposes no metrics"));
     };
+    if metrics.tls == MetricsTls::ProvidedTls {
+        let message = "tls mode providedTLS of the metrics is not served by this version: choose activeMTLSBackend or disabled";
+        return Verdict::new(false, "ProvidedTLSNotServed", message.to_owned());
+    }
     if let Some(message) = clash(injected, &metrics) {
         return Verdict::new(false, "MetricsPortClash", message);
     }

@@ -47,7 +47,8 @@ struct Store {
 struct Fault {
     /// Beginning of `METHOD path`.
     request: String,
-    code: u16,
+    /// `None`: no answer at all.
+    code: Option<u16>,
     times: usize,
 }
 
@@ -112,8 +113,19 @@ impl Api {
 
     /// Answers the next `times` requests that begin with `request` (`METHOD path`) with `code`.
     pub(crate) fn fail(&self, request: &str, code: u16, times: usize) {
-        self.store.lock().unwrap().faults.push(Fault {
-            request: request.to_owned(),
+        self.add_fault(request, Some(code), times);
+    }
+
+    /// Never answers the next request that begins with `request`.
+    pub(crate) fn ignore(&self, request: &str) {
+        self.add_fault(request, None, 1);
+    }
+
+    fn add_fault(&self, request: &str, code: Option<u16>, times: usize) {
+        let request = request.to_owned();
+        let mut store = self.store.lock().unwrap();
+        store.faults.push(Fault {
+            request,
             code,
             times,
         });
@@ -141,13 +153,8 @@ impl Api {
     fn answer(&self, method: &Method, path: &str, query: &str, body: &Value) -> Answer {
         let mut store = self.store.lock().unwrap();
         let place = Place::parse(path);
-        let request = format!("{method} {path}");
-        if let Some(code) = store.fault(&request) {
-            store.requests.push(format!("{request} -> {code}"));
-            return Err((StatusCode::from_u16(code).unwrap(), "Injected"));
-        }
         if place.name.is_some() || method != Method::GET {
-            store.requests.push(request);
+            store.requests.push(format!("{method} {path}"));
         }
         let answer = match (method.as_str(), &place.name) {
             ("GET", None) => Ok(store.list(&place.collection, query)),
@@ -195,7 +202,17 @@ async fn handle(State(api): State<Api>, request: Request) -> Response {
     }
     let body = axum::body::to_bytes(body, BODY_LIMIT).await.unwrap();
     let body = serde_json::from_slice(&body).unwrap_or_default();
-    match api.answer(&parts.method, &path, &query, &body) {
+    let fault = api
+        .store
+        .lock()
+        .unwrap()
+        .fault(&format!("{} {path}", parts.method));
+    let answer = match fault {
+        Some(None) => return std::future::pending().await,
+        Some(Some(code)) => Err((StatusCode::from_u16(code).unwrap(), "Injected")),
+        None => api.answer(&parts.method, &path, &query, &body),
+    };
+    match answer {
         Ok(object) => axum::Json(object).into_response(),
         Err((code, reason)) => {
             let status = json!({
@@ -208,13 +225,15 @@ async fn handle(State(api): State<Api>, request: Request) -> Response {
 }
 
 impl Store {
-    fn fault(&mut self, request: &str) -> Option<u16> {
-        let fault = self
-            .faults
-            .iter_mut()
-            .find(|fault| fault.times > 0 && request.starts_with(&fault.request))?;
+    /// What is answered instead, which may be nothing.
+    fn fault(&mut self, request: &str) -> Option<Option<u16>> {
+        let mut faults = self.faults.iter_mut();
+        let fault = faults.find(|fault| fault.times > 0 && request.starts_with(&fault.request))?;
         fault.times -= 1;
-        Some(fault.code)
+        let code = fault.code;
+        let word = code.map_or("nothing".to_owned(), |code| code.to_string());
+        self.requests.push(format!("{request} -> {word}"));
+        Some(code)
     }
 
     fn all(&self, collection: &str, name: Option<&str>) -> Vec<Value> {

@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+use std::sync::{Arc, Mutex};
+
 use crate::api::Api;
-use crate::scene::{SECRETS, apply_webhooks, bundles, certificates, secret};
+use crate::scene::{SECRETS, apply_webhooks, bundles, certificates, operator, secret};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use weir_operator::ca::{Config, Facts, Keeper};
@@ -24,10 +26,15 @@ fn authority(api: &Api) -> String {
     secret(api, "weir-ca", "tls.crt").unwrap()
 }
 
+fn client(api: &Api) -> kube::Client {
+    let address = format!("http://{}", api.address());
+    kube::Client::try_from(kube::Config::new(address.parse().unwrap())).unwrap()
+}
+
 async fn installed() -> (Api, Keeper) {
     let (api, client) = Api::start().await;
     apply_webhooks(&api);
-    let keeper = Keeper::new(client, certificates(), Metrics::default());
+    let mut keeper = Keeper::new(client, certificates(), Metrics::default());
     let next = keeper.pass(start(), true).await.unwrap().unwrap();
     let facts = Facts::read(&serving(&api)).unwrap();
     assert_eq!(next, facts.renew_at(), "it comes back for the renewal");
@@ -36,7 +43,7 @@ async fn installed() -> (Api, Keeper) {
 
 #[tokio::test]
 async fn a_pass_over_what_is_in_order_writes_nothing() {
-    let (api, keeper) = installed().await;
+    let (api, mut keeper) = installed().await;
     let before = api.requests().len();
     keeper.pass(start() + DAY, true).await.unwrap();
     let requests = api.requests().split_off(before);
@@ -50,7 +57,7 @@ async fn a_pass_over_what_is_in_order_writes_nothing() {
 async fn a_standby_reads_and_never_writes() {
     let (api, client) = Api::start().await;
     apply_webhooks(&api);
-    let keeper = Keeper::new(client, certificates(), Metrics::default());
+    let mut keeper = Keeper::new(client, certificates(), Metrics::default());
     keeper.pass(start(), false).await.unwrap();
     assert!(
         api.requests()
@@ -61,7 +68,7 @@ async fn a_standby_reads_and_never_writes() {
 
 #[tokio::test]
 async fn the_serving_certificate_is_renewed_under_the_same_authority() {
-    let (api, keeper) = installed().await;
+    let (api, mut keeper) = installed().await;
     let (first, signer) = (serving(&api), authority(&api));
     keeper.pass(start() + DAY * 59, true).await.unwrap();
     assert_eq!(serving(&api), first);
@@ -74,14 +81,14 @@ async fn the_serving_certificate_is_renewed_under_the_same_authority() {
 async fn a_certificate_for_another_domain_of_the_cluster_is_made_anew_and_once() {
     let (api, client) = Api::start().await;
     apply_webhooks(&api);
-    let keeper = Keeper::new(client.clone(), certificates(), Metrics::default());
+    let mut keeper = Keeper::new(client.clone(), certificates(), Metrics::default());
     keeper.pass(start(), true).await.unwrap();
     let (first, signer) = (serving(&api), authority(&api));
     let config = Config {
         cluster_domain: "corp.example".to_owned(),
         ..certificates()
     };
-    let keeper = Keeper::new(client, config, Metrics::default());
+    let mut keeper = Keeper::new(client, config, Metrics::default());
     keeper.pass(start() + DAY, true).await.unwrap();
     let second = serving(&api);
     assert_ne!(second, first);
@@ -95,7 +102,7 @@ async fn a_certificate_for_another_domain_of_the_cluster_is_made_anew_and_once()
 
 #[tokio::test]
 async fn a_rotation_publishes_both_authorities_before_it_serves_by_the_new_one() {
-    let (api, keeper) = installed().await;
+    let (api, mut keeper) = installed().await;
     keeper.pass(start() + DAY * 200, true).await.unwrap();
     let (old, before) = (authority(&api), api.requests().len());
 
@@ -128,7 +135,7 @@ async fn a_rotation_publishes_both_authorities_before_it_serves_by_the_new_one()
 
 #[tokio::test]
 async fn while_the_bundle_cannot_be_published_the_webhook_keeps_its_certificate() {
-    let (api, keeper) = installed().await;
+    let (api, mut keeper) = installed().await;
     keeper.pass(start() + DAY * 200, true).await.unwrap();
     let served = serving(&api);
     api.fail("PATCH /apis/admissionregistration.k8s.io", 500, 1);
@@ -143,7 +150,7 @@ async fn while_the_bundle_cannot_be_published_the_webhook_keeps_its_certificate(
 async fn without_any_certificate_it_waits_for_nobody() {
     let (api, client) = Api::start().await;
     apply_webhooks(&api);
-    let keeper = Keeper::new(client, certificates(), Metrics::default());
+    let mut keeper = Keeper::new(client, certificates(), Metrics::default());
     api.fail("PATCH /apis/admissionregistration.k8s.io", 500, 1);
     keeper.pass(start(), true).await.unwrap_err();
     assert!(secret(&api, "weir-webhook-tls", "tls.crt").is_some());
@@ -153,8 +160,8 @@ async fn without_any_certificate_it_waits_for_nobody() {
 async fn of_two_writers_one_gets_a_conflict_and_both_end_with_one_authority() {
     let (api, client) = Api::start().await;
     apply_webhooks(&api);
-    let one = Keeper::new(client.clone(), certificates(), Metrics::default());
-    let other = Keeper::new(client, certificates(), Metrics::default());
+    let mut one = Keeper::new(client.clone(), certificates(), Metrics::default());
+    let mut other = Keeper::new(client, certificates(), Metrics::default());
     let (first, second) = tokio::join!(one.pass(start(), true), other.pass(start(), true));
     for error in [first.err(), second.err()].into_iter().flatten() {
         assert_eq!(error.class(), "conflict", "{error}");
@@ -174,9 +181,79 @@ async fn a_broken_secret_is_replaced_and_its_type_kept() {
         SECRETS,
         json!({"metadata": {"name": "weir-ca"}, "type": "Opaque", "data": {"tls.crt": "bm9uc2Vuc2U="}}),
     );
-    let keeper = Keeper::new(client, certificates(), Metrics::default());
+    let mut keeper = Keeper::new(client, certificates(), Metrics::default());
     keeper.pass(start(), true).await.unwrap();
     assert!(Facts::read(&authority(&api)).unwrap().is_authority);
     let secret = api.get(SECRETS, "weir-ca").unwrap();
     assert_eq!(secret["type"], "Opaque");
+}
+
+#[tokio::test]
+async fn an_authority_that_is_lost_is_written_back() {
+    let (api, mut keeper) = installed().await;
+    let (trusted, served) = (authority(&api), serving(&api));
+    let key = secret(&api, "weir-ca", "tls.key");
+    api.delete(SECRETS, "weir-ca");
+    keeper.pass(start() + DAY, true).await.unwrap();
+    assert_eq!(authority(&api), trusted);
+    assert_eq!(secret(&api, "weir-ca", "tls.key"), key);
+    assert_eq!(serving(&api), served);
+    // A replica that has only looked on knows it, too.
+    let mut standby = Keeper::new(client(&api), certificates(), Metrics::default());
+    standby.pass(start() + DAY, false).await.unwrap();
+    let nonsense = json!({"metadata": {"name": "weir-ca"}, "type": "Opaque", "data": {}});
+    api.put(SECRETS, nonsense);
+    standby.pass(start() + DAY, true).await.unwrap();
+    assert_eq!(authority(&api), trusted);
+    // One that has expired since is worth nothing.
+    api.delete(SECRETS, "weir-ca");
+    standby.pass(start() + DAY * 361, true).await.unwrap();
+    assert_ne!(authority(&api), trusted);
+}
+
+/// What is logged on this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn errors(&self) -> Vec<String> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let lines = text.lines().filter(|line| line.contains("ERROR"));
+        lines.map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test]
+async fn who_loses_the_authority_that_pods_carry_is_told_to_restart_them() {
+    let (api, client) = Api::start().await;
+    let config = operator("a").own_ca;
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _logged = tracing::subscriber::set_default(subscriber);
+    let mut keeper = Keeper::new(client.clone(), config.clone(), Metrics::default());
+    keeper.pass(start(), true).await.unwrap();
+    keeper.pass(start() + DAY * 241, true).await.unwrap();
+    assert_eq!(log.errors(), [""; 0], "the authority before signs on");
+    api.delete(SECRETS, "weir-operator-ca");
+    let mut successor = Keeper::new(client, config, Metrics::default());
+    successor.pass(start() + DAY * 242, true).await.unwrap();
+    let errors = log.errors();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    for part in ["injected pods must be restarted", "there is none"] {
+        assert!(errors[0].contains(part), "{errors:?}");
+    }
 }

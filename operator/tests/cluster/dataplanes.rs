@@ -149,6 +149,9 @@ async fn what_a_user_wrote_is_never_touched() {
     api.put(PODS, pod("p", "10.1.1.1"));
     api.put(PODS, pod("q", "10.1.1.2"));
     eventually("the other pod's Dataplane", || metrics(&api, "q")).await;
+    let event = eventually("an event", || api.list(EVENTS).into_iter().next()).await;
+    assert_eq!(event["regarding"]["name"], "p");
+    assert_eq!(event["reason"], "FailedToGenerateKumaDataplane");
     let mut done = pod("p", "10.1.1.1");
     done["status"]["phase"] = "Succeeded".into();
     api.put(PODS, done);
@@ -176,4 +179,42 @@ async fn a_write_that_failed_is_tried_again() {
     eventually("its metrics", || metrics(&api, "p")).await;
     stop.cancel();
     task.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pod_is_not_dropped_while_there_is_no_place_for_its_dataplane() {
+    let (api, stop, task) = start().await;
+    // As while the resource definition is applied again.
+    api.fail(&format!("PATCH {DATAPLANES}/p"), 404, 2);
+    api.put(PODS, pod("p", "10.1.1.1"));
+    eventually("its metrics", || metrics(&api, "p")).await;
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_fails_is_not_tried_at_the_rate_of_other_pods_changes() {
+    const REFUSED: usize = 50;
+    const CHANGES: usize = 20;
+    let (api, stop, task) = start().await;
+    let refused = format!("PATCH {DATAPLANES}/bad-");
+    api.fail(&refused, 403, usize::MAX);
+    for number in 0..REFUSED {
+        api.put(PODS, pod(&format!("bad-{number}"), "10.1.2.1"));
+    }
+    let tries = || {
+        let requests = api.requests().into_iter();
+        requests.filter(|one| one.starts_with(&refused)).count()
+    };
+    eventually("a try for each", || (tries() >= REFUSED).then_some(())).await;
+    for number in 1..=CHANGES {
+        let ip = format!("10.1.1.{number}");
+        api.put(PODS, pod("good", &ip));
+        let moved = || metrics(&api, "good").filter(|at| *at == format!("{ip}:5670"));
+        eventually("the other's change", moved).await;
+    }
+    stop.cancel();
+    task.await.unwrap();
+    // The pauses double from 0.2 s to 10 s.
+    assert!(tries() < REFUSED * CHANGES / 2, "{}", tries());
 }

@@ -329,3 +329,22 @@ async fn a_leader_that_cannot_renew_stops_writing_before_its_lease_ends() {
     stop.cancel();
     task.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_list_that_is_never_answered_is_asked_for_again() {
+    let (api, _) = Api::start().await;
+    let address = format!("http://{}", api.address()).parse().unwrap();
+    let mut config = kube::Config::new(address);
+    config.read_timeout = Some(Duration::from_millis(500));
+    let client = weir_operator::app::client(config).unwrap();
+    api.ignore("GET /api/v1/pods");
+    let running = Running::start(&client, operator("a")).await;
+    let end = Instant::now() + Duration::from_secs(20);
+    while !running.get("/ready").await.starts_with("HTTP/1.0 200") {
+        assert!(Instant::now() < end, "{}", running.get("/ready").await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let ignored = "GET /api/v1/pods -> nothing".to_owned();
+    assert!(api.requests().contains(&ignored));
+    running.stop().await;
+}

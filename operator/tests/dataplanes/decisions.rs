@@ -33,6 +33,12 @@ fn metrics() -> Value {
     json!({"metrics": {"enabledBackend": "p", "backends": [{"name": "p", "type": "prometheus"}]}})
 }
 
+fn provided_tls() -> Value {
+    let mut spec = metrics();
+    spec["metrics"]["backends"][0]["conf"] = json!({"tls": {"mode": "providedTLS"}});
+    spec
+}
+
 /// A pod whose Dataplane was written already.
 fn written(documents: &[Value]) -> Given {
     let mut given = Given::read(documents);
@@ -176,6 +182,16 @@ fn the_status_says_why_there_are_no_metrics() {
             json!({"prometheus.metrics.kuma.io/port": "8080"}),
             ("False", "MetricsPortClash", Some("MetricsPortClash")),
         ),
+        (
+            "TLS by a certificate that is provided",
+            vec![mesh(provided_tls())],
+            json!({}),
+            (
+                "False",
+                "ProvidedTLSNotServed",
+                Some("ProvidedTLSNotServed"),
+            ),
+        ),
     ] {
         let mut documents = documents;
         documents.push(pod(annotations, running()));
@@ -226,11 +242,31 @@ fn what_a_user_wrote_is_left_alone() {
         json!({"name": "p", "namespace": "shop", "ownerReferences": owners}),
         json!({"name": "p", "namespace": "shop", "labels": {"app.kubernetes.io/managed-by": "weir-operator"}}),
     ] {
-        for status in [running(), json!({"phase": "Succeeded"})] {
-            let given = Given::read(&[pod(json!({}), status), users(metadata.clone())]);
-            assert_eq!(given.change(None), DataplaneChange::Nothing, "{metadata}");
-        }
+        let done = pod(json!({}), json!({"phase": "Succeeded"}));
+        let given = Given::read(&[done, users(metadata.clone())]);
+        assert_eq!(given.change(None), DataplaneChange::Nothing, "{metadata}");
+        let given = Given::read(&[pod(json!({}), running()), users(metadata.clone())]);
+        let DataplaneChange::Tell(note) = given.change(None) else {
+            panic!("{metadata}: a pod without a Dataplane of its own is told");
+        };
+        assert_eq!(note.reason, "FailedToGenerateKumaDataplane");
+        assert_eq!(
+            note.text,
+            "Failed to generate Kuma Dataplane: Dataplane p is somebody else's and left alone: delete it, and the pod gets its own, with settings and a certificate"
+        );
     }
+}
+
+#[test]
+fn a_pod_that_ends_gets_no_new_dataplane() {
+    let mut ending = pod(json!({}), running());
+    ending["metadata"]["deletionTimestamp"] = "2026-11-27T10:00:00Z".into();
+    let given = Given::read(&[mesh(metrics()), ending.clone()]);
+    assert_eq!(given.change(None), DataplaneChange::Nothing);
+    // The one that it has is kept up to date: its connections end only now.
+    let mut given = written(&[mesh(metrics()), pod(json!({}), running())]);
+    apply(&mut given.index, ending);
+    assert_ne!(given.change(None), DataplaneChange::Nothing);
 }
 
 #[test]

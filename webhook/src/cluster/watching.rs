@@ -1,7 +1,12 @@
 //! Fills the [`Cluster`]: one task for each thing watched, each the only writer of its value.
 //! Called by `app`. It knows what to watch, and not what it is for.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    fmt::Debug,
+    future::{Future, ready},
+    sync::Arc,
+    time::Duration,
+};
 
 use backon::ExponentialBuilder;
 use futures::{Stream, StreamExt, stream};
@@ -13,14 +18,15 @@ use k8s_openapi::{
     },
 };
 use kube::{
-    Api, Client,
+    Api, Client, Resource,
     core::PartialObjectMeta,
     runtime::{
         WatchStreamExt, reflector,
-        watcher::{self, Config, ExponentialBackoff, watch_object, watcher},
+        watcher::{self, Config, Event, ExponentialBackoff, watcher},
     },
 };
 use rustls::crypto::CryptoProvider;
+use serde::de::DeserializeOwned;
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -37,6 +43,8 @@ use crate::{
 
 /// First and longest pause between attempts to watch. Short, because an installation waits for them.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// When the API server ends a watch, and it is begun again: one whose connection has died without a word is missed soon.
+pub const WATCH_LIMIT: Duration = Duration::from_secs(60);
 /// Pause between attempts to learn the API server's version.
 const VERSION_RETRY: Duration = Duration::from_secs(2);
 /// How often the version is asked for again: a cluster may be upgraded under us.
@@ -71,13 +79,13 @@ pub fn start(
 ) -> Cluster {
     let (namespaces, writer) = reflector::store();
     let api = Api::<PartialObjectMeta<v1::Namespace>>::all(client.clone());
-    let stream = watcher(api, Config::default());
+    let stream = watcher(api, limited());
     let stream = reflector::reflector(writer, stream.backoff(backoff()));
     spawn(tasks, drive("Namespaces", stream));
 
     let (meshes, writer) = reflector::store();
     let api = Api::<Mesh>::all(client.clone());
-    let stream = watcher(api, Config::default());
+    let stream = watcher(api, limited());
     let stream = reflector::reflector(writer, stream.backoff(backoff()));
     spawn(tasks, drive("Meshes", stream));
 
@@ -125,6 +133,35 @@ fn backoff() -> ExponentialBackoff {
         .with_min_delay(RETRY.0)
         .with_max_delay(RETRY.1);
     builder.without_max_times().with_jitter().into()
+}
+
+fn limited() -> Config {
+    let seconds = u32::try_from(WATCH_LIMIT.as_secs()).expect("a minute fits");
+    Config::default().timeout(seconds)
+}
+
+/// Follows the object of this name: as it is now and at every change, `None` where there is none.
+fn watch_one<K>(api: Api<K>, name: &str) -> impl Stream<Item = watcher::Result<Option<K>>> + use<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let config = limited().fields(&format!("metadata.name={name}"));
+    let mut is_listed = false;
+    let shown = watcher(api, config).map(move |event| match event {
+        Ok(Event::Init) => {
+            is_listed = false;
+            None
+        }
+        Ok(Event::InitApply(object)) => {
+            is_listed = true;
+            Some(Ok(Some(object)))
+        }
+        Ok(Event::InitDone) => (!is_listed).then_some(Ok(None)),
+        Ok(Event::Apply(object)) => Some(Ok(Some(object))),
+        Ok(Event::Delete(_)) => Some(Ok(None)),
+        Err(error) => Some(Err(error)),
+    });
+    shown.filter_map(ready)
 }
 
 async fn drive<T>(what: &str, stream: impl Stream<Item = watcher::Result<T>>) {
@@ -180,7 +217,7 @@ async fn watch_certificate(
 ) {
     let secret = names.secret;
     let api = Api::<v1::Secret>::namespaced(client, &names.namespace);
-    let mut events = std::pin::pin!(watch_object(api, &secret).backoff(backoff()));
+    let mut events = std::pin::pin!(watch_one(api, &secret).backoff(backoff()));
     while let Some(event) = events.next().await {
         let data = match event {
             Ok(Some(found)) => found.data.unwrap_or_default(),
@@ -215,7 +252,7 @@ async fn watch_authority(
     name: String,
     authority: watch::Sender<Option<Arc<str>>>,
 ) {
-    let mut events = std::pin::pin!(watch_object(api, &name).backoff(backoff()));
+    let mut events = std::pin::pin!(watch_one(api, &name).backoff(backoff()));
     while let Some(event) = events.next().await {
         match event {
             Ok(found) => {
@@ -242,7 +279,7 @@ enum Seen {
 
 async fn watch_hooks(client: Client, name: String, hooks: watch::Sender<Hooks>) {
     let api = Api::<MutatingWebhookConfiguration>::all(client.clone());
-    let mutating = watch_object(api, &name).backoff(backoff()).map(|event| {
+    let mutating = watch_one(api, &name).backoff(backoff()).map(|event| {
         event.map(|found| {
             Seen::Mutating(found.map(|configuration| {
                 let entries = configuration.webhooks.unwrap_or_default().into_iter();
@@ -253,7 +290,7 @@ async fn watch_hooks(client: Client, name: String, hooks: watch::Sender<Hooks>) 
         })
     });
     let api = Api::<ValidatingWebhookConfiguration>::all(client);
-    let validating = watch_object(api, &name).backoff(backoff()).map(|event| {
+    let validating = watch_one(api, &name).backoff(backoff()).map(|event| {
         event.map(|found| {
             Seen::Validating(found.map(|configuration| {
                 let entries = configuration.webhooks.unwrap_or_default().into_iter();

@@ -13,4 +13,5 @@ mod layers;
 mod offline;
 mod pods;
 mod resources;
+mod silence;
 mod tls;

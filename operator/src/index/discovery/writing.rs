@@ -146,12 +146,9 @@ impl Indexed<Dataplane> for Discovery {
             }
             cluster.dataplanes.insert(key, dataplane);
         }
-        for key in before
-            .into_keys()
-            .filter(|key| !cluster.dataplanes.contains_key(key))
-        {
-            cluster.touched.touch(key);
-        }
+        // Those of before may be gone without a word, with their kind.
+        let has = |pod: &Pod| cluster.dataplanes.contains_key(&pod.workload.pod);
+        cluster.touched.touch_where(&cluster.facts, |pod| !has(pod));
         cluster.has_listed(Source::Dataplanes);
     }
 }

@@ -136,3 +136,18 @@ fn tables_are_made_again_where_a_service_is_another_backend() {
     index.delete(&v1);
     assert_eq!(made(&index), 1);
 }
+
+#[test]
+fn a_list_of_dataplanes_touches_the_pods_that_have_none() {
+    let mut index = Discovery::default();
+    add(&mut index, "one", 1);
+    let touched = |index: &Discovery| index.lock().touched.take();
+    touched(&index);
+    // The kind was taken away and brought again, which no watch tells of.
+    index.reset(Vec::<crate::index::Dataplane>::new());
+    let names: Vec<String> = touched(&index)
+        .iter()
+        .map(|key| key.name.to_string())
+        .collect();
+    assert_eq!(names, ["one-1"]);
+}
