@@ -10,6 +10,7 @@ pub mod identity;
 pub mod settings;
 pub mod streaming;
 pub mod tls;
+mod version;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use self::connection::Shared;
+pub use self::version::{BACK, VersionError};
 use crate::health;
 use crate::metrics::server::Server as ServerMetrics;
 
