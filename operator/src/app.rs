@@ -148,6 +148,7 @@ impl Bound {
             tracker: workers.clone(),
         };
         tasks.spawn(&leader, self.server);
+        last.spawn(readiness.clone().follow("the API server", leader.contact()));
         let campaign = last.spawn(leader.run(campaigning.clone()));
         last.spawn(health::serve(
             self.listener,

@@ -92,6 +92,15 @@ pub struct Args {
         default_value_t = 15
     )]
     lease_seconds: u64,
+    /// Seconds without an answer of the API server after which this replica is not ready and sends proxies away, so that
+    /// they ask another one, or keep what they know.
+    #[arg(
+        long,
+        env = "WEIR_API_SILENCE_SECONDS",
+        value_name = "N",
+        default_value_t = 60
+    )]
+    api_silence_seconds: u64,
     /// Days a webhook authority is valid; it is replaced after two thirds of them.
     #[arg(
         long,
@@ -153,6 +162,9 @@ pub struct ConfigError(Vec<String>);
 
 /// The shortest lease: its renewals and two answers must fit into it.
 const SHORTEST_LEASE_SECONDS: u64 = 15;
+
+/// The shortest silence: some answers may be late before it is one.
+const SHORTEST_SILENCE_SECONDS: u64 = 15;
 
 /// The exit code for settings that cannot be used (`EX_USAGE`).
 const USAGE: u8 = 64;
@@ -218,6 +230,12 @@ impl Args {
                 self.lease_seconds
             ));
         }
+        if !(SHORTEST_SILENCE_SECONDS..=3600).contains(&self.api_silence_seconds) {
+            problems.push(format!(
+                "--api-silence-seconds: {} is not between {SHORTEST_SILENCE_SECONDS} and 3600",
+                self.api_silence_seconds
+            ));
+        }
         for (flag, days) in [
             ("--authority-days", self.authority_days),
             ("--certificate-days", self.certificate_days),
@@ -275,6 +293,7 @@ impl Args {
                 lease: self.lease.clone(),
                 identity: self.identity.clone(),
                 duration: Duration::from_secs(self.lease_seconds),
+                silence: Duration::from_secs(self.api_silence_seconds),
             },
             own_ca: self.own_ca(),
             grpc: self.server.grpc(),
@@ -365,6 +384,7 @@ mod tests {
     fn all_problems_are_named_at_once() {
         let args = parse(&[
             "--lease-seconds=5",
+            "--api-silence-seconds=0",
             "--authority-days=0",
             "--certificate-days=9999",
             "--identity=",
@@ -378,6 +398,7 @@ mod tests {
         let text = args.check().unwrap_err().to_string();
         for flag in [
             "--lease-seconds",
+            "--api-silence-seconds",
             "--authority-days",
             "--certificate-days",
             "--identity",

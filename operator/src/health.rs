@@ -1,5 +1,6 @@
 //! Serves `/live`, `/ready` and `/metrics`. Bound and spawned by `app`; every task that must be
-//! through its start before the replica is ready holds a [`Pending`]. It knows no task.
+//! through its start before the replica is ready holds a [`Pending`], and what may be lost later is
+//! followed. It knows no task.
 
 use std::collections::BTreeSet;
 use std::future::IntoFuture;
@@ -47,6 +48,16 @@ impl Readiness {
         Pending {
             name,
             readiness: self.clone(),
+        }
+    }
+
+    /// Waits for `name` whenever `is_well` is false, until its sender is gone.
+    pub(crate) async fn follow(self, name: &'static str, mut is_well: watch::Receiver<bool>) {
+        while is_well.wait_for(|is_well| !is_well).await.is_ok() {
+            let _pending = self.register(name);
+            if is_well.wait_for(|is_well| *is_well).await.is_err() {
+                return;
+            }
         }
     }
 
@@ -147,6 +158,21 @@ mod tests {
         drop(second);
         let (status, _) = ready(State(readiness)).await;
         assert_eq!(status, StatusCode::OK);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_lost_later_is_waited_for_until_it_is_back() {
+        let (readiness, well) = (Readiness::default(), watch::Sender::new(true));
+        let following = readiness.clone().follow("it", well.subscribe());
+        let following = tokio::spawn(following);
+        for (is_well, waiting) in [(true, vec![]), (false, vec!["it"]), (true, vec![])] {
+            well.send_replace(is_well);
+            // Paused time moves on once every task waits.
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            assert_eq!(readiness.waiting_for(), waiting);
+        }
+        drop(well);
+        following.await.unwrap();
     }
 
     #[tokio::test]

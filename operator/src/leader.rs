@@ -1,7 +1,9 @@
 //! Which replica writes: one Lease, held by renewing it. Spawned by `app`; the writers read the
 //! `watch` it publishes. `election` decides, this module talks to the API server.
 //! A replica that stops gives the Lease back, so the next one need not wait for it to expire.
+//! Every replica asks for it all the time, so here it is known, too, whether the API server answers.
 
+mod contact;
 mod election;
 
 use std::time::Duration;
@@ -15,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::contact::Contact;
 use self::election::{Election, Step};
 use crate::call::{CallError, within_time};
 use crate::metrics::Metrics;
@@ -24,6 +27,8 @@ use crate::object::written_by_us;
 const RETRY: Duration = Duration::from_secs(1);
 /// Longest wait for one answer about the Lease; two of them fit between renewal and deadline.
 const ANSWER: Duration = Duration::from_secs(2);
+/// How often the Lease is asked for, at the least, within [`Config::silence`].
+const ASKS: u32 = 3;
 
 /// Which Lease, and for how long.
 #[derive(Clone, Debug)]
@@ -37,6 +42,9 @@ pub struct Config {
     /// How long a Lease is respected after its holder fell silent. It is renewed after a third of
     /// that; after two thirds without a renewal the holder stops writing.
     pub duration: Duration,
+    /// After how long without an answer of the API server what is known of the cluster counts as
+    /// stale. Default 60 s.
+    pub silence: Duration,
 }
 
 /// Takes part in the election.
@@ -45,6 +53,7 @@ pub struct Leader {
     config: Config,
     election: Election,
     sender: watch::Sender<bool>,
+    contact: Contact,
     metrics: Metrics,
 }
 
@@ -56,6 +65,7 @@ impl Leader {
         Self {
             leases: Api::namespaced(client, &config.namespace),
             election: Election::new(config.identity.clone(), config.duration),
+            contact: Contact::new(config.silence),
             config,
             sender: watch::Sender::new(false),
             metrics,
@@ -68,16 +78,24 @@ impl Leader {
         self.sender.subscribe()
     }
 
+    /// Whether the API server has answered within [`Config::silence`], now and at every change.
+    #[must_use]
+    pub fn contact(&self) -> watch::Receiver<bool> {
+        self.contact.view()
+    }
+
     /// Campaigns until `stop`, then gives the Lease back.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut renewed = Instant::now();
         loop {
             let asked = Instant::now();
-            let pause = match self.campaign().await {
+            let campaigned = self.campaign().await;
+            self.contact.asked(campaigned.as_ref().err());
+            let pause = match campaigned {
                 Ok(true) => {
                     renewed = asked;
                     self.publish(true);
-                    self.config.duration / 3
+                    (self.config.duration / 3).min(self.config.silence / ASKS)
                 }
                 Ok(false) => {
                     self.publish(false);

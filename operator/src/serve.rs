@@ -10,18 +10,20 @@ pub mod identity;
 pub mod settings;
 pub mod streaming;
 pub mod tls;
+mod version;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use self::connection::Shared;
+pub use self::version::{BACK, VersionError};
 use crate::health;
 use crate::metrics::server::Server as ServerMetrics;
 
@@ -101,6 +103,7 @@ pub struct Bound {
     pub address: SocketAddr,
     listener: TcpListener,
     limits: Limits,
+    open: watch::Receiver<bool>,
 }
 
 impl Bound {
@@ -114,7 +117,15 @@ impl Bound {
             address: listener.local_addr()?,
             listener,
             limits,
+            open: watch::Sender::new(true).subscribe(),
         })
+    }
+
+    /// Serves only while `open` says so. Where it does not any more, connections end as they do at the
+    /// end of the server, and new ones are hung up on.
+    #[must_use]
+    pub fn only_while(self, open: watch::Receiver<bool>) -> Self {
+        Self { open, ..self }
     }
 
     /// Serves until `stop`. Then connections are told to go (GOAWAY), streams end with UNAVAILABLE,
@@ -123,7 +134,7 @@ impl Bound {
     /// # Errors
     /// At once, where plaintext was asked for on an address that others reach.
     pub async fn run(
-        self,
+        mut self,
         services: Routes,
         security: Security,
         (metrics, stop): (ServerMetrics, CancellationToken),
@@ -139,8 +150,9 @@ impl Bound {
             limits: self.limits,
             metrics,
             tasks: tasks.clone(),
-            stop: stop.clone(),
         });
+        // Ends the connections that there are.
+        let mut ending = stop.child_token();
         loop {
             let slot = slots.clone().acquire_owned();
             let accepted = async {
@@ -149,13 +161,23 @@ impl Bound {
             };
             let (slot, accepted) = tokio::select! {
                 () = stop.cancelled() => break,
+                Ok(()) = self.open.changed() => {
+                    if !*self.open.borrow_and_update() {
+                        ending.cancel();
+                        ending = stop.child_token();
+                    }
+                    continue;
+                }
                 accepted = accepted => accepted,
             };
             match accepted {
+                Ok((_, peer)) if !*self.open.borrow() => {
+                    tracing::debug!(%peer, "hung up: what is known of the cluster is stale");
+                }
                 Ok((stream, peer)) => {
-                    let shared = shared.clone();
+                    let (shared, ending) = (shared.clone(), ending.clone());
                     tasks.spawn(async move {
-                        serve(stream, peer, &shared).await;
+                        serve((stream, peer), &shared, &ending).await;
                         drop(slot);
                     });
                 }
@@ -172,8 +194,12 @@ impl Bound {
     }
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, shared: &Shared) {
-    if let Err(error) = connection::serve(stream, shared).await {
+async fn serve(
+    (stream, peer): (TcpStream, SocketAddr),
+    shared: &Shared,
+    ending: &CancellationToken,
+) {
+    if let Err(error) = connection::serve(stream, shared, ending).await {
         tracing::debug!(%peer, %error, "a connection ended");
     }
 }

@@ -92,6 +92,7 @@ impl Tasks {
             .add_service(destination)
             .add_service(routes);
         let ends = (self.metrics.server.clone(), self.stop.clone());
+        let server = server.only_while(leader.contact());
         self.tracker.spawn(async move {
             if let Err(error) = server.run(services, security, ends).await {
                 tracing::error!(%error, "the gRPC server does not run");

@@ -1,5 +1,5 @@
-//! The Services that HTTPRoutes name as backends: which there are, which are missed, and whose routes lead to one. Part of
-//! `routes`, which asks for every route of a table. It knows no watch and no event.
+//! The Services that HTTPRoutes and ServiceProfiles lead to: which there are, which are missed, and whose routes lead to
+//! one. Part of `routes`, which asks for every table. It knows no watch and no event.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use weir_crds::routes::{Backend, Route};
 use super::facts::{Namespaced, find};
 use super::pod::ObjectKey;
 use super::service::Service;
+use super::view::RouteKind;
 
 /// What tables are made of beside the routes.
 #[derive(Clone, Copy)]
@@ -22,6 +23,9 @@ impl Around<'_> {
     /// Why a backend cannot be dialed; none where it is a Service that has this port, or a headless one, whose pods may
     /// have any.
     fn gone(self, backend: &Backend) -> Option<Gone> {
+        if !backend.authority.contains(':') {
+            return Some(Gone::Portless);
+        }
         let named = self.named(backend);
         let found = named.and_then(|(key, port)| Some((find(self.services, &key)?, port)));
         match found {
@@ -45,16 +49,28 @@ enum Gone {
     Missing,
     /// The Service is a name outside, which nobody resolves for a proxy.
     External,
+    /// It is a name without a port.
+    Portless,
 }
 
 impl Gone {
-    fn told(self, authority: &str) -> String {
+    fn told(self, kind: RouteKind, authority: &str) -> String {
+        let (field, effect) = match kind {
+            RouteKind::ServiceProfile => ("spec.dstOverrides", "it gets nothing"),
+            RouteKind::HttpRoute => (
+                "spec.rules: backendRefs",
+                "its part of the requests is answered 500",
+            ),
+        };
         match self {
             Self::Missing => format!(
-                "spec.rules: backendRefs: there is no Service with the port {authority}: its part of the requests is answered 500, create it or name another"
+                "{field}: there is no Service with the port {authority}: {effect}, create it or name another"
             ),
             Self::External => format!(
-                "spec.rules: backendRefs: the Service of {authority} is an ExternalName, to which no proxy sends: its part of the requests is answered 500, name another"
+                "{field}: the Service of {authority} is an ExternalName, to which no proxy sends: {effect}, name another"
+            ),
+            Self::Portless => format!(
+                "{field}: {authority} names no port: {effect}, name one as in {authority}:80"
             ),
         }
     }
@@ -70,40 +86,50 @@ pub(super) fn service_of(host: &str, domain: &str) -> Option<ObjectKey> {
     })
 }
 
-/// The backends that the HTTPRoutes of one Service name.
+/// The backends that the routes of one Service name.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Leads {
     named: HashSet<ObjectKey>,
-    /// By HTTPRoute, those that are not there.
-    missing: BTreeMap<ObjectKey, BTreeMap<String, Gone>>,
+    /// By ServiceProfile and HTTPRoute, those that are not there.
+    missing: BTreeMap<(RouteKind, ObjectKey), BTreeMap<String, Gone>>,
 }
 
 impl Leads {
-    /// Takes the backends that are not there off a route of a namespace, and notes all of them.
+    /// Takes the backends that are not there off a route of an HTTPRoute of a namespace, and notes all of them.
     pub(super) fn judge(&mut self, namespace: &Arc<str>, route: &mut Route, around: Around<'_>) {
-        let named = route.backends.iter().filter_map(|one| around.named(one));
-        self.named.extend(named.map(|(key, _)| key));
-        let all = route.backends.iter();
-        let gone = all.filter_map(|one| Some((one.authority.clone(), around.gone(one)?)));
-        let gone: BTreeMap<String, Gone> = gone.collect();
-        if gone.is_empty() {
-            return;
-        }
-        route.keep_backends(|one| !gone.contains_key(&one.authority));
         // A route is called by its HTTPRoute and its rule.
         let of = route.name.split('/').next().unwrap_or_default();
         let of = ObjectKey {
             namespace: namespace.clone(),
             name: of.into(),
         };
-        self.missing.entry(of).or_default().extend(gone);
+        self.note((RouteKind::HttpRoute, of), &route.backends, around);
+        route.keep_backends(|one| around.gone(one).is_none());
+    }
+
+    /// Notes the backends of a ServiceProfile or an HTTPRoute.
+    pub(super) fn note(
+        &mut self,
+        of: (RouteKind, ObjectKey),
+        backends: &[Backend],
+        around: Around<'_>,
+    ) {
+        let named = backends.iter().filter_map(|one| around.named(one));
+        self.named.extend(named.map(|(key, _)| key));
+        let gone = backends
+            .iter()
+            .filter_map(|one| Some((one.authority.clone(), around.gone(one)?)));
+        let gone: BTreeMap<String, Gone> = gone.collect();
+        if !gone.is_empty() {
+            self.missing.entry(of).or_default().extend(gone);
+        }
     }
 }
 
-/// The backends of the HTTPRoutes of all Services.
+/// The backends of the routes of all Services.
 #[derive(Debug, Default)]
 pub(super) struct Backends {
-    /// The Services whose HTTPRoutes lead to a Service.
+    /// The Services whose routes lead to a Service.
     users: HashMap<ObjectKey, HashSet<ObjectKey>>,
     leads: HashMap<ObjectKey, Leads>,
 }
@@ -132,16 +158,17 @@ impl Backends {
         users.cloned().collect()
     }
 
-    /// What is missing of the backends of an HTTPRoute of these Services, each with the remedy.
-    pub(super) fn missing<'a>(
-        &'a self,
-        route: &ObjectKey,
-        parents: &'a [ObjectKey],
+    /// What is missing of the backends of a ServiceProfile or an HTTPRoute of these Services, each with the remedy.
+    pub(super) fn missing(
+        &self,
+        of: &(RouteKind, ObjectKey),
+        services: &[ObjectKey],
     ) -> BTreeSet<String> {
-        let leads = parents.iter().filter_map(|parent| self.leads.get(parent));
-        let missing = leads.filter_map(|leads| leads.missing.get(route));
+        let leads = services.iter().filter_map(|one| self.leads.get(one));
+        let missing = leads.filter_map(|leads| leads.missing.get(of));
         let told = missing.flatten();
-        told.map(|(authority, gone)| gone.told(authority)).collect()
+        told.map(|(authority, gone)| gone.told(of.0, authority))
+            .collect()
     }
 }
 

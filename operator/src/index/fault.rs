@@ -1,6 +1,7 @@
 //! What is wrong with a ServiceProfile or an HTTPRoute: kept with the route by `routes`, and read by whoever tells its
 //! author. It knows no client.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kube::api::DynamicObject;
@@ -36,5 +37,23 @@ impl RouteFault {
             problems: problems.iter().map(ToString::to_string).collect(),
         };
         (!problems.is_empty()).then(fault).map(Arc::new)
+    }
+
+    /// What was found in an object, and this besides.
+    pub(super) fn with(
+        found: Option<&Arc<Self>>,
+        ((kind, key), uid): ((RouteKind, ObjectKey), &Arc<str>),
+        more: BTreeSet<String>,
+    ) -> Option<Arc<Self>> {
+        if more.is_empty() {
+            return found.cloned();
+        }
+        let problems = found.into_iter().flat_map(|found| found.problems.iter());
+        Some(Arc::new(Self {
+            kind,
+            key,
+            uid: uid.clone(),
+            problems: problems.cloned().chain(more).collect(),
+        }))
     }
 }

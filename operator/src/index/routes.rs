@@ -30,6 +30,7 @@ pub struct ServiceProfile {
     pub table: Option<Arc<Table>>,
     /// What is wrong with it.
     pub fault: Option<Arc<RouteFault>>,
+    uid: Arc<str>,
 }
 
 /// What is kept of an HTTPRoute.
@@ -71,6 +72,7 @@ impl ServiceProfile {
             }),
             service,
             fault,
+            uid: object.metadata.uid.as_deref().unwrap_or_default().into(),
             key,
         }
     }
@@ -109,17 +111,6 @@ impl HttpRoute {
             kept.fault = RouteFault::of(RouteKind::HttpRoute, of, &problems);
         }
         kept
-    }
-
-    /// What is wrong with it, and this besides.
-    fn fault_with(&self, more: impl IntoIterator<Item = String>) -> Arc<RouteFault> {
-        let known = self.fault.iter().flat_map(|fault| fault.problems.iter());
-        Arc::new(RouteFault {
-            kind: RouteKind::HttpRoute,
-            key: self.key.clone(),
-            uid: self.uid.clone(),
-            problems: known.cloned().chain(more).collect(),
-        })
     }
 
     /// What is wrong in it, and what is not obeyed.
@@ -267,26 +258,31 @@ impl RouteFacts {
 
     /// What is wrong with all routes, backends that are not there included.
     pub(super) fn faults(&self) -> Vec<Arc<RouteFault>> {
-        let profiles = self.profiles.values().filter_map(|one| one.fault.clone());
+        let profiles = self.profiles.values();
+        let profiles = profiles.filter_map(|profile| self.fault_of_profile(profile));
         let routes = self.http_routes.values();
-        let routes = routes.filter_map(|route| self.fault_of(route));
+        let routes = routes.filter_map(|route| self.fault_of_route(route));
         profiles.chain(routes).collect()
     }
 
     /// The same of one route.
     pub(super) fn fault(&self, kind: RouteKind, key: &ObjectKey) -> Option<Arc<RouteFault>> {
         match kind {
-            RouteKind::ServiceProfile => self.profiles.get(key)?.fault.clone(),
-            RouteKind::HttpRoute => self.fault_of(self.http_routes.get(key)?),
+            RouteKind::ServiceProfile => self.fault_of_profile(self.profiles.get(key)?),
+            RouteKind::HttpRoute => self.fault_of_route(self.http_routes.get(key)?),
         }
     }
 
-    fn fault_of(&self, route: &HttpRoute) -> Option<Arc<RouteFault>> {
-        let missing = self.backends.missing(&route.key, &route.parents);
-        match missing.is_empty() {
-            true => route.fault.clone(),
-            false => Some(route.fault_with(missing)),
-        }
+    fn fault_of_profile(&self, profile: &ServiceProfile) -> Option<Arc<RouteFault>> {
+        let of = (RouteKind::ServiceProfile, profile.key.clone());
+        let missing = self.backends.missing(&of, profile.service.as_slice());
+        RouteFault::with(profile.fault.as_ref(), (of, &profile.uid), missing)
+    }
+
+    fn fault_of_route(&self, route: &HttpRoute) -> Option<Arc<RouteFault>> {
+        let of = (RouteKind::HttpRoute, route.key.clone());
+        let missing = self.backends.missing(&of, &route.parents);
+        RouteFault::with(route.fault.as_ref(), (of, &route.uid), missing)
     }
 
     /// Whether there is such a route.
@@ -333,6 +329,13 @@ impl RouteFacts {
         let named = named.filter_map(|parent| u16::try_from(parent.port?).ok());
         let numbers: HashSet<u16> = named.chain([ANY_PORT]).collect();
         let mut leads = Leads::default();
+        for table in &profiles {
+            leads.note(
+                (table.kind, table.of.clone()),
+                &table.table.backends,
+                around,
+            );
+        }
         let tables = numbers.into_iter().map(|port| {
             let mut all = profiles.clone();
             let parent = parent_of(service, around.domain, port);

@@ -14,9 +14,12 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::ca::material::{calendar, timestamp};
 use crate::ca::{CertificateError, Pair};
 
-/// Certificates of proxies are valid from this long before they were made, for clocks that run
-/// behind (Kuma's allowance).
-pub(super) const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(10);
+/// Certificates of proxies, and builtin roots, are valid from this long before they were made, for
+/// clocks that run behind; a proxy judges its own certificate, and cannot serve with one of the future.
+const BACKDATE: SignedDuration = SignedDuration::from_hours(1);
+/// A root that does not live long begins earlier by at most this part of its life, because the time
+/// of its renewal counts from where it begins.
+const BACKDATED_PART: i32 = 10;
 /// Most certificates in what a user provides.
 const LONGEST_CHAIN: usize = 8;
 
@@ -128,7 +131,7 @@ pub(super) fn new_certificate(
     life: SignedDuration,
 ) -> Result<String, RootError> {
     let mut params = CertificateParams::default();
-    params.not_before = calendar(now - CLOCK_SKEW)?;
+    params.not_before = calendar(now - BACKDATE.min(life / BACKDATED_PART))?;
     params.not_after = calendar(now + life)?;
     params.serial_number = Some(random_serial()?);
     params.distinguished_name = DistinguishedName::new();
@@ -232,7 +235,7 @@ impl Root {
             .unwrap_or(Timestamp::MAX)
             .min(self.not_after);
         let mut params = CertificateParams::default();
-        params.not_before = calendar((now - CLOCK_SKEW).max(self.not_before))?;
+        params.not_before = calendar((now - BACKDATE).max(self.not_before))?;
         params.not_after = calendar(not_after)?;
         params.serial_number = Some(random_serial()?);
         // Empty, as Kuma's: who it is stands in the alternative names, which are critical then
@@ -326,3 +329,6 @@ fn pem(der: &CertificateDer<'_>) -> String {
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     pem::encode_config(&block, config)
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,7 +39,6 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) metrics: ServerMetrics,
     pub(super) tasks: TaskTracker,
-    pub(super) stop: CancellationToken,
 }
 
 /// Why a connection ended that should not have.
@@ -69,17 +68,21 @@ where
     }
 }
 
-/// Serves one connection to its end.
-pub(super) async fn serve(stream: TcpStream, shared: &Shared) -> Result<(), ConnectionError> {
+/// Serves one connection to its end, which `ending` asks for.
+pub(super) async fn serve(
+    stream: TcpStream,
+    shared: &Shared,
+    ending: &CancellationToken,
+) -> Result<(), ConnectionError> {
     // Messages are small and each is awaited; where it cannot be set, they are only later.
     let _ = stream.set_nodelay(true);
     match &shared.security {
-        Security::Plaintext => talk(stream, shared).await,
+        Security::Plaintext => talk(stream, shared, ending).await,
         Security::Tls(config) => {
             let acceptor = TlsAcceptor::from(config.clone());
             // In a box of its own, which is gone once it is over.
             let stream = Box::pin(shake_hands(stream, acceptor, shared)).await?;
-            talk(stream, shared).await
+            talk(stream, shared, ending).await
         }
     }
 }
@@ -109,7 +112,11 @@ fn reason(error: &std::io::Error) -> Handshake {
 
 /// Speaks HTTP/2. What is held of a connection is one box, made here: a future would have the room for it twice, as
 /// what it is given and as what it made of that.
-fn talk<S>(stream: S, shared: &Shared) -> impl Future<Output = Result<(), ConnectionError>>
+fn talk<S>(
+    stream: S,
+    shared: &Shared,
+    ending: &CancellationToken,
+) -> impl Future<Output = Result<(), ConnectionError>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -127,7 +134,7 @@ where
         let (_open, limits) = (open, &shared.limits);
         tokio::select! {
             ended = connection.as_mut() => return Ok(ended?),
-            () = shared.stop.cancelled() => {}
+            () = ending.cancelled() => {}
             () = tokio::time::sleep(jittered(limits.age)) => {}
             () = calls.idle(limits.idle) => {}
         }

@@ -1,10 +1,8 @@
 //! `Settings.Watch` (weir.settings.v1): the settings of the pod that asks, at once and at every change.
-//! Served by `serve`. `source` makes the settings, `closed` its part about routes, `version` writes them as the caller reads them. It
-//! knows no resource.
+//! Served by `serve`. `source` makes the settings, `closed` its part about routes. It knows no resource.
 
 mod closed;
 mod source;
-mod version;
 
 use std::sync::Arc;
 
@@ -12,17 +10,20 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Response};
 use tonic::Status;
 use weir_crds::grpc::v1::{Document, WatchRequest, settings_server};
+use weir_crds::settings::SETTINGS_VERSION;
 
 pub use source::{PATIENCE, Sources};
-pub use version::{BACK, VersionError, choose};
 
 use self::source::Following;
 use super::streaming::{CallRequest, Follow, Streaming, Streams, read, respond, unknown};
+use super::version::{VersionError, Versions};
 use crate::token::{Caller, NotGranted, TokenError, Tokens};
 use crate::workload::Unknown;
 
 /// What `authorization` begins with (RFC 6750, section 2.1).
 const BEARER: &str = "bearer ";
+/// The versions of the document that are written.
+const VERSIONS: Versions = Versions::new(SETTINGS_VERSION, &[]);
 
 /// Why a stream does not begin, or ends.
 #[derive(Debug, thiserror::Error)]
@@ -58,10 +59,8 @@ impl From<WatchError> for Status {
                 Self::unavailable(text)
             }
             WatchError::NotGranted(_) => Self::permission_denied(text),
-            WatchError::NoPod | WatchError::Version(VersionError::Old { .. }) => {
-                Self::failed_precondition(text)
-            }
-            WatchError::Version(VersionError::Unsaid) => Self::invalid_argument(text),
+            WatchError::NoPod => Self::failed_precondition(text),
+            WatchError::Version(error) => error.into(),
         }
     }
 }
@@ -85,7 +84,7 @@ impl Service {
         asked: WatchRequest,
         headers: &HeaderMap,
     ) -> Result<Documents, WatchError> {
-        let version = choose(asked.newest_version)?;
+        let version = VERSIONS.choose(asked.newest_version)?;
         let caller = self.caller(headers).await?;
         tracing::debug!(?caller, version, "watches its settings");
         let following = self.sources.follow(&caller);
@@ -150,7 +149,7 @@ impl Follow for Documents {
             .next()
             .await
             .inspect_err(|error| tracing::info!(%error, "ended a stream of settings"))?;
-        let json = version::write(&settings, version);
+        let json = VERSIONS.write(&settings, version);
         Ok(Some(Document { version, json }))
     }
 }

@@ -131,6 +131,11 @@ impl Api {
         });
     }
 
+    /// Forgets what was to fail.
+    pub(crate) fn mend(&self) {
+        self.store.lock().unwrap().faults.clear();
+    }
+
     /// Accepts a token as that of a pod, bound to the audience.
     pub(crate) fn accept(
         &self,

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::api::Api;
+use crate::mesh::{channel, put_mesh, put_pod, watch};
 use crate::scene::{SECRETS, apply_webhooks, bundles, eventually, operator, secret};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 use weir_operator::app::{Bound, Config};
 use weir_operator::leader::{self, Leader};
 use weir_operator::metrics::Metrics;
@@ -299,6 +301,55 @@ async fn without_an_api_server_it_waits_and_says_so() {
         metrics.contains(r#"watch_restarts_total{resource="meshes"} 2"#),
         "{metrics}"
     );
+    running.stop().await;
+}
+
+/// Waits until `/ready` says this.
+async fn until_ready_says(running: &Running, text: &str) {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let said = running.get("/ready").await;
+        if said.contains(text) {
+            return;
+        }
+        assert!(Instant::now() < end, "not in time: {text}, but {said}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn whoever_has_lost_the_api_server_sends_proxies_away_until_it_answers() {
+    let (api, client) = Api::start().await;
+    apply_webhooks(&api);
+    put_mesh(&api, json!({"name": "ca-1", "type": "builtin"}));
+    put_pod(&api, "web-0", "web-token");
+    let mut config = operator("a");
+    config.leader.silence = Duration::from_secs(1);
+    let running = Running::start(&client, config).await;
+    until_ready_says(&running, "200 OK").await;
+    let mut stream = watch(channel(&api, running.grpc).await, "web-token").await;
+
+    api.fail("", 500, usize::MAX);
+    until_ready_says(&running, "waiting for: the API server\n").await;
+    let ended = async {
+        loop {
+            if let Err(status) = stream.message().await {
+                return status;
+            }
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(20), ended).await;
+    assert_eq!(ended.unwrap().code(), Code::Unavailable);
+    let mut refused = TcpStream::connect(running.grpc).await.unwrap();
+    assert!(
+        !matches!(refused.read(&mut [0]).await, Ok(1..)),
+        "nothing is said to who connects now"
+    );
+
+    api.mend();
+    until_ready_says(&running, "200 OK").await;
+    let mut stream = watch(channel(&api, running.grpc).await, "web-token").await;
+    assert!(stream.message().await.unwrap().is_some());
     running.stop().await;
 }
 

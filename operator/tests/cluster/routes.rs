@@ -188,6 +188,47 @@ async fn what_is_not_obeyed_is_an_event_of_the_route_once() {
 }
 
 #[tokio::test]
+async fn an_override_that_stays_away_is_an_event_of_its_profile() {
+    let (api, client) = Api::start().await;
+    let mut overridden = profile("p");
+    overridden["spec"]["dstOverrides"] = json!([
+        {"authority": "web.shop.svc.cluster.local:80", "weight": "8"},
+        {"authority": "early.shop.svc.cluster.local:80", "weight": "1"},
+        {"authority": "late.shop.svc.cluster.local:80", "weight": "1"},
+        {"authority": "web.shop.svc.cluster.local", "weight": "1"},
+    ]);
+    api.put(PROFILES, overridden);
+    let running = start(&api, &client).await;
+    let service = |name: &str, ip: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "shop"},
+            "spec": {"clusterIP": ip, "ports": [{"port": 80}]},
+        })
+    };
+    api.put(SERVICES, service("early", "10.96.0.2"));
+    let about = eventually("an event", || told(&api, "spec.dstOverrides: ").pop()).await;
+    assert_eq!(about["kind"], "ServiceProfile");
+    let stored = api.get(PROFILES, WEB).unwrap();
+    assert_eq!(about["uid"], stored["metadata"]["uid"]);
+    let note = |n: usize| api.list(EVENTS)[n]["note"].as_str().unwrap().to_owned();
+    for part in [
+        "no Service with the port late.shop.svc.cluster.local:80: it gets nothing",
+        "web.shop.svc.cluster.local names no port: it gets nothing",
+    ] {
+        assert!(note(0).contains(part), "{}", note(0));
+    }
+    assert!(!note(0).contains("early"), "{}", note(0));
+    // What is left is told again once one of the two is there; and one that goes.
+    api.put(SERVICES, service("late", "10.96.0.3"));
+    let known = || api.list(EVENTS).len() == 2 && !note(1).contains("late.shop");
+    eventually("the next event", || known().then_some(())).await;
+    api.delete(SERVICES, "early");
+    let known = || api.list(EVENTS).len() == 3 && note(2).contains("early.shop");
+    eventually("the one after it", || known().then_some(())).await;
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_backend_that_stays_away_is_an_event_and_one_that_comes_is_none() {
     const MISSING: &str = "spec.rules: backendRefs: there is no Service with the port v";
     const POSTS: &str = "POST /apis/events.k8s.io/v1/namespaces/gone/events";

@@ -107,6 +107,7 @@ pub(crate) fn operator(identity: &str) -> weir_operator::app::Config {
             lease: "weir-operator".to_owned(),
             identity: identity.to_owned(),
             duration: Duration::from_secs(15),
+            silence: Duration::from_secs(60),
         },
         ca: certificates(),
         own_ca: ca::Config {

@@ -252,6 +252,14 @@ async fn what_is_no_service_has_no_routes() {
         let refused = running.routes.watch(request).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{name}");
     }
+    // A newer proxy gets the newest that there is.
+    let request = WatchRequest {
+        path: "10.0.0.1:8080".to_owned(),
+        context_token: String::new(),
+        newest_version: TABLE_VERSION + 7,
+    };
+    let answer = running.routes.watch(request).await.unwrap();
+    assert_eq!(table(&mut answer.into_inner()).await, None);
     // A profile of a name that is no Service's is nobody's.
     let mut foreign = profile("shop", &named("a"));
     foreign["metadata"]["name"] = json!("example.com");

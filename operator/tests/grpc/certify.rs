@@ -186,7 +186,8 @@ async fn a_certificate_lives_as_long_as_its_mesh_says() {
         "{life}"
     );
     let backdated = before.as_second() - leaf.validity().not_before.timestamp();
-    assert!((8..=10).contains(&backdated), "{backdated}");
+    // As far as that of its root, which is less than an hour.
+    assert!((299..=320).contains(&backdated), "{backdated}");
 
     let again = scene
         .ask("web-token", WEB, request(&key, &[]))

@@ -14,16 +14,10 @@ use weir_crds::routes::TABLE_VERSION;
 use super::Destination;
 use crate::index::{Caller, Profile, Table, Watched};
 use crate::serve::streaming::{CallRequest, Follow, Streams, read, respond, unknown};
+use crate::serve::version::Versions;
 
-/// Why a stream does not begin.
-#[derive(Debug, thiserror::Error)]
-enum TableError {
-    /// The caller reads no version.
-    #[error(
-        "newest_version: must be set: it is the newest version of the table that you read, from 1"
-    )]
-    Unsaid,
-}
+/// The versions of the table that are written.
+const VERSIONS: Versions = Versions::new(TABLE_VERSION, &[]);
 
 /// The service, on the same index and with room for the same streams as [`Destination`].
 #[derive(Clone, Debug)]
@@ -35,9 +29,7 @@ impl Tables {
     }
 
     fn watch(&self, request: WatchRequest) -> Result<Following, Status> {
-        if request.newest_version == 0 {
-            return Err(Status::invalid_argument(TableError::Unsaid.to_string()));
-        }
+        let version = VERSIONS.choose(request.newest_version)?;
         let asked = GetDestination {
             path: request.path,
             context_token: request.context_token,
@@ -48,6 +40,7 @@ impl Tables {
             profile: self.0.follow(&admitted.target),
             caller: admitted.caller,
             told: None,
+            version,
             _slot: admitted.slot,
         })
     }
@@ -70,6 +63,7 @@ struct Following {
     caller: Caller,
     /// What the client was told; `None` before the first message.
     told: Option<Option<Arc<Table>>>,
+    version: u32,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -102,12 +96,11 @@ impl Following {
         if self.told.as_ref() == Some(&table) {
             return None;
         }
-        let json = table.as_ref().map(|table| {
-            serde_json::to_string(&table.table).expect("a table is made of texts and numbers")
-        });
+        let json = table.as_ref();
+        let json = json.map(|table| VERSIONS.write(&table.table, self.version));
         self.told = Some(table);
         Some(Document {
-            version: TABLE_VERSION,
+            version: self.version,
             json: json.unwrap_or_default(),
         })
     }
