@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -32,9 +33,11 @@ use follow::{Lookup, Publisher, follow};
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Most destinations that are followed at a time. Beyond it the one whose last connection is longest ago is
-    /// forgotten; where connections are open to all of them, a further one is not asked about. Default: 500.
+    /// forgotten; where connections are open to all of them, a further one is not asked about. While the operator is
+    /// away only those that nothing was said of are forgotten. Each takes up to three calls, and the operator has 2,048
+    /// for one connection. Default: 500, 7 MiB where all of them are in use.
     pub most: usize,
-    /// How long a destination without connections is followed. Default: 5 minutes.
+    /// How long a destination without connections is followed, at least until the operator is there. Default: 5 minutes.
     pub idle: Duration,
     /// That time is longer by a random part of itself, at most this. Default: 0.2.
     pub jitter: f64,
@@ -84,6 +87,8 @@ pub struct Discovery {
 
 struct Destination {
     answers: watch::Receiver<Answer>,
+    /// The operator tells of it at the moment; what it said before would be missed until it does.
+    is_told: Arc<AtomicBool>,
     follower: AbortHandle,
     /// How workers use it; of one that has forgotten it, nobody else holds it.
     users: Vec<Arc<Usage>>,
@@ -94,6 +99,12 @@ struct Destination {
 impl Destination {
     fn is_live(&self) -> bool {
         self.users.iter().any(|usage| usage.is_live())
+    }
+
+    /// Whether it can be done without: no connection is open to it, and what is known of it can be asked again.
+    fn is_spare(&self) -> bool {
+        let is_told = self.is_told.load(Ordering::Relaxed);
+        !self.is_live() && (is_told || matches!(*self.answers.borrow(), Answer::Pending))
     }
 
     /// When it was last used, as time since the epoch.
@@ -156,10 +167,13 @@ impl Discovery {
 
     fn begin(&mut self, to: SocketAddr) {
         let (answers, answer) = watch::channel(Answer::Pending);
-        let following = follow(to, self.lookup.clone(), self.publish.to(answers));
+        let is_told = Arc::default();
+        let answers = self.publish.to(answers, Arc::clone(&is_told));
+        let following = follow(to, self.lookup.clone(), answers);
         let part = fastrand::f64() * self.config.jitter.max(0.0);
         let destination = Destination {
             answers: answer,
+            is_told,
             follower: self.followers.spawn(following),
             users: Vec::new(),
             idle: self.config.idle + self.config.idle.mul_f64(part),
@@ -167,10 +181,10 @@ impl Discovery {
         self.destinations.insert(to, destination);
     }
 
-    /// Makes room for one more; false where connections are open to all.
+    /// Makes room for one more; false where none can be done without.
     fn forget_one(&mut self) -> bool {
-        let unused = self.destinations.iter().filter(|(_, d)| !d.is_live());
-        let oldest = unused.min_by_key(|(_, d)| d.last()).map(|(to, _)| *to);
+        let spare = self.destinations.iter().filter(|(_, d)| d.is_spare());
+        let oldest = spare.min_by_key(|(_, d)| d.last()).map(|(to, _)| *to);
         oldest.is_some_and(|to| {
             self.forget(to);
             true
@@ -179,7 +193,7 @@ impl Discovery {
 
     fn sweep(&mut self) {
         let now = self.epoch.elapsed();
-        let is_idle = |d: &Destination| !d.is_live() && now.saturating_sub(d.last()) >= d.idle;
+        let is_idle = |d: &Destination| d.is_spare() && now.saturating_sub(d.last()) >= d.idle;
         let idle = self.destinations.iter().filter(|(_, d)| is_idle(d));
         let idle: Vec<_> = idle.map(|(to, _)| *to).collect();
         idle.into_iter().for_each(|to| self.forget(to));

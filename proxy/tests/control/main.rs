@@ -1,5 +1,6 @@
 //! The proxy and its operator: real connections on loopback to a control plane of which each test says everything.
 
+mod away;
 mod branches;
 mod calls;
 mod connection;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use linkerd2_proxy_api::destination::{DestinationProfile, GetDestination, Update};
 use tokio::sync::{mpsc, watch};
@@ -111,10 +112,11 @@ impl Publisher {
         Self { changes, known }
     }
 
-    /// The answers about one destination.
-    pub(super) fn to(&self, answers: watch::Sender<Answer>) -> Answers {
+    /// The answers about one destination, and whether the operator tells of it at the moment.
+    pub(super) fn to(&self, answers: watch::Sender<Answer>, is_told: Arc<AtomicBool>) -> Answers {
         Answers {
             answers: Some(answers),
+            is_told,
             changes: Arc::clone(&self.changes),
             known: self.known.clone(),
             name: String::new(),
@@ -125,6 +127,8 @@ impl Publisher {
 /// The answers about one destination; dropping them tells workers that it is forgotten.
 pub(super) struct Answers {
     answers: Option<watch::Sender<Answer>>,
+    /// Written here alone.
+    is_told: Arc<AtomicBool>,
     changes: Arc<watch::Sender<()>>,
     known: Known,
     /// The service that is known because of it.
@@ -217,6 +221,8 @@ pub(super) async fn follow(to: SocketAddr, lookup: Lookup, mut answers: Answers)
         tokio::select! {
             () = &mut following => return to,
             Some(event) = profiles.recv() => {
+                let is_told = !matches!(event, Event::Broken);
+                answers.is_told.store(is_told, Ordering::Relaxed);
                 let profile = match event {
                     Event::Message { message, .. } => Profile::from(message),
                     Event::Broken => continue,
