@@ -1,5 +1,6 @@
 //! Keeps a certificate in force: asks for the first, renews it in time, and asks for another whenever the mesh says that
-//! this proxy is somebody else. What fails is tried again with back-off; a certificate stays in force until it ends.
+//! this proxy is somebody else. What fails is tried again with back-off, and while nobody can be asked nothing is tried; a
+//! certificate stays in force until it ends.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -25,7 +26,7 @@ pub struct Config {
     /// After a change of the mesh's authorities or of this proxy's tags a new certificate is asked for within this
     /// time, at random. Default 3 s.
     pub spread: Duration,
-    /// Longest time for an answer. Default 10 s.
+    /// Longest time for an answer, once it can be asked for. Default 10 s.
     pub timeout: Duration,
     /// Pause after the first failure; each further one doubles it. Default 500 ms.
     pub retry_min: Duration,
@@ -184,15 +185,20 @@ impl<C: Certifier> Keeper<C> {
         let Some(wanted) = &self.wanted else {
             return std::future::pending().await;
         };
-        let ends = self.leaf.as_ref().map(|leaf| leaf.ends);
-        if let Some(ends) = ends.filter(|ends| *ends < self.due) {
-            sleep_until(ends).await;
-            tracing::error!("the certificate has ended and there is no other");
-            self.leaf = None;
-            return self.enforce(None);
-        }
-        sleep_until(self.due).await;
-        let renewed = renew((&self.config, &self.certifier), wanted).await;
+        let asked = async {
+            sleep_until(self.due).await;
+            self.certifier.ready().await;
+            renew((&self.config, &self.certifier), wanted).await
+        };
+        let renewed = tokio::select! {
+            biased;
+            renewed = asked => renewed,
+            () = end_of(self.leaf.as_ref()) => {
+                tracing::error!("the certificate has ended and there is no other");
+                self.leaf = None;
+                return self.enforce(None);
+            }
+        };
         let now = Instant::now();
         match renewed {
             Ok((leaf, identity)) => {
@@ -228,6 +234,14 @@ impl<C: Certifier> Keeper<C> {
         let pause = self.config.retry_min.saturating_mul(factor);
         let pause = pause.min(self.config.retry_max);
         pause + pause.mul_f64(0.5 * self.random.f64())
+    }
+}
+
+/// Waits until a certificate ends; for ever where there is none.
+async fn end_of(leaf: Option<&Leaf>) {
+    match leaf {
+        Some(leaf) => sleep_until(leaf.ends).await,
+        None => std::future::pending().await,
     }
 }
 

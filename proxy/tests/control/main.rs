@@ -3,6 +3,7 @@
 mod away;
 mod branches;
 mod calls;
+mod certify;
 mod connection;
 mod desk;
 mod discovery;

@@ -12,6 +12,7 @@ struct Signer {
     life: Duration,
     refusals: AtomicUsize,
     asked: Mutex<Vec<(Instant, Vec<u8>)>>,
+    is_there: watch::Sender<bool>,
     start: Instant,
 }
 
@@ -22,6 +23,7 @@ impl Signer {
             life,
             refusals: refusals.into(),
             asked: Mutex::default(),
+            is_there: watch::Sender::new(true),
             start: Instant::now(),
         })
     }
@@ -40,6 +42,11 @@ impl Signer {
 }
 
 impl Certifier for Arc<Signer> {
+    async fn ready(&self) {
+        let mut is_there = self.is_there.subscribe();
+        is_there.wait_for(|it| *it).await.expect("the signer lives");
+    }
+
     async fn certify(&self, request: Request) -> Result<Certified, CertifyError> {
         let now = Instant::now();
         self.asked.lock().unwrap().push((now, request.csr.clone()));
@@ -214,5 +221,32 @@ async fn an_authority_that_nobody_trusts_certifies_nothing() {
     assert!(failed >= 5, "{failed}");
     bench.settings.send_replace(own);
     bench.next().await.expect("in force at once");
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_no_failure_and_costs_no_pause_after_it() {
+    let signer = Signer::new(Duration::from_secs(300), 0);
+    signer.is_there.send_replace(false);
+    let settings = settings(&signer.authority.bundle(), MtlsMode::Strict, &[]);
+    let mut bench = Bench::start(signer, settings);
+    let outage = Duration::from_secs(600);
+    tokio::time::sleep(outage).await;
+    assert!(bench.signer.asked().is_empty());
+    bench.signer.is_there.send_replace(true);
+    let back = Instant::now();
+    bench.next().await.expect("in force");
+    assert!(back.elapsed() < Duration::from_secs(1), "{back:?}");
+    // Another: the certificate ends meanwhile, in time.
+    bench.signer.is_there.send_replace(false);
+    assert!(bench.next().await.is_none());
+    let ended = back.elapsed().as_secs();
+    assert!((298..=301).contains(&ended), "after {ended} s");
+    tokio::time::sleep(outage).await;
+    bench.signer.is_there.send_replace(true);
+    let back = Instant::now();
+    bench.next().await.expect("in force again");
+    assert!(back.elapsed() < Duration::from_secs(1), "{back:?}");
+    assert_eq!(bench.figures.read().expect("known").2, 0, "failures");
     bench.stop.cancel();
 }
