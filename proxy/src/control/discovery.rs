@@ -45,6 +45,9 @@ pub struct Config {
     pub sweep: Duration,
     /// Pauses before a stream that has broken is opened again. Default: 100 ms to 4 s.
     pub retry: Retry,
+    /// Pauses before the endpoints of a service that the operator does not know are asked for again: it may be named, as a
+    /// destination of another's requests, before it is there. Default: 1 s to 30 s.
+    pub absence: Retry,
     /// What tells the operator who asks (`context_token` of its API), by which it knows what is near. Default nothing.
     pub context: String,
 }
@@ -59,6 +62,10 @@ impl Default for Config {
             retry: Retry {
                 min: Duration::from_millis(100),
                 max: Duration::from_secs(4),
+            },
+            absence: Retry {
+                min: Duration::from_secs(1),
+                max: Duration::from_secs(30),
             },
             context: String::new(),
         }

@@ -7,6 +7,7 @@ mod certify;
 mod connection;
 mod desk;
 mod discovery;
+mod late;
 #[allow(dead_code, reason = "the tests with real redirection use the rest")]
 mod operator;
 mod services;

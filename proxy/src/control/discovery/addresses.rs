@@ -11,6 +11,7 @@ use tonic::{Status, Streaming};
 
 use super::follow::Lookup;
 use super::wire::Endpoints;
+use crate::control::operator::Retry;
 use crate::control::stream::{Event, Watch, watch};
 use crate::endpoints::Listed;
 
@@ -22,6 +23,11 @@ impl Watch for Updates {
 
     async fn open(&self) -> Result<Streaming<Update>, Status> {
         self.0.get(self.1.clone()).await
+    }
+
+    /// A service may be named before it is there.
+    fn again(&self) -> Option<Retry> {
+        Some(self.0.absence())
     }
 }
 

@@ -33,6 +33,7 @@ pub(super) struct Lookup {
     stub: DestinationClient<Client>,
     routes: RoutesClient<Client>,
     retry: Retry,
+    absence: Retry,
     context: Arc<str>,
 }
 
@@ -45,6 +46,7 @@ impl Lookup {
             routes: routes.max_decoding_message_size(MAX_MESSAGE),
             client,
             retry: config.retry,
+            absence: config.absence,
             context: config.context.as_str().into(),
         }
     }
@@ -76,6 +78,11 @@ impl Lookup {
     /// What streams are opened again by.
     pub(super) fn source(&self) -> (Client, Retry) {
         (self.client.clone(), self.retry)
+    }
+
+    /// What a service that is not there is asked for again by.
+    pub(super) fn absence(&self) -> Retry {
+        self.absence
     }
 
     fn request(&self, path: String) -> GetDestination {
