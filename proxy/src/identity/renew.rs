@@ -32,6 +32,8 @@ pub struct Config {
     pub retry_min: Duration,
     /// Longest pause after a failure, its random part of a half left out. Default 30 s.
     pub retry_max: Duration,
+    /// While there is no certificate to be had, that is warned of this often. Default 5 minutes.
+    pub remind: Duration,
 }
 
 impl Default for Config {
@@ -44,6 +46,7 @@ impl Default for Config {
             timeout: Duration::from_secs(10),
             retry_min: Duration::from_millis(500),
             retry_max: Duration::from_secs(30),
+            remind: Duration::from_secs(300),
         }
     }
 }
@@ -89,6 +92,8 @@ struct Keeper<C> {
     /// When to ask next.
     due: Instant,
     failures: u32,
+    /// When a failure was last warned of, since the last certificate.
+    warned: Option<Instant>,
     random: fastrand::Rng,
 }
 
@@ -108,6 +113,7 @@ pub async fn keep<C: Certifier>(
         leaf: None,
         due: Instant::now(),
         failures: 0,
+        warned: None,
         random: fastrand::Rng::new(),
     };
     loop {
@@ -150,7 +156,7 @@ impl<C: Certifier> Keeper<C> {
             said: said.clone(),
             trust,
         });
-        self.failures = 0;
+        (self.failures, self.warned) = (0, None);
         self.due = Instant::now();
         if !is_first && self.reissue() {
             self.due += self.config.spread.mul_f64(self.random.f64());
@@ -206,13 +212,15 @@ impl<C: Certifier> Keeper<C> {
                 self.due = now + self.wait_for(leaf.ends.saturating_duration_since(now));
                 tracing::info!(name = %identity.name, "a certificate is in force");
                 self.leaf = Some(leaf);
-                self.failures = 0;
+                (self.failures, self.warned) = (0, None);
                 self.enforce(Some(Arc::new(identity)));
             }
             Err(error) => {
                 self.figures.failed();
                 let pause = self.pause();
-                if self.failures == 0 {
+                let since = self.warned.map(|warned| now - warned);
+                if since.is_none_or(|since| since >= self.config.remind) {
+                    self.warned = Some(now);
                     tracing::warn!(%error, "no certificate; tried again");
                 } else {
                     tracing::debug!(%error, ?pause, "no certificate; tried again");

@@ -250,3 +250,39 @@ async fn an_outage_is_no_failure_and_costs_no_pause_after_it() {
     assert_eq!(bench.figures.read().expect("known").2, 0, "failures");
     bench.stop.cancel();
 }
+
+/// How often a thread has warned.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Warnings {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_lasts_is_warned_of_again() {
+    let warnings = Warnings::default();
+    let writer = warnings.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let signer = Signer::new(Duration::from_secs(1000), usize::MAX);
+    let settings = settings(&signer.authority.bundle(), MtlsMode::Strict, &[]);
+    let bench = Bench::start(signer, settings);
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let text = String::from_utf8(warnings.0.lock().unwrap().clone()).unwrap();
+    // Of each reminder, the next failure after five minutes: at most 45 s later.
+    let lines = text.lines().filter(|line| line.contains("not today"));
+    let lines = lines.count();
+    assert!((10..=12).contains(&lines), "{text}");
+    assert!(bench.signer.asked().len() > 5 * lines);
+    bench.stop.cancel();
+}
