@@ -8,6 +8,7 @@ mod connection;
 mod desk;
 mod discovery;
 mod late;
+mod opaque;
 #[allow(dead_code, reason = "the tests with real redirection use the rest")]
 mod operator;
 mod services;

@@ -89,6 +89,11 @@ impl Addresses {
         (!self.endpoints.is_unknown).then(|| self.endpoints.listed())
     }
 
+    /// Whether nothing is to be read into the bytes of connections to them.
+    pub(super) fn is_opaque(&self) -> bool {
+        self.endpoints.is_opaque()
+    }
+
     /// The next thing that is said is taken over.
     pub(super) async fn next(&mut self) {
         let event = tokio::select! {

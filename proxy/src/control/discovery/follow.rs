@@ -267,6 +267,7 @@ pub(super) async fn follow(to: SocketAddr, lookup: Lookup, mut answers: Answers)
         {
             is_known = true;
             let service = resolved.service(to);
+            let is_opaque = is_opaque || resolved.is_opaque();
             answers.publish(inside(service, is_opaque, resolved.is_stale()));
         }
     }
