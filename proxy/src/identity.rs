@@ -66,7 +66,7 @@ impl From<rustls::Error> for IdentityError {
 }
 
 /// The identity in force. Each has session stores of its own, so that no session outlives the certificate, the
-/// authority or the mode that it was begun under.
+/// authority or, where [`keep`] made it, the mode that it was begun under.
 #[derive(Debug)]
 pub struct Identity {
     /// The DNS name that peers verify.

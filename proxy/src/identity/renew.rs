@@ -78,6 +78,7 @@ struct Leaf {
 /// Who this proxy is to be, as the settings say.
 struct Wanted {
     said: IdentitySettings,
+    mode: MtlsMode,
     name: Arc<str>,
     trust: Arc<Trust>,
 }
@@ -139,11 +140,11 @@ impl<C: Certifier> Keeper<C> {
             self.leaf = None;
             return self.enforce(None);
         };
-        if self
-            .wanted
-            .as_ref()
-            .is_some_and(|wanted| wanted.said == *said)
-        {
+        if let Some(wanted) = self.wanted.as_mut().filter(|wanted| wanted.said == *said) {
+            if std::mem::replace(&mut wanted.mode, settings.mtls) != settings.mtls {
+                // The sessions of the other mode end with it; the certificate does not.
+                self.reissue();
+            }
             return;
         }
         let trust = match Trust::from_pem(&said.trust_bundle) {
@@ -154,6 +155,7 @@ impl<C: Certifier> Keeper<C> {
         self.wanted = Some(Wanted {
             name: said.name.as_str().into(),
             said: said.clone(),
+            mode: settings.mtls,
             trust,
         });
         (self.failures, self.warned) = (0, None);
@@ -163,7 +165,8 @@ impl<C: Certifier> Keeper<C> {
         }
     }
 
-    /// Puts the certificate that there is in force again, under new authorities. Answers whether it still holds.
+    /// Puts the certificate that there is in force again, without sessions and under the authorities that there are now.
+    /// Answers whether it still holds.
     fn reissue(&mut self) -> bool {
         let (Some(wanted), Some(leaf)) = (&self.wanted, &self.leaf) else {
             return false;

@@ -179,12 +179,13 @@ async fn other_tags_or_authorities_mean_another_certificate_and_no_gap() {
     let bundle = signer.authority.bundle();
     let mut bench = Bench::start(signer, settings(&bundle, MtlsMode::Strict, &[]));
     let first = bench.next().await.expect("in force");
-    // The same again is nothing new; other settings are not either.
+    // The same again is nothing new.
     bench
         .settings
-        .send_replace(settings(&bundle, MtlsMode::Permissive, &[]));
+        .send_replace(settings(&bundle, MtlsMode::Strict, &[]));
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(bench.signer.asked().len(), 1);
+    assert!(!bench.force.has_changed().expect("it is kept"));
     let overlap = format!("{bundle}{}", Authority::new("next").bundle());
     let changes = [
         settings(&bundle, MtlsMode::Strict, &["kuma://version/v2"]),
@@ -284,5 +285,24 @@ async fn a_failure_that_lasts_is_warned_of_again() {
     let lines = lines.count();
     assert!((10..=12).contains(&lines), "{text}");
     assert!(bench.signer.asked().len() > 5 * lines);
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_mode_means_other_sessions_and_the_same_certificate() {
+    let signer = Signer::new(Duration::from_secs(1000), 0);
+    let bundle = signer.authority.bundle();
+    let mut bench = Bench::start(signer, settings(&bundle, MtlsMode::Permissive, &[]));
+    let mut before = bench.next().await.expect("in force");
+    for mode in [MtlsMode::Strict, MtlsMode::Permissive] {
+        bench.settings.send_replace(settings(&bundle, mode, &[]));
+        let now = bench.next().await.expect("no gap");
+        // Both stores are in these.
+        assert!(!Arc::ptr_eq(now.server(), before.server()));
+        assert!(!Arc::ptr_eq(now.client(), before.client()));
+        assert_eq!(now.expires, before.expires);
+        before = now;
+    }
+    assert_eq!(bench.signer.asked().len(), 1, "no other certificate");
     bench.stop.cancel();
 }
