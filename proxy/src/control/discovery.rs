@@ -34,8 +34,8 @@ use follow::{Lookup, Publisher, follow};
 pub struct Config {
     /// Most destinations that are followed at a time. Beyond it the one whose last connection is longest ago is
     /// forgotten; where connections are open to all of them, a further one is not asked about. While the operator is
-    /// away only those that nothing was said of are forgotten. Each takes up to three calls, and the operator has 2,048
-    /// for one connection. Default: 500, 7 MiB where all of them are in use.
+    /// away only those that nothing was said of are forgotten. Each takes up to three calls, of which the operator has
+    /// 2,048 for one connection, and up to 24 KiB of memory. Default: 500.
     pub most: usize,
     /// How long a destination without connections is followed, at least until the operator is there. Default: 5 minutes.
     pub idle: Duration,
@@ -90,6 +90,8 @@ pub struct Discovery {
     epoch: Instant,
     destinations: HashMap<SocketAddr, Destination>,
     followers: JoinSet<SocketAddr>,
+    /// It was told that there is no room.
+    is_full_told: bool,
 }
 
 struct Destination {
@@ -132,6 +134,7 @@ impl Discovery {
             epoch: desk.epoch,
             destinations: HashMap::new(),
             followers: JoinSet::new(),
+            is_full_told: false,
         }
     }
 
@@ -159,8 +162,7 @@ impl Discovery {
         let Question { to, usage, reply } = question;
         if !self.destinations.contains_key(&to) {
             if self.destinations.len() >= self.config.most && !self.forget_one() {
-                tracing::debug!(%to, "not asked about: connections are open to all that are followed");
-                return;
+                return self.tell_full(to);
             }
             self.begin(to);
         }
@@ -170,6 +172,20 @@ impl Discovery {
         destination.users.push(usage);
         // The worker may have ended.
         let _told = reply.send(destination.answers.clone());
+    }
+
+    /// One is not asked about, because none of those that are followed can be done without.
+    fn tell_full(&mut self, to: SocketAddr) {
+        let most = self.config.most;
+        if std::mem::replace(&mut self.is_full_told, true) {
+            return tracing::debug!(%to, "not asked about");
+        }
+        tracing::warn!(
+            %to,
+            most,
+            "connections to further destinations go where they were going, without TLS and without labels: connections are \
+             open to as many as are followed, or the operator is away (--max-destinations)"
+        );
     }
 
     fn begin(&mut self, to: SocketAddr) {

@@ -11,6 +11,7 @@ mod late;
 mod opaque;
 #[allow(dead_code, reason = "the tests with real redirection use the rest")]
 mod operator;
+mod room;
 mod services;
 mod settings;
 mod worker;
