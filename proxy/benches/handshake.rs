@@ -1,9 +1,12 @@
-//! What mutual TLS costs: microseconds of CPU for a handshake, of both sides together, in one thread over loopback. Target:
-//! at most 400 for a full one on either side.
+//! What mutual TLS costs: microseconds for a handshake in one thread over loopback, of both sides together, with the
+//! sockets and the first byte, and of each side apart, in its own steps of it. Target: at most 400 for a full one on either
+//! side.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,12 +32,48 @@ fn identity(authority: &Authority) -> Identity {
     Identity::new((&NAME.into(), &key), &certified, &trust).expect("it holds")
 }
 
+/// A side of a handshake.
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    Client,
+    Server,
+}
+
+/// The time that each side takes.
+struct Spent {
+    client: Duration,
+    server: Duration,
+}
+
+impl Spent {
+    fn of(&self, side: Side) -> Duration {
+        match side {
+            Side::Client => self.client,
+            Side::Server => self.server,
+        }
+    }
+}
+
+/// What a future comes to, and the time of its steps; none of a handshake waits for anything.
+async fn timed<F: Future>(future: F) -> (F::Output, Duration) {
+    let mut future = pin!(future);
+    let mut spent = Duration::ZERO;
+    let output = poll_fn(|cx| {
+        let start = Instant::now();
+        let polled = future.as_mut().poll(cx);
+        spent += start.elapsed();
+        polled
+    })
+    .await;
+    (output, spent)
+}
+
 /// One connection, which brings the ticket for the next.
 async fn connect(
     listener: &TcpListener,
     (client, server): (&Identity, &Identity),
     pool: &Rc<Pool>,
-) {
+) -> Spent {
     let addr = listener.local_addr().expect("an address");
     let (dialed, accepted) = tokio::join!(TcpStream::connect(addr), listener.accept());
     let (dialed, accepted) = (dialed.expect("dialed"), accepted.expect("accepted").0);
@@ -44,16 +83,19 @@ async fn connect(
     }
     let name = server_name(NAME).expect("a name");
     let accepted = (accepted, Flow::default());
-    let (client, server) = tokio::join!(
-        Stream::connect(dialed, (client, name), pool),
-        Stream::accept(accepted, server, pool)
+    let ((client, by_client), (server, by_server)) = tokio::join!(
+        timed(Stream::connect(dialed, (client, name), pool)),
+        timed(Stream::accept(accepted, server, pool))
     );
     let (mut client, (mut server, _)) = (client.expect("shaken"), server.expect("shaken"));
     server.write_all(b"x").await.expect("written");
     client.read_exact(&mut [0]).await.expect("read");
+    Spent {
+        client: by_client,
+        server: by_server,
+    }
 }
 
-/// Of a process' time, that of its threads.
 fn handshakes(c: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -75,6 +117,27 @@ fn handshakes(c: &mut Criterion) {
             criterion::BatchSize::SmallInput,
         );
     });
+    for side in [Side::Client, Side::Server] {
+        c.bench_function(&format!("handshake/resumed/{side:?}"), |b| {
+            b.iter_custom(|times| {
+                let steps = (0..times).map(|_| {
+                    let spent = connect(&listener, (&client, &server), &pool);
+                    runtime.block_on(spent).of(side)
+                });
+                steps.sum()
+            });
+        });
+        c.bench_function(&format!("handshake/full/{side:?}"), |b| {
+            b.iter_custom(|times| {
+                let steps = (0..times).map(|_| {
+                    let stranger = identity(&authority);
+                    let spent = connect(&listener, (&stranger, &server), &pool);
+                    runtime.block_on(spent).of(side)
+                });
+                steps.sum()
+            });
+        });
+    }
 }
 
 criterion_group! {

@@ -31,6 +31,7 @@ use crate::telemetry::{self, Seat, Telemetry};
 use crate::{admin, drain, worker};
 
 mod compose;
+mod ending;
 mod operator;
 mod record;
 mod run;

@@ -45,12 +45,28 @@ pub enum IdentityError {
     Key(#[from] rcgen::Error),
     #[error("the certificate cannot be read: {0}")]
     Certificate(String),
+    #[error(
+        "the certificate is not valid yet by this machine's clock, which may be behind: set it right ({0})"
+    )]
+    Early(#[source] rustls::Error),
     #[error("the certificate does not hold: {0}")]
-    Refused(#[from] rustls::Error),
+    Refused(#[source] rustls::Error),
+}
+
+impl From<rustls::Error> for IdentityError {
+    fn from(error: rustls::Error) -> Self {
+        use rustls::CertificateError::{NotValidYet, NotValidYetContext};
+        match error {
+            rustls::Error::InvalidCertificate(NotValidYet | NotValidYetContext { .. }) => {
+                Self::Early(error)
+            }
+            error => Self::Refused(error),
+        }
+    }
 }
 
 /// The identity in force. Each has session stores of its own, so that no session outlives the certificate, the
-/// authority or the mode that it was begun under.
+/// authority or, where [`keep`] made it, the mode that it was begun under.
 #[derive(Debug)]
 pub struct Identity {
     /// The DNS name that peers verify.

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use linkerd2_proxy_api::identity::identity_client::IdentityClient;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -71,12 +70,12 @@ pub(super) fn start(
     };
     let (known, told) = discovery::told();
     let identity = token.map(|token| {
-        let client = IdentityClient::with_origin(client.clone(), client.origin());
+        let operator = (client.clone(), client.origin());
         let (force, identity) = watch::channel(None);
         let figures = telemetry.certificates();
         figures.known();
         let config = identity::Config::default();
-        let keeper = (config, Certify::new(client, token));
+        let keeper = (config, Certify::new(operator, token));
         let kept = identity::keep(
             keeper,
             settings.clone(),

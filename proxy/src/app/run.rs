@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use weir_crds::settings::Settings;
 
 use super::compose::{compose, follow, services};
+use super::ending::run_to_end;
 use super::{App, Config, StartError, bind};
 use crate::config::{self, Problems, RunArgs};
 use crate::control::Sources;
@@ -52,10 +53,7 @@ pub fn run(args: RunArgs) -> Result<(), RunError> {
     let best_effort = config.best_effort;
     let (mut config, sources) = compose(config);
     config.levels = Some(levels);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(serve(config, sources, best_effort))
+    run_to_end(serve(config, sources, best_effort))?
 }
 
 async fn serve(mut config: Config, sources: Sources, best_effort: bool) -> Result<(), RunError> {

@@ -211,6 +211,17 @@ pub struct RunArgs {
     )]
     pub balance_decay: Option<String>,
 
+    /// Most destinations that the operator is asked about at a time, 1 to 650: the operator takes 2,048 calls from one
+    /// proxy, and a destination may take three. Connections to further ones go where they were going, without TLS and
+    /// without labels, while connections are open to all [default: 500]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "WEIR_MAX_DESTINATIONS",
+        help_heading = "Behaviour"
+    )]
+    pub max_destinations: Option<String>,
+
     /// Silence after which a peer is asked whether it is still there (SO_KEEPALIVE); at least 1s [default: 60s]
     #[arg(
         long,

@@ -15,6 +15,9 @@ use crate::control::{Operator, Universal, discovery};
 /// Longest file with the operator's authority, or a token, that is read, in bytes.
 const FILE_SIZE: u64 = 1024 * 1024;
 
+/// Most destinations that may be asked for: with three calls each they are fewer than the operator takes at once.
+const MOST_DESTINATIONS: usize = 650;
+
 impl Values {
     /// The operator that a proxy is told of; none where it is told of none.
     pub(super) fn operator(
@@ -58,10 +61,19 @@ impl Values {
             let reason = "is of no use with --control-plane-url: the operator certifies; leave out one of them";
             self.wrong("--identity-cert-file", reason);
         }
-        let discovery = discovery::Config {
+        let mut discovery = discovery::Config {
             context: context(&of_pod),
             ..discovery::Config::default()
         };
+        let most = args.max_destinations.as_deref();
+        let most = self.parsed("--max-destinations", most, "a number of destinations");
+        match most.unwrap_or(discovery.most) {
+            most @ 1..=MOST_DESTINATIONS => discovery.most = most,
+            other => {
+                let reason = format!("expected 1 to {MOST_DESTINATIONS}, found {other}");
+                self.wrong("--max-destinations", reason);
+            }
+        }
         Some(Operator {
             connection,
             discovery,

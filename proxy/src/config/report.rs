@@ -123,7 +123,8 @@ fn forwarding(args: &RunArgs, config: &Config) -> [Entry; 7] {
     .map(|(name, text, value)| args.entry(name, text, duration(value)))
 }
 
-fn behaviour(args: &RunArgs, config: &Config) -> [Entry; 8] {
+fn behaviour(args: &RunArgs, config: &Config) -> [Entry; 9] {
+    let operator = config.operator.as_ref();
     let drain = duration(config.drain.longest);
     let retain = duration(config.telemetry.retain_idle);
     [
@@ -134,6 +135,11 @@ fn behaviour(args: &RunArgs, config: &Config) -> [Entry; 8] {
             "--metrics-policy-file",
             &args.metrics_policy_file,
             json!(args.metrics_policy_file),
+        ),
+        args.entry(
+            "--max-destinations",
+            &args.max_destinations,
+            json!(operator.map(|operator| operator.discovery.most)),
         ),
         args.entry(
             "--metrics-max-series",

@@ -1,11 +1,12 @@
-//! The call by which the operator certifies this proxy: `Identity.Certify` of the published API, on whatever makes calls
-//! to the operator. `app` gives it to the keeper of the identity; nothing of the wire goes further than here.
+//! The call by which the operator certifies this proxy: `Identity.Certify` of the published API, once there is a
+//! connection to it. `app` gives it to the keeper of the identity; nothing of the wire goes further than here.
 
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use hyper::Uri;
 use linkerd2_proxy_api::identity::identity_client::IdentityClient;
 use linkerd2_proxy_api::identity::{CertifyRequest, CertifyResponse};
 use rustls::pki_types::CertificateDer;
@@ -13,6 +14,7 @@ use tonic::body::Body;
 use tonic::client::GrpcService;
 use tonic::codegen::{Body as HttpBody, Bytes, StdError};
 
+use super::operator::Client;
 use crate::identity::{Certified, Certifier, CertifyError, Request};
 
 /// Certificates of a chain that are taken at most.
@@ -21,19 +23,25 @@ const MAX_CHAIN: usize = 8;
 /// Asks the operator for certificates.
 #[derive(Clone, Debug)]
 pub struct Certify<S> {
+    operator: S,
     client: IdentityClient<S>,
     token: PathBuf,
 }
 
-impl<S> Certify<S> {
-    /// By calls that `client` makes, with the token in this file: it is read anew for each, because it is replaced before
-    /// it expires.
-    pub fn new(client: IdentityClient<S>, token: PathBuf) -> Self {
-        Self { client, token }
+impl Certifier for Certify<Client> {
+    async fn ready(&self) {
+        if !self.operator.connected().await {
+            // The proxy ends.
+            std::future::pending().await
+        }
+    }
+
+    async fn certify(&self, request: Request) -> Result<Certified, CertifyError> {
+        self.ask(request).await
     }
 }
 
-impl<S> Certifier for Certify<S>
+impl<S> Certify<S>
 where
     S: GrpcService<Body> + Clone + Send + Sync,
     S::Error: Into<StdError>,
@@ -41,7 +49,17 @@ where
     S::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
     <S::ResponseBody as HttpBody>::Error: Into<StdError> + Send,
 {
-    async fn certify(&self, request: Request) -> Result<Certified, CertifyError> {
+    /// By calls that `operator` makes to this origin, with the token in this file: it is read anew for each, because it is
+    /// replaced before it expires.
+    pub fn new((operator, origin): (S, Uri), token: PathBuf) -> Self {
+        Self {
+            client: IdentityClient::with_origin(operator.clone(), origin),
+            operator,
+            token,
+        }
+    }
+
+    async fn ask(&self, request: Request) -> Result<Certified, CertifyError> {
         let token = std::fs::read(&self.token);
         let token = token.map_err(|error| {
             let path = self.token.display();

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -32,9 +33,11 @@ use follow::{Lookup, Publisher, follow};
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Most destinations that are followed at a time. Beyond it the one whose last connection is longest ago is
-    /// forgotten; where connections are open to all of them, a further one is not asked about. Default: 500.
+    /// forgotten; where connections are open to all of them, a further one is not asked about. While the operator is
+    /// away only those that nothing was said of are forgotten. Each takes up to three calls, of which the operator has
+    /// 2,048 for one connection, and up to 24 KiB of memory. Default: 500.
     pub most: usize,
-    /// How long a destination without connections is followed. Default: 5 minutes.
+    /// How long a destination without connections is followed, at least until the operator is there. Default: 5 minutes.
     pub idle: Duration,
     /// That time is longer by a random part of itself, at most this. Default: 0.2.
     pub jitter: f64,
@@ -42,6 +45,9 @@ pub struct Config {
     pub sweep: Duration,
     /// Pauses before a stream that has broken is opened again. Default: 100 ms to 4 s.
     pub retry: Retry,
+    /// Pauses before the endpoints of a service that the operator does not know are asked for again: it may be named, as a
+    /// destination of another's requests, before it is there. Default: 1 s to 30 s.
+    pub absence: Retry,
     /// What tells the operator who asks (`context_token` of its API), by which it knows what is near. Default nothing.
     pub context: String,
 }
@@ -56,6 +62,10 @@ impl Default for Config {
             retry: Retry {
                 min: Duration::from_millis(100),
                 max: Duration::from_secs(4),
+            },
+            absence: Retry {
+                min: Duration::from_secs(1),
+                max: Duration::from_secs(30),
             },
             context: String::new(),
         }
@@ -80,10 +90,14 @@ pub struct Discovery {
     epoch: Instant,
     destinations: HashMap<SocketAddr, Destination>,
     followers: JoinSet<SocketAddr>,
+    /// It was told that there is no room.
+    is_full_told: bool,
 }
 
 struct Destination {
     answers: watch::Receiver<Answer>,
+    /// The operator tells of it at the moment; what it said before would be missed until it does.
+    is_told: Arc<AtomicBool>,
     follower: AbortHandle,
     /// How workers use it; of one that has forgotten it, nobody else holds it.
     users: Vec<Arc<Usage>>,
@@ -94,6 +108,12 @@ struct Destination {
 impl Destination {
     fn is_live(&self) -> bool {
         self.users.iter().any(|usage| usage.is_live())
+    }
+
+    /// Whether it can be done without: no connection is open to it, and what is known of it can be asked again.
+    fn is_spare(&self) -> bool {
+        let is_told = self.is_told.load(Ordering::Relaxed);
+        !self.is_live() && (is_told || matches!(*self.answers.borrow(), Answer::Pending))
     }
 
     /// When it was last used, as time since the epoch.
@@ -114,6 +134,7 @@ impl Discovery {
             epoch: desk.epoch,
             destinations: HashMap::new(),
             followers: JoinSet::new(),
+            is_full_told: false,
         }
     }
 
@@ -141,8 +162,7 @@ impl Discovery {
         let Question { to, usage, reply } = question;
         if !self.destinations.contains_key(&to) {
             if self.destinations.len() >= self.config.most && !self.forget_one() {
-                tracing::debug!(%to, "not asked about: connections are open to all that are followed");
-                return;
+                return self.tell_full(to);
             }
             self.begin(to);
         }
@@ -154,12 +174,29 @@ impl Discovery {
         let _told = reply.send(destination.answers.clone());
     }
 
+    /// One is not asked about, because none of those that are followed can be done without.
+    fn tell_full(&mut self, to: SocketAddr) {
+        let most = self.config.most;
+        if std::mem::replace(&mut self.is_full_told, true) {
+            return tracing::debug!(%to, "not asked about");
+        }
+        tracing::warn!(
+            %to,
+            most,
+            "connections to further destinations go where they were going, without TLS and without labels: connections are \
+             open to as many as are followed, or the operator is away (--max-destinations)"
+        );
+    }
+
     fn begin(&mut self, to: SocketAddr) {
         let (answers, answer) = watch::channel(Answer::Pending);
-        let following = follow(to, self.lookup.clone(), self.publish.to(answers));
+        let is_told = Arc::default();
+        let answers = self.publish.to(answers, Arc::clone(&is_told));
+        let following = follow(to, self.lookup.clone(), answers);
         let part = fastrand::f64() * self.config.jitter.max(0.0);
         let destination = Destination {
             answers: answer,
+            is_told,
             follower: self.followers.spawn(following),
             users: Vec::new(),
             idle: self.config.idle + self.config.idle.mul_f64(part),
@@ -167,10 +204,10 @@ impl Discovery {
         self.destinations.insert(to, destination);
     }
 
-    /// Makes room for one more; false where connections are open to all.
+    /// Makes room for one more; false where none can be done without.
     fn forget_one(&mut self) -> bool {
-        let unused = self.destinations.iter().filter(|(_, d)| !d.is_live());
-        let oldest = unused.min_by_key(|(_, d)| d.last()).map(|(to, _)| *to);
+        let spare = self.destinations.iter().filter(|(_, d)| d.is_spare());
+        let oldest = spare.min_by_key(|(_, d)| d.last()).map(|(to, _)| *to);
         oldest.is_some_and(|to| {
             self.forget(to);
             true
@@ -179,7 +216,7 @@ impl Discovery {
 
     fn sweep(&mut self) {
         let now = self.epoch.elapsed();
-        let is_idle = |d: &Destination| !d.is_live() && now.saturating_sub(d.last()) >= d.idle;
+        let is_idle = |d: &Destination| d.is_spare() && now.saturating_sub(d.last()) >= d.idle;
         let idle = self.destinations.iter().filter(|(_, d)| is_idle(d));
         let idle: Vec<_> = idle.map(|(to, _)| *to).collect();
         idle.into_iter().for_each(|to| self.forget(to));

@@ -1,5 +1,5 @@
 //! A stream of the operator that is opened again whenever it breaks, until the operator says that there is nothing to
-//! follow. Used by `discovery` and `settings`; knows no message.
+//! follow, and where that may change, from time to time after it has. Used by `discovery` and `settings`; knows no message.
 
 use std::error::Error;
 use std::future::Future;
@@ -16,6 +16,12 @@ pub(super) trait Watch {
 
     /// Opens the stream.
     fn open(&self) -> impl Future<Output = Result<Streaming<Self::Message>, Status>> + Send;
+
+    /// Pauses before it is opened again where the operator has not found what is streamed: it may be there later. None
+    /// where whoever follows it asks again, or needs not know.
+    fn again(&self) -> Option<Retry> {
+        None
+    }
 }
 
 /// What comes of it.
@@ -25,7 +31,7 @@ pub(super) enum Event<M> {
     Message { message: M, is_first: bool },
     /// It has broken and is opened again: until the next message what was said last may be out of date.
     Broken,
-    /// There is nothing to follow, and no use in asking again.
+    /// There is nothing to follow, and no use in asking again soon.
     Refused,
 }
 
@@ -70,6 +76,8 @@ impl Refusals {
 /// Where a stream is.
 struct Progress {
     pause: Pause,
+    /// The pauses while there is nothing to follow; none where it is not asked again.
+    absence: Option<Pause>,
     is_broken: bool,
     refusals: Refusals,
 }
@@ -78,12 +86,13 @@ impl Progress {
     /// A message is there.
     fn work(&mut self) {
         self.pause.reset();
+        self.absence.iter_mut().for_each(Pause::reset);
         self.is_broken = false;
         self.refusals = Refusals::default();
     }
 }
 
-/// Streams until it is refused for good; then it waits to be dropped.
+/// Streams until it is refused for good; then it waits to be dropped, or asks again after long pauses.
 pub(super) async fn watch<W: Watch>(
     watch: W,
     (client, retry): (Client, Retry),
@@ -91,6 +100,7 @@ pub(super) async fn watch<W: Watch>(
 ) {
     let mut progress = Progress {
         pause: Pause::new(retry),
+        absence: watch.again().map(Pause::new),
         is_broken: false,
         refusals: Refusals::default(),
     };
@@ -102,7 +112,12 @@ pub(super) async fn watch<W: Watch>(
         if is_for_good(status.code()) {
             tracing::debug!(%status, "the operator has nothing to say");
             let _dropped = events.send(Event::Refused).await;
-            break;
+            let absence = progress.absence.as_mut();
+            let Some(absence) = absence.filter(|_| status.code() == Code::NotFound) else {
+                break;
+            };
+            sleep(absence.take()).await;
+            continue;
         }
         tracing::debug!(%status, "a stream of the operator is opened again");
         if progress.refusals.hear(&status) {

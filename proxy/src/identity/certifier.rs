@@ -28,9 +28,12 @@ pub struct Certified {
 #[error("{0}")]
 pub struct CertifyError(pub String);
 
-/// Signs certificates. Asked from one task, one request at a time; given up after `Config::timeout`.
+/// Signs certificates. Asked from one task, one request at a time.
 pub trait Certifier {
-    /// Has a request signed.
+    /// Waits until it can be asked, however long that is: nothing fails meanwhile.
+    fn ready(&self) -> impl Future<Output = ()> + Send;
+
+    /// Has a request signed. Given up after `Config::timeout`.
     fn certify(
         &self,
         request: Request,

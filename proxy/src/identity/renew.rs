@@ -1,5 +1,6 @@
 //! Keeps a certificate in force: asks for the first, renews it in time, and asks for another whenever the mesh says that
-//! this proxy is somebody else. What fails is tried again with back-off; a certificate stays in force until it ends.
+//! this proxy is somebody else. What fails is tried again with back-off, and while nobody can be asked nothing is tried; a
+//! certificate stays in force until it ends.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -25,12 +26,14 @@ pub struct Config {
     /// After a change of the mesh's authorities or of this proxy's tags a new certificate is asked for within this
     /// time, at random. Default 3 s.
     pub spread: Duration,
-    /// Longest time for an answer. Default 10 s.
+    /// Longest time for an answer, once it can be asked for. Default 10 s.
     pub timeout: Duration,
     /// Pause after the first failure; each further one doubles it. Default 500 ms.
     pub retry_min: Duration,
     /// Longest pause after a failure, its random part of a half left out. Default 30 s.
     pub retry_max: Duration,
+    /// While there is no certificate to be had, that is warned of this often. Default 5 minutes.
+    pub remind: Duration,
 }
 
 impl Default for Config {
@@ -43,6 +46,7 @@ impl Default for Config {
             timeout: Duration::from_secs(10),
             retry_min: Duration::from_millis(500),
             retry_max: Duration::from_secs(30),
+            remind: Duration::from_secs(300),
         }
     }
 }
@@ -74,6 +78,7 @@ struct Leaf {
 /// Who this proxy is to be, as the settings say.
 struct Wanted {
     said: IdentitySettings,
+    mode: MtlsMode,
     name: Arc<str>,
     trust: Arc<Trust>,
 }
@@ -88,6 +93,8 @@ struct Keeper<C> {
     /// When to ask next.
     due: Instant,
     failures: u32,
+    /// When a failure was last warned of, since the last certificate.
+    warned: Option<Instant>,
     random: fastrand::Rng,
 }
 
@@ -107,6 +114,7 @@ pub async fn keep<C: Certifier>(
         leaf: None,
         due: Instant::now(),
         failures: 0,
+        warned: None,
         random: fastrand::Rng::new(),
     };
     loop {
@@ -132,11 +140,11 @@ impl<C: Certifier> Keeper<C> {
             self.leaf = None;
             return self.enforce(None);
         };
-        if self
-            .wanted
-            .as_ref()
-            .is_some_and(|wanted| wanted.said == *said)
-        {
+        if let Some(wanted) = self.wanted.as_mut().filter(|wanted| wanted.said == *said) {
+            if std::mem::replace(&mut wanted.mode, settings.mtls) != settings.mtls {
+                // The sessions of the other mode end with it; the certificate does not.
+                self.reissue();
+            }
             return;
         }
         let trust = match Trust::from_pem(&said.trust_bundle) {
@@ -147,16 +155,18 @@ impl<C: Certifier> Keeper<C> {
         self.wanted = Some(Wanted {
             name: said.name.as_str().into(),
             said: said.clone(),
+            mode: settings.mtls,
             trust,
         });
-        self.failures = 0;
+        (self.failures, self.warned) = (0, None);
         self.due = Instant::now();
         if !is_first && self.reissue() {
             self.due += self.config.spread.mul_f64(self.random.f64());
         }
     }
 
-    /// Puts the certificate that there is in force again, under new authorities. Answers whether it still holds.
+    /// Puts the certificate that there is in force again, without sessions and under the authorities that there are now.
+    /// Answers whether it still holds.
     fn reissue(&mut self) -> bool {
         let (Some(wanted), Some(leaf)) = (&self.wanted, &self.leaf) else {
             return false;
@@ -184,15 +194,20 @@ impl<C: Certifier> Keeper<C> {
         let Some(wanted) = &self.wanted else {
             return std::future::pending().await;
         };
-        let ends = self.leaf.as_ref().map(|leaf| leaf.ends);
-        if let Some(ends) = ends.filter(|ends| *ends < self.due) {
-            sleep_until(ends).await;
-            tracing::error!("the certificate has ended and there is no other");
-            self.leaf = None;
-            return self.enforce(None);
-        }
-        sleep_until(self.due).await;
-        let renewed = renew((&self.config, &self.certifier), wanted).await;
+        let asked = async {
+            sleep_until(self.due).await;
+            self.certifier.ready().await;
+            renew((&self.config, &self.certifier), wanted).await
+        };
+        let renewed = tokio::select! {
+            biased;
+            renewed = asked => renewed,
+            () = end_of(self.leaf.as_ref()) => {
+                tracing::error!("the certificate has ended and there is no other");
+                self.leaf = None;
+                return self.enforce(None);
+            }
+        };
         let now = Instant::now();
         match renewed {
             Ok((leaf, identity)) => {
@@ -200,13 +215,15 @@ impl<C: Certifier> Keeper<C> {
                 self.due = now + self.wait_for(leaf.ends.saturating_duration_since(now));
                 tracing::info!(name = %identity.name, "a certificate is in force");
                 self.leaf = Some(leaf);
-                self.failures = 0;
+                (self.failures, self.warned) = (0, None);
                 self.enforce(Some(Arc::new(identity)));
             }
             Err(error) => {
                 self.figures.failed();
                 let pause = self.pause();
-                if self.failures == 0 {
+                let since = self.warned.map(|warned| now - warned);
+                if since.is_none_or(|since| since >= self.config.remind) {
+                    self.warned = Some(now);
                     tracing::warn!(%error, "no certificate; tried again");
                 } else {
                     tracing::debug!(%error, ?pause, "no certificate; tried again");
@@ -228,6 +245,14 @@ impl<C: Certifier> Keeper<C> {
         let pause = self.config.retry_min.saturating_mul(factor);
         let pause = pause.min(self.config.retry_max);
         pause + pause.mul_f64(0.5 * self.random.f64())
+    }
+}
+
+/// Waits until a certificate ends; for ever where there is none.
+async fn end_of(leaf: Option<&Leaf>) {
+    match leaf {
+        Some(leaf) => sleep_until(leaf.ends).await,
+        None => std::future::pending().await,
     }
 }
 

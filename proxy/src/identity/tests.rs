@@ -49,6 +49,19 @@ fn a_certificate_holds_for_its_name_key_and_authority() {
 }
 
 #[test]
+fn a_certificate_that_begins_later_is_told_to_be_a_matter_of_the_clock() {
+    let authority = Authority::new("mesh");
+    let key = Key::generate().unwrap();
+    let csr = key.request("web.test").unwrap();
+    let begins = SystemTime::now() + Duration::from_secs(600);
+    let certified = authority.sign_from(begins, &csr, &[], Duration::from_secs(6000));
+    let trust = Arc::new(Trust::from_pem(&authority.bundle()).unwrap());
+    let error = Identity::new((&"web.test".into(), &key), &certified, &trust).unwrap_err();
+    assert!(matches!(error, IdentityError::Early(_)), "{error}");
+    assert!(error.to_string().contains("clock"), "{error}");
+}
+
+#[test]
 fn chains_are_judged_at_the_time_that_is_given() {
     let authority = Authority::new("mesh");
     let key = Key::generate().unwrap();

@@ -16,7 +16,7 @@ pub const CALL_EVENTS: usize = 4096;
 /// Something that happened to a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallEvent {
-    /// Its head was sent.
+    /// It was made, whether or not there was a connection.
     Request,
     /// The time to its first message, or to its end if it had none, with the status of the response.
     Latency(Option<u16>, Duration),

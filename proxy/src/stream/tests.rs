@@ -284,3 +284,53 @@ async fn a_resumed_session_is_refused_once_its_chain_has_ended() {
     assert!(error.to_string().contains("expired"), "{error}");
     assert_eq!(error.class(), "identity required");
 }
+
+/// The same certificate, under each of these bundles.
+fn under<const N: usize>(authority: &Authority, bundles: [&str; N]) -> [Identity; N] {
+    let key = Key::generate().unwrap();
+    let uris = ["spiffe://default/web".to_owned()];
+    let life = Duration::from_secs(600);
+    let certified = authority.sign(&key.request(NAME).unwrap(), &uris, life);
+    bundles.map(|bundle| {
+        let trust = Arc::new(Trust::from_pem(bundle).unwrap());
+        Identity::new((&NAME.into(), &key), &certified, &trust).unwrap()
+    })
+}
+
+#[tokio::test]
+async fn no_session_outlives_the_authorities_that_it_was_begun_under() {
+    let pool = Rc::new(Pool::default());
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let both = format!("{}{}", old.bundle(), new.bundle());
+    let [client_before, client] = under(&old, [&old.bundle(), &both]);
+    let [server_before, server] = under(&old, [&old.bundle(), &both]);
+    let resumed = async |client: &Identity, server: &Identity| {
+        let (mut client, mut server) = pair(client, server, &pool).await;
+        // Its ticket comes with the first bytes.
+        server.write_all(b"x").await.unwrap();
+        client.read_exact(&mut [0]).await.unwrap();
+        is_resumed(&server)
+    };
+    for is_resumed in [false, true] {
+        assert_eq!(resumed(&client_before, &server_before).await, is_resumed);
+    }
+    // Each side takes the new authority besides: whoever it is, is judged by it from the start.
+    assert!(!resumed(&client_before, &server).await);
+    assert!(!resumed(&client, &server_before).await);
+    assert!(!resumed(&client, &server).await);
+    assert!(resumed(&client, &server).await);
+    // Each side trusts the new one alone, and the other comes with its ticket: it has to show its certificate, and that
+    // is refused.
+    let [server_after] = under(&new, [&new.bundle()]);
+    let (_, accepted) = shake(&client, &server_after, NAME, &pool).await;
+    let [client_after] = under(&new, [&new.bundle()]);
+    let (dialed, _) = shake(&client_after, &server, NAME, &pool).await;
+    for error in [accepted.unwrap_err(), dialed.unwrap_err()] {
+        let unknown = rustls::CertificateError::UnknownIssuer;
+        let HandshakeError::Refused(rustls::Error::InvalidCertificate(why)) = &error else {
+            panic!("not in a full handshake: {error}");
+        };
+        assert_eq!(*why, unknown);
+        assert_eq!(error.class(), "identity required");
+    }
+}

@@ -5,11 +5,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tonic::Code;
-use weir_proxy::record::Calls;
+use weir_crds::grpc::v1::WatchRequest;
+use weir_crds::grpc::v1::settings_client::SettingsClient;
+use weir_proxy::control::operator;
+use weir_proxy::record::{CallSource, Calls};
 use weir_proxy::telemetry::{self, Selection};
 
 use crate::connection::web;
-use crate::desk::{DEADLINE, connection, following, start, until};
+use crate::desk::{DEADLINE, connection, following, soon, start, until};
 use crate::operator::{Known, Operator};
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -37,7 +40,7 @@ async fn watches_are_counted_at_their_beginning_their_first_message_and_their_en
     let recorder = Rc::new(seats.remove(0).take());
     let events = std::mem::replace(
         &mut running.calls,
-        weir_proxy::record::CallSource::new(String::new(), telemetry_tls()).1,
+        CallSource::new(String::new(), telemetry_tls()).1,
     );
     let mut calls = Calls::new(recorder, events);
     let labels = format!(
@@ -95,4 +98,37 @@ async fn counted(calls: &mut Calls, telemetry: &telemetry::Telemetry, expected: 
 
 fn telemetry_tls() -> telemetry::Tls {
     telemetry::Tls::NoIdentity(telemetry::NoTlsReason::Loopback)
+}
+
+#[tokio::test]
+async fn a_call_without_a_connection_has_failed() {
+    let config = connection(LOOPBACK);
+    let (log, events) = CallSource::new("operator:8086".to_owned(), telemetry_tls());
+    // Nobody makes the connection.
+    let (client, _connection) = operator::open(config.clone(), log.clone());
+    let mut asking = SettingsClient::with_origin(client.clone(), client.origin());
+    let asked = soon(asking.watch(WatchRequest { newest_version: 1 })).await;
+    assert!(asked.is_err());
+    // Nor is there a token.
+    let mut config = config;
+    config.token = Some("/nonexistent/token".into());
+    let (client, _connection) = operator::open(config, log);
+    let mut asking = SettingsClient::with_origin(client.clone(), client.origin());
+    let asked = soon(asking.watch(WatchRequest { newest_version: 1 })).await;
+    assert!(asked.is_err());
+    let (telemetry, mut seats) = telemetry::new(telemetry::Config::default(), 1);
+    let recorder = Rc::new(seats.remove(0).take());
+    let mut calls = Calls::new(recorder, events);
+    let labels = r#"addr="operator:8086",tls="no_identity",no_tls_reason="loopback""#;
+    let ended = |rest: &str| format!("control_response_total{{{labels},{rest}}} 1");
+    let connect =
+        r#"status_code="502",classification="failure",grpc_status_code="",error="connect""#;
+    let given_up = r#"classification="failure",grpc_status_code="",error="canceled""#;
+    let expected = [
+        format!("control_request_total{{{labels}}} 2"),
+        ended(connect),
+        ended(given_up),
+        format!(r#"control_response_latency_ms_count{{{labels},status_code="502"}} 1"#),
+    ];
+    assert!(counted(&mut calls, &telemetry, &expected).await);
 }

@@ -30,6 +30,7 @@ pub(crate) fn connection(addr: SocketAddr) -> operator::Config {
 pub(crate) fn following() -> discovery::Config {
     discovery::Config {
         retry: RETRY,
+        absence: RETRY,
         context: r#"{"ns":"shop","pod":"web-1"}"#.to_owned(),
         ..discovery::Config::default()
     }

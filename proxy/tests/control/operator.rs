@@ -31,6 +31,9 @@ mod answers;
 #[path = "operator/messages.rs"]
 mod messages;
 
+/// An endpoint with this label says that it is opaque.
+pub(crate) const OPAQUE: &str = "opaque";
+
 /// Longest time for its port to be free.
 const DEADLINE: Duration = Duration::from_secs(20);
 

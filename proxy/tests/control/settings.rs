@@ -74,7 +74,7 @@ async fn an_operator_without_settings_is_asked_once() {
 
 /// What this thread logs from warnings on.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -87,7 +87,7 @@ impl io::Write for Log {
 }
 
 impl Log {
-    fn begin() -> (Self, tracing::subscriber::DefaultGuard) {
+    pub(crate) fn begin() -> (Self, tracing::subscriber::DefaultGuard) {
         let log = Self::default();
         let writer = log.clone();
         let layer = tracing_subscriber::fmt::layer()
@@ -99,7 +99,7 @@ impl Log {
     }
 
     /// How many lines have these words.
-    fn lines(&self, words: &str) -> usize {
+    pub(crate) fn lines(&self, words: &str) -> usize {
         let bytes = self.0.lock().expect("no test panics with it");
         let text = String::from_utf8_lossy(&bytes);
         text.lines().filter(|line| line.contains(words)).count()

@@ -57,6 +57,34 @@ fn an_operator_that_cannot_be_used_is_told_by_the_variable_that_is_wrong() {
     }
 }
 
+#[test]
+fn how_many_destinations_are_followed_can_be_said() {
+    let key = rcgen::generate_simple_self_signed(vec!["ca".to_owned()]).unwrap();
+    let url = "https://operator:8086";
+    let most = |flags: &[&str]| {
+        let config = load(parse(flags), with_operator(url, &key.cert.pem())).unwrap();
+        config.operator.unwrap().discovery.most
+    };
+    assert_eq!(most(&[]), 500);
+    assert_eq!(most(&["--max-destinations=650"]), 650);
+    for (given, expected) in [
+        ("0", "expected 1 to 650, found 0"),
+        ("651", "expected 1 to 650, found 651"),
+        ("many", "expected a number of destinations, found \"many\""),
+    ] {
+        let told = problems(
+            &[&format!("--max-destinations={given}")],
+            with_operator(url, &key.cert.pem()),
+        );
+        assert_eq!(told, format!("--max-destinations: {expected}"));
+        // The default is in force where the proxy does its best.
+        assert_eq!(
+            most(&["--best-effort", &format!("--max-destinations={given}")]),
+            500
+        );
+    }
+}
+
 /// A Dataplane in the command line.
 const WEB: &str = "--dataplane={type: Dataplane, mesh: m, name: web-1, networking: {address: 127.0.0.1, inbound: [{port: 1, servicePort: 2, tags: {kuma.io/service: web}}]}}";
 

@@ -35,9 +35,9 @@ impl Identity for Echo {
 }
 
 async fn certify(token: &std::path::Path, name: &str) -> Result<Certified, CertifyError> {
-    let client = IdentityClient::new(IdentityServer::new(Echo));
-    let certify = Certify::new(client, token.to_owned());
-    let asked = certify.certify(Request {
+    let operator = (IdentityServer::new(Echo), Uri::default());
+    let certify = Certify::new(operator, token.to_owned());
+    let asked = certify.ask(Request {
         name: name.to_owned(),
         csr: b"csr".to_vec(),
     });

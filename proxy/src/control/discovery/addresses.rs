@@ -11,6 +11,7 @@ use tonic::{Status, Streaming};
 
 use super::follow::Lookup;
 use super::wire::Endpoints;
+use crate::control::operator::Retry;
 use crate::control::stream::{Event, Watch, watch};
 use crate::endpoints::Listed;
 
@@ -22,6 +23,11 @@ impl Watch for Updates {
 
     async fn open(&self) -> Result<Streaming<Update>, Status> {
         self.0.get(self.1.clone()).await
+    }
+
+    /// A service may be named before it is there.
+    fn again(&self) -> Option<Retry> {
+        Some(self.0.absence())
     }
 }
 
@@ -81,6 +87,11 @@ impl Addresses {
     /// What was last said; none where the operator cannot resolve the service.
     pub(super) fn listed(&self) -> Option<Vec<Listed>> {
         (!self.endpoints.is_unknown).then(|| self.endpoints.listed())
+    }
+
+    /// Whether nothing is to be read into the bytes of connections to them.
+    pub(super) fn is_opaque(&self) -> bool {
+        self.endpoints.is_opaque()
     }
 
     /// The next thing that is said is taken over.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use linkerd2_proxy_api::destination::{DestinationProfile, GetDestination, Update};
 use tokio::sync::{mpsc, watch};
@@ -32,6 +33,7 @@ pub(super) struct Lookup {
     stub: DestinationClient<Client>,
     routes: RoutesClient<Client>,
     retry: Retry,
+    absence: Retry,
     context: Arc<str>,
 }
 
@@ -44,6 +46,7 @@ impl Lookup {
             routes: routes.max_decoding_message_size(MAX_MESSAGE),
             client,
             retry: config.retry,
+            absence: config.absence,
             context: config.context.as_str().into(),
         }
     }
@@ -75,6 +78,11 @@ impl Lookup {
     /// What streams are opened again by.
     pub(super) fn source(&self) -> (Client, Retry) {
         (self.client.clone(), self.retry)
+    }
+
+    /// What a service that is not there is asked for again by.
+    pub(super) fn absence(&self) -> Retry {
+        self.absence
     }
 
     fn request(&self, path: String) -> GetDestination {
@@ -111,10 +119,11 @@ impl Publisher {
         Self { changes, known }
     }
 
-    /// The answers about one destination.
-    pub(super) fn to(&self, answers: watch::Sender<Answer>) -> Answers {
+    /// The answers about one destination, and whether the operator tells of it at the moment.
+    pub(super) fn to(&self, answers: watch::Sender<Answer>, is_told: Arc<AtomicBool>) -> Answers {
         Answers {
             answers: Some(answers),
+            is_told,
             changes: Arc::clone(&self.changes),
             known: self.known.clone(),
             name: String::new(),
@@ -125,6 +134,8 @@ impl Publisher {
 /// The answers about one destination; dropping them tells workers that it is forgotten.
 pub(super) struct Answers {
     answers: Option<watch::Sender<Answer>>,
+    /// Written here alone.
+    is_told: Arc<AtomicBool>,
     changes: Arc<watch::Sender<()>>,
     known: Known,
     /// The service that is known because of it.
@@ -217,6 +228,8 @@ pub(super) async fn follow(to: SocketAddr, lookup: Lookup, mut answers: Answers)
         tokio::select! {
             () = &mut following => return to,
             Some(event) = profiles.recv() => {
+                let is_told = !matches!(event, Event::Broken);
+                answers.is_told.store(is_told, Ordering::Relaxed);
                 let profile = match event {
                     Event::Message { message, .. } => Profile::from(message),
                     Event::Broken => continue,
@@ -254,6 +267,7 @@ pub(super) async fn follow(to: SocketAddr, lookup: Lookup, mut answers: Answers)
         {
             is_known = true;
             let service = resolved.service(to);
+            let is_opaque = is_opaque || resolved.is_opaque();
             answers.publish(inside(service, is_opaque, resolved.is_stale()));
         }
     }

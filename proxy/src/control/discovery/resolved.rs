@@ -117,11 +117,37 @@ impl Resolved {
         is_own && self.own.is_stale()
     }
 
+    /// Whether nothing is to be read into the bytes of connections to it: all endpoints that these may go to are opaque.
+    pub(super) fn is_opaque(&self) -> bool {
+        let table = self.table();
+        match self.destinations(table.as_deref()) {
+            [] => self.own.is_opaque(),
+            destinations => {
+                let mut parts = destinations.iter().filter_map(|to| self.part(to));
+                parts.all(Addresses::is_opaque)
+            }
+        }
+    }
+
+    /// The destinations that connections are divided among by this table; none where they go to its own endpoints.
+    fn destinations<'t>(&self, table: Option<&'t Compiled>) -> &'t [Backend] {
+        let destinations = table.map_or(&[][..], Compiled::destinations);
+        match self.are_parts_said() {
+            true => &destinations[..destinations.len().min(MOST_DESTINATIONS)],
+            false => &[],
+        }
+    }
+
+    /// What is known of a destination of its requests, which may be itself.
+    fn part(&self, to: &Backend) -> Option<&Addresses> {
+        let mut known = self.parts.iter().chain([&self.own]);
+        known.find(|part| part.path() == to.authority)
+    }
+
     /// What is known of it.
     pub(super) fn service(&self, to: SocketAddr) -> Service {
         let table = self.table();
-        let destinations = table.as_ref().map_or(&[][..], |t| t.destinations());
-        let is_divided = !destinations.is_empty() && self.are_parts_said();
+        let destinations = self.destinations(table.as_deref());
         let branches = table.as_ref().map_or_else(Vec::new, |t| branches(t));
         let branches = branches.into_iter().map(|backends| Branch {
             backends: backends.into(),
@@ -129,9 +155,9 @@ impl Resolved {
         });
         Service {
             name: self.name.clone(),
-            endpoints: match is_divided {
-                true => self.divided(destinations),
-                false => self.listed(to),
+            endpoints: match destinations {
+                [] => self.listed(to),
+                destinations => self.divided(destinations),
             },
             branches: branches.collect(),
             routes: table,
@@ -148,14 +174,15 @@ impl Resolved {
     fn divided(&self, backends: &[Backend]) -> Vec<Listed> {
         let backends = backends.iter().take(MOST_DESTINATIONS);
         let parts = (0..).zip(backends);
-        let listed = parts.flat_map(|(destination, Backend { authority, weight })| {
+        let listed = parts.flat_map(|(destination, backend)| {
             let share = Some(Share {
                 destination,
-                weight: *weight,
+                weight: backend.weight,
             });
-            let mut known = self.parts.iter().chain([&self.own]);
-            let known = known.find(|part| part.path() == authority);
-            let listed = known.and_then(Addresses::listed).unwrap_or_default();
+            let listed = self
+                .part(backend)
+                .and_then(Addresses::listed)
+                .unwrap_or_default();
             listed
                 .into_iter()
                 .map(move |listed| Listed { share, ..listed })

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use linkerd2_proxy_api::destination::{
-    DestinationProfile, Update, WeightedAddr, tls_identity::Strategy, update,
+    DestinationProfile, Update, WeightedAddr, protocol_hint::Protocol, tls_identity::Strategy,
+    update,
 };
 use linkerd2_proxy_api::net::TcpAddress;
 
@@ -41,7 +42,8 @@ impl From<DestinationProfile> for Profile {
 /// The endpoints of a service, message by message.
 #[derive(Debug, Default)]
 pub(super) struct Endpoints {
-    all: BTreeMap<SocketAddr, Listed>,
+    /// Each with whether nothing is to be read into its bytes.
+    all: BTreeMap<SocketAddr, (Listed, bool)>,
     /// The operator knows no such service.
     pub(super) is_unknown: bool,
 }
@@ -55,9 +57,13 @@ impl Endpoints {
                 self.is_unknown = false;
                 let labels = set.metric_labels;
                 let added = set.addrs.into_iter();
-                for listed in added.filter_map(|addr| listed(addr, &labels)) {
+                let added = added.filter_map(|addr| {
+                    let is_opaque = is_opaque(&addr);
+                    Some((listed(addr, &labels)?, is_opaque))
+                });
+                for (listed, is_opaque) in added {
                     if self.all.len() < MOST_ENDPOINTS || self.all.contains_key(&listed.addr) {
-                        self.all.insert(listed.addr, listed);
+                        self.all.insert(listed.addr, (listed, is_opaque));
                     }
                 }
             }
@@ -76,7 +82,16 @@ impl Endpoints {
 
     /// In the order of their addresses.
     pub(super) fn listed(&self) -> Vec<Listed> {
-        self.all.values().cloned().collect()
+        self.all
+            .values()
+            .map(|(listed, _)| listed.clone())
+            .collect()
+    }
+
+    /// Whether nothing is to be read into the bytes of any. It is decided before one is chosen, so one that is not opaque
+    /// is enough for none to be.
+    pub(super) fn is_opaque(&self) -> bool {
+        !self.all.is_empty() && self.all.values().all(|(_, is_opaque)| *is_opaque)
     }
 }
 
@@ -98,6 +113,13 @@ fn listed(endpoint: WeightedAddr, set: &HashMap<String, String>) -> Option<Liste
     })
 }
 
+/// Whether its pod says so of the port.
+fn is_opaque(endpoint: &WeightedAddr) -> bool {
+    let hint = endpoint.protocol_hint.as_ref();
+    let protocol = hint.and_then(|hint| hint.protocol.as_ref());
+    matches!(protocol, Some(Protocol::Opaque(_)))
+}
+
 fn address(addr: TcpAddress) -> Option<SocketAddr> {
     let ip: IpAddr = addr.ip?.try_into().ok()?;
     let port = u16::try_from(addr.port).ok()?;
@@ -107,7 +129,8 @@ fn address(addr: TcpAddress) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use linkerd2_proxy_api::destination::{
-        AddrSet, NoEndpoints, TlsIdentity, WeightedAddrSet, tls_identity::DnsLikeIdentity,
+        AddrSet, NoEndpoints, ProtocolHint, TlsIdentity, WeightedAddrSet, protocol_hint,
+        tls_identity::DnsLikeIdentity,
     };
 
     use super::*;
@@ -176,6 +199,36 @@ mod tests {
             assert_eq!(endpoints.is_unknown, !exists);
         }
         assert!(!endpoints.take(Update { update: None }));
+    }
+
+    #[test]
+    fn endpoints_are_opaque_where_all_of_them_are() {
+        let mut endpoints = Endpoints::default();
+        assert!(!endpoints.is_opaque(), "there is none");
+        let pod = |host, protocol: Option<Protocol>| WeightedAddr {
+            protocol_hint: protocol.map(|protocol| ProtocolHint {
+                protocol: Some(protocol),
+                opaque_transport: None,
+            }),
+            ..weighted(host, &[])
+        };
+        let opaque = || Some(Protocol::Opaque(protocol_hint::Opaque {}));
+        let http2 = Some(Protocol::H2(protocol_hint::H2 {}));
+        for (host, hint, are_opaque) in [
+            (1, opaque(), true),
+            (2, opaque(), true),
+            (2, http2, false),
+            (2, opaque(), true),
+            (2, None, false),
+        ] {
+            assert!(endpoints.take(add(vec![pod(host, hint)])));
+            assert_eq!(endpoints.is_opaque(), are_opaque);
+        }
+        let gone = AddrSet {
+            addrs: vec![tcp(2, 80)],
+        };
+        let update = Some(update::Update::Remove(gone));
+        assert!(endpoints.take(Update { update }) && endpoints.is_opaque());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use h2::SendStream;
+use h2::client::SendRequest;
 use http_body_util::BodyExt;
 use hyper::Uri;
 use hyper::header::{AUTHORIZATION, HeaderValue};
@@ -52,6 +53,8 @@ struct Token {
 pub enum CallError {
     #[error("there is no connection to the operator")]
     Disconnected,
+    #[error("the connection to the operator takes no call: {0}")]
+    Refused(#[source] h2::Error),
     #[error("the token in {0} cannot be used: {1}")]
     Token(PathBuf, io::Error),
     #[error("the call broke: {0}")]
@@ -95,16 +98,24 @@ impl Client {
         connection.wait_for(Option::is_some).await.is_ok()
     }
 
-    async fn send(self, request: Request<Body>) -> Result<Response<Received>, CallError> {
-        let (mut head, body) = request.into_parts();
-        if let Some(token) = &self.shared.token {
-            head.headers.insert(AUTHORIZATION, token.bearer()?);
-        }
+    /// What calls are sent on, once it takes one.
+    async fn sender(&self) -> Result<SendRequest<Bytes>, CallError> {
         let sender = self.connection.borrow().clone();
-        let sender = sender.ok_or(CallError::Disconnected)?.ready().await;
-        let mut sender = sender.inspect_err(|_| self.shared.refused.notify_one())?;
+        let ready = sender.ok_or(CallError::Disconnected)?.ready().await;
+        ready.map_err(|error| {
+            self.shared.refused.notify_one();
+            CallError::Refused(error)
+        })
+    }
+
+    async fn send(self, request: Request<Body>) -> Result<Response<Received>, CallError> {
         let mut call = Exchange::open(self.shared.log.clone(), Instant::now());
+        let (mut head, body) = request.into_parts();
         let answered = async {
+            if let Some(token) = &self.shared.token {
+                head.headers.insert(AUTHORIZATION, token.bearer()?);
+            }
+            let mut sender = self.sender().await?;
             let (answer, to) = sender.send_request(Request::from_parts(head, ()), false)?;
             upload(body, to).await?;
             Ok(answer.await?)

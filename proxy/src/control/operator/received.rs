@@ -103,13 +103,16 @@ impl Body for Received {
     }
 }
 
-/// How a call ended that broke.
+/// How a call ended that broke, or that could not be made.
 pub(super) fn end_of(error: &CallError) -> End {
     match error {
         CallError::Broken(error) => match error.reason() {
             Some(code) => End::Broken(reason::label(code.into())),
             None => End::Reset,
         },
-        _ => End::Reset,
+        CallError::Disconnected | CallError::Refused(_) => End::Replied(502, "connect"),
+        // It was not even tried.
+        CallError::Token(..) => End::Canceled,
+        CallError::Request(_) => End::Reset,
     }
 }

@@ -12,6 +12,7 @@ struct Signer {
     life: Duration,
     refusals: AtomicUsize,
     asked: Mutex<Vec<(Instant, Vec<u8>)>>,
+    is_there: watch::Sender<bool>,
     start: Instant,
 }
 
@@ -22,6 +23,7 @@ impl Signer {
             life,
             refusals: refusals.into(),
             asked: Mutex::default(),
+            is_there: watch::Sender::new(true),
             start: Instant::now(),
         })
     }
@@ -40,6 +42,11 @@ impl Signer {
 }
 
 impl Certifier for Arc<Signer> {
+    async fn ready(&self) {
+        let mut is_there = self.is_there.subscribe();
+        is_there.wait_for(|it| *it).await.expect("the signer lives");
+    }
+
     async fn certify(&self, request: Request) -> Result<Certified, CertifyError> {
         let now = Instant::now();
         self.asked.lock().unwrap().push((now, request.csr.clone()));
@@ -172,12 +179,13 @@ async fn other_tags_or_authorities_mean_another_certificate_and_no_gap() {
     let bundle = signer.authority.bundle();
     let mut bench = Bench::start(signer, settings(&bundle, MtlsMode::Strict, &[]));
     let first = bench.next().await.expect("in force");
-    // The same again is nothing new; other settings are not either.
+    // The same again is nothing new.
     bench
         .settings
-        .send_replace(settings(&bundle, MtlsMode::Permissive, &[]));
+        .send_replace(settings(&bundle, MtlsMode::Strict, &[]));
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(bench.signer.asked().len(), 1);
+    assert!(!bench.force.has_changed().expect("it is kept"));
     let overlap = format!("{bundle}{}", Authority::new("next").bundle());
     let changes = [
         settings(&bundle, MtlsMode::Strict, &["kuma://version/v2"]),
@@ -214,5 +222,87 @@ async fn an_authority_that_nobody_trusts_certifies_nothing() {
     assert!(failed >= 5, "{failed}");
     bench.settings.send_replace(own);
     bench.next().await.expect("in force at once");
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_no_failure_and_costs_no_pause_after_it() {
+    let signer = Signer::new(Duration::from_secs(300), 0);
+    signer.is_there.send_replace(false);
+    let settings = settings(&signer.authority.bundle(), MtlsMode::Strict, &[]);
+    let mut bench = Bench::start(signer, settings);
+    let outage = Duration::from_secs(600);
+    tokio::time::sleep(outage).await;
+    assert!(bench.signer.asked().is_empty());
+    bench.signer.is_there.send_replace(true);
+    let back = Instant::now();
+    bench.next().await.expect("in force");
+    assert!(back.elapsed() < Duration::from_secs(1), "{back:?}");
+    // Another: the certificate ends meanwhile, in time.
+    bench.signer.is_there.send_replace(false);
+    assert!(bench.next().await.is_none());
+    let ended = back.elapsed().as_secs();
+    assert!((298..=301).contains(&ended), "after {ended} s");
+    tokio::time::sleep(outage).await;
+    bench.signer.is_there.send_replace(true);
+    let back = Instant::now();
+    bench.next().await.expect("in force again");
+    assert!(back.elapsed() < Duration::from_secs(1), "{back:?}");
+    assert_eq!(bench.figures.read().expect("known").2, 0, "failures");
+    bench.stop.cancel();
+}
+
+/// How often a thread has warned.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Warnings {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_lasts_is_warned_of_again() {
+    let warnings = Warnings::default();
+    let writer = warnings.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let signer = Signer::new(Duration::from_secs(1000), usize::MAX);
+    let settings = settings(&signer.authority.bundle(), MtlsMode::Strict, &[]);
+    let bench = Bench::start(signer, settings);
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let text = String::from_utf8(warnings.0.lock().unwrap().clone()).unwrap();
+    // Of each reminder, the next failure after five minutes: at most 45 s later.
+    let lines = text.lines().filter(|line| line.contains("not today"));
+    let lines = lines.count();
+    assert!((10..=12).contains(&lines), "{text}");
+    assert!(bench.signer.asked().len() > 5 * lines);
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_mode_means_other_sessions_and_the_same_certificate() {
+    let signer = Signer::new(Duration::from_secs(1000), 0);
+    let bundle = signer.authority.bundle();
+    let mut bench = Bench::start(signer, settings(&bundle, MtlsMode::Permissive, &[]));
+    let mut before = bench.next().await.expect("in force");
+    for mode in [MtlsMode::Strict, MtlsMode::Permissive] {
+        bench.settings.send_replace(settings(&bundle, mode, &[]));
+        let now = bench.next().await.expect("no gap");
+        // Both stores are in these.
+        assert!(!Arc::ptr_eq(now.server(), before.server()));
+        assert!(!Arc::ptr_eq(now.client(), before.client()));
+        assert_eq!(now.expires, before.expires);
+        before = now;
+    }
+    assert_eq!(bench.signer.asked().len(), 1, "no other certificate");
     bench.stop.cancel();
 }

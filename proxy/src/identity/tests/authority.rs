@@ -33,6 +33,18 @@ impl Authority {
 
     /// The certificate asked for, with these URIs as well, valid from a minute ago for so long from now.
     pub(crate) fn sign(&self, csr: &[u8], uris: &[String], life: Duration) -> Certified {
+        let begins = SystemTime::now() - Duration::from_secs(60);
+        self.sign_from(begins, csr, uris, life)
+    }
+
+    /// The same, valid from a time that is given.
+    pub(crate) fn sign_from(
+        &self,
+        begins: SystemTime,
+        csr: &[u8],
+        uris: &[String],
+        life: Duration,
+    ) -> Certified {
         let csr = CertificateSigningRequestDer::from(csr);
         let mut asked = CertificateSigningRequestParams::from_der(&csr).expect("a request");
         let uris = uris
@@ -44,12 +56,13 @@ impl Authority {
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
         let now = SystemTime::now();
-        let since = now
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .expect("after 1970");
+        let since = |at: SystemTime| {
+            let since = at.duration_since(SystemTime::UNIX_EPOCH);
+            since.expect("after 1970")
+        };
         let epoch = date_time_ymd(1970, 1, 1);
-        asked.params.not_before = epoch + (since - Duration::from_secs(60));
-        asked.params.not_after = epoch + since + life;
+        asked.params.not_before = epoch + since(begins);
+        asked.params.not_after = epoch + since(now) + life;
         let leaf = asked.signed_by(&self.issuer).expect("signed");
         Certified {
             chain: vec![leaf.der().clone()],

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use linkerd2_proxy_api::destination::update;
 use linkerd2_proxy_api::destination::{
-    AddrSet, NoEndpoints, Update, WeightedAddr, WeightedAddrSet,
+    AddrSet, NoEndpoints, ProtocolHint, Update, WeightedAddr, WeightedAddrSet,
 };
+use linkerd2_proxy_api::destination::{protocol_hint, update};
 use linkerd2_proxy_api::net::TcpAddress;
 
-use super::Labels;
+use super::{Labels, OPAQUE};
 
 /// What has changed; of what is the same, nothing.
 pub(super) fn changes(
@@ -52,6 +52,11 @@ pub(super) fn none(exists: bool) -> Update {
 }
 
 pub(super) fn weighted(addr: SocketAddr, labels: &Labels) -> WeightedAddr {
+    let opaque = protocol_hint::Protocol::Opaque(protocol_hint::Opaque {});
+    let protocol_hint = labels.contains_key(OPAQUE).then_some(ProtocolHint {
+        protocol: Some(opaque),
+        opaque_transport: None,
+    });
     let labels = labels
         .iter()
         .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
@@ -59,6 +64,7 @@ pub(super) fn weighted(addr: SocketAddr, labels: &Labels) -> WeightedAddr {
         addr: Some(tcp(addr)),
         weight: 10_000,
         metric_labels: labels.collect(),
+        protocol_hint,
         ..WeightedAddr::default()
     }
 }
