@@ -9,7 +9,7 @@ use rcgen::{
 use x509_parser::prelude::{FromDer, GeneralName, Pem, X509Certificate};
 
 /// Certificates are valid from this long before they were made, for clocks that run behind.
-const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
+pub(crate) const BACKDATE: SignedDuration = SignedDuration::from_hours(1);
 
 /// Why a certificate could not be made or read.
 #[derive(Debug, thiserror::Error)]

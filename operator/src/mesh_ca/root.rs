@@ -11,12 +11,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use weir_crds::identity::Identity;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::ca::material::{calendar, timestamp};
+use crate::ca::material::{BACKDATE, calendar, timestamp};
 use crate::ca::{CertificateError, Pair};
 
-/// Certificates of proxies, and builtin roots, are valid from this long before they were made, for
-/// clocks that run behind; a proxy judges its own certificate, and cannot serve with one of the future.
-const BACKDATE: SignedDuration = SignedDuration::from_hours(1);
 /// A root that does not live long begins earlier by at most this part of its life, because the time
 /// of its renewal counts from where it begins.
 const BACKDATED_PART: i32 = 10;
