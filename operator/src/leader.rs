@@ -89,9 +89,7 @@ impl Leader {
         let mut renewed = Instant::now();
         loop {
             let asked = Instant::now();
-            let campaigned = self.campaign().await;
-            self.contact.asked(campaigned.as_ref().err());
-            let pause = match campaigned {
+            let pause = match self.campaign().await {
                 Ok(true) => {
                     renewed = asked;
                     self.publish(true);
@@ -123,7 +121,10 @@ impl Leader {
 
     /// One look at the Lease and, where it is ours to take or to renew, one write.
     async fn campaign(&mut self) -> Result<bool, CallError> {
-        let lease = within_time(ANSWER, self.leases.get_opt(&self.config.lease)).await?;
+        let lease = within_time(ANSWER, self.leases.get_opt(&self.config.lease)).await;
+        // Who can be read is there, whether or not it takes what is written.
+        self.contact.asked(lease.as_ref().err());
+        let lease = lease?;
         let spec = lease.as_ref().and_then(|lease| lease.spec.as_ref());
         let step = self.election.step(spec, Instant::now());
         if step == Step::Wait {

@@ -38,8 +38,8 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 pub struct Limits {
     /// Connections at once; further ones wait in the kernel's queue. Default 16,384.
     pub connections: usize,
-    /// Calls at once on one connection; a proxy has at most 500 watches of each of three kinds, those of
-    /// services among which requests are divided, and a handful of others. Default 2,048.
+    /// Calls at once on one connection; a proxy has watches of three kinds for each of its destinations (500, at most 1,500), those of
+    /// services among which requests are divided, and a handful of others. Default 6,144.
     pub streams: u32,
     /// All headers of one call, in bytes; a token is most of them. Default 16 KiB.
     pub headers: u32,
@@ -62,7 +62,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 16_384,
-            streams: 2_048,
+            streams: 6_144,
             headers: 16 * 1024,
             handshake: Duration::from_secs(5),
             idle: Duration::from_mins(5),

@@ -53,8 +53,9 @@ impl Mesh {
     /// Takes over what is in force from now on.
     pub fn set(&self, mode: MtlsMode, identity: Option<Arc<Identity>>) {
         self.mode.set(mode);
+        let is_certified = self.was_certified.get() || identity.is_some();
         self.was_certified
-            .set(self.was_certified.get() || identity.is_some());
+            .set(is_certified && mode != MtlsMode::Disabled);
         *self.identity.borrow_mut() = identity;
         self.changed.notify_waiters();
     }
@@ -139,5 +140,27 @@ impl Way {
             Self::Plain(reason) => Tls::NoIdentity(*reason),
             Self::Secured(_, id) | Self::Refused(id) => Tls::Mutual { id: Arc::clone(id) },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::tests::{Authority, made};
+
+    #[test]
+    fn a_certificate_that_has_ended_is_not_awaited_but_the_first_of_each_mesh_is() {
+        let mesh = Mesh::new(Vec::new());
+        let (authority, name) = (Authority::new("mesh"), "web.shop.test");
+        let identity = made(&authority, name, name).expect("it holds");
+        mesh.set(MtlsMode::Permissive, None);
+        assert!(mesh.awaits_first());
+        mesh.set(MtlsMode::Permissive, Some(Arc::new(identity)));
+        mesh.set(MtlsMode::Permissive, None);
+        assert!(!mesh.awaits_first());
+        // Switched off, and on again with another authority.
+        mesh.set(MtlsMode::Disabled, None);
+        mesh.set(MtlsMode::Permissive, None);
+        assert!(mesh.awaits_first());
     }
 }

@@ -105,6 +105,7 @@ impl DataplaneWriter {
         let mut keys: BTreeSet<ObjectKey> = self.index.take_touched().into_iter().collect();
         keys.extend(self.retries.due(Instant::now()));
         let this = &*self;
+        let mut left = keys.clone();
         let done: Vec<Done> = futures::stream::iter(keys)
             .take_while(|_| std::future::ready(*leading.borrow()))
             .map(|key| this.look(key))
@@ -115,6 +116,7 @@ impl DataplaneWriter {
         let mut failures = 0_usize;
         let mut first = None;
         for Done { key, result } in done {
+            left.remove(&key);
             let outcome = match &result {
                 Ok(DataplaneChange::Nothing) => Outcome::Unchanged,
                 Ok(_) => Outcome::Changed,
@@ -137,6 +139,9 @@ impl DataplaneWriter {
                 }
             }
         }
+        // The lead was lost for a moment.
+        left.into_iter()
+            .for_each(|key| self.retries.failed(key, now));
         if let Some((ObjectKey { namespace, name }, error)) = first {
             tracing::warn!(failures, %namespace, %name, %error, "cannot write Dataplanes, trying again; the first of them");
         }

@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn renewal_is_due_at_two_thirds_of_the_life() {
-        let now = at("2026-11-01T00:05:00Z");
+        let now = at("2026-11-01T00:00:00Z") + BACKDATE;
         let authority = Pair::authority("webhook", now, DAY * 30 - BACKDATE).unwrap();
         let facts = Facts::read(&authority.certificate).unwrap();
         assert_eq!(facts.renew_at(), at("2026-11-21T00:00:00Z"));

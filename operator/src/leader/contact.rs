@@ -8,11 +8,17 @@ use tokio::time::Instant;
 
 use crate::call::CallError;
 
+/// For how many silences the API server has to have answered again before contact is found: watches that broke off with
+/// it need a while to catch up.
+const SETTLED: f64 = 0.5;
+
 /// The contact with the API server.
 #[derive(Debug)]
 pub(super) struct Contact {
     silence: Duration,
     answered: Instant,
+    /// Since when it has answered again.
+    back: Option<Instant>,
     sender: watch::Sender<bool>,
 }
 
@@ -22,6 +28,7 @@ impl Contact {
         Self {
             silence,
             answered: Instant::now(),
+            back: None,
             sender: watch::Sender::new(true),
         }
     }
@@ -33,12 +40,18 @@ impl Contact {
 
     /// A request was answered, or failed so. What is refused for good is an answer.
     pub(super) fn asked(&mut self, failed: Option<&CallError>) {
+        let now = Instant::now();
         if failed.is_none_or(CallError::is_final) {
-            self.answered = Instant::now();
-            if self.tell(true) {
+            self.answered = now;
+            let is_lost = !*self.sender.borrow();
+            let back = *self.back.get_or_insert(now);
+            if is_lost && now - back >= self.silence.mul_f64(SETTLED) && self.tell(true) {
                 tracing::info!("the API server answers again");
             }
-        } else if self.answered.elapsed() >= self.silence && self.tell(false) {
+            return;
+        }
+        self.back = None;
+        if self.answered.elapsed() >= self.silence && self.tell(false) {
             tracing::error!(
                 silence = ?self.silence,
                 "the API server does not answer: proxies are sent away, because what they would be told is stale"
@@ -65,7 +78,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn contact_is_lost_after_the_silence_and_found_with_the_first_answer() {
+    async fn contact_is_lost_after_the_silence_and_found_once_there_are_answers_again() {
         let mut contact = Contact::new(SILENCE);
         let view = contact.view();
         tokio::time::advance(SILENCE - Duration::from_secs(1)).await;
@@ -74,6 +87,13 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         contact.asked(Some(&refused(500)));
         assert!(!*view.borrow());
+        // An answer, and none: it begins anew.
+        contact.asked(None);
+        contact.asked(Some(&refused(500)));
+        tokio::time::advance(SILENCE).await;
+        contact.asked(None);
+        assert!(!*view.borrow(), "what is known is old");
+        tokio::time::advance(SILENCE.mul_f64(SETTLED)).await;
         contact.asked(None);
         assert!(*view.borrow());
         tokio::time::advance(SILENCE - Duration::from_secs(1)).await;

@@ -211,7 +211,7 @@ pub struct RunArgs {
     )]
     pub balance_decay: Option<String>,
 
-    /// Most destinations that the operator is asked about at a time, 1 to 650: the operator takes 2,048 calls from one
+    /// Most destinations that the operator is asked about at a time, 1 to 1500: the operator takes 6,144 calls from one
     /// proxy, and a destination may take three. Connections to further ones go where they were going, without TLS and
     /// without labels, while connections are open to all [default: 500]
     #[arg(

@@ -15,8 +15,9 @@ use crate::control::{Operator, Universal, discovery};
 /// Longest file with the operator's authority, or a token, that is read, in bytes.
 const FILE_SIZE: u64 = 1024 * 1024;
 
-/// Most destinations that may be asked for: with three calls each they are fewer than the operator takes at once.
-const MOST_DESTINATIONS: usize = 650;
+/// Most destinations that may be asked for: three calls for each leave a quarter of those that the operator takes at once,
+/// for the services that requests are divided among, the settings and certificates.
+const MOST_DESTINATIONS: usize = 1500;
 
 impl Values {
     /// The operator that a proxy is told of; none where it is told of none.

@@ -35,7 +35,7 @@ pub struct Config {
     /// Most destinations that are followed at a time. Beyond it the one whose last connection is longest ago is
     /// forgotten; where connections are open to all of them, a further one is not asked about. While the operator is
     /// away only those that nothing was said of are forgotten. Each takes up to three calls, of which the operator has
-    /// 2,048 for one connection, and up to 24 KiB of memory. Default: 500.
+    /// 6,144 for one connection, and up to 24 KiB of memory. Default: 500.
     pub most: usize,
     /// How long a destination without connections is followed, at least until the operator is there. Default: 5 minutes.
     pub idle: Duration,

@@ -11,7 +11,11 @@ mod authority;
 
 pub(crate) use authority::Authority;
 
-fn made(authority: &Authority, name: &str, asked: &str) -> Result<Identity, IdentityError> {
+pub(crate) fn made(
+    authority: &Authority,
+    name: &str,
+    asked: &str,
+) -> Result<Identity, IdentityError> {
     let key = Key::generate()?;
     let csr = key.request(asked)?;
     let certified = authority.sign(&csr, &[], Duration::from_secs(60));

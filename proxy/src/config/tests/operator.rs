@@ -66,10 +66,10 @@ fn how_many_destinations_are_followed_can_be_said() {
         config.operator.unwrap().discovery.most
     };
     assert_eq!(most(&[]), 500);
-    assert_eq!(most(&["--max-destinations=650"]), 650);
+    assert_eq!(most(&["--max-destinations=1500"]), 1500);
     for (given, expected) in [
-        ("0", "expected 1 to 650, found 0"),
-        ("651", "expected 1 to 650, found 651"),
+        ("0", "expected 1 to 1500, found 0"),
+        ("1501", "expected 1 to 1500, found 1501"),
         ("many", "expected a number of destinations, found \"many\""),
     ] {
         let told = problems(

@@ -89,6 +89,11 @@ impl Addresses {
         (!self.endpoints.is_unknown).then(|| self.endpoints.listed())
     }
 
+    /// Whether there are any.
+    pub(super) fn is_empty(&self) -> bool {
+        self.endpoints.is_empty()
+    }
+
     /// Whether nothing is to be read into the bytes of connections to them.
     pub(super) fn is_opaque(&self) -> bool {
         self.endpoints.is_opaque()

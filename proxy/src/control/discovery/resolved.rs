@@ -123,8 +123,10 @@ impl Resolved {
         match self.destinations(table.as_deref()) {
             [] => self.own.is_opaque(),
             destinations => {
-                let mut parts = destinations.iter().filter_map(|to| self.part(to));
-                parts.all(Addresses::is_opaque)
+                let parts = destinations.iter().filter_map(|to| self.part(to));
+                // Nothing goes to one that is not there.
+                let mut parts = parts.filter(|part| !part.is_empty()).peekable();
+                parts.peek().is_some() && parts.all(Addresses::is_opaque)
             }
         }
     }

@@ -88,10 +88,15 @@ impl Endpoints {
             .collect()
     }
 
+    /// Whether there are any.
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
     /// Whether nothing is to be read into the bytes of any. It is decided before one is chosen, so one that is not opaque
     /// is enough for none to be.
     pub(super) fn is_opaque(&self) -> bool {
-        !self.all.is_empty() && self.all.values().all(|(_, is_opaque)| *is_opaque)
+        !self.is_empty() && self.all.values().all(|(_, is_opaque)| *is_opaque)
     }
 }
 
