@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -31,11 +32,15 @@ fn plain() -> watch::Receiver<Arc<Settings>> {
     watch::channel(Arc::new(settings)).1
 }
 
-/// A socket for a proxy to listen on.
+/// A socket for a proxy to listen on, with room for a burst: who finds the queue full, and waits to be spoken to, waits for
+/// seconds until it is asked again.
 pub(crate) fn bound() -> TcpListener {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.set_nonblocking(true).expect("a socket option");
-    listener
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&addr.into()).expect("a free port");
+    socket.listen(1024).expect("a listener");
+    socket.set_nonblocking(true).expect("a socket option");
+    socket.into()
 }
 
 pub(crate) struct Proxy {
