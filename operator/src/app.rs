@@ -1,9 +1,7 @@
 //! Wires the operator: opens its port, starts one task a concern, and ends them in order. Called by
 //! `main` and by the tests. It decides nothing itself.
 
-mod client;
 mod discovery;
-mod ending;
 mod serving;
 mod signals;
 pub mod universal;
@@ -34,8 +32,6 @@ use crate::serve;
 use crate::status::StatusWriter;
 use crate::watch::{Follow, follow, only};
 
-pub use self::client::{READ_TIMEOUT, client};
-pub use self::ending::{LAST_CALL, run_to_end};
 pub use self::signals::Signals;
 
 /// Everything the operator can be told.

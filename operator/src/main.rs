@@ -5,9 +5,11 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 use weir_operator::app::{self, Bound, Signals, universal};
 use weir_operator::config::{self, Task};
+use weir_process::api_server;
 
 fn main() -> ExitCode {
     let result = match config::read() {
@@ -19,11 +21,11 @@ fn main() -> ExitCode {
         }
         Ok(Task::Cluster(filter, config)) => {
             log(filter);
-            logged(app::run_to_end(run(*config)))
+            run_to_end(run(*config))
         }
         Ok(Task::Documents(filter, config)) => {
             log(filter);
-            logged(app::run_to_end(run_on_documents(*config)))
+            run_to_end(run_on_documents(*config))
         }
     };
     result.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
@@ -36,8 +38,11 @@ fn log(filter: EnvFilter) {
         .init();
 }
 
-fn logged(result: anyhow::Result<()>) -> anyhow::Result<()> {
-    result.inspect_err(|error| tracing::error!("{error:#}"))
+fn run_to_end(program: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let ended = runtime.map_err(Into::into);
+    let ended = ended.and_then(|runtime| weir_process::run_to_end(runtime, program));
+    ended.inspect_err(|error| tracing::error!("{error:#}"))
 }
 
 async fn run(config: app::Config) -> anyhow::Result<()> {
@@ -45,7 +50,7 @@ async fn run(config: app::Config) -> anyhow::Result<()> {
     let found = kube::Config::infer()
         .await
         .context("cannot find the API server; run in a pod, or set KUBECONFIG")?;
-    let client = app::client(found)?;
+    let client = api_server::client(found)?;
     let bound = Bound::new(client, config).await?;
     signals
         .run((bound.http, bound.grpc), |stop| bound.run(stop))

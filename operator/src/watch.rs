@@ -10,14 +10,13 @@ use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use weir_process::api_server::limited;
 
 use crate::backoff::Backoff;
 use crate::health::Pending;
 use crate::index::Indexed;
 use crate::metrics::{Metrics, Watch};
 
-/// When the API server ends a watch, and it is begun again: one whose connection has died without a word is missed soon.
-pub(crate) const WATCH_LIMIT: Duration = Duration::from_mins(1);
 /// How long a watch must have worked for the pauses to start over.
 const SETTLED: Duration = Duration::from_mins(1);
 /// When a kind that an installation need not have is looked for again, where it is not there.
@@ -70,8 +69,7 @@ pub(crate) async fn follow_kept<K: Watched, T, I: Indexed<T>>(
     keep: impl Fn(K) -> T,
     follow: Follow<I>,
 ) {
-    let seconds = u32::try_from(WATCH_LIMIT.as_secs()).expect("a minute fits");
-    let events = watcher(api, config.timeout(seconds));
+    let events = watcher(api, limited(config));
     let events = events.map(|event| event.map(|event| kept(event, &keep)));
     let stop = follow.stop.clone();
     tokio::select! {

@@ -31,7 +31,6 @@ use crate::telemetry::{self, Seat, Telemetry};
 use crate::{admin, drain, worker};
 
 mod compose;
-mod ending;
 mod operator;
 mod record;
 mod run;

@@ -1,8 +1,5 @@
 //! Wires the webhook together: binds first, watches, serves when asked to. Called by `main` and tests.
 
-mod client;
-mod ending;
-
 use std::{
     future::Future,
     io::{self, Read},
@@ -29,11 +26,6 @@ use crate::{
     pod::Pod,
     serve::{Service, router},
     server,
-};
-
-pub use self::{
-    client::{READ_TIMEOUT, client},
-    ending::{LAST_CALL, run_to_end},
 };
 
 /// After the signal to end, connections are still taken for this long: the Service's endpoints need to hear of it.

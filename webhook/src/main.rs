@@ -4,8 +4,10 @@ use std::io::IsTerminal;
 
 use anyhow::Context;
 use clap::Parser;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use weir_process::{api_server, run_to_end};
 use weir_webhook::{
     app,
     config::{Cli, Command, LogFormat},
@@ -42,13 +44,13 @@ fn main() -> anyhow::Result<()> {
             Ok(pod) => print!("{pod}"),
             Err(error) => usage(&error),
         },
-        Command::Serve(serve) => app::run_to_end(async {
+        Command::Serve(serve) => run_to_end(Runtime::new()?, async {
             let mut term = signal(SignalKind::terminate())?;
             let mut int = signal(SignalKind::interrupt())?;
             let found = kube::Config::infer()
                 .await
                 .context("cannot find the API server")?;
-            let client = app::client(found)?;
+            let client = api_server::client(found)?;
             let bound = app::bind(*serve, client).await?;
             let ending = async {
                 tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }

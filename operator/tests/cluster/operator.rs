@@ -387,7 +387,7 @@ async fn a_list_that_is_never_answered_is_asked_for_again() {
     let address = format!("http://{}", api.address()).parse().unwrap();
     let mut config = kube::Config::new(address);
     config.read_timeout = Some(Duration::from_millis(500));
-    let client = weir_operator::app::client(config).unwrap();
+    let client = weir_process::api_server::client(config).unwrap();
     api.ignore("GET /api/v1/pods");
     let running = Running::start(&client, operator("a")).await;
     let end = Instant::now() + Duration::from_secs(20);

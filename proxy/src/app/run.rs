@@ -6,14 +6,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weir_crds::settings::Settings;
+use weir_process::run_to_end;
 
 use super::compose::{compose, follow, services};
-use super::ending::run_to_end;
 use super::{App, Config, StartError, bind};
 use crate::config::{self, Problems, RunArgs};
 use crate::control::Sources;
@@ -53,7 +54,8 @@ pub fn run(args: RunArgs) -> Result<(), RunError> {
     let best_effort = config.best_effort;
     let (mut config, sources) = compose(config);
     config.levels = Some(levels);
-    run_to_end(serve(config, sources, best_effort))?
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    run_to_end(runtime, serve(config, sources, best_effort))
 }
 
 async fn serve(mut config: Config, sources: Sources, best_effort: bool) -> Result<(), RunError> {

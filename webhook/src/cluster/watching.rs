@@ -34,6 +34,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 use weir_crds::{Mesh, names::OPERATOR_CA_KEY};
+use weir_process::api_server::limited;
 
 use super::{Cluster, LOOKUP_TIMEOUT};
 use crate::{
@@ -43,8 +44,6 @@ use crate::{
 
 /// First and longest pause between attempts to watch. Short, because an installation waits for them.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-/// When the API server ends a watch, and it is begun again: one whose connection has died without a word is missed soon.
-pub const WATCH_LIMIT: Duration = Duration::from_secs(60);
 /// Pause between attempts to learn the API server's version.
 const VERSION_RETRY: Duration = Duration::from_secs(2);
 /// How often the version is asked for again: a cluster may be upgraded under us.
@@ -79,13 +78,13 @@ pub fn start(
 ) -> Cluster {
     let (namespaces, writer) = reflector::store();
     let api = Api::<PartialObjectMeta<v1::Namespace>>::all(client.clone());
-    let stream = watcher(api, limited());
+    let stream = watcher(api, limited(Config::default()));
     let stream = reflector::reflector(writer, stream.backoff(backoff()));
     spawn(tasks, drive("Namespaces", stream));
 
     let (meshes, writer) = reflector::store();
     let api = Api::<Mesh>::all(client.clone());
-    let stream = watcher(api, limited());
+    let stream = watcher(api, limited(Config::default()));
     let stream = reflector::reflector(writer, stream.backoff(backoff()));
     spawn(tasks, drive("Meshes", stream));
 
@@ -135,17 +134,12 @@ fn backoff() -> ExponentialBackoff {
     builder.without_max_times().with_jitter().into()
 }
 
-fn limited() -> Config {
-    let seconds = u32::try_from(WATCH_LIMIT.as_secs()).expect("a minute fits");
-    Config::default().timeout(seconds)
-}
-
 /// Follows the object of this name: as it is now and at every change, `None` where there is none.
 fn watch_one<K>(api: Api<K>, name: &str) -> impl Stream<Item = watcher::Result<Option<K>>> + use<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let config = limited().fields(&format!("metadata.name={name}"));
+    let config = limited(Config::default()).fields(&format!("metadata.name={name}"));
     let mut is_listed = false;
     let shown = watcher(api, config).map(move |event| match event {
         Ok(Event::Init) => {

@@ -8,7 +8,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use weir_webhook::{app, cluster::watching};
+use weir_process::api_server;
+use weir_webhook::cluster::watching;
 
 /// Until when everything has happened.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -29,7 +30,7 @@ async fn a_list_that_is_never_answered_is_asked_for_again() {
     let address = format!("http://{}", listener.local_addr().unwrap());
     let mut config = kube::Config::new(address.parse().unwrap());
     config.read_timeout = Some(Duration::from_millis(200));
-    let client = app::client(config).unwrap();
+    let client = api_server::client(config).unwrap();
     let names = watching::Names {
         namespace: "kuma-system".to_owned(),
         secret: "weir-webhook-tls".to_owned(),

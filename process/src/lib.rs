@@ -1,0 +1,8 @@
+//! What Weir's programs have in common as processes: how each ends and, with the feature `kube`, how those in a cluster ask
+//! its API server. Used by the `app` of each. It knows neither resources nor settings.
+
+#[cfg(feature = "kube")]
+pub mod api_server;
+mod ending;
+
+pub use ending::{LAST_CALL, run_to_end};
