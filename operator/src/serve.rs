@@ -38,8 +38,9 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 pub struct Limits {
     /// Connections at once; further ones wait in the kernel's queue. Default 16,384.
     pub connections: usize,
-    /// Calls at once on one connection; a proxy has watches of three kinds for each of its destinations (500, at most 1,500), those of
-    /// services among which requests are divided, and a handful of others. Default 6,144.
+    /// Calls at once on one connection; a proxy has watches of three kinds for each of its destinations (500,
+    /// at most 1,500), those of services among which requests are divided, and a handful of others. Default
+    /// 6,144.
     pub streams: u32,
     /// All headers of one call, in bytes; a token is most of them. Default 16 KiB.
     pub headers: u32,

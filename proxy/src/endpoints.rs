@@ -294,9 +294,20 @@ impl EndpointSet {
 
     /// Whether there is one beside this address and those, which may or may not be fit.
     pub fn has_other(&self, addr: SocketAddr, tried: &[SocketAddr]) -> bool {
+        self.has_other_that(addr, tried, |_| true)
+    }
+
+    /// The same of those that may be used; the original destination always may.
+    fn has_other_that(
+        &self,
+        addr: SocketAddr,
+        tried: &[SocketAddr],
+        may_use: impl Fn(&Endpoint) -> bool,
+    ) -> bool {
+        let is_other = |e: &&Rc<Endpoint>| e.addr != addr && !tried.contains(&e.addr);
         let (endpoints, original) = (self.endpoints.borrow(), self.original.borrow());
-        let mut all = endpoints.iter().chain(&*original);
-        all.any(|e| e.addr != addr && !tried.contains(&e.addr))
+        let mut others = endpoints.iter().filter(is_other);
+        original.iter().any(|e| is_other(&e)) || others.any(|e| may_use(e))
     }
 
     /// Whether this one is still among them, as it was.

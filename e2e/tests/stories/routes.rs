@@ -42,8 +42,7 @@ async fn a_service_profile_tells_requests_apart() -> anyhow::Result<()> {
             ),
             ("other", "/bytes/1", Expected::new(None, 200, "success", "")),
         ] {
-            let scrape = call(story, bot, path, &["--requests", &REQUESTS.to_string()]).await?;
-            sent.is_counted(story, &scrape)?;
+            sent.is_counted_of(story, bot, path).await?;
         }
         retries_stay_within_their_budget(story).await
     })
@@ -160,8 +159,9 @@ impl Expected {
         }
     }
 
-    /// All of them, and nothing else.
-    fn is_counted(&self, story: &Story, scrape: &Scrape) -> anyhow::Result<()> {
+    /// All requests of a bot of this name, and nothing else.
+    async fn is_counted_of(&self, story: &Story, bot: &str, path: &str) -> anyhow::Result<()> {
+        let scrape = &call(story, bot, path, &["--requests", &REQUESTS.to_string()]).await?;
         let dst = format!("web.{}.svc.cluster.local:80", story.namespace);
         let requests: Vec<&Series> = used(scrape, "route_request_total");
         let is_it = |series: &Series| {
@@ -228,8 +228,7 @@ async fn an_http_route_sends_each_request_to_the_backend_of_its_rule() -> anyhow
                 Expected::new(Some("split/slow"), 504, "failure", "timeout"),
             ),
         ] {
-            let scrape = call(story, bot, path, &["--requests", &REQUESTS.to_string()]).await?;
-            sent.is_counted(story, &scrape)?;
+            sent.is_counted_of(story, bot, path).await?;
         }
         // What is of no rule goes nowhere.
         call(story, "other", "/status/200", &["--requests", "5"]).await?;

@@ -287,12 +287,10 @@ async fn listen(
 
 /// Whether a client that was believed to wait for its server begins the mesh's TLS, and has not heard a byte of a server.
 pub(super) fn is_mesh_hello(worker: &Worker, detected: &Detected) -> bool {
-    let is_early = !detected.server_first && detected.verdict == Verdict::Opaque;
-    let Hello::Tls { sni } = (if is_early {
-        hello(detected.up.pending())
-    } else {
-        Hello::Plain
-    }) else {
+    if detected.server_first || detected.verdict != Verdict::Opaque {
+        return false;
+    }
+    let Hello::Tls { sni } = hello(detected.up.pending()) else {
         return false;
     };
     let mesh = &worker.dialer.mesh;

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::{Claim, EndpointSet};
+use super::{Claim, Endpoint, EndpointSet};
 
 /// Where a request goes that is sent again: not where it was.
 #[derive(Clone, Debug, Default)]
@@ -85,17 +85,7 @@ impl Search {
 
     /// Whether there is another endpoint to try beside `addr`.
     pub fn has_other(&self, addr: SocketAddr, now: Instant) -> bool {
-        let endpoints = self.set.endpoints.borrow();
-        let is_other = |e: &&Rc<super::Endpoint>| e.addr != addr && !self.tried.contains(&e.addr);
-        let original = self.set.original.borrow();
-        if original.iter().any(|e| is_other(&e)) {
-            return true;
-        }
-        let mut others = endpoints.iter().filter(is_other);
-        if self.resorts > 0 {
-            others.next().is_some()
-        } else {
-            others.any(|e| e.state.health.is_fit(now))
-        }
+        let may_use = |e: &Endpoint| self.resorts > 0 || e.state.health.is_fit(now);
+        self.set.has_other_that(addr, &self.tried, may_use)
     }
 }

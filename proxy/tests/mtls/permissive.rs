@@ -65,11 +65,7 @@ async fn a_server_that_speaks_first_waits_for_tls_and_no_longer() {
 /// More than the client's proxy begins TLS with in the time that a stranger has.
 #[tokio::test]
 async fn a_burst_of_a_client_that_is_known_is_waited_for() {
-    let greet = |mut stream: TcpStream| async move {
-        stream.write_all(b"220 ready\r\n").await.expect("written");
-        let _gone = stream.read(&mut [0]).await;
-    };
-    let pair = Pair::start_in(MtlsMode::Permissive, application(greet).await);
+    let pair = Pair::start_in(MtlsMode::Permissive, greeter().await);
     let greeted = async || {
         let mut client = pair.client.proxy.connect().await;
         read_until(&mut client, b"\n").await
@@ -84,28 +80,33 @@ async fn a_burst_of_a_client_that_is_known_is_waited_for() {
     assert_eq!(server.sum("tcp_open_total", &["no_tls_from_remote"]), 0.0);
 }
 
-/// The address of a way on which what the client says takes so much longer.
-async fn slow_way(to: SocketAddr, delay: Duration) -> SocketAddr {
-    application(move |mut client: TcpStream| async move {
+/// An application that greets whoever comes.
+async fn greeter() -> SocketAddr {
+    application(|mut stream: TcpStream| async move {
+        stream.write_all(b"220 ready\r\n").await.expect("written");
+        let _gone = stream.read(&mut [0]).await;
+    })
+    .await
+}
+
+/// Another client's proxy, on whose way to the server what it says takes so much longer.
+async fn slow_client(pair: &Pair, delay: Duration) -> Party {
+    let to = pair.server.proxy.addr;
+    let way = application(move |mut client: TcpStream| async move {
         let mut server = TcpStream::connect(to).await.expect("connected");
         tokio::time::sleep(delay).await;
         let _ended = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-    })
-    .await
+    });
+    let of = identity(&pair.authority, CLIENT, LIFE);
+    let of = (settings(MtlsMode::Permissive), Some(of));
+    Party::client(of, way.await, Some(SERVER))
 }
 
 /// A client's proxy on a busy node, say: its connections are accepted long before it has the CPU to begin TLS on them.
 #[tokio::test]
 async fn the_first_burst_of_a_slow_stranger_is_waited_for() {
-    let greet = |mut stream: TcpStream| async move {
-        stream.write_all(b"220 ready\r\n").await.expect("written");
-        let _gone = stream.read(&mut [0]).await;
-    };
-    let pair = Pair::start_in(MtlsMode::Permissive, application(greet).await);
-    let way = slow_way(pair.server.proxy.addr, Duration::from_millis(100)).await;
-    let of = identity(&pair.authority, CLIENT, LIFE);
-    let of = (settings(MtlsMode::Permissive), Some(of));
-    let client = Party::client(of, way, Some(SERVER));
+    let pair = Pair::start_in(MtlsMode::Permissive, greeter().await);
+    let client = slow_client(&pair, Duration::from_millis(100)).await;
     let burst = (0..20).map(|_| async {
         let mut client = client.proxy.connect().await;
         read_until(&mut client, b"\n").await
@@ -125,10 +126,7 @@ async fn tls_may_begin_late_where_the_server_waits_for_it() {
     let app = application(|s| answer_heads(s, OK)).await;
     let pair = Pair::start_in(MtlsMode::Permissive, app);
     let server = &pair.server.proxy;
-    let way = slow_way(server.addr, Duration::from_millis(400)).await;
-    let of = identity(&pair.authority, CLIENT, LIFE);
-    let of = (settings(MtlsMode::Permissive), Some(of));
-    let client = Party::client(of, way, Some(SERVER));
+    let client = slow_client(&pair, Duration::from_millis(400)).await;
     let mut asks = client.proxy.connect().await;
     asks.write_all(GET).await.expect("written");
     assert_eq!(read_until(&mut asks, b"ok").await, OK);
