@@ -71,6 +71,11 @@ pub const PROXY_STATEFULSET: &str = "linkerd.io/proxy-statefulset";
 /// Annotation: the injection decision, `injected` or `skipped: <reason>`.
 pub const DECISION: &str = "weir.io/injection";
 
+/// Annotation of a pod, or of its namespace for those in it: what redirects its traffic, `init` or `cni`.
+pub const REDIRECTION: &str = "weir.io/redirection";
+/// Annotation of a pod that the CNI plugin redirects: the arguments of `weir-proxy init`, each after a space.
+pub const INIT_ARGUMENTS: &str = "weir.io/init-arguments";
+
 /// Annotation of a pod, or of its namespace for those in it: requests without a route are answered 404.
 pub const CLOSED_ROUTES: &str = "weir.io/closed-routes";
 
@@ -86,7 +91,7 @@ pub const SKIP_INBOUND_PORTS: &str = "config.linkerd.io/skip-inbound-ports";
 pub const SKIP_OUTBOUND_PORTS: &str = "config.linkerd.io/skip-outbound-ports";
 /// Annotation of a Service or a pod: ports whose bytes are not looked at.
 pub const OPAQUE_PORTS: &str = "config.linkerd.io/opaque-ports";
-/// Flag of kuma-init: inbound ports that are not redirected.
+/// Flag of `weir-proxy init`: inbound ports that are not redirected.
 pub const EXCLUDE_INBOUND_FLAG: &str = "--exclude-inbound-ports";
 
 /// Prefix of the annotations that configure a pod's metrics endpoint.

@@ -12,6 +12,7 @@ use weir_crds::{env, names, ports};
 use crate::{
     namespace::Namespace,
     pod::{Pod, is_native_sidecar},
+    redirection::{self, Redirection},
     refusal::Refusal,
 };
 
@@ -91,7 +92,9 @@ impl fmt::Display for Skip {
             Self::PodSecurity(level) => write!(
                 f,
                 "the namespace enforces the Pod Security level {level}, which forbids the capability NET_ADMIN that \
-                 redirection needs: label it {POD_SECURITY}=privileged"
+                 redirection needs: install the CNI plugin (manifests/cni) and annotate the namespace \
+                 {}=cni, or label it {POD_SECURITY}=privileged",
+                names::REDIRECTION
             ),
             Self::OwnPort { container, port } => write!(
                 f,
@@ -104,11 +107,13 @@ impl fmt::Display for Skip {
     }
 }
 
-/// Decides on one pod. `native_sidecars` tells whether the API server has them.
+/// Decides on one pod. `native_sidecars` tells whether the API server has them, `redirection` what redirects where
+/// neither the pod nor its namespace says it.
 pub fn decide(
     pod: &Pod,
     namespace: &Namespace,
     native_sidecars: bool,
+    redirection: Redirection,
 ) -> Result<Decision, Refusal> {
     if EXCLUDED_NAMESPACES.contains(&namespace.name.as_str()) {
         return Ok(Decision::Leave);
@@ -119,7 +124,9 @@ pub fn decide(
     if !wanted {
         return Ok(Decision::Skip(Skip::Disabled(by)));
     }
-    if let Some(skip) = obstacle(pod, namespace, native_sidecars) {
+    // What cannot be read is refused by `inject`, with all else that is wrong.
+    let redirection = redirection::chosen(pod, namespace, redirection).unwrap_or(redirection);
+    if let Some(skip) = obstacle(pod, namespace, native_sidecars, redirection) {
         return Ok(Decision::Skip(skip));
     }
     let same_uid = containers_as_proxy(pod);
@@ -177,7 +184,12 @@ fn asked(pod: &Pod, namespace: &Namespace) -> Result<Option<(bool, String)>, Ref
     Ok(None)
 }
 
-fn obstacle(pod: &Pod, namespace: &Namespace, native_sidecars: bool) -> Option<Skip> {
+fn obstacle(
+    pod: &Pod,
+    namespace: &Namespace,
+    native_sidecars: bool,
+    redirection: Redirection,
+) -> Option<Skip> {
     if let Some(label) = OPENSHIFT_LABELS
         .into_iter()
         .find(|label| pod.label(label).is_some())
@@ -194,7 +206,8 @@ fn obstacle(pod: &Pod, namespace: &Namespace, native_sidecars: bool) -> Option<S
     if let Some(name) = other {
         return Some(Skip::OtherProxy(name));
     }
-    if let Some(level @ ("baseline" | "restricted")) = namespace.label(POD_SECURITY) {
+    let level = namespace.label(POD_SECURITY);
+    if let (Redirection::Init, Some(level @ ("baseline" | "restricted"))) = (redirection, level) {
         return Some(Skip::PodSecurity(level.to_owned()));
     }
     let completes = matches!(

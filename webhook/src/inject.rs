@@ -1,4 +1,4 @@
-//! Gives a pod the proxy: a pure function from a pod and its surroundings to the pod with labels, annotations, two
+//! Gives a pod the proxy: a pure function from a pod and its surroundings to the pod with labels, annotations, its
 //! containers and rewritten probes. Called by `serve` and by `weir-webhook inject` once `decide` has said yes.
 //! It must not know how reviews arrive or where Meshes and Namespaces come from.
 
@@ -11,6 +11,7 @@ use crate::{
     decide::is_ours,
     namespace::Namespace,
     pod::{Pod, is_native_sidecar},
+    redirection::{self, Redirection},
     refusal::Refusal,
 };
 
@@ -91,7 +92,11 @@ pub fn mesh_of(pod: &Pod, namespace: &Namespace) -> (String, String) {
 pub fn inject(mut pod: Pod, context: &Context<'_>) -> Result<Injected, Refusal> {
     let mut warnings: Vec<String> = ignored_annotations(&pod);
     annotate(&mut pod, context);
-    let (mut settings, exclusions) = read(&pod, context)?;
+    let Said {
+        mut settings,
+        exclusions,
+        redirection,
+    } = read(&pod, context)?;
     warnings.extend(unknown_annotations(&pod));
     if let Some(clash) = port_clash(&pod, &settings) {
         warnings.push(clash);
@@ -113,9 +118,14 @@ pub fn inject(mut pod: Pod, context: &Context<'_>) -> Result<Injected, Refusal> 
     match present {
         true => refresh(&mut pod, &documents),
         false => {
-            let init = containers::init(context.config, &exclusions, documents.strict);
-            let sidecar = containers::sidecar(context.config, &documents, context.native_sidecars);
-            place(&mut pod, init, sidecar);
+            let mut sidecar =
+                containers::sidecar(context.config, &documents, context.native_sidecars);
+            if redirection == Redirection::Cni {
+                containers::restrict(&mut sidecar);
+            }
+            place(&mut pod, sidecar);
+            let arguments = containers::init_arguments(&exclusions, documents.strict);
+            redirect(&mut pod, redirection, context.config, arguments);
             if documents.operator.is_some() {
                 operator::add_token(&mut pod);
             }
@@ -124,25 +134,39 @@ pub fn inject(mut pod: Pod, context: &Context<'_>) -> Result<Injected, Refusal> 
     Ok(Injected { pod, warnings })
 }
 
+/// What a pod's annotations, and those of its namespace, say of its proxy.
+struct Said {
+    settings: Settings,
+    exclusions: Exclusions,
+    redirection: Redirection,
+}
+
 /// Reads every annotation that injection obeys, and tells all that is wrong with them at once.
-fn read(pod: &Pod, context: &Context<'_>) -> Result<(Settings, Exclusions), Refusal> {
+fn read(pod: &Pod, context: &Context<'_>) -> Result<Said, Refusal> {
     let over = annotations::metrics_override(&pod.annotations());
     let exclusions = exclusions::read(pod, context.namespace);
     let closed = annotations::closed_routes(&pod.annotations());
-    match (over, exclusions, closed) {
+    let by = redirection::chosen(pod, context.namespace, context.config.redirection);
+    match (over, exclusions, closed, by) {
         // Which routes there are is the operator's to say.
-        (Ok(over), Ok(exclusions), Ok(_closed)) => {
+        (Ok(over), Ok(exclusions), Ok(_closed), Ok(redirection)) => {
             let incomplete = merge::check(context.spec, &over);
             if !incomplete.is_empty() {
                 return Err(Refusal::Annotations(incomplete));
             }
             let settings = merge::settings(context.mesh, context.spec, Some(&over));
-            Ok((settings, exclusions))
+            Ok(Said {
+                settings,
+                exclusions,
+                redirection,
+            })
         }
-        (over, exclusions, closed) => {
+        (over, exclusions, closed, by) => {
             let lists = over.err().into_iter().chain(exclusions.err());
-            let violations = lists.flatten().chain(closed.err());
-            Err(Refusal::Annotations(violations.collect()))
+            let single = closed.err().into_iter().chain(by.err());
+            Err(Refusal::Annotations(
+                lists.flatten().chain(single).collect(),
+            ))
         }
     }
 }
@@ -247,15 +271,30 @@ fn rewrite_probes(pod: &mut Pod, probes: &mut Vec<Probe>) -> Vec<String> {
     warnings
 }
 
-/// Puts kuma-init before everything, and the proxy before everything of the user's.
-fn place(pod: &mut Pod, init: Value, sidecar: Value) {
+/// Puts the proxy before everything of the user's.
+fn place(pod: &mut Pod, sidecar: Value) {
     match is_native_sidecar(&sidecar) {
         true => pod.init_containers_mut().insert(0, sidecar),
         false => pod.containers_mut().insert(0, sidecar),
     }
-    let init_containers = pod.init_containers_mut();
-    init_containers.retain(|container| container["name"] != names::INIT);
-    init_containers.insert(0, init);
+}
+
+/// Has the pod's traffic redirected: by kuma-init, before everything, or by the CNI plugin, which reads an annotation.
+fn redirect(pod: &mut Pod, by: Redirection, config: &Config, arguments: Vec<String>) {
+    if !pod.init_containers().is_empty() {
+        let ours = |container: &Value| container["name"] == names::INIT;
+        pod.init_containers_mut()
+            .retain(|container| !ours(container));
+    }
+    match by {
+        Redirection::Cni => pod.set_annotation(names::INIT_ARGUMENTS, &arguments.join(" ")),
+        Redirection::Init => {
+            // That of another pod, of which this one is a copy.
+            pod.remove_annotation(names::INIT_ARGUMENTS);
+            let init = containers::init(config, arguments);
+            pod.init_containers_mut().insert(0, init);
+        }
+    }
 }
 
 fn refresh(pod: &mut Pod, documents: &Documents<'_>) {

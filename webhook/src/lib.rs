@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod namespace;
 pub mod pod;
 pub mod ready;
+pub mod redirection;
 pub mod refusal;
 pub mod review;
 pub mod serve;

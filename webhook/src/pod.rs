@@ -121,6 +121,13 @@ impl Pod {
         self.set_metadata("annotations", key, value);
     }
 
+    /// Takes an annotation away.
+    pub fn remove_annotation(&mut self, key: &str) {
+        if let Some(annotations) = self.0["metadata"]["annotations"].as_object_mut() {
+            annotations.remove(key);
+        }
+    }
+
     fn set_metadata(&mut self, map: &str, key: &str, value: &str) {
         let map = &mut self.0["metadata"][map];
         if map.is_null() {

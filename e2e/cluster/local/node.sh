@@ -33,7 +33,8 @@ start_in_node() {
 # start_node BINARIES: create the box and connect it to the host by a veth pair.
 start_node() {
     local parent pid
-    mkdir -p "$node"/{bin,cni,pki,lib,log}
+    mkdir -p "$node"/{bin,cni/bin,cni/net.d,pki,lib,log}
+    make_node_directories
     create_cgroups
     setsid unshare --fork --pid --mount --net --propagation private --mount-proc \
         "$e2e/cluster/local/node-init" "$node" "$1" \
@@ -47,6 +48,28 @@ start_node() {
     record node "$pid"
     wait_until node 10 test -e "$node/ready"
     connect_node "$pid"
+}
+
+# Directories of a node that this machine need not have: the box has its own in their place.
+node_directories=(/opt/cni /opt/cni/bin /etc/cni /etc/cni/net.d)
+
+# Make those that are missing, and note them for end_node.
+make_node_directories() {
+    local directory
+    for directory in "${node_directories[@]}"; do
+        [[ ! -d $directory ]] || continue
+        mkdir "$directory"
+        echo "$directory" >>"$state/node-directories"
+    done
+}
+
+# Remove what was made, as far as it is empty: somebody may use it by now.
+remove_node_directories() {
+    local directory
+    [[ -f $state/node-directories ]] || return 0
+    tac "$state/node-directories" | while read -r directory; do
+        rmdir --ignore-fail-on-non-empty "$directory"
+    done
 }
 
 connect_node() {
@@ -96,4 +119,5 @@ end_node() {
         sleep 0.1
     done
     remove_cgroups
+    remove_node_directories
 }

@@ -10,16 +10,14 @@ version = 2
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "$pause_image"
   restrict_oom_score_adj = true
-[plugins."io.containerd.grpc.v1.cri".cni]
-  bin_dir = "/usr/lib/cni"
-  conf_dir = "$node/cni"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
   SystemdCgroup = false
 EOF
+    cp /usr/lib/cni/* "$node/cni/bin/"
     # Pods are routed one by one (ptp), so Services work without the br_netfilter module.
-    cat >"$node/cni/10-weir-e2e.conflist" <<EOF
+    cat >"$node/cni/net.d/10-weir-e2e.conflist" <<EOF
 {"cniVersion": "0.4.0", "name": "$name", "plugins": [
   {"type": "ptp", "mtu": 1500, "ipam": {"type": "host-local",
     "ranges": [[{"subnet": "$pod_range"}]], "routes": [{"dst": "0.0.0.0/0"}]}},

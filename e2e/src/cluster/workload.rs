@@ -29,7 +29,7 @@ pub struct Workload {
 fn container(name: &str, args: &[String]) -> Value {
     json!({
         "name": name, "image": IMAGE, "imagePullPolicy": "Never", "args": args,
-        "securityContext": {"allowPrivilegeEscalation": false},
+        "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
         "env": [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
     })
 }
@@ -95,6 +95,13 @@ impl Workload {
     /// Puts the pod on the node's network.
     pub fn on_the_host(mut self) -> Self {
         self.spec.insert("hostNetwork".into(), json!(true));
+        self
+    }
+
+    /// Is what the Pod Security level `restricted` allows.
+    pub fn restricted(mut self) -> Self {
+        let context = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
+        self.spec.insert("securityContext".into(), context);
         self
     }
 

@@ -7,6 +7,7 @@ mod bad_input;
 mod cannot_start;
 mod certificates;
 mod closed_routes;
+mod cni;
 mod destinations;
 mod jobs;
 mod mutual_tls;

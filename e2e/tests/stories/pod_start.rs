@@ -1,6 +1,7 @@
 //! What injection adds to the start of a pod. The kubelet looks once a second for containers that have
 //! started or ended, so each container that another one waits for costs up to a second, whatever is
-//! in it. A pod with two that do nothing, in the place of `kuma-init` and the proxy, shows that part.
+//! in it. A pod with two that do nothing, in the place of `kuma-init` and the proxy, shows that part. A pod that the
+//! CNI plugin redirects has one container less to wait for.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,11 +9,12 @@ use anyhow::{Context as _, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::wait::await_condition;
 use tokio::time::{sleep, timeout};
+use weir_crds::names;
 use weir_e2e::app::started_at;
 use weir_e2e::cluster::pod::is_ready;
 use weir_e2e::cluster::{Story, Workload};
 
-use crate::alone;
+use crate::{alone, cni};
 
 const PODS: u32 = 9;
 
@@ -25,6 +27,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// compared: pulling nothing, starting one process, waiting for its listeners.
 const MOST_ADDED: Duration = Duration::from_millis(750);
 
+/// How much longer a pod that the CNI plugin redirects may take than one without the proxy.
+const MOST_ADDED_WITH_PLUGIN: Duration = Duration::from_millis(1500);
+
 /// From the pod's creation until its application listens, and until the pod is Ready.
 #[derive(Debug)]
 struct Start {
@@ -35,17 +40,30 @@ struct Start {
 #[tokio::test]
 async fn injection_adds_what_the_kubelet_needs_for_two_more_containers() -> anyhow::Result<()> {
     alone("pod-start", async |story| {
+        cni::install(story).await?;
         let (mut plain, mut idle, mut injected) = (Vec::new(), Vec::new(), Vec::new());
+        let mut by_plugin = Vec::new();
         for number in 0..PODS {
             let pod = |name: &str| Workload::web(&format!("{name}-{number}"));
             let later = LOOK * number / PODS;
             plain.push(start(story, &pod("plain"), "disabled", later).await?);
             idle.push(start(story, &pod("idle").idle_companions(), "disabled", later).await?);
             injected.push(start(story, &pod("injected"), "enabled", later).await?);
+            let chosen = pod("by-plugin").annotation(names::REDIRECTION, "cni");
+            by_plugin.push(start(story, &chosen, "enabled", later).await?);
         }
-        let [plain, idle, injected] = [plain, idle, injected].map(Start::median);
+        cni::remove(story).await?;
+        let [plain, idle, injected, by_plugin] =
+            [plain, idle, injected, by_plugin].map(Start::median);
         println!("pod start, medians of {PODS}, until the application listens and until Ready:");
         println!("  {plain:?} alone\n  {idle:?} with two idle containers\n  {injected:?} injected");
+        println!("  {by_plugin:?} injected, and redirected by the CNI plugin");
+        let added = by_plugin.application.saturating_sub(plain.application);
+        ensure!(
+            added <= MOST_ADDED_WITH_PLUGIN,
+            "with the plugin, the proxy adds {added:?}"
+        );
+
         let added = injected.application.saturating_sub(idle.application);
         ensure!(added <= MOST_ADDED, "the proxy adds {added:?}");
         let added = injected.ready.saturating_sub(idle.ready);

@@ -204,18 +204,23 @@ impl Workload {
             control_plane: label(names::CONTROL_PLANE_NS).map(|name| names.name(name)),
             mesh: is_injected.then(|| names.name(mesh)),
             opaque: annotation(names::OPAQUE_PORTS).map(|list| Ports::parse(list, port)),
-            excluded: excluded(spec),
+            excluded: excluded(annotation(names::INIT_ARGUMENTS), spec),
         }
     }
 }
 
-/// What redirection leaves out, as the init container was told: namespaces may have had a say in it.
-fn excluded(spec: &v1::PodSpec) -> Ports {
+/// What redirection leaves out, as the CNI plugin (`told`) or the init container was told: namespaces may have had a say
+/// in it.
+fn excluded(told: Option<&str>, spec: &v1::PodSpec) -> Ports {
     let mut containers = spec.init_containers.iter().flatten();
     let init = containers.find(|one| one.name == names::INIT);
-    let args = init.and_then(|init| init.args.as_ref());
-    let list = args.into_iter().flatten().find_map(|arg| {
-        arg.strip_prefix(names::EXCLUDE_INBOUND_FLAG)?
+    let arguments = init.into_iter().flat_map(|init| init.args.iter().flatten());
+    let mut words = told
+        .into_iter()
+        .flat_map(str::split_whitespace)
+        .chain(arguments.map(String::as_str));
+    let list = words.find_map(|word| {
+        word.strip_prefix(names::EXCLUDE_INBOUND_FLAG)?
             .strip_prefix('=')
     });
     Ports::parse(list.unwrap_or_default(), |_| None)

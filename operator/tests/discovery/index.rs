@@ -221,10 +221,16 @@ fn a_proxy_of_a_secured_mesh_has_an_identity() {
     scene.pod(injected(pod("b", "10.0.0.2"), "plain"));
     scene.pod(injected(pod("c", "10.0.0.3"), "missing"));
     scene.pod(pod("d", "10.0.0.4"));
+    let by_plugin = json!({"metadata": {"annotations": {
+        "weir.io/init-arguments": "--proxy-uid=5678 --exclude-inbound-ports=7100,7200-7210",
+    }}});
+    scene.pod(with(injected(pod("e", "10.0.0.5"), "secure"), by_plugin));
     for (address, want) in [
         ("10.0.0.1:8080", Some(NAME)),
         // Ports that redirection leaves out never reach the proxy.
         ("10.0.0.1:7005", None),
+        ("10.0.0.5:7205", None),
+        ("10.0.0.5:8080", Some(NAME)),
         ("10.0.0.2:8080", None),
         ("10.0.0.3:8080", None),
         ("10.0.0.4:8080", None),

@@ -28,7 +28,7 @@ fn plain() -> Pod {
 
 /// The decision in the words of the annotation.
 fn verdict(pod: &Pod, namespace: &Namespace) -> String {
-    match decide(pod, namespace, true) {
+    match decide(pod, namespace, true, Redirection::Init) {
         Ok(Decision::Inject) => "injected".to_owned(),
         Ok(Decision::Leave) => "left".to_owned(),
         Ok(Decision::Skip(skip)) => format!("skipped: {skip}"),
@@ -177,10 +177,17 @@ fn pod_security_levels_that_forbid_redirection_are_skipped_with_the_remedy() {
         );
         let want = format!(
             "skipped: the namespace enforces the Pod Security level {level}, which forbids the capability NET_ADMIN that \
-             redirection needs: label it pod-security.kubernetes.io/enforce=privileged"
+             redirection needs: install the CNI plugin (manifests/cni) and annotate the namespace \
+             weir.io/redirection=cni, or label it pod-security.kubernetes.io/enforce=privileged"
         );
         let want = if skipped { &want } else { "injected" };
         assert_eq!(verdict(&plain(), &namespace), *want);
+        // The plugin needs nothing of the pod.
+        let redirected = pod(
+            json!({"annotations": {"weir.io/redirection": "cni"}}),
+            json!({}),
+        );
+        assert_eq!(verdict(&redirected, &namespace), "injected");
     }
 }
 
@@ -222,10 +229,16 @@ fn a_pod_that_completes_needs_native_sidecars() {
     for policy in ["Never", "OnFailure"] {
         let job = pod(json!({}), json!({"restartPolicy": policy}));
         assert_eq!(
-            decide(&job, &enabled(), false),
+            decide(&job, &enabled(), false, Redirection::Init),
             Ok(Decision::Skip(Skip::NeverCompletes))
         );
-        assert_eq!(decide(&job, &enabled(), true), Ok(Decision::Inject));
+        assert_eq!(
+            decide(&job, &enabled(), true, Redirection::Init),
+            Ok(Decision::Inject)
+        );
     }
-    assert_eq!(decide(&plain(), &enabled(), false), Ok(Decision::Inject));
+    assert_eq!(
+        decide(&plain(), &enabled(), false, Redirection::Init),
+        Ok(Decision::Inject)
+    );
 }

@@ -13,6 +13,7 @@ use super::{
     exclusions::Exclusions,
     operator::{self, Operator},
 };
+use crate::redirection::Redirection;
 
 /// Where the image of the proxy has its program.
 const PROGRAM: &str = "/weir-proxy";
@@ -59,6 +60,10 @@ pub struct Config {
     /// How long a stopping proxy waits for open connections, as in 30s
     #[arg(long, env = "WEIR_PROXY_DRAIN_TIME", default_value = "30s", value_parser = duration_text)]
     pub proxy_drain_time: String,
+    /// What redirects a pod's traffic, where neither the pod nor its namespace says it by weir.io/redirection: an init
+    /// container, or the CNI plugin, which has to be on every node
+    #[arg(long, env = "WEIR_REDIRECTION", value_enum, default_value_t = Redirection::Init)]
+    pub redirection: Redirection,
     /// Where proxies reach the operator; empty leaves them to what the webhook tells them
     #[arg(long, env = "WEIR_CONTROL_PLANE_URL", default_value_t = control_plane_url(), value_parser = url_text)]
     pub control_plane_url: String,
@@ -103,11 +108,10 @@ pub(super) struct Documents<'a> {
     pub(super) operator: Option<Operator<'a>>,
 }
 
-/// The init container. It needs root and NET_ADMIN for nftables in the pod's own network, and nothing else.
-/// `strict` keeps the redirection up when the proxy is not: nothing passes it unsecured.
-pub(super) fn init(config: &Config, exclusions: &Exclusions, strict: bool) -> Value {
-    let mut args = vec![
-        "init".to_owned(),
+/// The arguments of `weir-proxy init`. `strict` keeps the redirection up when the proxy is not: nothing passes it
+/// unsecured.
+pub(super) fn init_arguments(exclusions: &Exclusions, strict: bool) -> Vec<String> {
+    let mut arguments = vec![
         format!("--proxy-uid={}", names::PROXY_UID),
         if strict { "--strict" } else { BEST_EFFORT }.to_owned(),
     ];
@@ -116,9 +120,16 @@ pub(super) fn init(config: &Config, exclusions: &Exclusions, strict: bool) -> Va
         ("--exclude-outbound-ports", &exclusions.outbound),
     ] {
         if !list.is_empty() {
-            args.push(format!("{flag}={list}"));
+            arguments.push(format!("{flag}={list}"));
         }
     }
+    arguments
+}
+
+/// The init container. It needs root and NET_ADMIN for nftables in the pod's own network, and nothing else.
+pub(super) fn init(config: &Config, arguments: Vec<String>) -> Value {
+    let command = std::iter::once("init".to_owned());
+    let args: Vec<_> = command.chain(arguments).collect();
     json!({
         "name": names::INIT,
         "image": config.proxy_image,
@@ -185,6 +196,11 @@ pub(super) fn sidecar(config: &Config, documents: &Documents<'_>, native: bool) 
         container["restartPolicy"] = json!("Always");
     }
     container
+}
+
+/// What the Pod Security level `restricted` asks for beside what every proxy has.
+pub(super) fn restrict(sidecar: &mut Value) {
+    sidecar["securityContext"]["seccompProfile"] = json!({"type": "RuntimeDefault"});
 }
 
 fn asks(path: &str) -> Value {

@@ -54,7 +54,7 @@ async fn change(
     namespace: &Namespace,
 ) -> Result<Changed, LookupError> {
     let native_sidecars = service.cluster.native_sidecars()?;
-    match decide(&pod, namespace, native_sidecars) {
+    match decide(&pod, namespace, native_sidecars, service.config.redirection) {
         Err(refusal) => Ok(Err(refusal)),
         Ok(Decision::Leave) => {
             service.metrics.decided("left", "not_asked");

@@ -9,6 +9,7 @@ use weir_webhook::{
     inject::{Config, Context, Injected, Operator, inject, mesh_of},
     namespace::Namespace,
     pod::Pod,
+    redirection::Redirection,
 };
 
 #[derive(Parser)]
@@ -32,7 +33,7 @@ fn namespace(annotations: Value) -> Namespace {
 fn injected(pod: &Value, namespace: &Namespace, native_sidecars: bool) -> Injected {
     let pod = Pod::parse(pod.clone()).unwrap();
     assert_eq!(
-        decide(&pod, namespace, native_sidecars),
+        decide(&pod, namespace, native_sidecars, Redirection::Init),
         Ok(Decision::Inject)
     );
     let (mesh, _) = mesh_of(&pod, namespace);
@@ -116,6 +117,34 @@ fn before_native_sidecars() {
     let mut pod = owned(owner("apps/v1", "StatefulSet", "db"), json!({"app": "db"}));
     pod["spec"]["initContainers"] = json!([{"name": "migrate", "image": "migrate:1"}]);
     insta::assert_yaml_snapshot!(shown(&pod, &injected(&pod, &namespace(json!({})), false)));
+}
+
+/// No init container of ours and no capability: what the Pod Security level `restricted` asks for.
+#[test]
+fn redirected_by_the_cni_plugin() {
+    let namespace = namespace(json!({
+        "weir.io/redirection": "cni",
+        "traffic.kuma.io/exclude-inbound-ports": "80, 443",
+        "config.linkerd.io/skip-outbound-ports": "3306",
+    }));
+    let mut pod = owned(
+        owner("apps/v1", "DaemonSet", "logs"),
+        json!({"app": "logs"}),
+    );
+    pod["spec"]["initContainers"] = json!([{"name": "migrate", "image": "migrate:1"}]);
+    let once = injected(&pod, &namespace, true);
+    insta::assert_yaml_snapshot!(shown(&pod, &once));
+    let twice = injected(once.pod.value(), &namespace, true);
+    assert_eq!(twice.pod, once.pod);
+}
+
+#[test]
+fn a_copy_of_a_redirected_pod_has_one_redirection() {
+    let mut copy = owned(owner("apps/v1", "DaemonSet", "logs"), json!({}));
+    copy["metadata"]["annotations"] = json!({"weir.io/init-arguments": "--strict"});
+    let injected = injected(&copy, &namespace(json!({})), true);
+    assert_eq!(injected.pod.annotation("weir.io/init-arguments"), None);
+    assert_eq!(injected.pod.init_containers()[0]["name"], "kuma-init");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Each module and the modules of this crate it may use.
-const ALLOWED: [(&str, &[&str]); 14] = [
+const ALLOWED: [(&str, &[&str]); 15] = [
     (
         "app",
         &[
@@ -24,12 +24,16 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("certificate", &[]),
     ("cluster", &["certificate", "namespace", "ready"]),
     ("config", &["inject"]),
-    ("decide", &["namespace", "pod", "refusal"]),
-    ("inject", &["decide", "namespace", "pod", "refusal"]),
+    ("decide", &["namespace", "pod", "redirection", "refusal"]),
+    (
+        "inject",
+        &["decide", "namespace", "pod", "redirection", "refusal"],
+    ),
     ("metrics", &[]),
     ("namespace", &[]),
     ("pod", &[]),
     ("ready", &["certificate"]),
+    ("redirection", &["namespace", "pod"]),
     ("refusal", &[]),
     ("review", &[]),
     (
