@@ -6,7 +6,8 @@
 pub const OUTBOUND: u16 = 4140;
 /// Inbound proxy port; reached by redirection.
 pub const INBOUND: u16 = 4143;
-/// UDP port on loopback to which the proxy beats; the packets are counted by nftables and read by nobody.
+/// Port on loopback. By UDP the proxy beats to it: the packets are counted by nftables and read by nobody. Connections of
+/// the proxy to it by TCP are led to its own outbound listener, which tells it that its pod is redirected.
 pub const HEARTBEAT: u16 = 4189;
 /// Admin port: `/metrics`, `/ready`, `/live`, `/probe/<n>`.
 pub const ADMIN: u16 = 4191;

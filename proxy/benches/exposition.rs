@@ -132,6 +132,7 @@ fn served(telemetry: Telemetry) -> (SocketAddr, impl Drop) {
                 settings: watch::channel(Arc::new(settings)).1,
                 handoffs: mpsc::channel(1).1,
                 service: watch::channel(admin::Service::Running).1,
+                redirection: None,
                 draining: watch::channel(false).1,
                 drain: CancellationToken::new(),
                 levels: None,

@@ -1,7 +1,8 @@
 //! Accepting: the listeners of a worker, and what each accepted connection is meant for.
 //!
-//! `worker` runs one `listen` per listener. A connection goes on to `connection`, is handed
-//! to the metrics listener, or is refused by the own-port guard. It must not read a byte.
+//! `worker` runs one `listen` per listener. A connection goes on to `connection`, is handed to
+//! the metrics listener, answered as the check of the redirection, or refused by the own-port
+//! guard. It must not read a byte.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::connection::{self, Accepted};
 use crate::endpoints::{self, EndpointSet, Listed, Service};
 use crate::forward::reset;
+use crate::redirection;
 use crate::telemetry::{Direction, Peer, Server, TcpErrorLabels};
 use crate::worker::Worker;
 
@@ -186,8 +188,9 @@ fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, purpose: &Pur
             }
         }
         Purpose::Inbound | Purpose::Outbound => match redirected(worker, &stream, purpose) {
-            Ok(Some(target)) => target,
-            Ok(None) => return hand_off(worker, stream, peer),
+            Ok(Meant::Forward(target)) => target,
+            Ok(Meant::Metrics) => return hand_off(worker, stream, peer),
+            Ok(Meant::Check) => return redirection::answer(&stream),
             Err(refusal) => return refuse(worker, &stream, purpose, refusal),
         },
     };
@@ -212,24 +215,30 @@ async fn lead(worker: Rc<Worker>, stream: TcpStream, to: SocketAddr) {
     drop(found.held);
 }
 
-/// The target of a redirected connection; none when it is the metrics listener's.
-fn redirected(
-    worker: &Worker,
-    stream: &TcpStream,
-    purpose: &Purpose,
-) -> Result<Option<Target>, Refusal> {
+/// Whose a redirected connection is.
+enum Meant {
+    Forward(Target),
+    /// The metrics listener's.
+    Metrics,
+    /// The proxy's own, which looks whether there is a redirection.
+    Check,
+}
+
+fn redirected(worker: &Worker, stream: &TcpStream, purpose: &Purpose) -> Result<Meant, Refusal> {
     let original = original::destination(stream)?;
     let guard = &worker.config.guard;
     if matches!(purpose, Purpose::Outbound) {
-        return guard
-            .outbound(original)
-            .map(|addr| Some(Target::Address(addr)));
+        if redirection::is_check(original) {
+            return Ok(Meant::Check);
+        }
+        let addr = guard.outbound(original)?;
+        return Ok(Meant::Forward(Target::Address(addr)));
     }
     let addr = guard.inbound(original)?;
     if Some(addr.port()) == worker.metrics_port.get() {
-        return Ok(None);
+        return Ok(Meant::Metrics);
     }
-    Ok(Some(Target::Application {
+    Ok(Meant::Forward(Target::Application {
         addr,
         hop: original,
         server: None,

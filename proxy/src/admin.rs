@@ -31,6 +31,7 @@ pub use crate::accept::Handoff;
 
 use crate::identity::Identity;
 use crate::log::Levels;
+use crate::redirection;
 use controls::Controls;
 use endpoint::{Endpoint, Inputs};
 use exposition::Exposer;
@@ -157,6 +158,8 @@ pub struct Deps {
     pub service: watch::Receiver<Service>,
     /// The proxy's identity, whose TLS is spoken besides plain text; `None` where nobody keeps one.
     pub identity: Option<watch::Receiver<Option<Arc<Identity>>>>,
+    /// Whether the pod is redirected; `None` where there is no pod.
+    pub redirection: Option<watch::Receiver<redirection::State>>,
     /// True from SIGTERM on.
     pub draining: watch::Receiver<bool>,
     /// Cancelled by `/shutdown`: the proxy is to drain and end.
@@ -221,6 +224,7 @@ pub async fn serve(bound: Bound, deps: Deps, shutdown: CancellationToken) {
         report: config.report.into(),
         settings: deps.settings.clone(),
         endpoint,
+        redirection: deps.redirection,
         levels: deps.levels,
         drain: deps.drain,
     };

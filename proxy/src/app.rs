@@ -18,7 +18,6 @@ use weir_crds::settings::Settings;
 
 use crate::accept::{Aim, Handoff, Plan};
 use crate::activity::Gauge;
-use crate::admin::Service;
 use crate::control::{Operator, compile_closed};
 use crate::destinations::Link;
 use crate::endpoints::Roster;
@@ -28,10 +27,11 @@ use crate::log::Levels;
 use crate::record::CallSource;
 use crate::routes::Closed;
 use crate::telemetry::{self, Seat, Telemetry};
-use crate::{admin, drain, worker};
+use crate::{admin, drain, redirection, worker};
 
 mod compose;
 mod operator;
+mod pod;
 mod record;
 mod run;
 
@@ -68,6 +68,8 @@ pub struct Config {
     pub operator: Option<Operator>,
     /// Whether the redirection depends on a heartbeat.
     pub beats: bool,
+    /// How it is found out whether there is a redirection, where a proxy beats for one.
+    pub redirection: redirection::Config,
     pub drain: drain::Config,
     /// How much less than a worker's the priority of the thread is that calls [`App::serve`], and of the threads that it
     /// starts besides: as in nice(1). Default none.
@@ -184,7 +186,7 @@ impl App {
         let operator = (config.operator.clone(), &settings, known);
         let operated = operator::start(operator, &telemetry, &tasks, &stop);
         let (handoff, handoffs) = mpsc::channel(HANDOFFS);
-        let (heart, pulses, state) = heartbeat::new(heartbeat_config(&config, &bound, plans.len()));
+        let (heart, pulses, state) = heartbeat::new(pod::heartbeat(&config, &bound, plans.len()));
         let gauges: Vec<Gauge> = plans.iter().map(|_| Gauge::default()).collect();
         let template = Template {
             config: config.worker.clone(),
@@ -207,7 +209,8 @@ impl App {
             settings,
             handoffs,
             identity: template.identity.clone(),
-            service: service(config.beats, state, &tasks),
+            redirection: pod::redirection(&config, &bound, (&state, &telemetry), (&tasks, &stop)),
+            service: pod::service(config.beats, state, &tasks),
             draining: is_draining.clone(),
             drain: drain.clone(),
             levels: config.levels,
@@ -355,49 +358,6 @@ impl Template {
             .spawn(run)
             .expect("a system that starts the proxy starts its workers")
     }
-}
-
-fn heartbeat_config(config: &Config, bound: &Bound, workers: usize) -> heartbeat::Config {
-    let takes = |is_v4: bool| {
-        let directions = config.listeners.iter().zip(&bound.listeners);
-        let mut redirected =
-            directions.filter(|((_, aim), _)| matches!(aim, Aim::Inbound | Aim::Outbound));
-        let taken = |aim: fn(&Aim) -> bool| {
-            redirected.clone().any(|((_, a), addr)| {
-                aim(a) && (addr.is_ipv4() == is_v4 || addr.ip().is_unspecified() && addr.is_ipv6())
-            })
-        };
-        let both = taken(|a| matches!(a, Aim::Inbound)) && taken(|a| matches!(a, Aim::Outbound));
-        redirected.next().is_some() && both
-    };
-    heartbeat::Config {
-        workers,
-        ipv4: takes(true),
-        ipv6: takes(false),
-        port: heartbeat::PORT,
-    }
-}
-
-/// Whether traffic is really served: with a heartbeat, from its first beat.
-fn service(
-    beats: bool,
-    mut state: watch::Receiver<heartbeat::State>,
-    tasks: &TaskTracker,
-) -> watch::Receiver<Service> {
-    if !beats {
-        return watch::channel(Service::Running).1;
-    }
-    let (tell, service) = watch::channel(Service::Starting);
-    tasks.spawn(async move {
-        while state.changed().await.is_ok() {
-            tell.send_replace(match *state.borrow_and_update() {
-                heartbeat::State::Starting => Service::Starting,
-                heartbeat::State::Stalled { .. } => Service::Stuck,
-                _ => Service::Running,
-            });
-        }
-    });
-    service
 }
 
 /// Beats until the proxy drains: connections made from then on go direct.

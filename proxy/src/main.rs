@@ -1,12 +1,14 @@
 //! The binary: `weir-proxy run` is the proxy, `init` prepares a pod for it, `wait` waits for it, `shutdown` ends it,
-//! `plan` tells what a metrics policy saves.
+//! `plan` tells what a metrics policy saves, `cni` keeps a node's CNI plugin, which this binary is, too.
 
-use std::fmt::Display;
+mod end;
+
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
+use end::end;
 use weir_proxy::config::{EXIT_USAGE, RunArgs};
-use weir_proxy::{app, init, log, plan, shutdown, wait};
+use weir_proxy::{app, cni, init, log, plan, shutdown, wait};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -25,9 +27,14 @@ enum Cli {
     Shutdown(shutdown::Args),
     /// Tell what a metrics policy would save of an exposition
     Plan(plan::Args),
+    /// Keep this node's CNI plugin installed, which redirects pods in the place of `init`
+    Cni(cni::Args),
 }
 
 fn main() -> ExitCode {
+    if let Some(served) = cni::serve() {
+        return served;
+    }
     let matches = Cli::command().try_get_matches();
     match matches.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches))) {
         Ok((Cli::Run(mut args), matches)) => {
@@ -38,6 +45,7 @@ fn main() -> ExitCode {
             log::start("info");
             end(init::run(&args), init::InitError::is_config)
         }
+        Ok((Cli::Cni(args), _)) => end(cni::run(&args), cni::KeeperError::is_config),
         Ok((Cli::Plan(args), _)) => end(plan::run(&args), plan::Error::is_config),
         Ok((Cli::Wait(args), _)) => end(wait::run(&args), |_| false),
         Ok((Cli::Shutdown(args), _)) => end(shutdown::run(&args), |_| false),
@@ -48,13 +56,4 @@ fn main() -> ExitCode {
             told.map_or(ExitCode::FAILURE, |()| ExitCode::from(status))
         }
     }
-}
-
-/// Says what went wrong, if anything did, and whether it was the user who was.
-fn end<E: Display>(result: Result<(), E>, is_usage: impl Fn(&E) -> bool) -> ExitCode {
-    let Err(error) = result else {
-        return ExitCode::SUCCESS;
-    };
-    eprintln!("weir-proxy: {error:#}");
-    ExitCode::from(if is_usage(&error) { EXIT_USAGE } else { 1 })
 }

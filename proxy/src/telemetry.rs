@@ -33,6 +33,7 @@ mod plan;
 mod presence;
 mod process;
 mod recorder;
+mod redirection;
 mod render;
 mod resolve;
 mod route;
@@ -55,6 +56,7 @@ pub use labels::{
 };
 pub use plan::{Plan, PlanError, Saving, Size, plan};
 pub use recorder::{Recorder, Seat};
+pub use redirection::Redirection;
 pub use route::{RouteLabels, RouteRef, RouteSeries};
 pub use transport::TransportSeries;
 
@@ -210,6 +212,11 @@ impl Telemetry {
     /// Where the renewals of the proxy's own certificate are told.
     pub fn certificates(&self) -> Certificates {
         self.own.certificates.clone()
+    }
+
+    /// Where it is told whether the pod is redirected.
+    pub fn redirection(&self) -> Redirection {
+        self.own.redirection.clone()
     }
 
     /// The bytes of the budget that are in use.

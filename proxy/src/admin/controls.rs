@@ -9,6 +9,7 @@ use super::page;
 use super::report::{self, Entry};
 use super::routes::{READING, refuse_method, text};
 use crate::log::{self, Levels, MAX_FILTER};
+use crate::redirection;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
@@ -61,6 +62,8 @@ pub(super) struct Controls {
     pub(super) report: Arc<[Entry]>,
     pub(super) settings: watch::Receiver<Arc<Settings>>,
     pub(super) endpoint: watch::Receiver<EndpointStatus>,
+    /// Whether the pod is redirected; `None` where there is no pod.
+    pub(super) redirection: Option<watch::Receiver<redirection::State>>,
     /// `None` where nothing is logged.
     pub(super) levels: Option<Levels>,
     /// To be cancelled when the proxy is to drain and end.
@@ -104,11 +107,16 @@ impl Controls {
         let endpoint = self.endpoint.borrow().clone();
         let mut answer = text(
             StatusCode::OK,
-            report::render(&self.report, &settings, &endpoint),
+            report::render(&self.report, &settings, &endpoint, self.redirection()),
         );
         let json = HeaderValue::from_static("application/json");
         answer.headers_mut().insert(CONTENT_TYPE, json);
         answer
+    }
+
+    /// What is known of the redirection; `None` where there is no pod.
+    pub(super) fn redirection(&self) -> Option<redirection::State> {
+        self.redirection.as_ref().map(|state| *state.borrow())
     }
 
     fn log_level(&self) -> Response<Body> {

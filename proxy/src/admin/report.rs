@@ -3,6 +3,7 @@
 //! secret one may hold is not in any of these values.
 
 use super::endpoint::EndpointStatus;
+use crate::redirection::State;
 use serde_json::{Map, Value, json};
 use weir_crds::ports;
 use weir_crds::settings::{MetricsSettings, MetricsTls, MtlsMode, OverrideSource, Settings};
@@ -56,7 +57,12 @@ impl From<OverrideSource> for Source {
 }
 
 /// The whole report, with a line break at its end.
-pub(super) fn render(entries: &[Entry], settings: &Settings, endpoint: &EndpointStatus) -> String {
+pub(super) fn render(
+    entries: &[Entry],
+    settings: &Settings,
+    endpoint: &EndpointStatus,
+    redirection: Option<State>,
+) -> String {
     let mut values = Map::new();
     for Entry {
         name,
@@ -67,11 +73,14 @@ pub(super) fn render(entries: &[Entry], settings: &Settings, endpoint: &Endpoint
         values.insert((*name).to_owned(), told(value.clone(), source));
     }
     values.extend(of_mesh(settings));
-    let report = json!({
+    let mut report = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "settings": values,
         "metricsEndpoint": status(endpoint),
     });
+    if let Some(state) = redirection {
+        report["redirection"] = json!({"state": word(state)});
+    }
     format!("{report:#}\n")
 }
 
@@ -81,6 +90,14 @@ fn told(value: Value, source: &Source) -> Value {
         told["variable"] = json!(name);
     }
     told
+}
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Unknown => "unknown",
+        State::Redirected => "redirected",
+        State::Direct => "direct",
+    }
 }
 
 fn status(endpoint: &EndpointStatus) -> Value {

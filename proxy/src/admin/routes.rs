@@ -12,6 +12,7 @@ use super::query::{self, Base};
 use super::scrape::{self, Place, Refused};
 use super::server::{Site, Unanswered};
 use super::socket::{Client, Identities};
+use crate::redirection::State;
 use hyper::body::Incoming;
 use hyper::header::{
     ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT, VARY,
@@ -98,6 +99,12 @@ impl Admin {
         if self.lacks_certificate() {
             reasons.push("the Mesh is STRICT, and there is no certificate yet");
         }
+        if self.lacks_redirection() {
+            reasons.push(
+                "the Mesh is STRICT, and this pod is not redirected, so whoever connects gets in unsecured: see the log of \
+                 kuma-init or of the node's CNI plugin, and restart the pod",
+            );
+        }
         reasons
     }
 
@@ -105,7 +112,16 @@ impl Admin {
     fn lacks_certificate(&self) -> bool {
         let kept = self.identities.as_ref();
         let is_missing = kept.is_some_and(|kept| kept.borrow().is_none());
-        is_missing && self.controls.settings.borrow().mtls == MtlsMode::Strict
+        is_missing && self.is_strict()
+    }
+
+    /// Whether connections are known to pass this proxy that it is to refuse.
+    fn lacks_redirection(&self) -> bool {
+        self.controls.redirection() == Some(State::Direct) && self.is_strict()
+    }
+
+    fn is_strict(&self) -> bool {
+        self.controls.settings.borrow().mtls == MtlsMode::Strict
     }
 
     /// Performs the `n`-th probe. Where a lifecycle hook could not reach the application there is no answer at

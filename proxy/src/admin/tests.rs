@@ -9,6 +9,7 @@ mod routes;
 mod secured;
 
 use super::*;
+use crate::redirection::State;
 use crate::telemetry::Selection;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -79,6 +80,7 @@ struct Running {
     handoffs: mpsc::Sender<Handoff>,
     identity: watch::Sender<Option<Arc<Identity>>>,
     service: watch::Sender<Service>,
+    redirection: watch::Sender<State>,
     draining: watch::Sender<bool>,
     drain: CancellationToken,
     shutdown: CancellationToken,
@@ -100,7 +102,7 @@ fn start_logging(
     start_with(config, exposition, first, (levels, true))
 }
 
-/// Where nobody keeps an identity.
+/// Where nobody keeps an identity, and there is no pod.
 fn start_alone(config: Config, exposition: Arc<dyn Exposition>, first: Settings) -> Running {
     start_with(config, exposition, first, (None, false))
 }
@@ -109,21 +111,23 @@ fn start_with(
     config: Config,
     exposition: Arc<dyn Exposition>,
     first: Settings,
-    (levels, has_identities): (Option<Levels>, bool),
+    (levels, in_pod): (Option<Levels>, bool),
 ) -> Running {
     let server = bind(config).unwrap();
     let (settings, settings_of) = watch::channel(Arc::new(first));
     let (handoffs, handoffs_of) = mpsc::channel(8);
     let (service, service_of) = watch::channel(Service::Running);
+    let (redirection, redirection_of) = watch::channel(State::Unknown);
     let (draining, draining_of) = watch::channel(false);
     let drain = CancellationToken::new();
     let (identity, identity_of) = watch::channel(None);
     let deps = Deps {
         exposition,
-        identity: has_identities.then_some(identity_of),
+        identity: in_pod.then_some(identity_of),
         settings: settings_of,
         handoffs: handoffs_of,
         service: service_of,
+        redirection: in_pod.then_some(redirection_of),
         draining: draining_of,
         drain: drain.clone(),
         levels,
@@ -138,6 +142,7 @@ fn start_with(
         handoffs,
         identity,
         service,
+        redirection,
         draining,
         drain,
         shutdown,

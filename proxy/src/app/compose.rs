@@ -15,6 +15,7 @@ use crate::app;
 use crate::config::{self, Redirected};
 use crate::control::{Outbound, Sources, Universal, authorities, discovery};
 use crate::endpoints::{Listed, Roster, Service};
+use crate::redirection;
 use crate::telemetry::{Dst, Server};
 
 /// How much less than a worker's the service thread's priority is, as in nice(1): a tenth of the CPU where it competes with
@@ -50,6 +51,7 @@ pub(super) fn compose(config: config::Config) -> (app::Config, Sources) {
             .map(known_authorities)
             .unwrap_or_default(),
         beats: in_pod,
+        redirection: redirection::Config::default(),
         drain: config.drain,
         service_nice: NICE,
         levels: None,

@@ -164,7 +164,8 @@ fn outbound_chain(args: &Args, plan: Plan) -> Chain {
         matches: vec![m],
         action: Action::Return,
     };
-    let mut rules = vec![skip(Match::Uid(args.proxy_uid)), skip(Match::OutLoopback)];
+    let mut rules: Vec<_> = self_tests(args, plan).collect();
+    rules.extend([skip(Match::Uid(args.proxy_uid)), skip(Match::OutLoopback)]);
     rules.extend(skip_ports(&args.exclude_outbound_ports.with(DNS_PORT)));
     let subnets = args.exclude_outbound_ips.iter().chain([link_local()]);
     rules.extend(skip_subnets(plan.family, subnets, Match::Destination));
@@ -176,6 +177,23 @@ fn outbound_chain(args: &Args, plan: Plan) -> Chain {
         priority: NAT_PRIORITY,
         rules,
     }
+}
+
+/// Leads the proxy's own connection to a port of loopback back to the proxy, whether or not it beats: so it sees that the
+/// rules are there. Before the rules that let go of its uid and of loopback, hence passed by every new connection, of which
+/// the port stops nearly all; the uid is last because it alone asks the socket.
+fn self_tests(args: &Args, plan: Plan) -> impl Iterator<Item = Rule> {
+    loopbacks(plan.family).map(|loopback| Rule {
+        matches: vec![
+            Match::TcpPort(PortRange {
+                first: ports::HEARTBEAT,
+                last: ports::HEARTBEAT,
+            }),
+            Match::Destination(loopback),
+            Match::Uid(args.proxy_uid),
+        ],
+        action: Action::Redirect(args.outbound_port),
+    })
 }
 
 /// TCP to `port`; in fail-open mode only while the family is alive.

@@ -11,6 +11,7 @@ use super::Selection;
 use super::certificates::Certificates;
 use super::family::Family;
 use super::process::Process;
+use super::redirection::Redirection;
 use super::render;
 use super::store::{Exposition, Store};
 
@@ -23,6 +24,7 @@ use body::Body;
 pub(super) struct Own {
     process: Process,
     pub(super) certificates: Certificates,
+    pub(super) redirection: Redirection,
     /// Nanoseconds that the last exposition took; 0 before the first.
     last_nanos: AtomicU64,
     /// Nanoseconds of the longest hold of a lock in the last exposition; 0 before the first.
@@ -34,6 +36,7 @@ impl Own {
         Self {
             process: Process::new(),
             certificates: Certificates::default(),
+            redirection: Redirection::default(),
             last_nanos: AtomicU64::new(0),
             held_nanos: AtomicU64::new(0),
         }
@@ -97,6 +100,7 @@ fn nanos(duration: Duration) -> u64 {
 
 fn write_own(store: &Store, own: &Own, body: &mut Body<'_>) {
     write_certificates(&own.certificates, body);
+    write_redirection(&own.redirection, body);
     write_counts(store, body);
     let scrapes = [
         (
@@ -155,6 +159,15 @@ fn write_certificates(certificates: &Certificates, body: &mut Body<'_>) {
     if body.begin(name, "counter", asked) {
         body.known_sample("result=\"ok\"", renewed);
         body.known_sample("result=\"error\"", failed);
+    }
+}
+
+fn write_redirection(redirection: &Redirection, body: &mut Body<'_>) {
+    let help = "Whether the pod's connections are led to this proxy; 0: they go direct, unmeasured and unsecured.";
+    if let Some(is_redirected) = redirection.read()
+        && body.begin("weir_redirected", "gauge", help)
+    {
+        body.sample("", u8::from(is_redirected));
     }
 }
 

@@ -4,6 +4,8 @@
 mod book;
 #[path = "../../fuzz/bodies/chunked.rs"]
 mod chunked;
+#[path = "../../fuzz/bodies/cni.rs"]
+mod cni;
 #[path = "../../fuzz/bodies/detect.rs"]
 mod detect;
 #[path = "../../fuzz/bodies/documents.rs"]
@@ -36,6 +38,7 @@ type Body = fn(&[u8]);
 /// Each target by its name, as `cargo fuzz list` has it.
 const TARGETS: &[(&str, Body)] = &[
     ("chunked", chunked::run),
+    ("cni", cni::run),
     ("detect", detect::run),
     ("documents", documents::run),
     ("exposition", exposition::run),

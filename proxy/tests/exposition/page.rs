@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::browser::Browser;
 use crate::http;
 use crate::process::{Proxy, until};
+use crate::served::Served;
 
 const PHONE: (u32, u32) = (360, 740);
 const SCREEN: (u32, u32) = (1280, 800);
@@ -171,6 +172,22 @@ fn ended_over_http(proxy: &Proxy) -> u16 {
 fn node(node: &Value) -> (String, String) {
     let text = |key: &str| node[key]["value"].as_str().unwrap_or_default().to_owned();
     (text("role"), text("name"))
+}
+
+#[test]
+fn it_says_that_a_pod_is_not_redirected() {
+    let proxy = Served::start();
+    proxy.redirection.set(true);
+    let mut browser = Browser::start("redirection");
+    browser.show(PHONE, false);
+    browser.open(&format!("http://{}/", proxy.addr));
+    until("the page has looked", || state(&mut browser) == "Ready");
+    proxy.redirection.set(false);
+    until("the page says it", || {
+        state(&mut browser) == "Ready, but not redirected: traffic goes past this proxy"
+    });
+    assert_readable(&mut browser, "page-not-redirected");
+    assert_eq!(browser.complaints, [""; 0]);
 }
 
 #[test]

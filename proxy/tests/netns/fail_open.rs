@@ -122,6 +122,45 @@ fn the_proxys_own_connections_and_the_pods_to_itself_go_direct() {
 }
 
 #[test]
+fn the_proxys_own_check_of_the_rules_comes_back_to_it_at_any_time() {
+    if is_skipped() {
+        return;
+    }
+    let at = |loopback: &str| (loopback.parse::<IpAddr>().unwrap(), heartbeat::PORT);
+    for (line, is_ipv6) in [
+        ("", true),
+        ("--strict", true),
+        ("--ip-family-mode ipv4", false),
+    ] {
+        let pod = pod();
+        let checks = |uid, loopback| pod.inside.enter_as(uid, || ask_here(at(loopback)));
+        assert!(checks(PROXY_UID, "127.0.0.1").is_err(), "without rules");
+        redirect(&pod.inside, line);
+        let v4 = checks(PROXY_UID, "127.0.0.1").unwrap();
+        assert_eq!(
+            v4, "outbound 127.0.0.1:4189",
+            "with `{line}`, without a beat"
+        );
+        let v6 = checks(PROXY_UID, "::1").ok();
+        let expected = is_ipv6.then(|| "outbound [::1]:4189".to_owned());
+        assert_eq!(v6, expected, "with `{line}`");
+        for (uid, loopback) in [
+            (0, "127.0.0.1"),
+            (OTHER_UID, "127.0.0.1"),
+            (OTHER_UID, "::1"),
+        ] {
+            assert!(checks(uid, loopback).is_err(), "{uid} comes to it");
+        }
+        // Whoever has the port keeps it for all but the proxy.
+        greet(&pod.inside, "app", "127.0.0.1:4189");
+        assert_eq!(checks(OTHER_UID, "127.0.0.1").unwrap(), "app direct");
+        assert_eq!(checks(PROXY_UID, "127.0.0.1").unwrap(), v4);
+        let elsewhere = pod.inside.enter_as(PROXY_UID, || ask_here((PEER_V4, APP)));
+        assert_eq!(elsewhere.unwrap(), "server direct");
+    }
+}
+
+#[test]
 fn our_own_ports_reach_the_proxys_guard_with_their_number() {
     if is_skipped() {
         return;

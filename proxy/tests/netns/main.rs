@@ -18,7 +18,9 @@ mod parser;
 mod pod;
 mod stand_in;
 
+mod cni;
 mod discovery;
 mod fail_open;
+mod redirection;
 mod routes;
 mod rules;

@@ -73,7 +73,7 @@ impl Drop for Control {
 }
 
 /// Runs a future on a thread of its own in a namespace, as a user if one is given.
-fn inside(
+pub(crate) fn inside(
     namespace: &Namespace,
     uid: Option<u32>,
     run: impl Future<Output = ()> + Send + 'static,
@@ -211,7 +211,7 @@ fn addr(text: &str) -> SocketAddr {
 }
 
 /// Says `bytes`, and reads all there is; nothing where the connection is reset.
-fn ask(to: SocketAddr, bytes: &str) -> String {
+pub(crate) fn ask(to: SocketAddr, bytes: &str) -> String {
     let mut stream = TcpStream::connect_timeout(&to, DEADLINE).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let _reset = stream.write_all(bytes.as_bytes());

@@ -12,12 +12,12 @@ use crate::pod::{ANSWER_TIMEOUT, FAR_V4, FAR_V6, POD_V4, POD_V6, Pod, ask, greet
 use crate::stand_in::{Beating, PROXY_UID, beat_once, flags, redirect};
 
 /// Every kind of rule there is.
-const EVERYTHING: &str = "--exclude-inbound-ports 22,8000-8010 --exclude-outbound-ports 3306,5000-5001 \
+pub(crate) const EVERYTHING: &str = "--exclude-inbound-ports 22,8000-8010 --exclude-outbound-ports 3306,5000-5001 \
     --exclude-inbound-ips 192.0.2.7,10.0.0.0/9,fd00::/7 \
     --exclude-outbound-ips 10.0.0.0/8,fd00::/8,2001:db8::5,172.16.0.0/12";
 
 /// The whole ruleset of a namespace, without handles, which differ by history alone.
-fn listed(namespace: &Namespace) -> String {
+pub(crate) fn listed(namespace: &Namespace) -> String {
     namespace.exec("nft list ruleset")
 }
 

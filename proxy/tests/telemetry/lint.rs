@@ -72,6 +72,7 @@ fn everything_counted() -> String {
         };
         recorder.grpc(&labels).sent(1);
     }
+    telemetry.redirection().set(true);
     text(&telemetry, &Selection::default());
     text(&telemetry, &Selection::default())
 }

@@ -263,6 +263,21 @@ async fn the_configuration_follows_the_settings() {
 }
 
 #[tokio::test]
+async fn the_configuration_says_whether_the_pod_is_redirected() {
+    let server = start_plain();
+    for (state, word) in [
+        (State::Unknown, "unknown"),
+        (State::Redirected, "redirected"),
+        (State::Direct, "direct"),
+    ] {
+        server.redirection.send_replace(state);
+        assert_eq!(report(&server).await["redirection"], json!({"state": word}));
+    }
+    let alone = start_alone(config(), echo(), settings_without_metrics());
+    assert_eq!(report(&alone).await["redirection"], Value::Null);
+}
+
+#[tokio::test]
 async fn the_page_is_one_document_under_a_policy() {
     let server = start_plain();
     let page = control(server.addr, "GET", "/").await;

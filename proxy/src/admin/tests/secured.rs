@@ -145,6 +145,32 @@ async fn the_admin_port_speaks_both() {
 }
 
 #[tokio::test]
+async fn only_in_a_strict_mesh_a_pod_that_is_known_not_to_be_redirected_is_not_ready() {
+    let in_mode = |mtls| Settings {
+        mtls,
+        ..settings_without_metrics()
+    };
+    let server = start(config(), echo(), in_mode(MtlsMode::Strict));
+    let certified = identity(&Authority::new("mesh"), "web");
+    server.identity.send_replace(Some(certified));
+    assert_eq!(get(server.addr, "/ready").await.status, 200, "not known");
+    server.redirection.send_replace(State::Direct);
+    let refused = get(server.addr, "/ready").await;
+    assert_eq!(refused.status, 503);
+    let reason = "the Mesh is STRICT, and this pod is not redirected";
+    assert!(refused.body.starts_with(reason), "{}", refused.body);
+    assert!(refused.body.contains("kuma-init"), "{}", refused.body);
+    assert_eq!(get(server.addr, "/live").await.status, 200);
+    server.redirection.send_replace(State::Redirected);
+    assert_eq!(get(server.addr, "/ready").await.status, 200);
+    server.redirection.send_replace(State::Direct);
+    for mtls in [MtlsMode::Permissive, MtlsMode::Disabled] {
+        server.set(in_mode(mtls));
+        assert_eq!(get(server.addr, "/ready").await.status, 200, "{mtls:?}");
+    }
+}
+
+#[tokio::test]
 async fn in_a_strict_mesh_a_proxy_is_ready_once_it_is_certified() {
     let strict = || Settings {
         mtls: MtlsMode::Strict,
