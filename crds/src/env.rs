@@ -6,6 +6,8 @@
 pub const SETTINGS: &str = "WEIR_SETTINGS";
 /// The original probes, JSON of `Vec<`[`crate::probe::Probe`]`>`; the index is the `<n>` of `/probe/<n>`.
 pub const PROBES: &str = "WEIR_PROBES";
+/// The TCP ports that containers of the pod declare, separated by commas: theirs, whatever the settings say.
+pub const APPLICATION_PORTS: &str = "WEIR_APPLICATION_PORTS";
 /// Log filter in `tracing` syntax.
 pub const LOG: &str = "WEIR_LOG";
 

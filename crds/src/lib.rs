@@ -13,6 +13,7 @@ pub mod dataplane;
 pub mod default;
 pub mod duration;
 pub mod env;
+pub mod filter;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 pub mod identity;

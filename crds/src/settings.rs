@@ -195,6 +195,14 @@ impl Settings {
         }
     }
 
+    /// The port of the metrics endpoint, unless the application has it: one of `declared`, or one that its inbounds name.
+    pub fn metrics_port(&self, declared: &[u16]) -> Option<u16> {
+        let port = self.metrics.as_ref()?.port;
+        let mut named = self.inbounds.iter().flatten();
+        let is_taken = declared.contains(&port) || named.any(|inbound| inbound.port == port);
+        (!is_taken).then_some(port)
+    }
+
     /// Those of a proxy of a Mesh that it knows nothing of: until it is told, nobody connects in plaintext, for the Mesh may
     /// not want that.
     pub fn until_told(mesh: &str) -> Self {

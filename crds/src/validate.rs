@@ -60,9 +60,9 @@ pub fn mesh_update(old: &MeshSpec, new: &MeshSpec) -> Vec<Violation> {
     }
 }
 
-/// What is wrong with deleting a Mesh to which so many Dataplanes are attached.
-pub fn mesh_deletion(dataplanes: usize) -> Vec<Violation> {
-    if dataplanes == 0 {
+/// What is wrong with deleting a Mesh.
+pub fn mesh_deletion(has_dataplanes: bool) -> Vec<Violation> {
+    if !has_dataplanes {
         return Vec::new();
     }
     let message = "unable to delete mesh, there are still some dataplanes attached";

@@ -61,6 +61,10 @@ pub struct Config {
     pub metrics_ip: IpAddr,
     /// The pod's IP: where probes without a host of their own go. Default `127.0.0.1` (no pod).
     pub pod_ip: IpAddr,
+    /// The addresses of the pod or the machine itself, whose scrapes are subject to nothing. Default none but loopback.
+    pub own_ips: Vec<IpAddr>,
+    /// The ports that the application declares: the endpoint leaves them to it. Default none.
+    pub application_ports: Vec<u16>,
     /// The probes and hooks that `/probe/<n>` performs, in order.
     pub probes: Vec<Probe>,
     /// What `/config` tells of flags and variables. Default nothing.
@@ -75,6 +79,8 @@ impl Default for Config {
             addr: (Ipv6Addr::UNSPECIFIED, weir_crds::ports::ADMIN).into(),
             metrics_ip: Ipv6Addr::UNSPECIFIED.into(),
             pod_ip: Ipv4Addr::LOCALHOST.into(),
+            own_ips: Vec::new(),
+            application_ports: Vec::new(),
             probes: Vec::new(),
             report: Vec::new(),
             limits: Limits::default(),
@@ -219,6 +225,7 @@ pub async fn serve(bound: Bound, deps: Deps, shutdown: CancellationToken) {
     } = bound;
     let tracker = TaskTracker::new();
     let limits = config.limits;
+    let own_ips: Arc<[IpAddr]> = config.own_ips.into();
     let exposer = Exposer::new(deps.exposition, limits.clone(), tracker.clone());
     let controls = Controls {
         report: config.report.into(),
@@ -231,7 +238,7 @@ pub async fn serve(bound: Bound, deps: Deps, shutdown: CancellationToken) {
     let site = Admin {
         exposer: exposer.clone(),
         prober: Arc::new(Prober::new(config.probes, config.pod_ip)),
-        pod_ip: config.pod_ip,
+        own_ips: own_ips.clone(),
         controls,
         service: deps.service,
         draining: deps.draining,
@@ -239,7 +246,8 @@ pub async fn serve(bound: Bound, deps: Deps, shutdown: CancellationToken) {
     };
     let inputs = Inputs {
         ip: config.metrics_ip,
-        pod_ip: config.pod_ip,
+        own_ips: own_ips.clone(),
+        application_ports: config.application_ports,
         identities: deps.identity.clone(),
         retry: config.retry,
         exposer,

@@ -147,6 +147,11 @@ pub fn bind(
     })
 }
 
+/// Whether an address can be listened on.
+fn is_free(addr: SocketAddr) -> bool {
+    listener(addr).is_ok()
+}
+
 /// A listener that shares its port with those of the other workers.
 fn listener(addr: SocketAddr) -> io::Result<TcpListener> {
     let domain = Domain::for_address(addr);

@@ -105,11 +105,14 @@ pub fn load(args: RunArgs, variable: impl Fn(&str) -> Option<String>) -> Result<
     let telemetry = values.telemetry(&args);
     let pod_ips = values.pod_ips(&variable);
     let mut admin = values.admin(&args, &variable, &pod_ips);
+    admin.own_ips = pod_ips.clone();
+    admin.application_ports = values.ports(env::APPLICATION_PORTS, &variable);
     let worker = values.worker(
         &args,
         accept::Guard {
             pod_ips,
             own_ports: own_ports(&redirected, &admin),
+            application_ports: admin.application_ports.clone(),
         },
     );
     let workers = values.workers(args.concurrency.as_deref());
@@ -135,6 +138,7 @@ pub fn load(args: RunArgs, variable: impl Fn(&str) -> Option<String>) -> Result<
     if let (Some(operator), Some(universal)) = (&mut operator, &sources.universal) {
         operator.discovery.context = operator::context_of(universal);
     }
+    admin.own_ips.extend(own);
     admin.metrics_ip = metrics_ip.or(own).unwrap_or(admin.metrics_ip);
     let mut config = Config {
         workers,

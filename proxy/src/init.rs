@@ -126,7 +126,8 @@ pub enum InitError {
     NotPermitted,
     #[error(
         "this kernel has no support for {what} ({source}): it needs nf_tables with the modules \
-         nft_chain_nat, nft_redir and nf_conntrack; load them on the node"
+         nft_chain_nat, nft_redir and nf_conntrack; load them on the node (where IPv6 is what it lacks, \
+         --ip-family-mode=ipv4 does without)"
     )]
     Unsupported { what: String, source: io::Error },
     #[error(
@@ -169,7 +170,7 @@ impl InitError {
 /// earlier run installed, or prints it. Blocks for as long as the kernel takes (milliseconds).
 ///
 /// Where the kernel lacks NAT for both families in one table (before 5.2) or the routing lookup,
-/// what it does support is installed, with a warning.
+/// what it does support is installed, with a warning; with `--strict` no family is left out that is used.
 pub fn run(args: &Args) -> Result<(), InitError> {
     if args.dry_run {
         let rules = rules(args)?;
@@ -177,7 +178,17 @@ pub fn run(args: &Args) -> Result<(), InitError> {
             .map_err(|source| InitError::Print { source });
     }
     check(args)?;
-    judge(args, install(args, full_plan(args), transaction::commit))
+    let wanted = (full_plan(args), uses_ipv6());
+    judge(args, install(args, wanted, transaction::commit))
+}
+
+/// Whether an interface of this network namespace beside loopback has an IPv6 address; if that cannot be told, yes.
+fn uses_ipv6() -> bool {
+    match std::fs::read_to_string("/proc/thread-self/net/if_inet6") {
+        Ok(addresses) => addresses.lines().any(|line| !line.ends_with(" lo")),
+        // A kernel without IPv6 has no such file.
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
 }
 
 /// Tells what was installed, or why nothing was.
@@ -256,7 +267,7 @@ fn check(args: &Args) -> Result<(), InitError> {
 /// Commits the best plan the kernel takes; at most one step down for each feature.
 fn install(
     args: &Args,
-    mut plan: Plan,
+    (mut plan, uses_ipv6): (Plan, bool),
     commit: impl Fn(&[Step]) -> Result<(), Failure>,
 ) -> Result<Plan, InitError> {
     loop {
@@ -264,7 +275,10 @@ fn install(
         let Err(failure) = commit(&steps) else {
             return Ok(plan);
         };
-        let Some(lesser) = step_down(plan, &steps, &failure) else {
+        let lesser = step_down(plan, &steps, &failure);
+        // Where nothing may pass the proxy, no family that is used may be left out unasked.
+        let may = |lesser: &Plan| lesser.family == plan.family || !(args.strict && uses_ipv6);
+        let Some(lesser) = lesser.filter(may) else {
             return Err(explain(&steps, failure));
         };
         plan = lesser;

@@ -127,8 +127,8 @@ impl Worker {
     /// Takes over what is in force now.
     fn obey(&self, told: &mut Told) {
         let settings = told.settings.borrow_and_update();
-        self.metrics_port
-            .set(settings.metrics.as_ref().map(|m| m.port));
+        let declared = &self.config.guard.application_ports;
+        self.metrics_port.set(settings.metrics_port(declared));
         self.destinations.set_passthrough(settings.passthrough);
         let is_strict = settings.mtls == MtlsMode::Strict;
         self.destinations.set_strict(is_strict);

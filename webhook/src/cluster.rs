@@ -19,6 +19,8 @@ use crate::{certificate::Serving, namespace::Namespace, ready::Hooks};
 
 pub mod watching;
 
+/// Dataplanes asked for at once.
+const PAGE: u32 = 250;
 /// How long a question to the API server may take within a review, which has 3 s.
 pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -127,18 +129,25 @@ impl Cluster {
             .map(|found| found.map(|mesh| mesh.spec))
     }
 
-    /// How many Dataplanes name a Mesh; asked of the API server each time, as Meshes are rarely deleted.
-    pub async fn dataplanes_of(&self, mesh: &str) -> Result<usize, LookupError> {
+    /// Whether a Dataplane names a Mesh; asked of the API server each time, as Meshes are rarely deleted, page by page, as
+    /// there may be thousands.
+    pub async fn has_dataplanes(&self, mesh: &str) -> Result<bool, LookupError> {
         let what = format!("the Dataplanes of Mesh {mesh:?}");
         let Some(client) = self.client.clone() else {
             return Err(LookupError::Pending(what));
         };
         let api = Api::<Dataplane>::all(client);
-        let all = ask(what, api.list(&ListParams::default())).await?;
-        Ok(all
-            .iter()
-            .filter(|dataplane| dataplane.mesh_name() == mesh)
-            .count())
+        let mut page = ListParams::default().limit(PAGE);
+        loop {
+            let found = ask(what.clone(), api.list(&page)).await?;
+            if found.iter().any(|one| one.mesh_name() == mesh) {
+                return Ok(true);
+            }
+            match found.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => page.continue_token = Some(token),
+                None => return Ok(false),
+            }
+        }
     }
 }
 

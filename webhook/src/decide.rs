@@ -229,7 +229,7 @@ pub fn is_ours(container: &Value) -> bool {
 }
 
 /// Containers that live as long as the pod, without our own.
-fn application_containers(pod: &Pod) -> impl Iterator<Item = &Value> {
+pub fn application_containers(pod: &Pod) -> impl Iterator<Item = &Value> {
     let sidecars = pod
         .init_containers()
         .iter()
@@ -240,14 +240,18 @@ fn application_containers(pod: &Pod) -> impl Iterator<Item = &Value> {
         .filter(|container| container["name"] != names::SIDECAR)
 }
 
+/// The TCP ports that a container declares.
+pub fn declared_ports(container: &Value) -> impl Iterator<Item = u16> {
+    let declared = container["ports"].as_array().into_iter().flatten();
+    declared
+        .filter(|port| port["protocol"].as_str().is_none_or(|p| p == "TCP"))
+        .filter_map(|port| u16::try_from(port["containerPort"].as_u64()?).ok())
+}
+
 /// A declared port that the proxy listens on too. Declaring is optional in Kubernetes, so this finds only those who say.
 fn own_port(pod: &Pod) -> Option<Skip> {
     application_containers(pod).find_map(|container| {
-        let declared = container["ports"].as_array()?.iter();
-        let port = declared
-            .filter(|port| port["protocol"].as_str().is_none_or(|p| p == "TCP"))
-            .filter_map(|port| u16::try_from(port["containerPort"].as_u64()?).ok())
-            .find(|port| ports::OWN.contains(port))?;
+        let port = declared_ports(container).find(|port| ports::OWN.contains(port))?;
         let container = container["name"].as_str().unwrap_or_default().to_owned();
         Some(Skip::OwnPort { container, port })
     })

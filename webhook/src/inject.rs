@@ -8,7 +8,7 @@ use weir_crds::{
 };
 
 use crate::{
-    decide::is_ours,
+    decide::{application_containers, declared_ports, is_ours},
     namespace::Namespace,
     pod::{Pod, is_native_sidecar},
     redirection::{self, Redirection},
@@ -98,6 +98,7 @@ pub fn inject(mut pod: Pod, context: &Context<'_>) -> Result<Injected, Refusal> 
         redirection,
     } = read(&pod, context)?;
     warnings.extend(unknown_annotations(&pod));
+    warnings.extend(exclusions::unreadable_opaque_ports(&pod));
     if let Some(clash) = port_clash(&pod, &settings) {
         warnings.push(clash);
         settings.metrics = None;
@@ -108,7 +109,9 @@ pub fn inject(mut pod: Pod, context: &Context<'_>) -> Result<Injected, Refusal> 
     let mut probes = carried.map(containers::carried_probes).unwrap_or_default();
     let present = carried.is_some();
     warnings.extend(rewrite_probes(&mut pod, &mut probes));
+    let ports = application_containers(&pod).flat_map(declared_ports);
     let documents = Documents {
+        ports: list(ports),
         mesh: context.mesh,
         settings: settings.to_json(),
         probes: &probes,
@@ -232,13 +235,8 @@ fn unknown_annotations(pod: &Pod) -> Vec<String> {
 /// would keep the application from starting.
 fn port_clash(pod: &Pod, settings: &Settings) -> Option<String> {
     let port = settings.metrics.as_ref()?.port;
-    let clash = pod.containers().iter().find(|container| {
-        let declared = container["ports"].as_array().into_iter().flatten();
-        container["name"] != names::SIDECAR
-            && declared
-                .into_iter()
-                .any(|p| p["containerPort"] == port && p["protocol"] != "UDP")
-    })?;
+    let clash = application_containers(pod)
+        .find(|one| declared_ports(one).any(|declared| declared == port))?;
     Some(format!(
         "container {} declares port {port}, the metrics port of its Mesh, and keeps it: this pod's metrics are at port {} \
          alone, unless {} is set to another port",
@@ -269,6 +267,13 @@ fn rewrite_probes(pod: &mut Pod, probes: &mut Vec<Probe>) -> Vec<String> {
         }
     }
     warnings
+}
+
+/// As in `80,443`, each once.
+fn list(ports: impl Iterator<Item = u16>) -> String {
+    let ports: std::collections::BTreeSet<u16> = ports.collect();
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    ports.join(",")
 }
 
 /// Puts the proxy before everything of the user's.

@@ -9,7 +9,7 @@ use std::{
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, FromRequest as _, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -34,6 +34,9 @@ mod resources;
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
 /// From the whole body to the answer; below the 3 s that the API server waits, so that it hears why.
 pub const REVIEW_TIMEOUT: Duration = Duration::from_millis(2500);
+
+/// From the head of a review to its whole body.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the endpoints need.
 pub struct Service {
@@ -69,9 +72,18 @@ impl Endpoint {
 
 /// All endpoints.
 pub fn router(service: Arc<Service>) -> Router {
-    let review = |endpoint: Endpoint| {
-        post(move |state: State<Arc<Service>>, body: Bytes| reviewed(endpoint, state, body))
-    };
+    let review =
+        |endpoint: Endpoint| {
+            post(
+                async move |state: State<Arc<Service>>, request: axum::extract::Request| {
+                    match timeout(BODY_TIMEOUT, Bytes::from_request(request, &())).await {
+                        Ok(Ok(body)) => reviewed(endpoint, state, body).await,
+                        Ok(Err(refused)) => refused.into_response(),
+                        Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+                    }
+                },
+            )
+        };
     Router::new()
         .route("/inject", review(Endpoint::Inject))
         .route("/validate", review(Endpoint::Validate))

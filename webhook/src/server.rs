@@ -103,7 +103,13 @@ async fn connection(
     stop: CancellationToken,
 ) -> io::Result<()> {
     let stream = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // What was agreed on need not be guessed from bytes, which nothing would wait for in vain.
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = match is_http2 {
+        true => builder.http2_only(),
+        false => builder.http1_only(),
+    };
     builder
         .http1()
         .timer(TokioTimer::new())

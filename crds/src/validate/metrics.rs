@@ -1,12 +1,11 @@
 //! Rules of `metrics`: the backends of a Mesh and the `conf` that a Dataplane shares with them.
 //! Called by the rules of both. Knows nothing of merging: what only shows there is found by `merge::check`.
 
-use regex::Regex;
-
 use super::{Report, tags};
 use crate::address;
 use crate::conf::{PROMETHEUS, PrometheusConf};
 use crate::dataplane::unparsed;
+use crate::filter;
 use crate::node::Node;
 use crate::ports;
 use crate::settings::MetricsTls;
@@ -73,7 +72,7 @@ fn contradicts_itself(conf: &PrometheusConf) -> bool {
 
 /// Why a filter is no regular expression, on one line.
 fn regex_error(filter: &str) -> Option<String> {
-    let error = Regex::new(filter).err()?.to_string();
+    let error = filter::compile(filter).err()?.to_string();
     let last = error.lines().last().unwrap_or_default();
     Some(last.trim_start_matches("error: ").to_owned())
 }

@@ -40,11 +40,11 @@ async fn a_proxy_with_wrong_settings_measures_with_its_defaults() -> anyhow::Res
     .await
 }
 
-/// As when another sidecar has taken the port.
+/// As when another sidecar has taken the port. The application's probe goes by way of the proxy's admin port.
 #[tokio::test]
 async fn a_proxy_that_cannot_listen_holds_up_nothing() -> anyhow::Result<()> {
     beside_others("cannot-listen", async |story| {
-        let pod = Workload::new("web", &["web"]).pod();
+        let pod = Workload::web("web").pod();
         let pod = injected_with(story, &pod, |spec, mut sidecar| {
             // An address of nobody (RFC 5737).
             let args = sidecar.args.get_or_insert_default();

@@ -1,5 +1,6 @@
 //! Lists of ports as annotations write them: `25,3306,8000-8010`, and names where the object declares some.
-//! Used by `pod` and `service`. It judges nothing: the webhook told the author what cannot be read.
+//! Used by `pod` and `service`. It judges nothing: of a
+//! pod, the webhook has told the author what cannot be read.
 
 /// Ports and ranges of ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -12,6 +12,8 @@ pub struct Guard {
     pub pod_ips: Vec<IpAddr>,
     /// The ports the proxy itself listens on for redirected connections, and its admin port.
     pub own_ports: Vec<u16>,
+    /// The ports that the application declares: no settings make them the metrics endpoint's.
+    pub application_ports: Vec<u16>,
 }
 
 /// Why a connection is not served.
@@ -68,6 +70,7 @@ mod tests {
         Guard {
             pod_ips,
             own_ports: vec![4140, 4143, 4191],
+            application_ports: Vec::new(),
         }
     }
 

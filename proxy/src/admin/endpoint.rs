@@ -5,7 +5,7 @@
 use super::body::Body;
 use super::exposition::Exposer;
 use super::listen;
-use super::query::{self, Base};
+use super::query::Base;
 use super::routes::{READING, metrics, not_found, refuse_method, refuse_scrape};
 use super::scrape::{self, Place};
 use super::server::{Server, Site, Unanswered};
@@ -44,11 +44,17 @@ enum Wanted {
     Open(u16),
 }
 
-/// `has_identities`: whether somebody keeps the proxy's identity.
-fn wanted(settings: &Settings, has_identities: bool) -> Wanted {
+/// `has_identities`: whether somebody keeps the proxy's identity; `declared`: the ports of the application.
+fn wanted(settings: &Settings, has_identities: bool, declared: &[u16]) -> Wanted {
     let Some(metrics) = &settings.metrics else {
         return Wanted::Off;
     };
+    if settings.metrics_port(declared).is_none() {
+        return Wanted::Closed(
+            "its port is the application's: choose another in metrics.backends[].conf.port of the Mesh or with the pod's \
+             annotation prometheus.metrics.kuma.io/port",
+        );
+    }
     match (metrics.tls, settings.mtls) {
         (MetricsTls::ProvidedTls, _) => Wanted::Closed(
             "tls mode providedTLS asks for TLS, which this version does not serve yet",
@@ -98,7 +104,7 @@ fn filter(metrics: &MetricsSettings) -> Option<regex::Regex> {
         .filter
         .as_deref()
         .filter(|filter| !filter.is_empty())?;
-    query::compile(filter)
+    weir_crds::filter::compile(filter)
         .inspect_err(|error| {
             error!(%error, "filterRegex of the Mesh is no valid regular expression: nothing is filtered");
         })
@@ -111,7 +117,7 @@ struct Metrics {
     exposer: Exposer,
     view: watch::Receiver<Arc<View>>,
     settings: watch::Receiver<Arc<Settings>>,
-    pod_ip: IpAddr,
+    own_ips: Arc<[IpAddr]>,
 }
 
 impl Site for Metrics {
@@ -128,7 +134,7 @@ impl Site for Metrics {
             return Ok(not_found());
         }
         let settings = Arc::clone(&self.settings.borrow());
-        if let Err(refused) = scrape::check(&settings, Place::Endpoint, client, self.pod_ip) {
+        if let Err(refused) = scrape::check(&settings, Place::Endpoint, client, &self.own_ips) {
             return Ok(refuse_scrape(refused));
         }
         Ok(metrics(&self.exposer, view.base.clone(), &request).await)
@@ -138,8 +144,10 @@ impl Site for Metrics {
 /// What the endpoint needs from outside.
 pub(super) struct Inputs {
     pub(super) ip: IpAddr,
-    /// The pod's own address.
-    pub(super) pod_ip: IpAddr,
+    /// The pod's own addresses.
+    pub(super) own_ips: Arc<[IpAddr]>,
+    /// The ports that the application declares.
+    pub(super) application_ports: Vec<u16>,
     pub(super) identities: Identities,
     pub(super) retry: RetryPolicy,
     pub(super) exposer: Exposer,
@@ -179,7 +187,7 @@ impl Endpoint {
             exposer: inputs.exposer.clone(),
             view: views,
             settings: inputs.settings.clone(),
-            pod_ip: inputs.pod_ip,
+            own_ips: inputs.own_ips.clone(),
         };
         Self {
             server: Server::new(site, inputs.identities.clone(), limits, tracker),
@@ -217,7 +225,12 @@ impl Endpoint {
 
     fn apply(&mut self) {
         let settings = Arc::clone(&self.inputs.settings.borrow_and_update());
-        let wanted = wanted(&settings, self.inputs.identities.is_some());
+        let inputs = &self.inputs;
+        let wanted = wanted(
+            &settings,
+            inputs.identities.is_some(),
+            &inputs.application_ports,
+        );
         self.view
             .send_replace(Arc::new(View::new(&settings, &wanted)));
         if wanted == self.wanted && !matches!(wanted, Wanted::Off) {

@@ -2,10 +2,8 @@
 //! Called by `routes` and `endpoint`; pure.
 
 use crate::telemetry::{Format, Selection};
-use regex::{Regex, RegexBuilder};
-
-/// Most memory a compiled filter may take, in bytes; the expression comes from whoever can reach the port.
-const FILTER_SIZE: usize = 256 * 1024;
+use regex::Regex;
+use weir_crds::filter;
 
 /// A query that is not what its author meant.
 #[derive(Debug, thiserror::Error)]
@@ -20,11 +18,6 @@ pub(super) enum BadQuery {
          chosen by the header Accept: application/openmetrics-text"
     )]
     Format(String),
-}
-
-/// Compiles a filter: an unanchored regular expression on printed family names.
-pub(super) fn compile(filter: &str) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(filter).size_limit(FILTER_SIZE).build()
 }
 
 /// What of the metrics the Mesh's settings select before any query does.
@@ -51,7 +44,7 @@ pub(super) fn select(
         match name.as_ref() {
             "usedonly" => used_only = true,
             "filter" if asked.is_none() && !value.is_empty() => {
-                asked = Some(compile(&value).map_err(BadQuery::Filter)?);
+                asked = Some(filter::compile(&value).map_err(BadQuery::Filter)?);
             }
             "format" if !matches!(value.as_ref(), "" | "prometheus") => {
                 return Err(BadQuery::Format(value.into_owned()));
@@ -81,7 +74,7 @@ mod tests {
     #[test]
     fn an_empty_query_selects_what_the_settings_do() {
         let base = Base {
-            filter: Some(compile("tcp_.*").unwrap()),
+            filter: Some(filter::compile("tcp_.*").unwrap()),
             used_only: true,
         };
         let selection = select(base, None).unwrap();
@@ -92,7 +85,7 @@ mod tests {
     #[test]
     fn the_query_narrows_the_settings() {
         let base = Base {
-            filter: Some(compile("tcp_.*").unwrap()),
+            filter: Some(filter::compile("tcp_.*").unwrap()),
             used_only: false,
         };
         let selection = select(base, Some("usedonly&filter=open%7Cclose.+")).unwrap();

@@ -36,8 +36,8 @@ pub(super) const READING: &[Method] = &[Method::GET, Method::HEAD];
 pub(super) struct Admin {
     pub(super) exposer: Exposer,
     pub(super) prober: Arc<Prober>,
-    /// The pod's own address.
-    pub(super) pod_ip: IpAddr,
+    /// The pod's own addresses.
+    pub(super) own_ips: Arc<[IpAddr]>,
     pub(super) controls: Controls,
     /// Whether traffic is served.
     pub(super) service: watch::Receiver<Service>,
@@ -79,7 +79,7 @@ impl Site for Admin {
 impl Admin {
     fn refuse_scrape(&self, client: &Client) -> Option<Response<Body>> {
         let settings = self.controls.settings.borrow();
-        let judged = scrape::check(&settings, Place::Admin, client, self.pod_ip);
+        let judged = scrape::check(&settings, Place::Admin, client, &self.own_ips);
         judged.err().map(refuse_scrape)
     }
 

@@ -45,17 +45,16 @@ fn secured(settings: &Settings, place: Place) -> Option<&MetricsSettings> {
     is_secured.then_some(metrics)
 }
 
-/// Judges a scraper. The pod itself, and whoever forwards a port to it, is subject to nothing.
+/// Judges a scraper. The pod itself (`own` addresses), and whoever forwards a port to it, is subject to nothing.
 pub(super) fn check(
     settings: &Settings,
     place: Place,
     client: &Client,
-    pod_ip: IpAddr,
+    own: &[IpAddr],
 ) -> Result<(), Refused> {
     let ip = client.addr.ip().to_canonical();
-    let Some(metrics) =
-        secured(settings, place).filter(|_| !ip.is_loopback() && ip != pod_ip.to_canonical())
-    else {
+    let is_own = ip.is_loopback() || own.iter().any(|own| own.to_canonical() == ip);
+    let Some(metrics) = secured(settings, place).filter(|_| !is_own) else {
         return Ok(());
     };
     let mesh = || settings.mesh.clone();
@@ -117,8 +116,8 @@ mod tests {
         Client { addr, peer }
     }
 
-    fn pod() -> IpAddr {
-        [10, 0, 0, 5].into()
+    fn pod() -> [IpAddr; 2] {
+        [[10, 0, 0, 5].into(), "fd00::5".parse().unwrap()]
     }
 
     #[test]
@@ -159,26 +158,26 @@ mod tests {
         ] {
             let settings = settings(tls, mtls);
             let judged = [&plain, &meshed, &other]
-                .map(|client| check(&settings, place, client, pod()).is_ok());
+                .map(|client| check(&settings, place, client, &pod()).is_ok());
             assert_eq!(judged, may, "{place:?} {tls:?} {mtls:?}");
         }
         let without = Settings {
             mtls: Strict,
             ..Settings::without_metrics("default")
         };
-        assert_eq!(check(&without, Place::Admin, &plain, pod()), Ok(()));
+        assert_eq!(check(&without, Place::Admin, &plain, &pod()), Ok(()));
     }
 
     #[test]
     fn the_pod_itself_may_always_and_nobody_may_without_a_permission() {
         let mut settings = settings(MetricsTls::ActiveMtlsBackend, MtlsMode::Strict);
-        for ip in ["127.0.0.1", "::1", "10.0.0.5", "::ffff:10.0.0.5"] {
-            let own = check(&settings, Place::Endpoint, &client(ip, None), pod());
+        for ip in ["127.0.0.1", "::1", "10.0.0.5", "::ffff:10.0.0.5", "fd00::5"] {
+            let own = check(&settings, Place::Endpoint, &client(ip, None), &pod());
             assert_eq!(own, Ok(()), "{ip}");
         }
         settings.metrics.as_mut().unwrap().permission = None;
         let meshed = client("10.0.0.9", Some("prometheus"));
-        let denied = check(&settings, Place::Endpoint, &meshed, pod()).unwrap_err();
+        let denied = check(&settings, Place::Endpoint, &meshed, &pod()).unwrap_err();
         let denied = denied.to_string();
         assert!(
             denied.contains("kuma.io/service: dataplane-metrics"),
@@ -186,7 +185,7 @@ mod tests {
         );
         assert!(denied.contains("\"prometheus\""), "{denied}");
         let plain = client("10.0.0.9", None);
-        let refused = check(&settings, Place::Endpoint, &plain, pod()).unwrap_err();
+        let refused = check(&settings, Place::Endpoint, &plain, &pod()).unwrap_err();
         assert!(
             refused.to_string().contains("tls.mode: disabled"),
             "{refused}"

@@ -15,7 +15,7 @@ use weir_crds::settings::Settings;
 use weir_process::run_to_end;
 
 use super::compose::{compose, follow, services};
-use super::{App, Config, StartError, bind};
+use super::{App, Config, StartError, bind, is_free};
 use crate::config::{self, Problems, RunArgs};
 use crate::control::Sources;
 use crate::log;
@@ -116,7 +116,7 @@ fn signals(tasks: &TaskTracker, stop: &CancellationToken) -> io::Result<mpsc::Re
 }
 
 /// Binds every listener. Where that fails and the proxy is to do its best it is tried again: traffic goes direct
-/// meanwhile, because nothing beats.
+/// meanwhile, because nothing beats. The admin port, where the probes of the application end, is served as soon as it can.
 async fn bind_at_last(
     config: Config,
     settings: watch::Receiver<Arc<Settings>>,
@@ -129,10 +129,37 @@ async fn bind_at_last(
                 if !std::mem::replace(&mut is_told, true) {
                     tracing::error!(%error, "traffic goes direct and unmeasured; tried again every {RETRY:?}");
                 }
-                tokio::time::sleep(RETRY).await;
+                serve_admin(&config, &settings).await;
             }
             bound => return bound,
         }
+    }
+}
+
+/// Serves the admin port alone, where that is possible, until it is worth another try to bind the rest.
+async fn serve_admin(config: &Config, settings: &watch::Receiver<Arc<Settings>>) {
+    let alone = Config {
+        listeners: Vec::new(),
+        beats: false,
+        ..config.clone()
+    };
+    let Ok(app) = bind(alone, settings.clone()) else {
+        return tokio::time::sleep(RETRY).await;
+    };
+    let (end, ended) = mpsc::channel(1);
+    let until_free = async {
+        loop {
+            tokio::time::sleep(RETRY).await;
+            if config.listeners.iter().all(|(addr, _)| is_free(*addr)) {
+                break;
+            }
+        }
+        // It may have been told to end by somebody else.
+        let _told = end.send(()).await;
+    };
+    let (served, ()) = tokio::join!(app.serve(ended), until_free);
+    if let Err(error) = served {
+        tracing::error!(%error, "the admin port is not served");
     }
 }
 
@@ -149,10 +176,13 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr, TcpListener};
     use std::sync::Arc;
 
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
     use tokio::sync::watch;
     use weir_crds::settings::Settings;
 
     use super::{RETRY, bind_at_last};
+    use crate::accept::Aim;
     use crate::app::{Config, StartError};
 
     fn config() -> (Config, TcpListener) {
@@ -175,6 +205,36 @@ mod tests {
             panic!("it was free");
         };
         assert!(error.to_string().contains(&addr.to_string()), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_admin_port_is_served_while_another_is_taken() {
+        let (mut config, taken) = config();
+        let addr = taken.local_addr().unwrap();
+        // Free at this moment, and whoever takes it meanwhile makes this test fail, not pass.
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        config.admin.addr = free.local_addr().unwrap();
+        drop(free);
+        config.listeners = vec![(addr, Aim::Inbound)];
+        let admin = config.admin.addr;
+        let binding = tokio::spawn(bind_at_last(config, settings(), true));
+        let asked = tokio::time::timeout(RETRY * 20, async {
+            loop {
+                if let Ok(mut stream) = TcpStream::connect(admin).await {
+                    let request = b"GET /live HTTP/1.0\r\n\r\n";
+                    stream.write_all(request).await.unwrap();
+                    let mut answer = String::new();
+                    stream.read_to_string(&mut answer).await.unwrap();
+                    break answer;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        let answer = asked.await.unwrap();
+        assert!(answer.contains(" 200 "), "{answer}");
+        drop(taken);
+        let app = binding.await.unwrap().map_err(|error| error.to_string());
+        assert_eq!(app.unwrap().bound().listeners, [addr]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -195,6 +195,19 @@ impl Values {
         Some(keepalive)
     }
 
+    /// A list of ports.
+    pub(super) fn ports(
+        &mut self,
+        name: &'static str,
+        variable: &impl Fn(&str) -> Option<String>,
+    ) -> Vec<u16> {
+        let text = variable(name).unwrap_or_default();
+        let ports = text.split(',').filter(|port| !port.trim().is_empty());
+        ports
+            .filter_map(|port| self.parsed(name, Some(port), "ports separated by commas"))
+            .collect()
+    }
+
     /// All of the pod's addresses, else its first, else none.
     pub(super) fn pod_ips(&mut self, variable: &impl Fn(&str) -> Option<String>) -> Vec<IpAddr> {
         for name in [env::POD_IPS, env::INSTANCE_IP] {

@@ -74,6 +74,15 @@ fn flags_are_checked() {
 
 /// A kernel that refuses every step whose name contains one of `missing`.
 fn install_without(missing: &[(&str, Errno)]) -> (Result<Plan, InitError>, Vec<usize>) {
+    install_in("", true, missing)
+}
+
+/// The same for such arguments, in a namespace that uses IPv6 or does not.
+fn install_in(
+    line: &str,
+    uses_ipv6: bool,
+    missing: &[(&str, Errno)],
+) -> (Result<Plan, InitError>, Vec<usize>) {
     let batches = RefCell::new(Vec::new());
     let commit = |steps: &[Step]| {
         batches.borrow_mut().push(steps.len());
@@ -88,7 +97,8 @@ fn install_without(missing: &[(&str, Errno)]) -> (Result<Plan, InitError>, Vec<u
         }
         Ok(())
     };
-    (install(&args(""), FULL, commit), batches.into_inner())
+    let installed = install(&args(line), (FULL, uses_ipv6), commit);
+    (installed, batches.into_inner())
 }
 
 #[test]
@@ -101,6 +111,20 @@ fn a_kernel_without_ipv6_nat_still_redirects_ipv4() {
             local_only: true
         }
     );
+}
+
+#[test]
+fn strict_rules_leave_out_no_family_that_is_used() {
+    let missing = [("inet chain inbound", Errno::NOENT)];
+    let (refused, batches) = install_in("--strict", true, &missing);
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("--ip-family-mode=ipv4"), "{refused}");
+    assert_eq!(batches.len(), 1);
+    let (plan, _) = install_in("--strict", false, &missing);
+    assert_eq!(plan.unwrap().family, Family::Ipv4);
+    let fib = [("fib daddr", Errno::OPNOTSUPP)];
+    let (plan, _) = install_in("--strict", true, &fib);
+    assert_eq!(plan.unwrap().family, Family::Inet);
 }
 
 #[test]
@@ -141,7 +165,7 @@ fn other_refusals_are_not_retried() {
     assert_eq!(batches.len(), 1);
 
     let refused = |failure: Failure| {
-        install(&args(""), FULL, |_| {
+        install(&args(""), (FULL, true), |_| {
             Err(match &failure {
                 Failure::Batch(errno) => Failure::Batch(*errno),
                 Failure::Socket(error) => {

@@ -200,6 +200,7 @@ fn config(operator: SocketAddr) -> app::Config {
     config.worker.guard = Guard {
         pod_ips: vec![POD_V4],
         own_ports: vec![4140, 4143, 4191],
+        ..Guard::default()
     };
     config.admin.addr = (LOOPBACK, 0).into();
     config.admin.metrics_ip = LOOPBACK;

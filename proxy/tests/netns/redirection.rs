@@ -112,6 +112,7 @@ fn config(outbound: &[IpAddr]) -> app::Config {
     config.worker.guard = Guard {
         pod_ips: vec![POD_V4],
         own_ports: vec![4140, 4143, 4191],
+        ..Guard::default()
     };
     config.admin.addr = (outbound[0], 0).into();
     config.admin.metrics_ip = outbound[0];

@@ -100,6 +100,8 @@ pub(super) struct Documents<'a> {
     pub(super) mesh: &'a str,
     /// The settings document.
     pub(super) settings: String,
+    /// The ports that the application declares, as in `80,443`.
+    pub(super) ports: String,
     /// The original probes.
     pub(super) probes: &'a [Probe],
     /// Nothing may pass the proxy unsecured.
@@ -247,6 +249,7 @@ fn environment(config: &Config, documents: &Documents<'_>) -> Value {
         value(env::LOG, &config.proxy_log),
         value(env::SETTINGS, &literal(&documents.settings)),
         value(env::PROBES, &literal(&probe::to_json(documents.probes))),
+        value(env::APPLICATION_PORTS, &documents.ports),
     ];
     let operator = documents.operator.iter().flat_map(operator::variables);
     variables.extend(operator.map(|(name, text)| value(name, &literal(&text))));
@@ -263,6 +266,7 @@ pub(super) fn refresh(sidecar: &mut Value, documents: &Documents<'_>) {
         (env::MESH, documents.mesh),
         (env::SETTINGS, &documents.settings),
         (env::PROBES, &probes),
+        (env::APPLICATION_PORTS, &documents.ports),
     ] {
         let wanted = json!({"name": name, "value": literal(text)});
         match variables
@@ -418,6 +422,7 @@ mod tests {
             mesh: "default",
             settings: "{\"filter\":\"a$\"}".to_owned(),
             probes: &probes,
+            ports: String::new(),
             strict: false,
             operator: None,
         };

@@ -4,7 +4,7 @@
 
 use weir_crds::{Violation, names};
 
-use crate::{namespace::Namespace, pod::Pod};
+use crate::{decide::application_containers, namespace::Namespace, pod::Pod};
 
 /// Lists as the init container takes them: `4567,8000-8010`, empty for none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,6 +48,22 @@ pub(super) fn read(pod: &Pod, namespace: &Namespace) -> Result<Exclusions, Vec<V
     }
 }
 
+/// What of the list of opaque ports is neither a port nor the name of one that a container declares.
+pub(super) fn unreadable_opaque_ports(pod: &Pod) -> Vec<String> {
+    let key = names::OPAQUE_PORTS;
+    let list = pod.annotation(key).unwrap_or_default();
+    let names: Vec<&str> = application_containers(pod)
+        .flat_map(|container| container["ports"].as_array().into_iter().flatten())
+        .filter_map(|port| port["name"].as_str())
+        .collect();
+    let items = list.split(',').map(str::trim);
+    let unreadable =
+        items.filter(|item| !item.is_empty() && !is_port_or_range(item) && !names.contains(item));
+    unreadable
+        .map(|item| format!("{key}: {item:?} is no port, and no container's port has that name: it is passed over"))
+        .collect()
+}
+
 fn is_port_or_range(item: &str) -> bool {
     let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port != 0);
     match item.split_once('-') {
@@ -89,6 +105,21 @@ mod tests {
         assert_eq!(
             (exclusions.inbound.as_str(), exclusions.outbound.as_str()),
             ("80,443,4567-4568", "3306")
+        );
+    }
+
+    #[test]
+    fn opaque_ports_are_numbers_ranges_or_names_of_ports() {
+        let mut pod = pod(json!({names::OPAQUE_PORTS: "25, 3306;5432,8000-8010,db,cache"}));
+        pod.containers_mut()
+            .push(json!({"name": "app", "ports": [{"name": "db", "containerPort": 1}]}));
+        let rule = "is no port, and no container's port has that name: it is passed over";
+        assert_eq!(
+            unreadable_opaque_ports(&pod),
+            [
+                format!("config.linkerd.io/opaque-ports: \"3306;5432\" {rule}"),
+                format!("config.linkerd.io/opaque-ports: \"cache\" {rule}"),
+            ]
         );
     }
 

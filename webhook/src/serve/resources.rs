@@ -18,7 +18,7 @@ pub(super) async fn validate(service: &Service, request: &Request) -> Result<Ans
     let violations = match request.operation.as_str() {
         "CREATE" | "UPDATE" => rules(request),
         "DELETE" if request.kind.kind == "Mesh" => {
-            validate::mesh_deletion(service.cluster.dataplanes_of(&request.name).await?)
+            validate::mesh_deletion(service.cluster.has_dataplanes(&request.name).await?)
         }
         _ => Vec::new(),
     };

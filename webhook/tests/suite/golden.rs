@@ -138,6 +138,32 @@ fn redirected_by_the_cni_plugin() {
     assert_eq!(twice.pod, once.pod);
 }
 
+/// Before the application's container, a proxy would have the port and keep the other from starting.
+#[test]
+fn a_native_sidecar_keeps_the_metrics_port_that_it_declares() {
+    let mut pod = owned(owner("apps/v1", "DaemonSet", "logs"), json!({}));
+    pod["spec"]["initContainers"] = json!([
+        {"name": "agent", "restartPolicy": "Always", "ports": [{"containerPort": 5670}]},
+    ]);
+    let injected = injected(&pod, &namespace(json!({})), true);
+    let sidecar = injected.pod.find_container("kuma-sidecar").unwrap();
+    let variable = |name: &str| {
+        let mut variables = sidecar["env"].as_array().unwrap().iter();
+        variables.find(|one| one["name"] == name).unwrap()["value"].clone()
+    };
+    assert_eq!(variable("WEIR_APPLICATION_PORTS"), "5670");
+    let settings = variable("WEIR_SETTINGS");
+    assert!(
+        !settings.as_str().unwrap().contains("\"metrics\":{"),
+        "{settings}"
+    );
+    let warnings = injected.warnings.join("\n");
+    assert!(
+        warnings.contains("container \"agent\" declares port 5670"),
+        "{warnings}"
+    );
+}
+
 #[test]
 fn a_copy_of_a_redirected_pod_has_one_redirection() {
     let mut copy = owned(owner("apps/v1", "DaemonSet", "logs"), json!({}));

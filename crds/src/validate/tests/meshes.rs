@@ -184,6 +184,12 @@ fn metrics_confs() {
         ".envoy.filterRegex",
         "provided regexp isn't correct: unclosed group",
     );
+    // What no proxy would compile.
+    one_conf(
+        json!({"envoy": {"filterRegex": "inbound_\\w{20}"}}),
+        ".envoy.filterRegex",
+        "provided regexp isn't correct: Compiled regex exceeds size limit of 262144 bytes.",
+    );
     one_conf(
         json!({"aggregate": [{"name": "a"}, {"name": "a"}]}),
         ".aggregate[1].name",
@@ -329,9 +335,9 @@ fn names_updates_and_deletions() {
     for (old, new) in [("a", "a"), ("a", ""), ("", "b")] {
         assert_eq!(mesh_update(&with(old), &with(new)), []);
     }
-    assert_eq!(mesh_deletion(0), []);
+    assert_eq!(mesh_deletion(false), []);
     assert_eq!(
-        mesh_deletion(2)[0].to_string(),
+        mesh_deletion(true)[0].to_string(),
         "mesh: unable to delete mesh, there are still some dataplanes attached"
     );
 }

@@ -78,6 +78,40 @@ async fn a_port_change_moves_it_and_off_closes_it() {
 }
 
 #[tokio::test]
+async fn a_port_of_the_application_stays_closed() {
+    let (declared, named, free) = (free_port(), free_port(), free_port());
+    let config = Config {
+        application_ports: vec![declared],
+        ..config()
+    };
+    let mut server = start(config, echo(), settings(declared, "/metrics"));
+    let closed = |status: &EndpointStatus| matches!(status, EndpointStatus::Closed(_));
+    let EndpointStatus::Closed(reason) = server.endpoint_when(closed).await else {
+        unreachable!("it was waited for");
+    };
+    assert!(
+        reason.contains("prometheus.metrics.kuma.io/port"),
+        "{reason}"
+    );
+    server.set(settings(free, "/metrics"));
+    server.serving().await;
+    let mut of_service = settings(named, "/metrics");
+    of_service.inbounds = Some(vec![weir_crds::settings::InboundSettings {
+        port: named,
+        service: "web".to_owned(),
+        permission: None,
+        routes: None,
+    }]);
+    server.set(of_service);
+    server.endpoint_when(closed).await;
+    assert!(
+        TcpStream::connect((Ipv4Addr::LOCALHOST, named))
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test]
 async fn the_filter_of_the_settings_comes_before_the_query() {
     let mut first = settings(0, "/metrics");
     let metrics = first.metrics.as_mut().unwrap();
