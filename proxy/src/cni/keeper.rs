@@ -190,7 +190,7 @@ fn turn(node: &Node, aim: Aim, say: &mut impl FnMut(Said)) -> BTreeSet<String> {
     } = node.look(aim);
     let mut found: BTreeSet<String> = unmet.into_iter().chain(remarks).collect();
     for step in steps {
-        match node.apply(&step) {
+        match step.apply(&node.program) {
             Ok(true) => say(Said::Done(step.done())),
             Ok(false) => break,
             Err(error) => {

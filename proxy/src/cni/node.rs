@@ -3,13 +3,13 @@
 //! It knows no time and writes no log.
 
 use std::cell::Cell;
-use std::fs::{self, File};
+use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::PLUGIN;
 use super::conflist::{self, Unusable};
-use super::files::{self, FileError, Like, Stamp};
+use super::files::{self, FileError, Stamp};
 
 mod step;
 
@@ -239,44 +239,6 @@ impl Node {
             }
         }
         None
-    }
-
-    /// Does a step, and says whether it was: a configuration that somebody else has just written is looked at again first.
-    pub(super) fn apply(&self, step: &Step) -> Result<bool, FileError> {
-        match step {
-            Step::Copy(path) => {
-                let error = FileError::new("write", path);
-                let like = Like {
-                    mode: MODE,
-                    owner: None,
-                };
-                let program = File::open(&self.program);
-                let copied =
-                    program.and_then(|mut program| files::put(path, &mut program, like, || true));
-                copied.map_err(error)
-            }
-            Step::Edit {
-                path, before, text, ..
-            } => {
-                let is_unchanged = || files::text(path).is_ok_and(|now| now == *before);
-                let like = files::like(path);
-                like.and_then(|like| files::put(path, &mut text.as_bytes(), like, is_unchanged))
-                    .map_err(FileError::new("write", path))
-            }
-            Step::Chain {
-                path,
-                original,
-                text,
-            } => {
-                let like = files::like(original);
-                like.and_then(|like| files::put(path, &mut text.as_bytes(), like, || true))
-                    .map_err(FileError::new("write", path))
-            }
-            Step::Delete(path) => {
-                let removed = files::remove(path).map_err(FileError::new("remove", path));
-                removed.map(|()| true)
-            }
-        }
     }
 }
 

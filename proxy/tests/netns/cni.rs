@@ -120,7 +120,11 @@ fn the_network_of_the_node_is_never_redirected() {
     let log = add(&node, &node.path(), Some("--best-effort"));
     assert!(log.contains("never redirected"), "{log}");
     let refused = call(&node, "ADD", &node.path(), Some("--strict"));
-    assert_eq!(refused.status.code(), Some(1));
+    let error: Value = serde_json::from_slice(&refused.stdout).unwrap();
+    assert_eq!(
+        (refused.status.code(), &error["code"]),
+        (Some(1), &json!(4))
+    );
     assert_eq!(listed(&node), "");
 }
 

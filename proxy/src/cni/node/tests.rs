@@ -60,7 +60,7 @@ impl Place {
     fn settle(&self, aim: Aim) -> (Vec<String>, Vec<String>) {
         let look = self.node.look(aim);
         let done = look.steps.iter().map(|step| {
-            assert!(self.node.apply(step).unwrap(), "{step}");
+            assert!(step.apply(&self.node.program).unwrap(), "{step}");
             step.done()
         });
         let done = done.collect();
@@ -251,7 +251,7 @@ fn what_somebody_has_written_meanwhile_is_not_overwritten() {
     let look = place.node.look(Aim::Installed);
     let theirs = LIST_A.replace("\"a\"", "\"b\"");
     place.put("10-a.conflist", &theirs);
-    assert!(!place.node.apply(&look.steps[1]).unwrap());
+    assert!(!look.steps[1].apply(&place.node.program).unwrap());
     assert_eq!(
         place.files(),
         ["10-a.conflist"],
