@@ -139,6 +139,8 @@ async fn measured(story: &Story, bot: &str, server: &str, nth: u16) -> anyhow::R
         &requests,
         "--rate",
         "100",
+        "--linger-seconds",
+        "120",
     ];
     let client = story
         .start(&Workload::new(bot, &args).restricted().pod())
