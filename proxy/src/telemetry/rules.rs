@@ -13,9 +13,9 @@ use super::labels::{ANY_PORT, GrpcLabels, HttpLabels, Stand, TransportLabels};
 
 mod grouping;
 
-pub(super) use grouping::Grouping;
+pub(super) use grouping::{Blanks, Grouping};
 
-use grouping::{Blanks, add};
+use grouping::add;
 
 /// Labels that a policy may leave out: all but `le`.
 const LABELS: [&str; 31] = [
@@ -232,6 +232,11 @@ impl Rules {
         } else {
             Claim::Open
         }
+    }
+
+    /// What the family does not tell apart, nor any other of its kind.
+    pub(super) fn blanks(&self, family: Family) -> Blanks {
+        Blanks::of(self.groupings.get(&family.kind()))
     }
 
     /// What stands for names that are not told apart.

@@ -325,6 +325,7 @@ fn requests_of_no_route() {
     for (authority, tls) in [("web.a", &groups.mutual), ("", &groups.plain)] {
         recorder.route_not_found(&NotFoundLabels {
             authority,
+            target_port: 8080,
             server: &groups.server,
             tls,
         });

@@ -16,9 +16,9 @@ pub(in crate::telemetry) struct Grouping {
 
 /// Labels that no recorded family of a kind has: to tell their values apart would only fill tables.
 #[derive(Clone, Copy)]
-pub(super) struct Blanks {
-    pub(super) authority: bool,
-    pub(super) name: bool,
+pub(in crate::telemetry) struct Blanks {
+    pub(in crate::telemetry) authority: bool,
+    pub(in crate::telemetry) name: bool,
 }
 
 /// The place of the grouping that leaves out exactly these labels, with the family in it.
