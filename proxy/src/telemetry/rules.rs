@@ -371,4 +371,17 @@ mod tests {
         assert!(all.iter().all(|label| grouping.drops(label)));
         assert!(!grouping.keeps_destination());
     }
+
+    #[test]
+    fn labels_can_be_left_out_by_how_they_begin() {
+        for policy in ["dropLabels: ['dst_*']", "dropLabels: [dst_p*]"] {
+            let rules = rules(policy, &[]);
+            let grouping = &rules.groupings(Kind::Http)[0];
+            let labels = "authority=\"a\",dst_pod=\"x\",dst_pod_template_hash=\"y\",tls=\"true\"";
+            assert_eq!(grouping.part(labels), "authority=\"a\",tls=\"true\"");
+            assert_eq!(grouping.drops("dst_zone"), policy.contains("dst_*"));
+            assert!(!grouping.drops("dst"), "it is another label");
+            assert!(!grouping.keeps_destination());
+        }
+    }
 }

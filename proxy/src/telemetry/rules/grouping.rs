@@ -62,9 +62,13 @@ impl Grouping {
         }
     }
 
-    /// Whether a label is left out.
+    /// Whether a label is left out: by its name, or by how it begins.
     pub(in crate::telemetry) fn drops(&self, label: &str) -> bool {
-        self.dropped.contains(label)
+        let begins = |dropped: &String| {
+            let start = dropped.strip_suffix('*');
+            start.is_some_and(|start| label.starts_with(start))
+        };
+        self.dropped.contains(label) || self.dropped.iter().any(begins)
     }
 
     /// Whether such a label set is still about one destination.
