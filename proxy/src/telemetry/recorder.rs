@@ -24,6 +24,8 @@ use super::worker::{Hand, Renewal, Table};
 
 /// The errors of answers that the proxy makes up itself.
 const HTTP_ERRORS: [&str; 5] = ["bad request", "too large", "connect", "timeout", "loadshed"];
+/// As above, of those that only the client's proxy makes up.
+const OUTBOUND_HTTP_ERRORS: [&str; 1] = ["no backend"];
 
 /// The right to be the only writer of one shard; move it to the worker's thread and [`take`](Seat::take) it there.
 pub struct Seat {
@@ -99,7 +101,7 @@ impl Recorder {
                 self.http2(direction, peer);
             }
         }
-        for error in HTTP_ERRORS {
+        for error in HTTP_ERRORS.into_iter().chain(OUTBOUND_HTTP_ERRORS) {
             let labels = HttpErrorLabels {
                 direction: Direction::Outbound,
                 server: None,
@@ -207,7 +209,8 @@ impl Recorder {
             .count(hand, &rules, Family::Unparsed, Unparsed(direction, reason));
     }
 
-    /// Counts a connection that was passed on unrecognised because neither side spoke.
+    /// Counts a connection that was passed on unrecognised because it began like HTTP and did not end its request line
+    /// in time.
     pub fn detect_timeout(&self, direction: Direction) {
         let (hand, rules) = (&self.hand, self.hand.rules());
         self.tables
