@@ -16,7 +16,7 @@ pub const MOST_BUCKETS: usize = 50;
 /// A policy. The default records everything as documented.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MetricsPolicy {
-    /// Labels that no family has.
+    /// Labels that no family has; one that ends in `*` stands for all that begin so.
     pub drop_labels: BTreeSet<String>,
     /// What is different in single families, by name.
     pub families: BTreeMap<String, FamilyPolicy>,
@@ -136,8 +136,9 @@ impl Reader<'_> {
             let Some(label) = self.right(text) else {
                 continue;
             };
+            let begins = label.strip_suffix('*').unwrap_or(label);
             let knows = |known: &&&str| match known.strip_suffix('*') {
-                Some(prefix) => label.starts_with(prefix),
+                Some(prefix) => label.starts_with(prefix) && !begins.contains('*'),
                 None => label == **known,
             };
             if self.vocabulary.labels.iter().any(|known| knows(&known)) {
@@ -222,7 +223,7 @@ mod tests {
     #[test]
     fn everything_there_is_to_say() {
         let text = "
-dropLabels: [dst_pod]
+dropLabels: [dst_pod, 'dst_*']
 families:
   request_total: {drop: true}
   response_latency_ms:
@@ -231,7 +232,8 @@ families:
     maxSeries: 500
 ";
         let policy = parse(text, VOCABULARY).unwrap();
-        assert_eq!(policy.drop_labels, ["dst_pod".to_owned()].into());
+        let dropped = ["dst_pod", "dst_*"].map(str::to_owned);
+        assert_eq!(policy.drop_labels, dropped.into());
         assert!(policy.families["request_total"].drop);
         let expected = FamilyPolicy {
             drop: false,
@@ -262,6 +264,14 @@ families:
             (
                 "dropLabels: [le]",
                 "dropLabels[0]: \"le\" is no label that can be left out; those are authority, dst_*",
+            ),
+            (
+                "dropLabels: ['dst_*_hash']",
+                "dropLabels[0]: \"dst_*_hash\" is no label that can be left out",
+            ),
+            (
+                "dropLabels: ['auth*']",
+                "dropLabels[0]: \"auth*\" is no label",
             ),
             ("dropLabels: authority", "dropLabels: expected a list"),
             (

@@ -72,6 +72,14 @@ impl Permissions {
         Some(inbound.server.clone())
     }
 
+    /// Every port that a resource describes, and what it is counted under.
+    pub fn servers(&self) -> Vec<(u16, Server)> {
+        let inbounds = self.inbounds.iter().flatten();
+        inbounds
+            .map(|(port, inbound)| (*port, inbound.server.clone()))
+            .collect()
+    }
+
     /// Judges a peer by its certificate, if it has shown one. Where the inbounds are known, nobody may connect to a port
     /// without a permission, nor to one that is not among them, unless a permission holds for those; where they are not, whoever the mesh has certified may. Plaintext is subject to no
     /// permission: it is let in, or it is not.
@@ -162,5 +170,8 @@ mod tests {
         let server = Server::new("kuma.io", "dataplane", "web", 80);
         assert_eq!(permissions.server(80), Some(server));
         assert_eq!(permissions.server(82), None);
+        let mut ports: Vec<_> = permissions.servers().into_iter().map(|(p, _)| p).collect();
+        ports.sort_unstable();
+        assert_eq!(ports, [80, 81]);
     }
 }

@@ -13,6 +13,7 @@ const EXAMPLES: &str = "\
 Example:
   curl -s 127.0.0.1:4191/metrics | weir-proxy plan --policy-file policy.yaml
 
+What maxSeries would refuse is not told: it depends on which series come first.
 Ends with status 64 where the policy is wrong.";
 
 /// The flags of `weir-proxy plan`.

@@ -219,6 +219,7 @@ impl Book {
         let authz = self.standing.authz.as_ref().unwrap_or(&self.labels.authz);
         self.recorder.authz(&AuthzLabels {
             authority,
+            target_port: self.target_port,
             server,
             route: &self.labels.route,
             authz: is_allowed.then_some(authz),
@@ -231,6 +232,7 @@ impl Book {
         if let Subject::Inbound { server } = &self.subject {
             self.recorder.route_not_found(&NotFoundLabels {
                 authority,
+                target_port: self.target_port,
                 server,
                 tls: self.tls(),
             });

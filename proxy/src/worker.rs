@@ -125,7 +125,7 @@ impl Worker {
     }
 
     /// Takes over what is in force now.
-    fn obey(&self, told: &mut Told) {
+    fn obey(&self, told: &mut Told, known: &mut Known) {
         let settings = told.settings.borrow_and_update();
         let declared = &self.config.guard.application_ports;
         self.metrics_port.set(settings.metrics_port(declared));
@@ -142,6 +142,7 @@ impl Worker {
         let mode = self.dialer.mesh.mode();
         self.gate.set(Permissions::of(&settings, mode));
         self.gate.close(&told.closed.borrow_and_update());
+        known.describe((&self.recorder, &self.labels), self.gate.servers());
     }
 
     /// Tells the time to what retires by it.
@@ -202,7 +203,7 @@ async fn serve(start: Start) -> io::Result<()> {
     let mut census = census(&worker, &sets);
     let mut calls = calls.map(|source| Calls::new(Rc::clone(&worker.recorder), source));
     let mut ticks = ticks();
-    worker.obey(&mut told);
+    worker.obey(&mut told, &mut known);
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -213,7 +214,7 @@ async fn serve(start: Start) -> io::Result<()> {
                 calls.iter_mut().for_each(Calls::renew);
                 census.publish(sets.iter().map(|(_, set)| set.census()));
             }
-            () = told.changed() => worker.obey(&mut told),
+            () = told.changed() => worker.obey(&mut told, &mut known),
             Ok(()) = roster.changed() => regroup(&sets, &roster.borrow_and_update()),
             () = enter(&mut calls) => {}
         }

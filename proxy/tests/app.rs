@@ -122,6 +122,47 @@ async fn traffic_shows_on_the_admin_port_summed_over_all_workers() {
         .expect("it served");
 }
 
+/// In a pod the settings tell what the application listens on, and other settings tell otherwise.
+#[tokio::test]
+async fn servers_of_the_settings_are_on_the_admin_port_before_their_first_connection() {
+    let settings = |port: u16| {
+        let text = format!(
+            r#"{{"version":1,"mesh":"default","inbounds":[{{"port":{port},"service":"web"}}]}}"#
+        );
+        Arc::new(Settings::parse(&text).expect("settings"))
+    };
+    let mut config = Config {
+        workers: 2,
+        listeners: vec![(LOOPBACK, Aim::Inbound)],
+        ..Config::default()
+    };
+    config.admin.addr = LOOPBACK;
+    config.admin.metrics_ip = LOOPBACK.ip();
+    let (now, followed) = watch::channel(settings(8080));
+    let app = app::bind(config, followed).expect("free ports");
+    let (_terminate, terminated) = mpsc::channel(2);
+    let admin = app.bound().admin;
+    let served = tokio::spawn(app.serve(terminated));
+    for port in [8080, 8081] {
+        now.send_replace(settings(port));
+        let of = format!("srv_name=\"web\",srv_port=\"{port}\"");
+        let shown = async {
+            loop {
+                let metrics = ask(admin, &get("/metrics")).await;
+                let zeroes = metrics.lines().filter(|line| line.ends_with(" 0"));
+                let zeroes: Vec<_> = zeroes.filter(|line| line.contains(&of)).collect();
+                let has = |name: &str| zeroes.iter().any(|line| line.starts_with(name));
+                if has("tcp_open_total{") && has("inbound_http_errors_total{") {
+                    break;
+                }
+            }
+        };
+        let shown = tokio::time::timeout(DEADLINE, shown).await;
+        shown.expect("they are printed");
+    }
+    served.abort();
+}
+
 #[tokio::test]
 async fn a_request_under_way_is_finished_and_new_ones_are_served_meanwhile() {
     let proxy = start(application().await, 1);

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use weir_crds::settings::Settings;
 
 use crate::control::discovery::{self, Desk, Discovery, Told};
-use crate::control::{Certify, Operator, operator, settings};
+use crate::control::{Certify, Operator, authorities, operator, settings};
 use crate::destinations::Link;
 use crate::identity::{self, Identity};
 use crate::record::CallSource;
@@ -92,7 +92,8 @@ pub(super) fn start(
     let discovery = Discovery::new(discovery, client, desk, known);
     tasks.spawn(connection.keep(stop.child_token()));
     tasks.spawn(discovery.run(stop.child_token()));
-    let telling = tell(told, telemetry.clone(), known_authorities);
+    let known = (known_authorities, settings.clone());
+    let telling = tell(told, telemetry.clone(), known);
     tasks.spawn(stop.clone().run_until_cancelled_owned(telling));
     Operated {
         link: Some(link),
@@ -103,51 +104,89 @@ pub(super) fn start(
 
 /// Tells telemetry which services there are, and which endpoints are gone.
 ///
-/// The services that the proxy began with stay known: its listeners are there as long as it is.
-async fn tell(told: Told, telemetry: Telemetry, known: Vec<String>) {
+/// The services that the proxy began with stay known: its listeners are there as long as it is. Those that its pod is
+/// of are in its settings.
+async fn tell(
+    told: Told,
+    telemetry: Telemetry,
+    (known, mut settings): (Vec<String>, watch::Receiver<Arc<Settings>>),
+) {
     let Told {
         mut names,
         mut gone,
     } = told;
+    settings.mark_changed();
     loop {
         tokio::select! {
-            Some(gone) = gone.recv() => telemetry.end(&gone),
+            Some(gone) = gone.recv() => {
+                telemetry.end(&gone);
+                continue;
+            }
             is_followed = names.changed() => {
                 if !is_followed {
                     return;
                 }
-                telemetry.set_known(known.iter().cloned().chain(names.all()));
-                tokio::time::sleep(TELL).await;
             }
+            Ok(()) = settings.changed() => {}
         }
+        let own = offered(&settings.borrow_and_update());
+        let others = known.iter().cloned().chain(names.all());
+        telemetry.set_known(others.chain(own));
+        tokio::time::sleep(TELL).await;
     }
+}
+
+/// What clients may call the services by that the pod is of.
+fn offered(settings: &Settings) -> Vec<String> {
+    let inbounds = settings.inbounds.iter().flatten();
+    inbounds
+        .flat_map(|inbound| authorities(&inbound.service))
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
 
-    use super::*;
-    use crate::telemetry::{self, Direction, GrpcLabels};
+    use weir_crds::settings::InboundSettings;
 
-    #[tokio::test(start_paused = true)]
-    async fn services_that_are_followed_are_known_beside_those_of_the_start() {
+    use super::*;
+    use crate::telemetry::{self, Direction, GrpcLabels, Recorder};
+
+    /// A telemetry that refuses whoever is not known.
+    fn strict() -> (Telemetry, Recorder) {
         let config = telemetry::Config {
-            // Whoever is not known is refused.
             most_series: 0,
             ..telemetry::Config::default()
         };
         let (telemetry, mut seats) = telemetry::new(config, 1);
-        let recorder = seats.remove(0).take();
-        let (known, told) = discovery::told();
-        let telling = tokio::spawn(tell(told, telemetry.clone(), vec!["web".to_owned()]));
-        tokio::task::yield_now().await;
-        known.enter("db.mesh");
-        tokio::time::sleep(TELL).await;
+        (telemetry, seats.remove(0).take())
+    }
+
+    fn of(service: &str) -> Arc<Settings> {
+        let settings = Settings::parse(r#"{"version":1,"mesh":"default"}"#);
+        let inbound = InboundSettings {
+            port: 8080,
+            service: service.to_owned(),
+            permission: None,
+            routes: None,
+        };
+        Arc::new(Settings {
+            inbounds: Some(vec![inbound]),
+            ..settings.expect("settings")
+        })
+    }
+
+    /// Those of these authorities that are told apart.
+    fn told_apart<'a>(
+        telemetry: &Telemetry,
+        recorder: &Recorder,
+        names: &[&'a str],
+    ) -> Vec<&'a str> {
         recorder.tick(Instant::now());
-        for authority in ["web", "db.mesh", "cache"] {
+        for authority in names {
             recorder.grpc(&GrpcLabels {
-                direction: Direction::Outbound,
+                direction: Direction::Inbound,
                 authority,
                 target_port: 80,
             });
@@ -157,10 +196,38 @@ mod tests {
         shown.expect("a Vec takes all");
         let text = String::from_utf8(text).expect("text");
         let is_shown = |name: &str| text.contains(&format!("authority=\"{name}\",kind=\"sent\""));
-        assert!(
-            is_shown("web") && is_shown("db.mesh") && !is_shown("cache"),
-            "{text}"
-        );
+        names.iter().copied().filter(|n| is_shown(n)).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn services_that_are_followed_are_known_beside_those_of_the_start() {
+        let (telemetry, recorder) = strict();
+        let (known, told) = discovery::told();
+        let (_keep, settings) = watch::channel(of("api"));
+        let given = (vec!["web".to_owned()], settings);
+        let telling = tokio::spawn(tell(told, telemetry.clone(), given));
+        tokio::task::yield_now().await;
+        known.enter("db.mesh");
+        tokio::time::sleep(2 * TELL).await;
+        let shown = told_apart(&telemetry, &recorder, &["web", "db.mesh", "cache"]);
+        assert_eq!(shown, ["web", "db.mesh"]);
+        telling.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_services_of_the_pod_are_known_by_its_settings() {
+        let (telemetry, recorder) = strict();
+        let (_known, told) = discovery::told();
+        let (settings, followed) = watch::channel(of("old"));
+        let telling = tokio::spawn(tell(told, telemetry.clone(), (Vec::new(), followed)));
+        tokio::time::sleep(2 * TELL).await;
+        let shown = told_apart(&telemetry, &recorder, &["old", "web.shop"]);
+        assert_eq!(shown, ["old"], "those in force from the start");
+        settings.send_replace(of("web_shop_svc_8080"));
+        tokio::time::sleep(2 * TELL).await;
+        let names = ["web", "web.shop", "web.shop.svc.cluster.local", "cache"];
+        let shown = told_apart(&telemetry, &recorder, &names);
+        assert_eq!(shown, names[..3]);
         telling.abort();
     }
 }

@@ -59,7 +59,7 @@ impl Stopped {
     /// The `error` label of `inbound_tcp_errors_total`; none for a client that has left.
     fn class(&self) -> Option<&'static str> {
         match self {
-            Self::Closed | Self::Failed(_) => None,
+            Self::Closed | Self::Failed(_) | Self::Handshake(HandshakeError::Broken(_)) => None,
             Self::Late => Some("tls detection timeout"),
             Self::NotSecured | Self::NoIdentity => Some("identity required"),
             Self::Handshake(error) => Some(error.class()),

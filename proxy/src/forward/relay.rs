@@ -400,7 +400,8 @@ impl Relay<'_> {
                 _ if self.replied => End::Reset,
                 _ if session.is_tunnel() && is_clean => End::Complete,
                 _ if client.is_some() => End::Canceled,
-                Some(Which::Client) => End::Canceled,
+                // Who has sent all may still read; its server has failed it.
+                Some(Which::Client) if server.is_none() => End::Canceled,
                 _ => End::Reset,
             };
             session.finish(Instant::now(), end);

@@ -58,6 +58,11 @@ impl Gate {
         self.permissions.borrow().server(port)
     }
 
+    /// Every port that a resource describes, and what it is counted under.
+    pub fn servers(&self) -> Vec<(u16, Server)> {
+        self.permissions.borrow().servers()
+    }
+
     /// The permit of a connection to this port, which has not been judged yet.
     pub fn permit(self: &Rc<Self>, port: u16) -> Permit {
         Permit {

@@ -11,10 +11,13 @@ use indexmap::Equivalent;
 use super::budget::Claim;
 use super::cells::Counter;
 use super::family::Family;
-use super::render::Render;
 use super::rules::Rules;
 use super::set::{ALLOCATION, Set};
 use super::worker::{Attached, Attachment, Hand, Table, Wish, entry_bytes};
+
+mod labels;
+
+pub(super) use labels::{Origin, Single};
 
 /// A worker's single counters.
 pub(super) struct Counts {
@@ -29,8 +32,17 @@ struct CountEntry {
     labels: Box<str>,
     /// Whether it stays though nothing is counted.
     is_known: bool,
+    /// Who can have made up its labels; `None` where only configuration and code do.
+    origin: Option<Made>,
     attachment: Attachment,
     count: Counter,
+}
+
+/// The owned form of [`Origin`].
+struct Made {
+    authority: Box<str>,
+    port: u16,
+    is_open: bool,
 }
 
 /// Remembers a single counter without keeping it; what a connection holds that counts again and again.
@@ -58,42 +70,50 @@ impl Counts {
         }
     }
 
-    /// Counts one, under `wider` labels where the budget has no room for more. Answers what counts the next with the
-    /// same labels; none where they were refused.
-    pub(super) fn count(
+    /// Counts one, under wider labels where the budget has no room for more. Answers what counts the next with the same
+    /// labels; none where they were refused.
+    pub(super) fn count<'a>(
         &self,
         hand: &Rc<Hand>,
+        rules: &'a Rules,
         family: Family,
-        labels: &impl Render,
-        wider: &impl Render,
+        labels: impl Single<'a>,
     ) -> Option<CountRef> {
         let text = &mut *self.scratch.borrow_mut();
-        let known = self.find(family, render(labels, text));
-        let known = known.or_else(|| self.add(hand, family, text, (Claim::Overflow, false)));
-        let Some(entry) = known else {
-            hand.refuse(family.kind());
-            let known = self.find(family, render(wider, text));
-            let known = known.or_else(|| self.add(hand, family, text, (Claim::Last, false)));
-            known.expect("the last claim is never refused").add();
-            return None;
-        };
-        entry.add();
-        Some(CountRef(Rc::downgrade(&entry)))
+        let labels = labels.project(rules, family);
+        let origin = labels.origin();
+        let claim = origin.map_or(Claim::Overflow, |origin| origin.claim(rules));
+        if let Some(entry) = self.entry((hand, family), &labels, text, (claim, origin)) {
+            entry.add();
+            return Some(CountRef(Rc::downgrade(&entry)));
+        }
+        hand.refuse(family.kind());
+        let wider = labels.overflowed(rules.stand(), claim == Claim::Known);
+        let known = self.entry((hand, family), &wider, text, (Claim::Overflow, None));
+        let known = known.or_else(|| {
+            let widest = wider.without_ports();
+            self.entry((hand, family), &widest, text, (Claim::Last, None))
+        });
+        known.expect("the last claim is never refused").add();
+        None
     }
 
     /// Has a counter printed from now on, whether anything is counted or not.
-    pub(super) fn know(&self, hand: &Rc<Hand>, family: Family, labels: &impl Render) {
+    pub(super) fn know<'a>(&self, hand: &Rc<Hand>, family: Family, labels: &impl Single<'a>) {
         let text = &mut *self.scratch.borrow_mut();
         if self.find(family, render(labels, text)).is_none() {
-            self.add(hand, family, text, (Claim::Last, true));
+            self.add((hand, family), text, (Claim::Last, None), true);
         }
     }
 
-    /// Takes over changed rules: there are few single counters, and some have to be printed before they count again.
+    /// Takes over changed rules. What configuration and code make is few, and some of it has to be printed before it
+    /// counts again; the rest is looked up when it counts again.
     pub(super) fn renew(&self, hand: &Rc<Hand>) {
         for former in self.table.renew() {
-            let how = (Claim::Last, former.is_known);
-            self.add(hand, former.family, &former.labels, how);
+            if former.origin.is_none() {
+                let (how, is_known) = ((Claim::Last, None), former.is_known);
+                self.add((hand, former.family), &former.labels, how, is_known);
+            }
         }
     }
 
@@ -106,6 +126,18 @@ impl Counts {
         self.table.let_go(gone);
     }
 
+    /// The counter of these labels, made if the budget has room for the claim.
+    fn entry<'a>(
+        &self,
+        (hand, family): (&Rc<Hand>, Family),
+        labels: &impl Single<'a>,
+        text: &mut String,
+        how: (Claim, Option<Origin<'_>>),
+    ) -> Option<Rc<CountEntry>> {
+        let known = self.find(family, render(labels, text));
+        known.or_else(|| self.add((hand, family), text, how, false))
+    }
+
     fn find(&self, family: Family, text: &str) -> Option<Rc<CountEntry>> {
         let labels = CountLabels(family, text);
         self.table.get(self.table.hash(&labels), &labels)
@@ -113,11 +145,12 @@ impl Counts {
 
     fn add(
         &self,
-        hand: &Rc<Hand>,
-        family: Family,
+        (hand, family): (&Rc<Hand>, Family),
         text: &str,
-        (claim, is_known): (Claim, bool),
+        (claim, origin): (Claim, Option<Origin<'_>>),
+        is_known: bool,
     ) -> Option<Rc<CountEntry>> {
+        let own_text = text.len() + origin.map_or(0, |origin| origin.authority.len());
         let wish = Wish {
             kind: family.kind(),
             labels: text,
@@ -125,7 +158,7 @@ impl Counts {
             stands_in: false,
             hash: self.table.hash(&CountLabels(family, text)),
             dst: None,
-            bytes: entry_bytes::<CountEntry>() + text.len() + ALLOCATION,
+            bytes: entry_bytes::<CountEntry>() + own_text + 2 * ALLOCATION,
         };
         if !hand.store.may_attach(wish.kind, claim, wish.hash) {
             return None;
@@ -136,13 +169,14 @@ impl Counts {
             family,
             labels: text.into(),
             is_known,
+            origin: origin.map(Made::from),
             attachment,
             count: Counter(cells),
         }))
     }
 }
 
-fn render<'a>(labels: &impl Render, text: &'a mut String) -> &'a str {
+fn render<'a, 'b>(labels: &impl Single<'b>, text: &'a mut String) -> &'a str {
     text.clear();
     labels.render(text);
     text
@@ -157,12 +191,33 @@ impl Attached for CountEntry {
         true
     }
 
-    fn claim(&self, _rules: &Rules) -> Claim {
-        Claim::Last
+    fn claim(&self, rules: &Rules) -> Claim {
+        let made = self.origin.as_ref();
+        made.map_or(Claim::Last, |made| made.origin().claim(rules))
     }
 
     fn is_permanent(&self) -> bool {
         self.is_known || self.family.bounded()
+    }
+}
+
+impl From<Origin<'_>> for Made {
+    fn from(origin: Origin<'_>) -> Self {
+        Self {
+            authority: origin.authority.into(),
+            port: origin.port,
+            is_open: origin.is_open,
+        }
+    }
+}
+
+impl Made {
+    fn origin(&self) -> Origin<'_> {
+        Origin {
+            authority: &self.authority,
+            port: self.port,
+            is_open: self.is_open,
+        }
     }
 }
 

@@ -184,7 +184,7 @@ families! {
     OutboundTcpErrors Kind::Single(Self::OutboundTcpErrors), Counter "outbound_tcp_errors_total"
         "Outbound connections that the proxy could not process.";
     DetectTimeout Kind::Single(Self::DetectTimeout), Counter "weir_http_detect_timeout_total"
-        "Connections passed on unrecognised because neither side spoke in time.";
+        "Connections passed on unrecognised because they began like HTTP and did not end their request line in time.";
     Endpoints Kind::Single(Self::Endpoints), Gauge "weir_endpoints"
         "Endpoints of a service, as each worker sees them for itself.";
     Unparsed Kind::Single(Self::Unparsed), Counter "weir_http_unparsed_total"

@@ -345,6 +345,8 @@ pub struct HttpErrorLabels<'a> {
 pub struct AuthzLabels<'a> {
     /// The authority of the request; none where the connection speaks no HTTP.
     pub authority: Option<&'a str>,
+    /// The port the connection was meant for: no label, but it tells whether the authority is a known Service's.
+    pub target_port: u16,
     /// Where it arrived.
     pub server: &'a Server,
     /// Which route it took.
@@ -360,6 +362,8 @@ pub struct AuthzLabels<'a> {
 pub struct NotFoundLabels<'a> {
     /// As in [`HttpLabels`].
     pub authority: &'a str,
+    /// As in [`AuthzLabels`].
+    pub target_port: u16,
     /// Where it arrived.
     pub server: &'a Server,
     /// Security of the client's connection.

@@ -76,7 +76,8 @@ impl Plan {
 }
 
 /// Applies a policy to an exposition, in the text format or in OpenMetrics. What it was recorded under is taken for
-/// everything there is: what another policy leaves out already does not come back here.
+/// everything there is: what another policy leaves out already does not come back here. What `maxSeries` would refuse is not
+/// in it: that depends on which series come first.
 ///
 /// # Errors
 /// A line that is no sample.

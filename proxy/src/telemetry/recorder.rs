@@ -24,6 +24,8 @@ use super::worker::{Hand, Renewal, Table};
 
 /// The errors of answers that the proxy makes up itself.
 const HTTP_ERRORS: [&str; 5] = ["bad request", "too large", "connect", "timeout", "loadshed"];
+/// As above, of those that only the client's proxy makes up.
+const OUTBOUND_HTTP_ERRORS: [&str; 1] = ["no backend"];
 
 /// The right to be the only writer of one shard; move it to the worker's thread and [`take`](Seat::take) it there.
 pub struct Seat {
@@ -99,7 +101,7 @@ impl Recorder {
                 self.http2(direction, peer);
             }
         }
-        for error in HTTP_ERRORS {
+        for error in HTTP_ERRORS.into_iter().chain(OUTBOUND_HTTP_ERRORS) {
             let labels = HttpErrorLabels {
                 direction: Direction::Outbound,
                 server: None,
@@ -165,9 +167,8 @@ impl Recorder {
             Direction::Inbound => Family::InboundTcpErrors,
             Direction::Outbound => Family::OutboundTcpErrors,
         };
-        self.tables
-            .counts
-            .count(&self.hand, family, labels, &labels.without_ports());
+        let (hand, rules) = (&self.hand, self.hand.rules());
+        self.tables.counts.count(hand, &rules, family, *labels);
     }
 
     /// Counts a decision on who may connect. Answers what counts the same one again, unless the budget has refused it.
@@ -178,18 +179,16 @@ impl Recorder {
             (None, Some(_)) => Family::InboundTcpAuthzAllow,
             (None, None) => Family::InboundTcpAuthzDeny,
         };
-        let rules = self.hand.rules();
-        let wider = labels.overflowed(rules.stand());
-        let counts = &self.tables.counts;
-        counts.count(&self.hand, family, labels, &wider)
+        let (hand, rules) = (&self.hand, self.hand.rules());
+        self.tables.counts.count(hand, &rules, family, *labels)
     }
 
     /// Counts a request that its port has no route for.
     pub fn route_not_found(&self, labels: &NotFoundLabels<'_>) {
-        let rules = self.hand.rules();
-        let wider = labels.overflowed(rules.stand());
-        let (counts, family) = (&self.tables.counts, Family::InboundHttpRouteNotFound);
-        counts.count(&self.hand, family, labels, &wider);
+        let (hand, rules) = (&self.hand, self.hand.rules());
+        self.tables
+            .counts
+            .count(hand, &rules, Family::InboundHttpRouteNotFound, *labels);
     }
 
     /// Counts an answer that the proxy made up itself.
@@ -198,22 +197,25 @@ impl Recorder {
             Direction::Inbound => Family::InboundHttpErrors,
             Direction::Outbound => Family::OutboundHttpErrors,
         };
-        self.tables
-            .counts
-            .count(&self.hand, family, labels, &labels.without_ports());
+        let (hand, rules) = (&self.hand, self.hand.rules());
+        self.tables.counts.count(hand, &rules, family, *labels);
     }
 
     /// Counts a connection that began as HTTP and goes on unmeasured.
     pub fn unparsed(&self, direction: Direction, reason: &'static str) {
-        let labels = Unparsed(direction, reason);
-        let counts = &self.tables.counts;
-        counts.count(&self.hand, Family::Unparsed, &labels, &labels);
+        let (hand, rules) = (&self.hand, self.hand.rules());
+        self.tables
+            .counts
+            .count(hand, &rules, Family::Unparsed, Unparsed(direction, reason));
     }
 
-    /// Counts a connection that was passed on unrecognised because neither side spoke.
+    /// Counts a connection that was passed on unrecognised because it began like HTTP and did not end its request line
+    /// in time.
     pub fn detect_timeout(&self, direction: Direction) {
-        let counts = &self.tables.counts;
-        counts.count(&self.hand, Family::DetectTimeout, &direction, &direction);
+        let (hand, rules) = (&self.hand, self.hand.rules());
+        self.tables
+            .counts
+            .count(hand, &rules, Family::DetectTimeout, direction);
     }
 
     /// Call about once a second: tells the time, to which writes are dated, takes over a changed policy, and lets go of

@@ -303,6 +303,7 @@ impl Render for EndpointLabels<'_> {
 }
 
 /// `direction`, `reason` of `weir_http_unparsed_total`.
+#[derive(Clone, Copy)]
 pub(super) struct Unparsed(pub(super) Direction, pub(super) &'static str);
 
 impl Render for Unparsed {

@@ -13,9 +13,9 @@ use super::labels::{ANY_PORT, GrpcLabels, HttpLabels, Stand, TransportLabels};
 
 mod grouping;
 
-pub(super) use grouping::Grouping;
+pub(super) use grouping::{Blanks, Grouping};
 
-use grouping::{Blanks, add};
+use grouping::add;
 
 /// Labels that a policy may leave out: all but `le`.
 const LABELS: [&str; 31] = [
@@ -234,6 +234,11 @@ impl Rules {
         }
     }
 
+    /// What the family does not tell apart, nor any other of its kind.
+    pub(super) fn blanks(&self, family: Family) -> Blanks {
+        Blanks::of(self.groupings.get(&family.kind()))
+    }
+
     /// What stands for names that are not told apart.
     pub(super) fn stand(&self) -> &Stand {
         &self.stand
@@ -365,5 +370,18 @@ mod tests {
         let grouping = &rules.groupings(Kind::Transport)[0];
         assert!(all.iter().all(|label| grouping.drops(label)));
         assert!(!grouping.keeps_destination());
+    }
+
+    #[test]
+    fn labels_can_be_left_out_by_how_they_begin() {
+        for policy in ["dropLabels: ['dst_*']", "dropLabels: [dst_p*]"] {
+            let rules = rules(policy, &[]);
+            let grouping = &rules.groupings(Kind::Http)[0];
+            let labels = "authority=\"a\",dst_pod=\"x\",dst_pod_template_hash=\"y\",tls=\"true\"";
+            assert_eq!(grouping.part(labels), "authority=\"a\",tls=\"true\"");
+            assert_eq!(grouping.drops("dst_zone"), policy.contains("dst_*"));
+            assert!(!grouping.drops("dst"), "it is another label");
+            assert!(!grouping.keeps_destination());
+        }
     }
 }

@@ -88,6 +88,8 @@ struct Slot {
     attached: usize,
     /// True while its id is in `Registry::idle`.
     queued: bool,
+    /// Of the expositions that had begun when the last worker let go of it, the last.
+    idle_after: u64,
     hidden: Option<Mark>,
 }
 
@@ -293,7 +295,11 @@ impl Store {
                     .get_mut(&set.id)
                     .expect("an attached set stays");
                 slot.attached -= 1;
-                if slot.attached == 0 && !slot.queued {
+                if slot.attached > 0 {
+                    continue;
+                }
+                slot.idle_after = registry.expositions.started;
+                if !slot.queued {
                     slot.queued = true;
                     registry.idle.push(set.id);
                 }
@@ -335,6 +341,7 @@ impl Registry {
             set: Arc::clone(&set),
             attached: 1,
             queued: false,
+            idle_after: 0,
             hidden: None,
         };
         self.slots.insert(id, slot);

@@ -215,7 +215,10 @@ async fn again(service: Rc<Service>, head: Request<()>, unseen: Unseen) {
     } = unseen;
     let found = match wait(service.find_again(found), &mut respond, &mut terms).await {
         Waited::Done(Ok(found)) => found,
-        Waited::Done(Err(_)) => return give_up(respond, call),
+        Waited::Done(Err(unreached)) => {
+            service.note_unreached(&unreached);
+            return give_up(respond, call);
+        }
         Waited::Gone => return call.cut(Instant::now(), End::Canceled),
         Waited::Late => return service.answer(&mut respond, Reply::Late, &mut call),
     };

@@ -143,6 +143,53 @@ async fn a_hello_that_does_not_end_is_given_up() {
     assert_eq!(count.load(Ordering::Relaxed), 0);
 }
 
+/// What a proxy of the mesh begins a connection to the server with.
+async fn hello(authority: &Authority) -> Vec<u8> {
+    let (said, mut heard) = tokio::sync::mpsc::channel(1);
+    let endpoint = application(move |mut stream: TcpStream| {
+        let said = said.clone();
+        async move {
+            let mut bytes = vec![0; 16_384];
+            let n = stream.read(&mut bytes).await.expect("a ClientHello");
+            bytes.truncate(n);
+            let _heard = said.send(bytes).await;
+        }
+    });
+    let api = identity(authority, CLIENT, LIFE);
+    let client = Party::client((strict(), Some(api)), endpoint.await, Some(SERVER));
+    let mut asks = client.proxy.connect().await;
+    asks.write_all(GET).await.expect("written");
+    soon(heard.recv()).await.expect("a ClientHello")
+}
+
+#[tokio::test]
+async fn who_hangs_up_in_the_handshake_is_no_error() {
+    let (app, count) = counting().await;
+    let authority = Authority::new("mesh");
+    let server = Party::server((strict(), Some(identity(&authority, SERVER, LIFE))), app);
+    let hello = hello(&authority).await;
+    for (n, whole) in (1..).zip([true, false]) {
+        let mut client = server.proxy.connect().await;
+        client.write_all(&hello).await.expect("written");
+        // The server has begun its part by then.
+        let read = soon(client.read(&mut [0])).await;
+        assert_eq!(read.expect("a ServerHello"), 1);
+        if whole {
+            client.shutdown().await.expect("an end");
+            read_all(&mut client).await;
+        }
+        // With all that it has not read: a reset.
+        drop(client);
+        let closed = ["peer=\"src\"", "classification=\"failure\""];
+        let closed = server
+            .proxy
+            .counts("tcp_close_total", &closed, f64::from(n));
+        closed.await;
+    }
+    assert_eq!(server.proxy.sum("inbound_tcp_errors_total", &[]), 0.0);
+    assert_eq!(count.load(Ordering::Relaxed), 0);
+}
+
 /// Asks once; answers the status, and how often the client's proxy has failed to dial for want of an identity.
 async fn ask(client: &Party) -> (Vec<u8>, f64) {
     let mut asks = client.proxy.connect().await;

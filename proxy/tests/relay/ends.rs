@@ -236,6 +236,32 @@ async fn a_server_that_resets_in_the_middle_resets_the_client() {
         .await;
 }
 
+/// A client that has sent all it had may still read: what its server breaks off is the server's.
+#[tokio::test]
+async fn a_server_that_resets_in_the_middle_has_failed_a_client_that_only_reads() {
+    let serve = |mut stream: TcpStream| async move {
+        // Up to the end of what the client sends.
+        read_all(&mut stream).await;
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome")
+            .await
+            .expect("written");
+        let _told = stream.readable().await;
+        set_reset(&stream);
+    };
+    let proxy = Proxy::inbound(application(serve).await);
+    let mut client = proxy.connect().await;
+    client.write_all(GET).await.expect("written");
+    client.shutdown().await.expect("a half-close");
+    let row = [
+        "status_code=\"200\"",
+        "classification=\"failure\"",
+        "error=\"reset\"",
+    ];
+    proxy.counts("response_total", &row, 1.0).await;
+    proxy.counts("response_total", &[], 1.0).await;
+}
+
 #[tokio::test]
 async fn an_early_answer_reaches_a_client_that_is_still_sending() {
     let serve = |mut stream: TcpStream| async move {

@@ -116,6 +116,7 @@ fn requests_of_no_route_become_the_overflow_as_well() {
         let authority = format!("{n}.example");
         recorders[0].route_not_found(&NotFoundLabels {
             authority: &authority,
+            target_port: 8080,
             server: &groups.server,
             tls: &groups.mutual,
         });
@@ -130,7 +131,7 @@ fn requests_of_no_route_become_the_overflow_as_well() {
     let over = format!("authority=\"{OVERFLOW}\",srv_group=\"kuma.io\"");
     let refused = sum(&shown, family, &over);
     assert!(refused > 1000.0, "{refused}");
-    let over = format!("srv_port=\"{OVERFLOW}\",tls=\"true\",client_id=\"{OVERFLOW}\"");
+    let over = format!("srv_port=\"8080\",tls=\"true\",client_id=\"{OVERFLOW}\"");
     assert_eq!(sum(&shown, family, &over), refused);
 }
 

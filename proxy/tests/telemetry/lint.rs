@@ -60,6 +60,7 @@ fn everything_counted() -> String {
         });
         recorder.route_not_found(&NotFoundLabels {
             authority: "web",
+            target_port: 8080,
             server: &groups.server,
             tls: &groups.mutual,
         });

@@ -15,6 +15,7 @@ mod proxy;
 mod retirement;
 mod routes;
 mod scrape;
+mod singles;
 mod stress;
 mod text;
 mod trailing;

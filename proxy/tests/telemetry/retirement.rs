@@ -7,7 +7,7 @@ use weir_proxy::telemetry::{
 };
 
 use crate::budget::{all, answer, proxy, run, series};
-use crate::scrape::{Groups, sum};
+use crate::scrape::{Groups, scrape, sum, traffic};
 
 #[test]
 fn who_was_refused_is_taken_once_there_is_room() {
@@ -101,4 +101,39 @@ fn a_destination_that_comes_back_goes_on_from_its_counts() {
         sum(&all(&telemetry), "request_total", "dst_service=\"web\""),
         3.0
     );
+}
+
+/// No exposition is complete where every scraper has a filter: whoever comes next is waited for, and nobody longer.
+#[test]
+fn who_scrapes_with_a_filter_has_the_last_values_of_what_is_gone() {
+    let (telemetry, recorders) = proxy(1, Config::default());
+    let groups = Groups::new();
+    let mut now = Instant::now();
+    let mut run = |seconds: u32, is_scraped: bool| {
+        for second in 1..=seconds {
+            now += Duration::from_secs(1);
+            recorders[0].tick(now);
+            telemetry.sweep(now);
+            if is_scraped && second % 15 == 0 {
+                scrape(&telemetry, &traffic("^request_total$"));
+            }
+        }
+    };
+    let shown = || {
+        let shown = scrape(&telemetry, &traffic("^request_total$"));
+        sum(&shown, "request_total", "dst_service=\"web\"")
+    };
+    run(750, true);
+    answer(&recorders[0].http(&groups.outbound("web")), 200);
+    telemetry.end(std::slice::from_ref(&groups.dst));
+    run(14, false);
+    assert_eq!(shown(), 1.0, "it was told to nobody");
+    run(60, true);
+    assert_eq!(shown(), 0.0);
+    // Where nobody comes any more, nobody is waited for.
+    let before = telemetry.label_sets();
+    answer(&recorders[0].http(&groups.outbound("web")), 200);
+    telemetry.end(std::slice::from_ref(&groups.dst));
+    run(900, false);
+    assert!(telemetry.label_sets() <= before);
 }

@@ -305,6 +305,7 @@ outbound_http_errors_total{direction=\"outbound\",error=\"too large\"} 0
 outbound_http_errors_total{direction=\"outbound\",error=\"connect\"} 0
 outbound_http_errors_total{direction=\"outbound\",error=\"timeout\"} 0
 outbound_http_errors_total{direction=\"outbound\",error=\"loadshed\"} 0
+outbound_http_errors_total{direction=\"outbound\",error=\"no backend\"} 0
 inbound_tcp_errors_total{direction=\"inbound\",peer=\"src\",error=\"i/o\",target_port=\"80\"} 1
 weir_http_detect_timeout_total{direction=\"inbound\"} 0
 weir_http_detect_timeout_total{direction=\"outbound\"} 1
@@ -325,6 +326,7 @@ fn requests_of_no_route() {
     for (authority, tls) in [("web.a", &groups.mutual), ("", &groups.plain)] {
         recorder.route_not_found(&NotFoundLabels {
             authority,
+            target_port: 8080,
             server: &groups.server,
             tls,
         });

@@ -4,11 +4,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use weir_proxy::worker;
 
+use super::ends::request_of;
 use super::peer::{Client, Setup, finish, serving};
 use super::proxy::nobody;
+use super::routed::below;
+use super::routes::{budgeted, retryable, routed};
 use super::service::{by_streams, pod, replace, serve, two};
+use super::wire::{acknowledgement, goaway, settings};
 
 #[tokio::test]
 async fn a_connection_that_was_dialed_for_a_silent_client_is_taken_over_and_counts_once() {
@@ -150,6 +155,50 @@ async fn where_all_refuse_every_stream_is_told_and_counted() {
     }
     assert_eq!(proxy.sum("tcp_open_total", &["peer=\"dst\""]), 0.0);
     proxy.counts("http2_active_streams", &[], 0.0).await;
+}
+
+/// A server that is gone with its first request, to which it says this.
+async fn going(says: Vec<u8>) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a free port");
+    let addr = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a client");
+        drop(listener);
+        let hello = [settings(&[]), acknowledgement()].concat();
+        stream.write_all(&hello).await.expect("written");
+        request_of(&mut stream).await;
+        stream.write_all(&says).await.expect("written");
+        if !says.is_empty() {
+            let _eof = stream.read_to_end(&mut Vec::new()).await;
+        }
+    });
+    addr
+}
+
+#[tokio::test]
+async fn a_further_attempt_that_finds_nobody_is_counted_as_a_first_one() {
+    let refused = ["error=\"connect\"", "peer=\"dst\""];
+    // A failed attempt, which its route would have made again.
+    let table = budgeted(vec![retryable(below("/"))], 100);
+    let proxy = routed(&[going(Vec::new()).await], &table);
+    let mut client = Client::connect(&proxy, Setup::default()).await;
+    let answer = client.call("/", Bytes::new()).await;
+    assert_eq!(answer.expect("an answer").status, 502);
+    proxy
+        .counts("outbound_tcp_errors_total", &refused, 1.0)
+        .await;
+    // One that its server has not looked at.
+    let leaving = going(goaway(0, h2::Reason::NO_ERROR.into())).await;
+    let endpoints = [("a", leaving), ("b", nobody().await)];
+    let proxy = serve(&endpoints, worker::Config::default());
+    let mut client = Client::connect(&proxy, Setup::default()).await;
+    let error = client.call("/", Bytes::new()).await.err();
+    let reason = error.and_then(|error| error.reason());
+    assert_eq!(reason, Some(h2::Reason::REFUSED_STREAM));
+    proxy
+        .counts("outbound_tcp_errors_total", &refused, 1.0)
+        .await;
 }
 
 #[tokio::test]

@@ -194,7 +194,7 @@ async fn a_server_that_fails_says_why_to_the_metrics_too() {
 
 /// Reads what a client says before its first request, and that; answers the number of its
 /// stream.
-async fn request_of(stream: &mut TcpStream) -> u32 {
+pub(crate) async fn request_of(stream: &mut TcpStream) -> u32 {
     let mut preface = [0; 24];
     stream.read_exact(&mut preface).await.expect("a preface");
     stream_of(stream, 0x1).await

@@ -17,7 +17,7 @@ use super::routed::{below, classed, expected, series, table, timed, unsent};
 use super::service::{Asked, answering, by_streams, server};
 
 /// A service of these endpoints with these routes. One is enough to be terminated.
-fn routed(endpoints: &[std::net::SocketAddr], table: &RouteTable) -> Proxy {
+pub(crate) fn routed(endpoints: &[std::net::SocketAddr], table: &RouteTable) -> Proxy {
     let listed = |addr: &std::net::SocketAddr| Listed::plain(*addr, Dst::new([("service", "web")]));
     let service = Service {
         name: "web".to_owned(),
@@ -77,7 +77,7 @@ async fn failing(first: usize) -> (std::net::SocketAddr, Arc<AtomicUsize>) {
     (addr.await, seen)
 }
 
-fn retryable(route: Route) -> Route {
+pub(crate) fn retryable(route: Route) -> Route {
     Route {
         retryable: true,
         ..route
@@ -85,7 +85,7 @@ fn retryable(route: Route) -> Route {
 }
 
 /// With so many retries in all: the window is longer than any test.
-fn budgeted(routes: Vec<Route>, retries: u32) -> RouteTable {
+pub(crate) fn budgeted(routes: Vec<Route>, retries: u32) -> RouteTable {
     RouteTable {
         retry_budget: Some(RetryBudget {
             ratio: 0.0,

@@ -143,23 +143,46 @@ impl<'a> TransportLabels<'a> {
 }
 
 impl<'a> AuthzLabels<'a> {
-    /// With the overflow in place of what anybody can make up, and of ports.
-    pub(in crate::telemetry) fn overflowed(mut self, stand: &'a Stand) -> Self {
-        let authority = self.authority.filter(|authority| !authority.is_empty());
-        self.authority = authority.map(|_| OVERFLOW).or(self.authority);
+    /// As of [`HttpLabels`].
+    pub(in crate::telemetry) fn is_open(&self) -> bool {
+        self.authority.is_some_and(|name| !name.is_empty()) || self.tls.is_open()
+    }
+
+    /// As of [`HttpLabels`].
+    pub(in crate::telemetry) fn overflowed(mut self, stand: &'a Stand, vouched: bool) -> Self {
+        if !vouched && self.authority.is_some_and(|name| !name.is_empty()) {
+            self.authority = Some(OVERFLOW);
+        }
         self.tls = stand.for_tls(self.tls);
+        self
+    }
+
+    /// As of [`HttpLabels`].
+    pub(in crate::telemetry) fn without_ports(mut self) -> Self {
+        self.authority = self.authority.map(without_port);
         self.server = self.server.without_port();
         self
     }
 }
 
 impl<'a> NotFoundLabels<'a> {
-    /// As of [`AuthzLabels`].
-    pub(in crate::telemetry) fn overflowed(mut self, stand: &'a Stand) -> Self {
-        if !self.authority.is_empty() {
+    /// As of [`HttpLabels`].
+    pub(in crate::telemetry) fn is_open(&self) -> bool {
+        !self.authority.is_empty() || self.tls.is_open()
+    }
+
+    /// As of [`HttpLabels`].
+    pub(in crate::telemetry) fn overflowed(mut self, stand: &'a Stand, vouched: bool) -> Self {
+        if !vouched && !self.authority.is_empty() {
             self.authority = OVERFLOW;
         }
         self.tls = stand.for_tls(self.tls);
+        self
+    }
+
+    /// As of [`HttpLabels`].
+    pub(in crate::telemetry) fn without_ports(mut self) -> Self {
+        self.authority = without_port(self.authority);
         self.server = self.server.without_port();
         self
     }

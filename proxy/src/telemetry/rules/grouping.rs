@@ -16,9 +16,9 @@ pub(in crate::telemetry) struct Grouping {
 
 /// Labels that no recorded family of a kind has: to tell their values apart would only fill tables.
 #[derive(Clone, Copy)]
-pub(super) struct Blanks {
-    pub(super) authority: bool,
-    pub(super) name: bool,
+pub(in crate::telemetry) struct Blanks {
+    pub(in crate::telemetry) authority: bool,
+    pub(in crate::telemetry) name: bool,
 }
 
 /// The place of the grouping that leaves out exactly these labels, with the family in it.
@@ -62,9 +62,13 @@ impl Grouping {
         }
     }
 
-    /// Whether a label is left out.
+    /// Whether a label is left out: by its name, or by how it begins.
     pub(in crate::telemetry) fn drops(&self, label: &str) -> bool {
-        self.dropped.contains(label)
+        let begins = |dropped: &String| {
+            let start = dropped.strip_suffix('*');
+            start.is_some_and(|start| label.starts_with(start))
+        };
+        self.dropped.contains(label) || self.dropped.iter().any(begins)
     }
 
     /// Whether such a label set is still about one destination.

@@ -53,11 +53,11 @@ impl Expositions {
             let waited = scrapers.now.saturating_sub(since.at);
             scrapers.none || waited >= hidden_for && self.passed(since.after, scrapers)
         };
+        let is_shown =
+            |after| self.complete > after || scrapers.none_complete && self.came(after, scrapers);
         match leaving {
             Leaving::No => Some(Leaving::Quiet(now)),
-            Leaving::Quiet(since) if self.complete > since.after || scrapers.none_complete => {
-                Some(Leaving::Hidden(now))
-            }
+            Leaving::Quiet(since) if is_shown(since.after) => Some(Leaving::Hidden(now)),
             Leaving::Hidden(since) if has_passed(since) => None,
             Leaving::Quiet(_) | Leaving::Hidden(_) => Some(leaving),
         }

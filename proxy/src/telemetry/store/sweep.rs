@@ -1,6 +1,7 @@
 //! Retirement. A worker lets go of a set that is idle, unpinned and at rest; once every worker has, the set waits
 //! until a complete exposition has shown its last values, is then hidden, and is freed after an exposition has passed
-//! without it. If it comes back before that, it goes on from its totals. Where nobody scrapes, time alone decides.
+//! without it. If it comes back before that, it goes on from its totals. Where only filtered expositions come, one of
+//! those has to; where nobody scrapes, time alone decides.
 //! Called by the service thread about once a second.
 
 use std::collections::VecDeque;
@@ -87,7 +88,12 @@ impl Registry {
         let slot = self.slots.get_mut(&id).expect("a queued set stays");
         let done = slot.attached > 0;
         // No worker is attached and none can attach while the lock is held: the cells are at rest.
-        if !done && !scrapers.none_complete && !slot.set.is_exposed(slot.set.checksum(rules)) {
+        let is_shown = if scrapers.none_complete {
+            self.expositions.came(slot.idle_after, scrapers)
+        } else {
+            slot.set.is_exposed(slot.set.checksum(rules))
+        };
+        if !done && !is_shown {
             return true;
         }
         slot.queued = false;
@@ -159,6 +165,12 @@ impl Expositions {
             none: now.saturating_sub(self.finished_at) >= patience,
         };
         (scrapers, news)
+    }
+
+    /// Where no complete one comes: true once any that began after `number` has finished. What is selected by a filter is
+    /// not known to be all that somebody wants, but nobody wants more.
+    pub(super) fn came(&self, number: u64, scrapers: Scrapers) -> bool {
+        scrapers.none || self.finished > number
     }
 
     /// True once an exposition after `number` has finished (a complete one, where there are any), and none up to it

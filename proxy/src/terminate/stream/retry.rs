@@ -18,13 +18,16 @@ use tokio::time::Sleep;
 use super::super::lane::{Passing, Replay};
 use super::super::message;
 use super::super::pool::Service;
+use super::super::slot::Refused;
 use super::pump::{Pump, Step, Unseen};
 use crate::endpoints::Beside;
 use crate::exchange::End;
+use crate::forward::Failed;
 use crate::http1::reply::Reply;
 use crate::http1::session::MAX_REFUSALS;
 use crate::http2::call::Call;
 use crate::routes::{Choice, MAX_ATTEMPTS, MAX_KEPT};
+use crate::telemetry::Peer;
 
 /// The terms of one request.
 #[derive(Default)]
@@ -175,7 +178,7 @@ pub(super) async fn run(service: Rc<Service>, head: Request<()>, failed: Unseen)
         let found = match wait(service.find(Some(beside)), &mut respond, &mut terms).await {
             Waited::Done(Ok(found)) => found,
             Waited::Done(Err(unreached)) => {
-                tracing::debug!(error = %unreached.error, "dial");
+                service.note_unreached(&unreached);
                 let reply = unreached.error.reply();
                 return service.answer(&mut respond, reply, &mut call);
             }
@@ -210,6 +213,13 @@ pub(super) async fn run(service: Rc<Service>, head: Request<()>, failed: Unseen)
 }
 
 impl Service {
+    /// Counts that no endpoint took a request that was to go on.
+    pub(super) fn note_unreached(&self, unreached: &Failed<Refused>) {
+        let Failed { error, .. } = unreached;
+        tracing::debug!(%error, "dial");
+        self.book().tcp_error(Peer::Dst, error.class());
+    }
+
     /// Answers a request whose account is open.
     pub(super) fn answer(&self, respond: &mut SendResponse<Bytes>, reply: Reply, call: &mut Call) {
         let label = reply.label().unwrap_or_default();
