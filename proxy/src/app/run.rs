@@ -18,7 +18,7 @@ use super::compose::{compose, follow, services};
 use super::{App, Config, StartError, bind, is_free};
 use crate::config::{self, Problems, RunArgs};
 use crate::control::Sources;
-use crate::log;
+use crate::{drain, log};
 
 /// Time between two tries of a proxy to listen that was told to do its best.
 pub const RETRY: Duration = Duration::from_secs(1);
@@ -141,6 +141,10 @@ async fn serve_admin(config: &Config, settings: &watch::Receiver<Arc<Settings>>)
     let alone = Config {
         listeners: Vec::new(),
         beats: false,
+        drain: drain::Config {
+            shortest: Duration::ZERO,
+            ..config.drain
+        },
         ..config.clone()
     };
     let Ok(app) = bind(alone, settings.clone()) else {
@@ -216,6 +220,9 @@ mod tests {
         config.admin.addr = free.local_addr().unwrap();
         drop(free);
         config.listeners = vec![(addr, Aim::Inbound)];
+        // This one ends to make room for the whole proxy: nobody asks for it as for one that is told to end.
+        config.drain.longest = RETRY * 1000;
+        config.drain.shortest = RETRY * 1000;
         let admin = config.admin.addr;
         let binding = tokio::spawn(bind_at_last(config, settings(), true));
         let asked = tokio::time::timeout(RETRY * 20, async {
@@ -233,7 +240,9 @@ mod tests {
         let answer = asked.await.unwrap();
         assert!(answer.contains(" 200 "), "{answer}");
         drop(taken);
-        let app = binding.await.unwrap().map_err(|error| error.to_string());
+        let binding = tokio::time::timeout(RETRY * 20, binding);
+        let app = binding.await.unwrap().unwrap();
+        let app = app.map_err(|error| error.to_string());
         assert_eq!(app.unwrap().bound().listeners, [addr]);
     }
 
