@@ -171,6 +171,7 @@ impl Relay<'_> {
             }
             self.turns += 1;
         }
+        self.busy.set(self.is_busy());
         // The worker looks for what else has arrived before this connection goes on.
         let _pending = pin!(tokio::task::yield_now()).poll(cx);
         Poll::Pending
@@ -382,6 +383,11 @@ impl Relay<'_> {
     }
 
     fn is_busy(&self) -> bool {
+        let is_unwritten = !self.down.is_written() || self.client.is_unsent();
+        if is_unwritten || !self.up.is_written() || self.server.is_unsent() {
+            // Who reads slowly may still have to get the end of what is over for whoever wrote it.
+            return true;
+        }
         match &self.session {
             Some(session) if !session.is_opaque() => session.is_busy(),
             _ => match self.direction {

@@ -53,6 +53,11 @@ impl<'a> Half<'a> {
         }
     }
 
+    /// Whether bytes that were taken wait to be sent, to somebody who may still read them.
+    pub(super) fn is_unsent(&self) -> bool {
+        !self.shut && self.stream.is_unsent()
+    }
+
     /// Who it is, where it has shown a certificate.
     pub(super) fn peer(&self) -> Option<Peer> {
         self.stream.peer()
@@ -153,8 +158,7 @@ impl<'a> Half<'a> {
             }
             moved = true;
         }
-        if self.stream.is_unsent()
-            && !self.shut
+        if self.is_unsent()
             && let Poll::Ready(Err(error)) = Pin::new(&mut *self.stream).poll_flush(cx)
         {
             self.fail(error);
