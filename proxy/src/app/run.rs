@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -51,11 +52,28 @@ pub fn run(args: RunArgs) -> Result<(), RunError> {
     for problem in &config.ignored {
         tracing::error!(%problem, "ignored, as --best-effort says: the default is in force");
     }
+    raise_descriptors();
     let best_effort = config.best_effort;
     let (mut config, sources) = compose(config);
     config.levels = Some(levels);
     let runtime = Builder::new_current_thread().enable_all().build()?;
     run_to_end(runtime, serve(config, sources, best_effort))
+}
+
+/// Takes as many file descriptors as the system would give: a connection through the proxy takes two, and what it
+/// gives unasked is often 1024.
+fn raise_descriptors() {
+    let given = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: given.maximum,
+        ..given
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => {
+            tracing::debug!(from = ?given.current, to = ?given.maximum, "file descriptors");
+        }
+        Err(error) => tracing::debug!(%error, "the limit of file descriptors stays"),
+    }
 }
 
 async fn serve(mut config: Config, sources: Sources, best_effort: bool) -> Result<(), RunError> {
