@@ -31,8 +31,8 @@ pub(super) struct Half<'a> {
     eof: bool,
     /// Our sending half is closed, or has failed.
     shut: bool,
-    /// Writing failed because the peer has reset the connection. The system tells that once, so
-    /// the next read says only that nothing more comes.
+    /// Somebody has seen that the peer has reset the connection, a write for instance. The system
+    /// tells that once, so the next read says only that nothing more comes.
     reset: bool,
     /// The peer has reset the connection, and all that it sent before has been read.
     pub(super) broken: bool,
@@ -50,6 +50,16 @@ impl<'a> Half<'a> {
             reset: false,
             broken: false,
             error: None,
+        }
+    }
+
+    /// Of a socket whose error somebody has read before: the system tells it once, so the next read says only that
+    /// nothing more comes.
+    pub(super) fn after(self, error: Option<io::Error>) -> Self {
+        Self {
+            reset: error.is_some(),
+            error,
+            ..self
         }
     }
 

@@ -105,6 +105,7 @@ fn pair_in(
         session: session(&book),
         direction: book.subject.direction(),
         held: None,
+        lost: None,
     };
     (pair, book, reader, writer)
 }
