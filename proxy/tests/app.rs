@@ -194,6 +194,69 @@ async fn a_taken_port_is_a_clear_error() {
     assert!(error.to_string().contains(&addr.to_string()), "{error}");
 }
 
+/// An application that answers one request when it is told to.
+async fn held() -> (SocketAddr, tokio::sync::oneshot::Sender<()>) {
+    let listener = TcpListener::bind(LOOPBACK).await.expect("a free port");
+    let addr = listener.local_addr().expect("an address");
+    let (release, released) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let _read = stream.read(&mut [0; 1024]).await;
+        let _released = released.await;
+        let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+        let _written = stream.write_all(answer).await;
+    });
+    (addr, release)
+}
+
+/// Waits until something is so.
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let so = async {
+        while !is_so().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    let in_time = tokio::time::timeout(DEADLINE, so).await;
+    in_time.unwrap_or_else(|_| panic!("{what}: not in time"));
+}
+
+/// A container ends its proxy, and the kubelet tells the pod to end: neither is a second signal.
+#[tokio::test]
+async fn after_a_shutdown_the_second_signal_ends_it_at_once() {
+    let (application, release) = held().await;
+    let proxy = start(application, 1);
+    let (traffic, admin) = (proxy.bound.listeners[0], proxy.bound.admin);
+    let asked = tokio::spawn(async move { ask(traffic, &get("/")).await });
+    until("the request is under way", async || {
+        let metrics = ask(admin, &get("/metrics?filter=^request_total$")).await;
+        metrics.contains("request_total{") && metrics.contains("} 1\n")
+    })
+    .await;
+    let shutdown = "POST /shutdown HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let told = ask(admin, shutdown).await;
+    assert!(told.starts_with("HTTP/1.1 200"), "{told}");
+    until("it says that it ends", async || {
+        ask(admin, &get("/ready")).await.starts_with("HTTP/1.1 503")
+    })
+    .await;
+    proxy.terminate.send(()).await.expect("it serves");
+    let terminate = proxy.terminate.clone();
+    until("the signal is heard", async || terminate.capacity() == 2).await;
+    assert!(
+        ask(admin, &get("/ready")).await.starts_with("HTTP/1.1 503"),
+        "it drains"
+    );
+    drop(terminate);
+    assert!(!asked.is_finished(), "the request is under way");
+    proxy.terminate.send(()).await.expect("it drains");
+    tokio::time::timeout(DEADLINE, proxy.served)
+        .await
+        .expect("it ends")
+        .expect("no panic")
+        .expect("it served");
+    drop((release, asked));
+}
+
 /// A child that ends with its test.
 struct Program(std::process::Child);
 

@@ -42,7 +42,7 @@ impl RunError {
     }
 }
 
-/// Runs a proxy until SIGTERM, SIGINT or `/shutdown`, then drains; a further signal ends it at once.
+/// Runs a proxy until SIGTERM, SIGINT or `/shutdown`, then drains; a second signal ends it at once.
 ///
 /// # Errors
 /// When it cannot start, unless it is to do its best, or cannot go on.
