@@ -219,8 +219,35 @@ fn who_refuses_rests_longer_each_time_and_returns_by_one_connection() {
         "both take part again: {two:?}"
     );
     assert_eq!(set.shared.troubled.get(), 0);
+    // It has taken connections for as long as it has rested: that is forgotten.
+    now += ms(10_001);
     choose_port(&set, 1, now).refused(now);
     choose_port(&set, 1, now + ms(100));
+}
+
+#[test]
+fn who_accepts_and_has_nobody_to_answer_rests_longer_each_time() {
+    let mut now = Instant::now();
+    let config = Config {
+        jitter: 0.0,
+        ..Config::default()
+    };
+    let set = set_with(&[1, 2], config, now);
+    for rest in [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000] {
+        let claim = choose_port(&set, 1, now);
+        claim.accepted();
+        now += ms(5);
+        claim.refused(now);
+        assert!(claim.state.is_told(), "that it accepts is no news");
+        drop(claim);
+        let [one, _]: [usize; 2] = tally(&set, 100, now + ms(rest - 1));
+        assert_eq!(one, 0, "it rests for {rest} ms");
+        now += ms(rest);
+    }
+    let claim = choose_port(&set, 1, now);
+    claim.accepted();
+    claim.observe(ms(5), now);
+    assert!(!claim.state.is_told(), "it answers");
 }
 
 #[test]
