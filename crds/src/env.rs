@@ -26,6 +26,8 @@ pub const MESH: &str = "KUMA_DATAPLANE_MESH";
 pub const NAME: &str = "KUMA_DATAPLANE_NAME";
 /// How long a stopping proxy waits for its connections, for example `30s`.
 pub const DRAIN_TIME: &str = "KUMA_DATAPLANE_DRAIN_TIME";
+/// How long a stopping proxy stays at least, for example `3s`.
+pub const DRAIN_TIME_MIN: &str = "WEIR_DRAIN_TIME_MIN";
 /// Path of the Dataplane file; `-` is the standard input.
 pub const RESOURCE_PATH: &str = "KUMA_DATAPLANE_RUNTIME_RESOURCE_PATH";
 /// The Dataplane document itself, instead of a path.

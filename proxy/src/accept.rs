@@ -41,6 +41,15 @@ pub enum Purpose {
     Service(Rc<EndpointSet>),
 }
 
+impl Purpose {
+    fn direction(&self) -> Direction {
+        match self {
+            Self::Outbound | Self::Service(_) => Direction::Outbound,
+            Self::Inbound | Self::Application { .. } => Direction::Inbound,
+        }
+    }
+}
+
 /// Where one connection is meant to go.
 #[derive(Clone, Debug)]
 pub enum Target {
@@ -155,10 +164,27 @@ pub async fn listen(
                 if !std::mem::replace(&mut rested, true) {
                     tracing::warn!(%error, "accepting rests: the system has no room for another connection");
                 }
+                shed(&worker, &listener, &purpose);
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
         }
     }
+}
+
+/// Counts a rest. Where the connections that wait were going is known of a listener that has only one answer to it.
+fn shed(worker: &Worker, listener: &TcpListener, purpose: &Purpose) {
+    let target_port = match purpose {
+        Purpose::Inbound | Purpose::Outbound => 0,
+        Purpose::Application { .. } | Purpose::Service(_) => {
+            listener.local_addr().map_or(0, |addr| addr.port())
+        }
+    };
+    worker.recorder.tcp_error(&TcpErrorLabels {
+        direction: purpose.direction(),
+        peer: Peer::Src,
+        error: "loadshed",
+        target_port,
+    });
 }
 
 fn is_transient(error: &io::Error) -> bool {
@@ -255,13 +281,9 @@ fn hand_off(worker: &Worker, stream: TcpStream, peer: SocketAddr) {
 }
 
 fn refuse(worker: &Worker, stream: &TcpStream, purpose: &Purpose, refusal: Refusal) {
-    let direction = match purpose {
-        Purpose::Outbound | Purpose::Service(_) => Direction::Outbound,
-        Purpose::Inbound | Purpose::Application { .. } => Direction::Inbound,
-    };
     tracing::debug!(%refusal, "refused");
     worker.recorder.tcp_error(&TcpErrorLabels {
-        direction,
+        direction: purpose.direction(),
         peer: Peer::Src,
         error: "unexpected",
         target_port: refusal.port(),

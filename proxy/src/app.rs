@@ -172,7 +172,8 @@ impl App {
         &self.bound
     }
 
-    /// Serves until `terminate` or `/shutdown`, then drains; a second `terminate` ends it at once.
+    /// Serves until `terminate` or `/shutdown`, then drains; a second `terminate` ends it at once. Of who asks for
+    /// `/shutdown`, the first `terminate` is only the kubelet's, which follows.
     ///
     /// # Errors
     /// When a worker could not run: its traffic would wait for ever, so everything ends.
@@ -225,12 +226,12 @@ impl App {
         if config.beats {
             tasks.spawn(beat(heart, is_draining, stop.child_token()));
         }
-        until_asked(&mut terminate, [&drain, &template.ended]).await;
+        let is_told = until_asked(&mut terminate, [&drain, &template.ended]).await;
         draining.send_replace(true);
         template.draining.cancel();
         tokio::select! {
-            left = drain::drain(&gauges, config.drain) => tracing::info!(left, "drained"),
-            Some(()) = terminate.recv() => tracing::info!("ends without draining"),
+            left = drain::drain(&gauges, limits(config.drain, is_told)) => tracing::info!(left, "drained"),
+            () = until_pressed(&mut terminate, is_told) => tracing::info!("ends without draining"),
             () = template.ended.cancelled() => {}
         }
         stop.cancel();
@@ -249,13 +250,37 @@ fn yield_to_workers(nice: u8) {
     }
 }
 
-/// Waits until the proxy is to end: by a signal or by one of these.
-async fn until_asked(terminate: &mut mpsc::Receiver<()>, [one, other]: [&CancellationToken; 2]) {
+/// Waits until the proxy is to end: by a signal or by one of these. Answers whether it was a signal.
+async fn until_asked(
+    terminate: &mut mpsc::Receiver<()>,
+    [one, other]: [&CancellationToken; 2],
+) -> bool {
     tokio::select! {
-        _ = terminate.recv() => {}
-        () = one.cancelled() => {}
-        () = other.cancelled() => {}
+        _ = terminate.recv() => true,
+        () = one.cancelled() => false,
+        () = other.cancelled() => false,
     }
+}
+
+/// Waits for the signal that ends a proxy which drains: the second.
+async fn until_pressed(terminate: &mut mpsc::Receiver<()>, is_told: bool) {
+    let left = if is_told { 1 } else { 2 };
+    for _ in 0..left {
+        if terminate.recv().await.is_none() {
+            // Nobody is left who could press.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Whoever asks for `/shutdown` says that nothing will be asked of the proxy: it need not stay for that.
+fn limits(drain: drain::Config, is_told: bool) -> drain::Config {
+    let shortest = if is_told {
+        drain.shortest
+    } else {
+        Duration::ZERO
+    };
+    drain::Config { shortest, ..drain }
 }
 
 /// The endpoints of its services; without one to tell of changes, those of its listeners.

@@ -438,6 +438,7 @@ fn forward(
         session,
         direction,
         held: (routed.permit).map(|permit| Box::new(Held::new(permit, book))),
+        lost: detected.lost,
     };
     relay(pair, &worker.pool, routed.busy)
 }

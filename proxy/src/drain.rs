@@ -14,9 +14,9 @@ use crate::activity::Gauge;
 pub struct Config {
     /// Longest time that busy connections are waited for. Default: 30 s, Kuma's.
     pub longest: Duration,
-    /// Shortest time between the signal and the end. Default: none. A sidecar that is told
-    /// to end together with its application, not after it, needs a few seconds: the
-    /// redirection to it lasts 2 s longer than its heartbeat.
+    /// Shortest time between a signal and the end, as far as `longest` allows. Default: none.
+    /// A sidecar that is told to end together with its application, not after it, needs a
+    /// few seconds: the redirection to it lasts 2 s longer than its heartbeat.
     pub shortest: Duration,
 }
 

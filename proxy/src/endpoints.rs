@@ -233,8 +233,8 @@ impl EndpointSet {
         }
     }
 
-    /// Has connections go to this address once no endpoint that is not set aside accepts them; or no longer. It is the one
-    /// that they were meant for, which whoever routes without us leads to an endpoint that is there.
+    /// Has connections go to this address once no endpoint that is not set aside accepts them, or the first has not answered
+    /// in time; or no longer. It is the one that they were meant for, which whoever routes without us leads to an endpoint that is there.
     pub fn fall_back(&self, original: Option<SocketAddr>, now: Instant) {
         let mut current = self.original.borrow_mut();
         if current.as_ref().map(|endpoint| endpoint.addr) == original {

@@ -235,6 +235,69 @@ async fn a_taken_port_is_a_clear_error() {
     assert!(error.to_string().contains(&addr.to_string()), "{error}");
 }
 
+/// An application that answers one request when it is told to.
+async fn held() -> (SocketAddr, tokio::sync::oneshot::Sender<()>) {
+    let listener = TcpListener::bind(LOOPBACK).await.expect("a free port");
+    let addr = listener.local_addr().expect("an address");
+    let (release, released) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let _read = stream.read(&mut [0; 1024]).await;
+        let _released = released.await;
+        let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+        let _written = stream.write_all(answer).await;
+    });
+    (addr, release)
+}
+
+/// Waits until something is so.
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let so = async {
+        while !is_so().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    let in_time = tokio::time::timeout(DEADLINE, so).await;
+    in_time.unwrap_or_else(|_| panic!("{what}: not in time"));
+}
+
+/// A container ends its proxy, and the kubelet tells the pod to end: neither is a second signal.
+#[tokio::test]
+async fn after_a_shutdown_the_second_signal_ends_it_at_once() {
+    let (application, release) = held().await;
+    let proxy = start(application, 1);
+    let (traffic, admin) = (proxy.bound.listeners[0], proxy.bound.admin);
+    let asked = tokio::spawn(async move { ask(traffic, &get("/")).await });
+    until("the request is under way", async || {
+        let metrics = ask(admin, &get("/metrics?filter=^request_total$")).await;
+        metrics.contains("request_total{") && metrics.contains("} 1\n")
+    })
+    .await;
+    let shutdown = "POST /shutdown HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let told = ask(admin, shutdown).await;
+    assert!(told.starts_with("HTTP/1.1 200"), "{told}");
+    until("it says that it ends", async || {
+        ask(admin, &get("/ready")).await.starts_with("HTTP/1.1 503")
+    })
+    .await;
+    proxy.terminate.send(()).await.expect("it serves");
+    let terminate = proxy.terminate.clone();
+    until("the signal is heard", async || terminate.capacity() == 2).await;
+    assert!(
+        ask(admin, &get("/ready")).await.starts_with("HTTP/1.1 503"),
+        "it drains"
+    );
+    drop(terminate);
+    assert!(!asked.is_finished(), "the request is under way");
+    proxy.terminate.send(()).await.expect("it drains");
+    tokio::time::timeout(DEADLINE, proxy.served)
+        .await
+        .expect("it ends")
+        .expect("no panic")
+        .expect("it served");
+    drop((release, asked));
+}
+
 /// A child that ends with its test.
 struct Program(std::process::Child);
 
@@ -245,19 +308,32 @@ impl Drop for Program {
     }
 }
 
+/// A port that is free now.
+fn free() -> SocketAddr {
+    let listener = std::net::TcpListener::bind(LOOPBACK);
+    listener.and_then(|l| l.local_addr()).expect("a free port")
+}
+
 /// The binary with so few file descriptors, and where it listens.
 fn binary(descriptors: u32) -> (Program, SocketAddr) {
-    let port = std::net::TcpListener::bind(LOOPBACK)
-        .and_then(|l| l.local_addr())
-        .expect("a free port")
-        .port();
+    limited(&format!("-n {descriptors}"), LOOPBACK)
+}
+
+/// The binary under this limit of the shell's, its admin port here, and where it listens.
+fn limited(limit: &str, admin: SocketAddr) -> (Program, SocketAddr) {
+    let port = free().port();
     let dataplane = format!(
         "{{type: Dataplane, mesh: default, name: web, networking: {{address: 127.0.0.1, inbound: [{{port: {port}, servicePort: 1, tags: {{kuma.io/service: web}}}}]}}}}"
     );
-    let limit = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+    let limit = format!("ulimit {limit}; exec \"$0\" \"$@\"");
     let proxy = std::process::Command::new("sh")
         .args(["-c", &limit, env!("CARGO_BIN_EXE_weir-proxy"), "run"])
-        .args(["--admin-addr", "127.0.0.1:0", "--dataplane", &dataplane])
+        .args([
+            "--admin-addr",
+            &admin.to_string(),
+            "--dataplane",
+            &dataplane,
+        ])
         .stderr(std::process::Stdio::null())
         .spawn()
         .expect("a shell");
@@ -320,4 +396,46 @@ async fn workers_come_before_the_service_thread() {
     };
     let status = watch_until(proxy, is_done);
     assert_eq!(status.await, None, "it has ended by itself");
+}
+
+#[tokio::test]
+async fn it_takes_the_descriptors_that_it_may_have() {
+    let (proxy, _) = limited("-Sn 256; ulimit -Hn 512", LOOPBACK);
+    let is_raised = async |process| {
+        let limits = std::fs::read_to_string(format!("/proc/{process}/limits"));
+        let limits = limits.unwrap_or_default();
+        let files = limits
+            .lines()
+            .find(|line| line.starts_with("Max open files"));
+        let soft = files.and_then(|line| line.split_whitespace().nth(3));
+        soft == Some("512")
+    };
+    assert_eq!(
+        watch_until(proxy, is_raised).await,
+        None,
+        "it has ended by itself"
+    );
+}
+
+#[tokio::test]
+async fn connections_that_there_is_no_room_for_are_counted() {
+    let admin = free();
+    let (proxy, listens) = limited("-n 64", admin);
+    // There is no application: each is held until that is found out, together they are too many.
+    let is_counted = async |_| {
+        let mut held = Vec::new();
+        for _ in 0..200 {
+            match TcpStream::connect(listens).await {
+                Ok(stream) => held.push(stream),
+                Err(_not_yet) => return false,
+            }
+        }
+        for mut stream in held {
+            let _ended = stream.read(&mut [0; 1]).await;
+        }
+        let metrics = ask(admin, &get("/metrics?filter=_tcp_errors_total$")).await;
+        metrics.contains("inbound_tcp_errors_total{") && metrics.contains("error=\"loadshed\"")
+    };
+    let status = watch_until(proxy, is_counted).await;
+    assert_eq!(status, None, "it has ended by itself");
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -18,7 +19,7 @@ use super::compose::{compose, follow, services};
 use super::{App, Config, StartError, bind, is_free};
 use crate::config::{self, Problems, RunArgs};
 use crate::control::Sources;
-use crate::log;
+use crate::{drain, log};
 
 /// Time between two tries of a proxy to listen that was told to do its best.
 pub const RETRY: Duration = Duration::from_secs(1);
@@ -41,7 +42,7 @@ impl RunError {
     }
 }
 
-/// Runs a proxy until SIGTERM, SIGINT or `/shutdown`, then drains; a further signal ends it at once.
+/// Runs a proxy until SIGTERM, SIGINT or `/shutdown`, then drains; a second signal ends it at once.
 ///
 /// # Errors
 /// When it cannot start, unless it is to do its best, or cannot go on.
@@ -51,11 +52,28 @@ pub fn run(args: RunArgs) -> Result<(), RunError> {
     for problem in &config.ignored {
         tracing::error!(%problem, "ignored, as --best-effort says: the default is in force");
     }
+    raise_descriptors();
     let best_effort = config.best_effort;
     let (mut config, sources) = compose(config);
     config.levels = Some(levels);
     let runtime = Builder::new_current_thread().enable_all().build()?;
     run_to_end(runtime, serve(config, sources, best_effort))
+}
+
+/// Takes as many file descriptors as the system would give: a connection through the proxy takes two, and what it
+/// gives unasked is often 1024.
+fn raise_descriptors() {
+    let given = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: given.maximum,
+        ..given
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => {
+            tracing::debug!(from = ?given.current, to = ?given.maximum, "file descriptors");
+        }
+        Err(error) => tracing::debug!(%error, "the limit of file descriptors stays"),
+    }
 }
 
 async fn serve(mut config: Config, sources: Sources, best_effort: bool) -> Result<(), RunError> {
@@ -141,6 +159,10 @@ async fn serve_admin(config: &Config, settings: &watch::Receiver<Arc<Settings>>)
     let alone = Config {
         listeners: Vec::new(),
         beats: false,
+        drain: drain::Config {
+            shortest: Duration::ZERO,
+            ..config.drain
+        },
         ..config.clone()
     };
     let Ok(app) = bind(alone, settings.clone()) else {
@@ -216,6 +238,9 @@ mod tests {
         config.admin.addr = free.local_addr().unwrap();
         drop(free);
         config.listeners = vec![(addr, Aim::Inbound)];
+        // This one ends to make room for the whole proxy: nobody asks for it as for one that is told to end.
+        config.drain.longest = RETRY * 1000;
+        config.drain.shortest = RETRY * 1000;
         let admin = config.admin.addr;
         let binding = tokio::spawn(bind_at_last(config, settings(), true));
         let asked = tokio::time::timeout(RETRY * 20, async {
@@ -233,7 +258,9 @@ mod tests {
         let answer = asked.await.unwrap();
         assert!(answer.contains(" 200 "), "{answer}");
         drop(taken);
-        let app = binding.await.unwrap().map_err(|error| error.to_string());
+        let binding = tokio::time::timeout(RETRY * 20, binding);
+        let app = binding.await.unwrap().unwrap();
+        let app = app.map_err(|error| error.to_string());
         assert_eq!(app.unwrap().bound().listeners, [addr]);
     }
 

@@ -235,6 +235,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", env = env::DRAIN_TIME, help_heading = "Behaviour")]
     pub drain_time: Option<String>,
 
+    /// How long it stays at least after a signal, as long as --drain-time allows: one that is told to end together with
+    /// its application, not after it, is still asked until the redirection ends, 2.5s later [default: 0]
+    #[arg(long, value_name = "DURATION", env = env::DRAIN_TIME_MIN, help_heading = "Behaviour")]
+    pub drain_time_min: Option<String>,
+
     /// How long a series that is not written to stays exposed [default: 10m]
     #[arg(
         long,

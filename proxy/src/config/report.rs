@@ -123,13 +123,15 @@ fn forwarding(args: &RunArgs, config: &Config) -> [Entry; 7] {
     .map(|(name, text, value)| args.entry(name, text, duration(value)))
 }
 
-fn behaviour(args: &RunArgs, config: &Config) -> [Entry; 9] {
+fn behaviour(args: &RunArgs, config: &Config) -> [Entry; 10] {
     let operator = config.operator.as_ref();
     let drain = duration(config.drain.longest);
+    let stay = duration(config.drain.shortest);
     let retain = duration(config.telemetry.retain_idle);
     [
         args.entry("--concurrency", &args.concurrency, json!(config.workers)),
         args.entry("--drain-time", &args.drain_time, drain),
+        args.entry("--drain-time-min", &args.drain_time_min, stay),
         args.entry("--retain-idle", &args.retain_idle, retain),
         args.entry(
             "--metrics-policy-file",

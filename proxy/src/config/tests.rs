@@ -89,6 +89,7 @@ fn every_flag_has_its_effect() {
             "--balance-decay=5s",
             "--keepalive=6s",
             "--drain-time=0",
+            "--drain-time-min=8s",
             "--retain-idle=1m30s",
             "--metrics-max-series=500",
             "--metrics-max-bytes=8MiB",
@@ -114,6 +115,7 @@ fn every_flag_has_its_effect() {
     assert_eq!(endpoints.decay, Duration::from_secs(5));
     assert_eq!(forward.keepalive, Duration::from_secs(6));
     assert_eq!(config.drain.longest, Duration::ZERO);
+    assert_eq!(config.drain.shortest, Duration::from_secs(8));
     assert_eq!(config.telemetry.retain_idle, Duration::from_secs(90));
     assert_eq!(config.telemetry.most_series, 500);
     assert_eq!(config.telemetry.most_bytes, 8 << 20);
@@ -146,6 +148,7 @@ fn all_that_is_wrong_is_told_at_once() {
         "--balance-decay=-1s",
         "--keepalive=10ms",
         "--drain-time=-1s",
+        "--drain-time-min=-2s",
         "--retain-idle=soon",
         "--metrics-max-series=-1",
         "--metrics-max-bytes=1KiB",
@@ -159,7 +162,7 @@ fn all_that_is_wrong_is_told_at_once() {
         _ => None,
     };
     let told = problems(&flags, variable);
-    for flag in &flags[..17] {
+    for flag in &flags[..18] {
         let name = flag.split('=').next().unwrap();
         assert_eq!(
             told.matches(&format!("{name}: ")).count(),
@@ -175,7 +178,7 @@ fn all_that_is_wrong_is_told_at_once() {
     ] {
         assert_eq!(told.matches(name).count(), 1, "{name} in:\n{told}");
     }
-    assert_eq!(told.lines().count(), 21, "{told}");
+    assert_eq!(told.lines().count(), 22, "{told}");
 }
 
 #[test]
@@ -226,6 +229,7 @@ fn the_help_teaches() {
         "Examples:",
         "KUMA_DATAPLANE_RUNTIME_RESOURCE_PATH",
         "KUMA_DATAPLANE_DRAIN_TIME",
+        "WEIR_DRAIN_TIME_MIN",
         "[default: 30s]",
         "kuma.io/service: web",
     ] {

@@ -132,6 +132,9 @@ impl Values {
         let mut config = drain::Config::default();
         let longest = self.duration("--drain-time", args.drain_time.as_deref(), true);
         config.longest = longest.unwrap_or(config.longest);
+        let shortest = args.drain_time_min.as_deref();
+        let shortest = self.duration("--drain-time-min", shortest, true);
+        config.shortest = shortest.unwrap_or(config.shortest);
         config
     }
 

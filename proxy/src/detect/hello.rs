@@ -52,6 +52,8 @@ fn message(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Hello> {
         let is_first = whole.is_empty();
         let fragment = match record(rest, is_first) {
             Err(Hello::Plain) if !is_first => return nobody,
+            // There is no room for the rest, which would be waited for in vain.
+            Err(Hello::NeedMore) if bytes.len() >= MAX_HELLO => return nobody,
             fragment => fragment?,
         };
         rest = &rest[HEAD + fragment.len()..];
@@ -74,9 +76,6 @@ fn message(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Hello> {
             if len > MAX_HELLO {
                 return nobody;
             }
-        }
-        if bytes.len() >= MAX_HELLO {
-            return nobody;
         }
     }
 }

@@ -63,6 +63,8 @@ pub struct Detected {
     /// Bytes read from each side, in order, none of them approved.
     pub up: Flow,
     pub down: Flow,
+    /// How the server was lost meanwhile.
+    pub lost: Option<io::Error>,
     /// The server spoke before the client.
     pub server_first: bool,
     /// A request line did not end in time.
@@ -81,6 +83,7 @@ impl Detected {
             server: None,
             up: first,
             down: Flow::default(),
+            lost: None,
             server_first: false,
             timed_out: false,
         }
@@ -203,7 +206,7 @@ async fn first_bytes(client: &mut Stream, d: &mut Detected, pool: &Pool) -> io::
         Some(Ok(connected)) => Some(&mut connected.stream),
         _ => None,
     };
-    let (up, down) = (&mut d.up, &mut d.down);
+    let (up, down, lost) = (&mut d.up, &mut d.down, &mut d.lost);
     poll_fn(|cx| {
         if let Poll::Ready(read) = up.poll_read(cx, client, pool) {
             return Poll::Ready(read.map(|n| {
@@ -217,11 +220,15 @@ async fn first_bytes(client: &mut Stream, d: &mut Detected, pool: &Pool) -> io::
         if let Some(server) = &mut server
             && let Poll::Ready(read) = down.poll_read(cx, *server, pool)
         {
-            // An end or an error is the relay's to see: it reads it again.
-            return Poll::Ready(Ok(if matches!(read, Ok(n) if n > 0) {
-                First::Server
-            } else {
-                First::Silence
+            return Poll::Ready(Ok(match read {
+                Ok(n) if n > 0 => First::Server,
+                // The relay sees it: it reads the end again.
+                Ok(_) => First::Silence,
+                // An error is told once.
+                Err(error) => {
+                    *lost = Some(error);
+                    First::Silence
+                }
             }));
         }
         up.release(pool);

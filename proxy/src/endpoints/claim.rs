@@ -21,6 +21,8 @@ pub(super) struct State {
     pub(super) open: Cell<usize>,
     latency: Latency,
     pub(super) health: Health,
+    /// The log says that it is set aside.
+    is_told: Cell<bool>,
 }
 
 impl State {
@@ -30,6 +32,7 @@ impl State {
             open: Cell::new(0),
             latency: Latency::new(shared.config.assumed, now),
             health: Health::default(),
+            is_told: Cell::new(false),
         })
     }
 
@@ -41,7 +44,7 @@ impl State {
     }
 
     /// Runs `change`, and keeps the count of the set's troubled endpoints.
-    fn watched(&self, change: impl FnOnce(&Health)) -> (bool, bool) {
+    fn watched(&self, change: impl FnOnce(&Health)) {
         let before = self.health.is_troubled();
         change(&self.health);
         let after = self.health.is_troubled();
@@ -51,7 +54,11 @@ impl State {
             (true, false) => troubled.set(troubled.get() - 1),
             _ => {}
         }
-        (before, after)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_told(&self) -> bool {
+        self.is_told.get()
     }
 
     fn rest(&self, rests: u32) -> Duration {
@@ -96,10 +103,7 @@ impl Claim {
     /// The endpoint took the connection.
     pub fn accepted(&self) {
         self.end_probe();
-        let (before, after) = self.endpoint.state.watched(Health::succeed);
-        if before && !after {
-            tracing::info!(addr = %self.endpoint.addr, "an endpoint takes connections again");
-        }
+        self.endpoint.state.watched(Health::succeed);
     }
 
     /// The endpoint took no connection, or has nobody to serve it: it is set aside. How fast it said so tells nothing.
@@ -107,15 +111,24 @@ impl Claim {
         self.started.set(None);
         self.end_probe();
         let state = &self.endpoint.state;
-        let (before, after) = state.watched(|h| h.fail(now, |rests| state.rest(rests)));
-        if after && !before {
+        state.watched(|h| h.fail(now, |rests| state.rest(rests)));
+        if !state.is_told.replace(true) {
             tracing::info!(addr = %self.endpoint.addr, "an endpoint takes no connections and is set aside");
         }
     }
 
     /// A latency was measured: a request's time to the first byte of its answer, or for bytes
-    /// of another protocol the time to connect.
+    /// of another protocol the time to connect. Who answers is there, which one that accepts need not be.
     pub fn observe(&self, latency: Duration, now: Instant) {
+        self.measure(latency, now);
+        let state = &self.endpoint.state;
+        if state.is_told.get() && !state.health.is_troubled() {
+            state.is_told.set(false);
+            tracing::info!(addr = %self.endpoint.addr, "an endpoint takes connections again");
+        }
+    }
+
+    fn measure(&self, latency: Duration, now: Instant) {
         let state = &self.endpoint.state;
         let decay = state.shared.config.decay;
         state.latency.observe(latency, now, decay);
@@ -146,7 +159,7 @@ impl Claim {
         let state = &self.endpoint.state;
         let waited = now.saturating_duration_since(started);
         if nanos(waited) > state.latency.get(now, state.shared.config.decay) {
-            self.observe(waited, now);
+            self.measure(waited, now);
         }
     }
 

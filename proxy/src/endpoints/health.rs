@@ -13,6 +13,9 @@ pub(super) struct Health {
     rests: Cell<u32>,
     until: Cell<Option<Instant>>,
     failed_at: Cell<Option<Instant>>,
+    /// How many rests there were, for whoever fails again before this time: an endpoint whose proxy accepts for an
+    /// application that is gone takes connections between two failures.
+    remembered: Cell<Option<(u32, Instant)>>,
     /// A connection is under way that decides whether it takes part again.
     is_probed: Cell<bool>,
 }
@@ -50,15 +53,21 @@ impl Health {
 
     /// It took no connection: it rests, unless it rests already and was only tried for want
     /// of others, or by connections that were under way together. `rest` is told how many
-    /// rests there were, and answers how long this one is.
+    /// rests there were, and answers how long this one is. Rests are forgotten once it has taken connections for as
+    /// long as it rested last.
     pub(super) fn fail(&self, now: Instant, rest: impl FnOnce(u32) -> Duration) {
         self.failed_at.set(Some(now));
         if self.is_resting(now) {
             return;
         }
-        let before = self.rests.get();
-        self.until.set(Some(now + rest(before)));
-        self.rests.set(before.saturating_add(1));
+        let before = match (self.rests.get(), self.remembered.get()) {
+            (0, Some((rests, until))) if now <= until => rests,
+            (rests, _) => rests,
+        };
+        let (length, rests) = (rest(before), before.saturating_add(1));
+        self.until.set(Some(now + length));
+        self.rests.set(rests);
+        self.remembered.set(Some((rests, now + length * 2)));
     }
 
     fn is_resting(&self, now: Instant) -> bool {

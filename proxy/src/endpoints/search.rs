@@ -28,6 +28,8 @@ pub struct Search {
     /// The endpoint that is tried only where no other is fit.
     avoided: Option<SocketAddr>,
     resorts: usize,
+    /// One of those that were tried has cost the whole time that it was given.
+    is_late: bool,
 }
 
 impl Search {
@@ -37,6 +39,7 @@ impl Search {
             set,
             tried: Vec::new(),
             avoided: None,
+            is_late: false,
         }
     }
 
@@ -55,8 +58,9 @@ impl Search {
         &self.set.name
     }
 
-    /// The next endpoint to try; none when there is no other. Where the set has an original destination, it comes after
-    /// the first that fails, or where none is fit: what is known of endpoints is old then, and each may cost a timeout.
+    /// The next endpoint to try; none when there is no other. Where the set has an original destination, it comes once none
+    /// is fit, or after the first that has not answered in time: what is known of endpoints is old then, and each further
+    /// one may cost as long.
     /// Whoever is set aside comes last, in the order of their failures, and at most [`super::Config::last_resorts`] of
     /// them: where nobody is left, a wrong guess costs less than an answer that is never tried for ("fail open").
     pub fn next(&mut self, now: Instant) -> Option<Claim> {
@@ -68,9 +72,9 @@ impl Search {
             other.or_else(|| self.set.choose_beside(&self.tried, now))
         };
         let original = || self.set.original(&self.tried);
-        let next = match self.tried.is_empty() {
-            true => fit().or_else(original),
-            false => original().or_else(fit),
+        let next = match self.is_late {
+            true => original().or_else(fit),
+            false => fit().or_else(original),
         };
         next.or_else(|| {
             self.resorts = self.resorts.checked_sub(1)?;
@@ -81,6 +85,12 @@ impl Search {
     /// This endpoint did not take the connection.
     pub fn failed(&mut self, addr: SocketAddr) {
         self.tried.push(addr);
+    }
+
+    /// The same, and it took all of its time not to.
+    pub fn timed_out(&mut self, addr: SocketAddr) {
+        self.is_late = true;
+        self.failed(addr);
     }
 
     /// Whether there is another endpoint to try beside `addr`.

@@ -9,6 +9,8 @@ use fastrand::Rng;
 use super::{Beside, Claim, Config, EndpointSet, Listed, Search, Service};
 use crate::telemetry::Dst;
 
+mod search;
+
 fn addr(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
@@ -219,8 +221,35 @@ fn who_refuses_rests_longer_each_time_and_returns_by_one_connection() {
         "both take part again: {two:?}"
     );
     assert_eq!(set.shared.troubled.get(), 0);
+    // It has taken connections for as long as it has rested: that is forgotten.
+    now += ms(10_001);
     choose_port(&set, 1, now).refused(now);
     choose_port(&set, 1, now + ms(100));
+}
+
+#[test]
+fn who_accepts_and_has_nobody_to_answer_rests_longer_each_time() {
+    let mut now = Instant::now();
+    let config = Config {
+        jitter: 0.0,
+        ..Config::default()
+    };
+    let set = set_with(&[1, 2], config, now);
+    for rest in [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000] {
+        let claim = choose_port(&set, 1, now);
+        claim.accepted();
+        now += ms(5);
+        claim.refused(now);
+        assert!(claim.state.is_told(), "that it accepts is no news");
+        drop(claim);
+        let [one, _]: [usize; 2] = tally(&set, 100, now + ms(rest - 1));
+        assert_eq!(one, 0, "it rests for {rest} ms");
+        now += ms(rest);
+    }
+    let claim = choose_port(&set, 1, now);
+    claim.accepted();
+    claim.observe(ms(5), now);
+    assert!(!claim.state.is_told(), "it answers");
 }
 
 #[test]
@@ -248,50 +277,6 @@ fn jitter_keeps_rests_apart() {
     };
     assert_eq!((fit(99), fit(121)), (0, 20));
     assert!((1..20).contains(&fit(110)), "{}", fit(110));
-}
-
-#[test]
-fn a_search_tries_each_once_and_those_set_aside_last() {
-    let now = Instant::now();
-    let set = set(&[1, 2, 3, 4], now);
-    claim(&set, 2).refused(now + ms(2));
-    claim(&set, 4).refused(now + ms(1));
-    let now = now + ms(3);
-    let mut search = Search::new(Rc::clone(&set));
-    let mut order = Vec::new();
-    while let Some(claim) = search.next(now) {
-        let port = claim.addr.port();
-        assert_eq!(search.has_other(claim.addr, now), order.len() < 3);
-        search.failed(claim.addr);
-        claim.refused(now);
-        order.push(port);
-    }
-    order[..2].sort_unstable();
-    assert_eq!(order, [1, 3, 4, 2], "the last by how long ago they failed");
-}
-
-#[test]
-fn last_resorts_are_few() {
-    let now = Instant::now();
-    let ports: Vec<u16> = (1..=30).collect();
-    let set = set(&ports, now);
-    let mut search = Search::new(Rc::clone(&set));
-    let mut tried = 0;
-    while let Some(claim) = search.next(now) {
-        claim.refused(now);
-        search.failed(claim.addr);
-        tried += 1;
-    }
-    assert_eq!(tried, 30, "nobody was known to refuse");
-    let mut search = Search::new(Rc::clone(&set));
-    let mut tried = 0;
-    while let Some(claim) = search.next(now) {
-        let is_last = !search.has_other(claim.addr, now);
-        search.failed(claim.addr);
-        tried += 1;
-        assert_eq!(is_last, tried == 3);
-    }
-    assert_eq!(tried, 3);
 }
 
 #[test]
@@ -373,76 +358,4 @@ fn a_census_tells_who_is_set_aside() {
     claim(&set, 3).refused(later);
     set.replace(&listed(&[1, 2]), later);
     assert_eq!(set.census(), (2, 0), "who is gone does not count");
-}
-
-#[test]
-fn the_original_destination_comes_before_those_that_are_set_aside() {
-    let now = Instant::now();
-    let set = set(&[1, 2], now);
-    set.fall_back(Some(addr(9)), now);
-    let order = |all: usize| {
-        let mut search = Search::new(Rc::clone(&set));
-        let mut order = Vec::new();
-        while let Some(claim) = search.next(now) {
-            order.push(claim.addr.port());
-            let has_other = search.has_other(claim.addr, now);
-            assert_eq!(has_other, order.len() < all, "{order:?}");
-            search.failed(claim.addr);
-        }
-        order
-    };
-    assert_eq!(order(3)[1], 9, "after the first that fails");
-    claim(&set, 1).refused(now);
-    assert_eq!(order(3), [2, 9, 1]);
-    set.fall_back(None, now);
-    assert_eq!(order(2).len(), 2);
-}
-
-#[test]
-fn where_a_request_has_failed_it_is_sent_again_only_without_others() {
-    let now = Instant::now();
-    let set = set(&[1, 2, 3], now);
-    // Who fails at once looks fast.
-    for port in [2, 3] {
-        claim(&set, port).observe(ms(1000), now);
-    }
-    let beside = |port| {
-        let failed = Some(addr(port));
-        let refused = Vec::new();
-        Search::new(Rc::clone(&set)).beside(Beside { failed, refused })
-    };
-    for _ in 0..20 {
-        let mut search = beside(1);
-        let mut ports = Vec::new();
-        while let Some(claim) = search.next(now) {
-            ports.push(claim.addr.port());
-            search.failed(claim.addr);
-        }
-        assert!(matches!(ports[..], [2, 3, 1] | [3, 2, 1]), "{ports:?}");
-    }
-    for port in [2, 3] {
-        claim(&set, port).refused(now);
-    }
-    let chosen = beside(1).next(now).expect("an endpoint");
-    assert_eq!(chosen.addr, addr(1), "the others are set aside");
-}
-
-#[test]
-fn who_has_not_seen_a_request_is_not_sent_it_again() {
-    let now = Instant::now();
-    let set = set(&[1, 2], now);
-    let refused = |ports: &[u16]| ports.iter().map(|p| addr(*p)).collect::<Vec<_>>();
-    let next = |ports| {
-        let beside = Beside {
-            failed: Some(addr(1)),
-            refused: refused(ports),
-        };
-        let mut search = Search::new(Rc::clone(&set)).beside(beside);
-        search.next(now).map(|claim| claim.addr.port())
-    };
-    let has_other = |tried: &[u16]| set.has_other(addr(1), &refused(tried));
-    assert_eq!((next(&[1]), has_other(&[])), (Some(2), true));
-    assert_eq!((next(&[1, 2]), has_other(&[2])), (None, false));
-    set.fall_back(Some(addr(9)), now);
-    assert_eq!((next(&[1]), has_other(&[2])), (Some(9), true));
 }

@@ -144,7 +144,10 @@ where
                 if why.is_of_endpoint() {
                     claim.refused(Instant::now().into_std());
                 }
-                search.failed(claim.addr);
+                match why.is_timeout() {
+                    true => search.timed_out(claim.addr),
+                    false => search.failed(claim.addr),
+                }
                 let dst = Some(claim.dst.clone());
                 failed = Failed { error, dst, tls };
                 if is_over {

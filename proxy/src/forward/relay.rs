@@ -7,6 +7,7 @@
 //! direction bounds its memory, and a slow reader slows its writer.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -64,6 +65,8 @@ pub struct Pair {
     pub direction: Direction,
     /// What the client is held to for as long as the connection lives; none where nobody asks.
     pub held: Option<Box<Held>>,
+    /// How the server was lost before there was a relay to see it.
+    pub lost: Option<io::Error>,
 }
 
 /// Relays until both sides have ended, and closes every account; or until another server is needed, and answers what is
@@ -73,7 +76,7 @@ pub async fn relay(mut pair: Pair, pool: &Pool, busy: Busy) -> Option<Box<Left>>
     let mut relay = Relay {
         can_pipe,
         client: Half::new(&mut pair.client, &pair.accepted),
-        server: Half::new(&mut pair.server, &pair.dialed),
+        server: Half::new(&mut pair.server, &pair.dialed).after(pair.lost),
         up: pair.up,
         down: pair.down,
         session: pair.session,
@@ -171,6 +174,7 @@ impl Relay<'_> {
             }
             self.turns += 1;
         }
+        self.busy.set(self.is_busy());
         // The worker looks for what else has arrived before this connection goes on.
         let _pending = pin!(tokio::task::yield_now()).poll(cx);
         Poll::Pending
@@ -382,6 +386,11 @@ impl Relay<'_> {
     }
 
     fn is_busy(&self) -> bool {
+        let is_unwritten = !self.down.is_written() || self.client.is_unsent();
+        if is_unwritten || !self.up.is_written() || self.server.is_unsent() {
+            // Who reads slowly may still have to get the end of what is over for whoever wrote it.
+            return true;
+        }
         match &self.session {
             Some(session) if !session.is_opaque() => session.is_busy(),
             _ => match self.direction {
@@ -392,7 +401,7 @@ impl Relay<'_> {
     }
 
     /// Closes the HTTP accounts; answers the error of each socket.
-    fn finish(self) -> (Option<std::io::Error>, Option<std::io::Error>) {
+    fn finish(self) -> (Option<io::Error>, Option<io::Error>) {
         let (client, server) = (self.client.error, self.server.error);
         if let Some(session) = self.session {
             let is_clean = client.is_none() && server.is_none();

@@ -129,6 +129,7 @@ async fn the_proxy_closes_no_idle_connection_by_itself() {
             session: is_http.then(|| Session::http1(HttpLedger::new(book.clone()))),
             direction: Direction::Inbound,
             held: None,
+            lost: None,
         };
         let pool = Pool::default();
         let busy = Activity::new(Gauge::default()).begin();

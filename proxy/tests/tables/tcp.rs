@@ -54,6 +54,14 @@ const ROWS: &[Row] = &[
         src: broken(6, 0, "ECONNRESET"),
         dst: Some(broken(0, 6, "ECONNRESET")),
     },
+    Row {
+        what: "the server resets while its client is silent",
+        client: &[Act::Meet, Act::End],
+        application: &[Act::Meet, Act::Reset],
+        series: &[],
+        src: broken(0, 0, "ECONNRESET"),
+        dst: Some(broken(0, 0, "ECONNRESET")),
+    },
 ];
 
 #[tokio::test]

@@ -332,20 +332,48 @@ fn a_pod_without_an_operator_has_no_token() {
     );
 }
 
-#[test]
-fn a_strict_mesh_keeps_its_redirection() {
+/// A DaemonSet's pod in a STRICT Mesh.
+fn in_a_strict_mesh(native_sidecars: bool) -> Pod {
     let backends = json!([{"name": "ca", "type": "builtin"}]);
     let strict = MeshSpec(json!({"mtls": {"enabledBackend": "ca", "backends": backends}}));
     let pod = Pod::parse(owned(owner("apps/v1", "DaemonSet", "logs"), json!({}))).unwrap();
+    let mut config = config();
+    config.proxy_drain_time = "45s".to_owned();
     let context = Context {
         namespace: &namespace(json!({})),
         mesh: "default",
         spec: &strict,
-        native_sidecars: true,
-        config: &config(),
+        native_sidecars,
+        config: &config,
         operator: None,
     };
-    let injected = inject(pod, &context).unwrap();
-    let args = &injected.pod.init_containers()[0]["args"];
+    inject(pod, &context).unwrap().pod
+}
+
+#[test]
+fn a_strict_mesh_keeps_its_redirection() {
+    let pod = in_a_strict_mesh(true);
+    let args = &pod.init_containers()[0]["args"];
     assert_eq!(*args, json!(["init", "--proxy-uid=5678", "--strict"]));
+}
+
+/// The kubelet tells both to end at once: see the golden of a pod before native sidecars for the other Meshes.
+#[test]
+fn a_plain_proxy_of_a_strict_mesh_stays_as_long_as_its_application_may() {
+    let stay = |proxy: &Value| {
+        let variables = proxy["env"].as_array().unwrap().iter();
+        let mut stay = variables.filter(|variable| variable["name"] == "WEIR_DRAIN_TIME_MIN");
+        stay.next().map(|variable| variable["value"].clone())
+    };
+    let pod = in_a_strict_mesh(false);
+    let proxy = pod
+        .containers()
+        .iter()
+        .find(|c| c["name"] == "kuma-sidecar");
+    assert_eq!(stay(proxy.unwrap()), Some(json!("45s")));
+    // A native sidecar is told to end after its application.
+    let pod = in_a_strict_mesh(true);
+    let mut native = pod.init_containers().iter();
+    let proxy = native.find(|c| c["name"] == "kuma-sidecar");
+    assert_eq!(stay(proxy.unwrap()), None);
 }

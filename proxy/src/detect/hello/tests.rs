@@ -72,6 +72,20 @@ fn without_a_name_it_is_for_nobody() {
 }
 
 #[test]
+fn a_hello_that_fills_the_buffer_is_for_nobody_wherever_its_records_end() {
+    // Not more than is waited for by its own account: the headers of its records are.
+    let mut long = vec![1, 0, 0xff, 0xff];
+    long.resize(4 + 0xffff, 0);
+    let bytes = in_records(&[&[0; 5], &long[..]].concat(), MAX_RECORD);
+    assert_eq!(hello(&bytes[..MAX_HELLO - 1]), Hello::NeedMore);
+    assert_eq!(hello(&bytes[..MAX_HELLO]), tls(""));
+    // One that is whole has its name, however much has come behind it.
+    let mut whole = in_records(&said("web.example"), 100);
+    whole.resize(MAX_HELLO, 0);
+    assert_eq!(hello(&whole), tls("web.example"));
+}
+
+#[test]
 fn anything_else_is_plain_from_its_first_wrong_byte() {
     for bytes in [
         &b"GET / HTTP/1.1\r\n"[..],

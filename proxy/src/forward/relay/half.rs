@@ -31,8 +31,8 @@ pub(super) struct Half<'a> {
     eof: bool,
     /// Our sending half is closed, or has failed.
     shut: bool,
-    /// Writing failed because the peer has reset the connection. The system tells that once, so
-    /// the next read says only that nothing more comes.
+    /// Somebody has seen that the peer has reset the connection, a write for instance. The system
+    /// tells that once, so the next read says only that nothing more comes.
     reset: bool,
     /// The peer has reset the connection, and all that it sent before has been read.
     pub(super) broken: bool,
@@ -51,6 +51,21 @@ impl<'a> Half<'a> {
             broken: false,
             error: None,
         }
+    }
+
+    /// Of a socket whose error somebody has read before: the system tells it once, so the next read says only that
+    /// nothing more comes.
+    pub(super) fn after(self, error: Option<io::Error>) -> Self {
+        Self {
+            reset: error.is_some(),
+            error,
+            ..self
+        }
+    }
+
+    /// Whether bytes that were taken wait to be sent, to somebody who may still read them.
+    pub(super) fn is_unsent(&self) -> bool {
+        !self.shut && self.stream.is_unsent()
     }
 
     /// Who it is, where it has shown a certificate.
@@ -153,8 +168,7 @@ impl<'a> Half<'a> {
             }
             moved = true;
         }
-        if self.stream.is_unsent()
-            && !self.shut
+        if self.is_unsent()
             && let Poll::Ready(Err(error)) = Pin::new(&mut *self.stream).poll_flush(cx)
         {
             self.fail(error);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use weir_crds::routes::{Condition, Route, RouteTable};
 
 use super::{LINGER, Pair, TURNS, relay};
@@ -104,6 +105,7 @@ fn pair_in(
         session: session(&book),
         direction: book.subject.direction(),
         held: None,
+        lost: None,
     };
     (pair, book, reader, writer)
 }
@@ -254,4 +256,51 @@ async fn a_response_is_waited_for_as_long_as_its_route_says() {
     assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
     let late = "route_response_total{direction=\"inbound\",dst=\":80\",rt_route=\"slow\",status_code=\"504\",classification=\"failure\",error=\"timeout\"}";
     assert_eq!(sum(&store.0, late), 1);
+}
+
+#[tokio::test]
+async fn what_a_slow_reader_has_still_to_get_keeps_the_proxy_busy() {
+    const BODY: usize = 1 << 20;
+    let mut store = telemetry::new(telemetry::Config::default(), 1);
+    let (pair, mut client, mut server) = bench_with(&mut store, |book| {
+        Some(Session::http1(HttpLedger::new(book.clone())))
+    });
+    // Little is with the system, so that the end is with the relay.
+    let sizes = SockRef::from(pair.client.tcp()).set_send_buffer_size(16 << 10);
+    sizes
+        .and_then(|()| SockRef::from(&client).set_recv_buffer_size(16 << 10))
+        .expect("socket options");
+    let request = b"GET / HTTP/1.1\r\nhost: web\r\n\r\n";
+    client.write_all(request).expect("written");
+    client.set_nonblocking(true).expect("a socket option");
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {BODY}\r\n\r\n");
+    let total = request.len() + head.len() + BODY;
+    let write = std::thread::spawn(move || {
+        server
+            .read_exact(&mut vec![0; request.len()])
+            .expect("the request");
+        server.write_all(head.as_bytes()).expect("written");
+        server.write_all(&vec![7; BODY]).expect("written");
+        server
+    });
+    let (pool, gauge) = (Pool::default(), Gauge::default());
+    let busy = Activity::new(gauge.clone()).begin();
+    let mut relaying = pin!(relay(pair, &pool, busy));
+    let (start, mut space) = (Instant::now(), [0; 4096]);
+    let mut was_behind = false;
+    while written(&store.0) < total {
+        assert!(start.elapsed().as_secs() < 20, "{}", written(&store.0));
+        poll_fn(|cx| Poll::Ready(relaying.as_mut().poll(cx).is_ready())).await;
+        let read = sum(&store.0, "tcp_read_bytes_total{");
+        if read == total && written(&store.0) < total {
+            was_behind = true;
+            assert_eq!(gauge.get(), 1, "{} of {total} written", written(&store.0));
+        }
+        let _none_yet = client.read(&mut space);
+        tokio::task::yield_now().await;
+    }
+    assert!(was_behind, "the relay never held the end of the response");
+    poll_fn(|cx| Poll::Ready(relaying.as_mut().poll(cx).is_ready())).await;
+    assert_eq!(gauge.get(), 0, "the rest is with the system");
+    drop(write.join().expect("a writer"));
 }
