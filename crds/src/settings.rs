@@ -195,12 +195,11 @@ impl Settings {
         }
     }
 
-    /// The port of the metrics endpoint, unless the application has it: one of `declared`, or one that its inbounds name.
+    /// The port of the metrics endpoint, unless the application has declared it. An inbound of that port alone says nothing:
+    /// the Service may be there for scrapers.
     pub fn metrics_port(&self, declared: &[u16]) -> Option<u16> {
         let port = self.metrics.as_ref()?.port;
-        let mut named = self.inbounds.iter().flatten();
-        let is_taken = declared.contains(&port) || named.any(|inbound| inbound.port == port);
-        (!is_taken).then_some(port)
+        (!declared.contains(&port)).then_some(port)
     }
 
     /// Those of a proxy of a Mesh that it knows nothing of: until it is told, nobody connects in plaintext, for the Mesh may

@@ -182,10 +182,18 @@ pub fn run(args: &Args) -> Result<(), InitError> {
     judge(args, install(args, wanted, transaction::commit))
 }
 
-/// Whether an interface of this network namespace beside loopback has an IPv6 address; if that cannot be told, yes.
+/// Whether a line of `if_inet6` (address, index, prefix, scope, flags, device) is of an address that others reach.
+fn is_global(line: &str) -> bool {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    // IPV6_ADDR_LINKLOCAL, in hexadecimal.
+    fields.get(3) != Some(&"20") && fields.get(5) != Some(&"lo")
+}
+
+/// Whether an interface of this network namespace beside loopback has an IPv6 address that is not link-local, as every one
+/// has whose kernel knows IPv6; if that cannot be told, yes.
 fn uses_ipv6() -> bool {
     match std::fs::read_to_string("/proc/thread-self/net/if_inet6") {
-        Ok(addresses) => addresses.lines().any(|line| !line.ends_with(" lo")),
+        Ok(addresses) => addresses.lines().any(is_global),
         // A kernel without IPv6 has no such file.
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     }

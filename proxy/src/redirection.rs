@@ -93,13 +93,13 @@ pub async fn check(
     beat: watch::Receiver<heartbeat::State>,
     told: Told,
 ) {
-    let look = || is_redirected(&addresses, config.timeout);
+    let look = || look_at(&addresses, config.timeout);
     keep(config.interval, beat, look, &told).await;
 }
 
 /// Looks while every worker moves. One that does not cannot answer, and a proxy that is paused or drains says no more of
 /// its pod than it did.
-async fn keep<F: Future<Output = bool>>(
+async fn keep<F: Future<Output = Found>>(
     interval: Duration,
     mut beat: watch::Receiver<heartbeat::State>,
     look: impl Fn() -> F,
@@ -108,7 +108,7 @@ async fn keep<F: Future<Output = bool>>(
     let mut looks = Looks::default();
     while beat.wait_for(moves).await.is_ok() {
         let found = look().await;
-        if found || moves(&beat.borrow()) {
+        if found == Found::Itself || moves(&beat.borrow()) {
             told.publish(looks.enter(found));
         }
         time::sleep(looks.pause(interval)).await;
@@ -122,6 +122,17 @@ fn moves(state: &heartbeat::State) -> bool {
     )
 }
 
+/// What one look says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// The proxy met itself.
+    Itself,
+    /// Nobody is there, or somebody else.
+    Other,
+    /// It could not be told: the machine has no room for the look, or no time.
+    Nothing,
+}
+
 /// What the looks so far say.
 #[derive(Debug, Default)]
 struct Looks {
@@ -131,7 +142,12 @@ struct Looks {
 }
 
 impl Looks {
-    fn enter(&mut self, found: bool) -> State {
+    fn enter(&mut self, found: Found) -> State {
+        // Load takes no pod that was redirected out of its Services.
+        if found == Found::Nothing && self.state == State::Redirected {
+            return self.state;
+        }
+        let found = found == Found::Itself;
         self.failed = if found { 0 } else { self.failed + 1 };
         let patience = match self.state {
             State::Unknown => FIRST_LOOKS,
@@ -182,16 +198,31 @@ impl Told {
 }
 
 /// Whether the proxy meets itself at one of the addresses.
-async fn is_redirected(addresses: &[SocketAddr], timeout: Duration) -> bool {
+async fn look_at(addresses: &[SocketAddr], timeout: Duration) -> Found {
+    let mut all = Found::Other;
     for address in addresses {
         match time::timeout(timeout, is_answered(*address)).await {
-            Ok(Ok(true)) => return true,
+            Ok(Ok(true)) => return Found::Itself,
             Ok(Ok(false)) => tracing::debug!(%address, "somebody else answers: not redirected"),
-            Ok(Err(error)) => tracing::debug!(%address, %error, "not redirected"),
-            Err(_) => tracing::debug!(%address, ?timeout, "nobody answers: not redirected"),
+            Ok(Err(error)) if is_refused(&error) => {
+                tracing::debug!(%address, %error, "nobody of ours listens: not redirected");
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%address, %error, "cannot tell whether it is redirected");
+                all = Found::Nothing;
+            }
+            Err(_) => {
+                tracing::debug!(%address, ?timeout, "no answer tells whether it is redirected");
+                all = Found::Nothing;
+            }
         }
     }
-    false
+    all
+}
+
+fn is_refused(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset};
+    [ConnectionRefused, ConnectionReset].contains(&error.kind())
 }
 
 async fn is_answered(address: SocketAddr) -> io::Result<bool> {

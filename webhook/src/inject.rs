@@ -2,9 +2,12 @@
 //! containers and rewritten probes. Called by `serve` and by `weir-webhook inject` once `decide` has said yes.
 //! It must not know how reviews arrive or where Meshes and Namespaces come from.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use weir_crds::{
-    Settings, annotations, merge, mesh::MeshSpec, names, ports, probe::Probe, settings::MtlsMode,
+    Settings, annotations, duration, merge, mesh::MeshSpec, names, ports, probe::Probe,
+    settings::MtlsMode,
 };
 
 use crate::{
@@ -30,6 +33,10 @@ pub use operator::Operator;
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// Kubernetes' default of `terminationGracePeriodSeconds`.
 const DEFAULT_GRACE_SECONDS: u32 = 30;
+/// Traffic is led to a proxy until its heartbeat (every 0.5 s) is 2 s old.
+const PLAIN_STAY: Duration = Duration::from_secs(3);
+/// What a proxy that stays leaves of its pod's grace period, to end in.
+const LAST_SECONDS: Duration = Duration::from_secs(2);
 
 /// Everything beside the pod that injection depends on.
 #[derive(Debug, Clone, Copy)]
@@ -110,12 +117,14 @@ pub fn inject(mut pod: Pod, context: &Context<'_>) -> Result<Injected, Refusal> 
     let present = carried.is_some();
     warnings.extend(rewrite_probes(&mut pod, &mut probes));
     let ports = application_containers(&pod).flat_map(declared_ports);
+    let is_strict = settings.mtls == MtlsMode::Strict;
     let documents = Documents {
         ports: list(ports),
+        stay: (!context.native_sidecars).then(|| stay(&pod, context.config, is_strict)),
         mesh: context.mesh,
         settings: settings.to_json(),
         probes: &probes,
-        strict: settings.mtls == MtlsMode::Strict,
+        strict: is_strict,
         operator: context.operator,
     };
     match present {
@@ -246,11 +255,29 @@ fn port_clash(pod: &Pod, settings: &Settings) -> Option<String> {
     ))
 }
 
-fn rewrite_probes(pod: &mut Pod, probes: &mut Vec<Probe>) -> Vec<String> {
+fn grace_seconds(pod: &Pod) -> u32 {
     let grace = pod.spec()["terminationGracePeriodSeconds"].as_u64();
-    let grace = grace
+    grace
         .and_then(|s| u32::try_from(s).ok())
-        .unwrap_or(DEFAULT_GRACE_SECONDS);
+        .unwrap_or(DEFAULT_GRACE_SECONDS)
+}
+
+/// How long a proxy stays at least that is told to end together with its application, not after it: for as long as traffic
+/// is led to it; in a STRICT Mesh, where nothing passes a proxy that is gone, as long as the application may need it. Either
+/// way it ends by itself before the kubelet ends it.
+fn stay(pod: &Pod, config: &Config, is_strict: bool) -> String {
+    let drain = duration::parse(&config.proxy_drain_time).unwrap_or(PLAIN_STAY);
+    let wanted = if is_strict { drain } else { PLAIN_STAY };
+    let grace = Duration::from_secs(grace_seconds(pod).into());
+    let stay = wanted.min(grace.saturating_sub(LAST_SECONDS));
+    match stay.subsec_millis() {
+        0 => format!("{}s", stay.as_secs()),
+        _ => format!("{}ms", stay.as_millis()),
+    }
+}
+
+fn rewrite_probes(pod: &mut Pod, probes: &mut Vec<Probe>) -> Vec<String> {
+    let grace = grace_seconds(pod);
     let ours =
         |container: &Value| container["name"] == names::SIDECAR || container["name"] == names::INIT;
     let mut warnings = Vec::new();

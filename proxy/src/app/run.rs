@@ -3,6 +3,7 @@
 //! Called by `main` for `weir-proxy run`; tests use `app::bind` instead.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,7 +92,7 @@ async fn serve(mut config: Config, sources: Sources, best_effort: bool) -> Resul
     let tasks = TaskTracker::new();
     let mut terminate = signals(&tasks, &stop)?;
     let bound = tokio::select! {
-        bound = bind_at_last(config, sources.settings(), best_effort) => Some(bound),
+        bound = bind_at_last(config, sources.settings(), best_effort) => bound.transpose(),
         _ = terminate.recv() => None,
     };
     let served = match bound {
@@ -134,12 +135,13 @@ fn signals(tasks: &TaskTracker, stop: &CancellationToken) -> io::Result<mpsc::Re
 }
 
 /// Binds every listener. Where that fails and the proxy is to do its best it is tried again: traffic goes direct
-/// meanwhile, because nothing beats. The admin port, where the probes of the application end, is served as soon as it can.
+/// meanwhile, because nothing beats. The admin port, where the probes of the application end, is served as soon as it can;
+/// nothing is bound where it is told there to end.
 async fn bind_at_last(
     config: Config,
     settings: watch::Receiver<Arc<Settings>>,
     best_effort: bool,
-) -> Result<App, StartError> {
+) -> Result<Option<App>, StartError> {
     let mut is_told = false;
     loop {
         match bind(config.clone(), settings.clone()) {
@@ -147,15 +149,18 @@ async fn bind_at_last(
                 if !std::mem::replace(&mut is_told, true) {
                     tracing::error!(%error, "traffic goes direct and unmeasured; tried again every {RETRY:?}");
                 }
-                serve_admin(&config, &settings).await;
+                if serve_admin(&config, &settings).await {
+                    return Ok(None);
+                }
             }
-            bound => return bound,
+            bound => return bound.map(Some),
         }
     }
 }
 
-/// Serves the admin port alone, where that is possible, until it is worth another try to bind the rest.
-async fn serve_admin(config: &Config, settings: &watch::Receiver<Arc<Settings>>) {
+/// Serves the admin port alone, where that is possible, until it is worth another try to bind the rest. Answers whether it
+/// has been told to end (`/shutdown`).
+async fn serve_admin(config: &Config, settings: &watch::Receiver<Arc<Settings>>) -> bool {
     let alone = Config {
         listeners: Vec::new(),
         beats: false,
@@ -165,23 +170,38 @@ async fn serve_admin(config: &Config, settings: &watch::Receiver<Arc<Settings>>)
         },
         ..config.clone()
     };
-    let Ok(app) = bind(alone, settings.clone()) else {
-        return tokio::time::sleep(RETRY).await;
+    let app = match bind(alone, settings.clone()) {
+        Ok(app) => app,
+        Err(_) => {
+            tokio::time::sleep(RETRY).await;
+            return false;
+        }
     };
     let (end, ended) = mpsc::channel(1);
     let until_free = async {
         loop {
             tokio::time::sleep(RETRY).await;
             if config.listeners.iter().all(|(addr, _)| is_free(*addr)) {
-                break;
+                return;
             }
         }
-        // It may have been told to end by somebody else.
-        let _told = end.send(()).await;
     };
-    let (served, ()) = tokio::join!(app.serve(ended), until_free);
-    if let Err(error) = served {
-        tracing::error!(%error, "the admin port is not served");
+    let mut serving = pin!(app.serve(ended));
+    let served = tokio::select! {
+        served = &mut serving => served.map(|()| true),
+        () = until_free => {
+            // There is room for one, and whoever ended meanwhile hears of none.
+            let _sent = end.try_send(());
+            serving.await.map(|()| false)
+        }
+    };
+    match served {
+        Ok(is_told_to_end) => is_told_to_end,
+        Err(error) => {
+            tracing::error!(%error, "the admin port is not served; tried again in {RETRY:?}");
+            tokio::time::sleep(RETRY).await;
+            false
+        }
     }
 }
 
@@ -261,7 +281,31 @@ mod tests {
         let binding = tokio::time::timeout(RETRY * 20, binding);
         let app = binding.await.unwrap().unwrap();
         let app = app.map_err(|error| error.to_string());
-        assert_eq!(app.unwrap().bound().listeners, [addr]);
+        assert_eq!(app.unwrap().unwrap().bound().listeners, [addr]);
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_told_to_end_while_another_has_its_port() {
+        let (mut config, taken) = config();
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        config.admin.addr = free.local_addr().unwrap();
+        drop(free);
+        config.listeners = vec![(taken.local_addr().unwrap(), Aim::Inbound)];
+        let admin = config.admin.addr;
+        let binding = tokio::spawn(bind_at_last(config, settings(), true));
+        let told = tokio::time::timeout(RETRY * 20, async {
+            loop {
+                if let Ok(mut stream) = TcpStream::connect(admin).await {
+                    let request = b"POST /shutdown HTTP/1.0\r\nContent-Length: 0\r\n\r\n";
+                    stream.write_all(request).await.unwrap();
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            binding.await.unwrap().map(|app| app.is_some())
+        });
+        let is_bound = told.await.unwrap().map_err(|error| error.to_string());
+        assert_eq!(is_bound, Ok(false));
     }
 
     #[tokio::test(start_paused = true)]
@@ -277,6 +321,7 @@ mod tests {
         assert_eq!(
             app.map_err(|error| error.to_string())
                 .unwrap()
+                .expect("nobody ended it")
                 .bound()
                 .admin,
             addr

@@ -128,6 +128,16 @@ fn strict_rules_leave_out_no_family_that_is_used() {
 }
 
 #[test]
+fn a_link_local_address_is_no_use_of_ipv6() {
+    let eth0 = |address: &str, scope: &str| format!("{address} 02 40 {scope} 80     eth0");
+    assert!(!is_global(
+        "00000000000000000000000000000001 01 80 10 80       lo"
+    ));
+    assert!(!is_global(&eth0("fe80000000000000f06c6bfffe1fc11f", "20")));
+    assert!(is_global(&eth0("fd770000000000000000000000000002", "00")));
+}
+
+#[test]
 fn a_kernel_without_routing_lookup_still_redirects() {
     let (plan, batches) = install_without(&[("fib daddr", Errno::OPNOTSUPP)]);
     assert_eq!(

@@ -17,7 +17,7 @@ const PATIENT: Duration = Duration::from_secs(20);
 
 /// A check whose looks find what they are told to, and count.
 struct Checked {
-    finds: Rc<Cell<bool>>,
+    finds: Rc<Cell<Found>>,
     looks: Rc<Cell<u32>>,
     state: watch::Receiver<State>,
     beat: watch::Sender<heartbeat::State>,
@@ -25,7 +25,7 @@ struct Checked {
 }
 
 impl Checked {
-    fn start(finds: bool, beat: heartbeat::State) -> Self {
+    fn start(finds: Found, beat: heartbeat::State) -> Self {
         let (telemetry, _seats) = telemetry::new(telemetry::Config::default(), 1);
         let (tell, state) = watch::channel(State::Unknown);
         let told = Told {
@@ -82,7 +82,7 @@ async fn local<T>(test: impl Future<Output = T>) -> T {
 #[tokio::test(start_paused = true)]
 async fn the_first_look_that_finds_itself_decides() {
     local(async {
-        let checked = Checked::start(true, heartbeat::State::Starting);
+        let checked = Checked::start(Found::Itself, heartbeat::State::Starting);
         time::sleep(INTERVAL * 3).await;
         assert_eq!(checked.looks.get(), 0, "nobody beats yet");
         assert_eq!(checked.gauge(), "", "nothing is known");
@@ -98,14 +98,14 @@ async fn the_first_look_that_finds_itself_decides() {
 #[tokio::test(start_paused = true)]
 async fn the_first_verdict_is_soon_there_also_where_there_are_no_rules() {
     local(async {
-        let checked = Checked::start(false, heartbeat::State::Beating);
+        let checked = Checked::start(Found::Other, heartbeat::State::Beating);
         let began = Instant::now();
         assert_eq!(checked.after(FIRST_LOOKS - 1).await, State::Unknown);
         assert_eq!(checked.gauge(), "");
         assert_eq!(checked.after(1).await, State::Direct);
         assert!(began.elapsed() <= FIRST_PAUSE * FIRST_LOOKS);
         assert_eq!(checked.gauge(), "weir_redirected 0");
-        checked.finds.set(true);
+        checked.finds.set(Found::Itself);
         assert_eq!(checked.after(1).await, State::Redirected, "back at once");
         assert!(began.elapsed() >= INTERVAL, "looked at as often as ever");
     })
@@ -115,10 +115,10 @@ async fn the_first_verdict_is_soon_there_also_where_there_are_no_rules() {
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_was_redirected_is_direct_after_two_looks_in_a_row() {
     local(async {
-        let checked = Checked::start(true, heartbeat::State::Beating);
+        let checked = Checked::start(Found::Itself, heartbeat::State::Beating);
         assert_eq!(checked.after(1).await, State::Redirected);
         let began = Instant::now();
-        for found in [false, true, false] {
+        for found in [Found::Other, Found::Itself, Found::Other] {
             checked.finds.set(found);
             assert_eq!(checked.after(1).await, State::Redirected);
         }
@@ -131,11 +131,24 @@ async fn a_pod_that_was_redirected_is_direct_after_two_looks_in_a_row() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_cannot_be_told_changes_nothing_but_is_no_redirection() {
+    local(async {
+        let checked = Checked::start(Found::Itself, heartbeat::State::Beating);
+        assert_eq!(checked.after(1).await, State::Redirected);
+        checked.finds.set(Found::Nothing);
+        assert_eq!(checked.after(LOOKS * 3).await, State::Redirected);
+        let checked = Checked::start(Found::Nothing, heartbeat::State::Beating);
+        assert_eq!(checked.after(FIRST_LOOKS).await, State::Direct);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_nobody_beats_nothing_changes() {
     local(async {
-        let checked = Checked::start(true, heartbeat::State::Beating);
+        let checked = Checked::start(Found::Itself, heartbeat::State::Beating);
         assert_eq!(checked.after(1).await, State::Redirected);
-        checked.finds.set(false);
+        checked.finds.set(Found::Other);
         for beat in [
             heartbeat::State::Paused,
             heartbeat::State::Stalled { worker: 0 },
@@ -169,7 +182,7 @@ async fn a_look_that_fails_because_the_workers_stand_still_does_not_count() {
             time::sleep(FIRST_PAUSE / 2).await;
             beat.send_replace(heartbeat::State::Beating);
         });
-        false
+        Found::Other
     };
     let kept = time::timeout(INTERVAL * 10, keep(INTERVAL, beating, look, &told));
     assert!(kept.await.is_err(), "it looks on");
@@ -199,8 +212,12 @@ async fn only_the_word_is_the_proxy() {
     let words: &[&[u8]] = &[WORD, b"weird", b"wei", b"", b"HTTP/1.1 400 Bad Request\r\n"];
     let address = answering(words).await;
     for word in words {
-        let found = is_redirected(&[address], PATIENT).await;
-        assert_eq!(found, *word == WORD, "{:?}", word.escape_ascii());
+        let found = look_at(&[address], PATIENT).await;
+        let wanted = match *word == WORD {
+            true => Found::Itself,
+            false => Found::Other,
+        };
+        assert_eq!(found, wanted, "{:?}", word.escape_ascii());
     }
 }
 
@@ -212,15 +229,15 @@ async fn what_is_answered_here_is_the_word() {
         let (stream, _) = listener.accept().await.unwrap();
         answer(&stream);
     });
-    assert!(is_redirected(&[address], PATIENT).await);
+    assert_eq!(look_at(&[address], PATIENT).await, Found::Itself);
 }
 
 #[tokio::test]
 async fn where_the_first_address_refuses_the_second_is_asked() {
     let (none, other) = (closed().await, answering(&[WORD]).await);
-    assert!(!is_redirected(&[none], PATIENT).await);
-    assert!(is_redirected(&[none, other], PATIENT).await);
-    assert!(!is_redirected(&[], PATIENT).await);
+    assert_eq!(look_at(&[none], PATIENT).await, Found::Other);
+    assert_eq!(look_at(&[none, other], PATIENT).await, Found::Itself);
+    assert_eq!(look_at(&[], PATIENT).await, Found::Other);
 }
 
 #[tokio::test]
@@ -228,9 +245,9 @@ async fn who_accepts_and_says_nothing_is_not_waited_for() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let addresses = [address];
-    let looked = is_redirected(&addresses, Duration::from_millis(50));
+    let looked = look_at(&addresses, Duration::from_millis(50));
     let looked = time::timeout(PATIENT, looked).await;
-    assert_eq!(looked, Ok(false));
+    assert_eq!(looked, Ok(Found::Nothing));
 }
 
 #[test]

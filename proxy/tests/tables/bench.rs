@@ -158,7 +158,10 @@ impl Bench {
         // What a worker publishes from its start on; the last of it are the connections of what is described.
         let known = |all: &[Series], name| all.iter().filter(|s| s.name == name).count();
         let mut all = Vec::new();
-        while known(&all, "http2_active_streams") < 4 || known(&all, "tcp_open_total") < described {
+        while known(&all, "http2_active_streams") < 4
+            || known(&all, "outbound_http_errors_total") < 5
+            || known(&all, "tcp_open_total") < described
+        {
             assert!(start.elapsed() < DEADLINE, "{all:?}");
             all = bench.scrape().await.0;
         }

@@ -1,5 +1,11 @@
 //! The rows of the transport table that connections show that are not HTTP.
 
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::AsyncReadExt;
+
+use super::bench::{Bench, Way, listener};
 use super::rows::{Act, Row, broken, play, well};
 
 /// The first byte says that this is not HTTP.
@@ -54,17 +60,31 @@ const ROWS: &[Row] = &[
         src: broken(6, 0, "ECONNRESET"),
         dst: Some(broken(0, 6, "ECONNRESET")),
     },
-    Row {
-        what: "the server resets while its client is silent",
-        client: &[Act::Meet, Act::End],
-        application: &[Act::Meet, Act::Reset],
-        series: &[],
-        src: broken(0, 0, "ECONNRESET"),
-        dst: Some(broken(0, 0, "ECONNRESET")),
-    },
 ];
 
 #[tokio::test]
 async fn connections_are_counted_as_they_ended() {
     play(ROWS).await;
+}
+
+/// No row, because the connection has to be open, which neither peer can see: a reset before that refuses it.
+#[tokio::test]
+async fn a_server_may_reset_while_its_client_is_silent() {
+    let broken = broken(0, 0, "ECONNRESET");
+    for way in Way::BOTH {
+        let listener = listener().await;
+        let application = listener.local_addr().expect("an address");
+        let bench = Bench::start(way, application).await;
+        let mut client = bench.connect().await;
+        let (server, _) = listener.accept().await.expect("a connection");
+        let labels = [("direction", way.name()), ("peer", "dst")];
+        bench.counts("tcp_open_connections", &labels, 1.0).await;
+        let reset = SockRef::from(&server).set_linger(Some(Duration::ZERO));
+        reset.expect("a socket option");
+        drop(server);
+        let told = client.read(&mut [0; 1]).await;
+        assert!(told.is_err(), "{}: {told:?}", way.name());
+        let expected = [broken.series("{SRC}"), broken.series("{DST}")].concat();
+        bench.shows("a reset in silence", &expected).await;
+    }
 }

@@ -26,9 +26,6 @@ const READINESS_PERIOD_SECONDS: u32 = 2;
 const LIVENESS_PERIOD_SECONDS: u32 = 5;
 const LIVENESS_FAILURES: u32 = 3;
 const LIVENESS_TIMEOUT_SECONDS: u32 = 2;
-/// How long a proxy stays at least that is told to end together with its application, not after it: traffic is led to it
-/// until its heartbeat (every 0.5 s) is 2 s old.
-const PLAIN_STAY: &str = "3s";
 /// Seconds that a stuck proxy is given to end: it drains nothing.
 const STUCK_GRACE_SECONDS: u32 = 1;
 
@@ -107,6 +104,8 @@ pub(super) struct Documents<'a> {
     pub(super) ports: String,
     /// The original probes.
     pub(super) probes: &'a [Probe],
+    /// How long the proxy stays at least once it is told to end, where it is told together with the application.
+    pub(super) stay: Option<String>,
     /// Nothing may pass the proxy unsecured.
     pub(super) strict: bool,
     /// Where the operator is.
@@ -162,7 +161,7 @@ pub(super) fn sidecar(config: &Config, documents: &Documents<'_>, native: bool) 
         "image": config.proxy_image,
         "imagePullPolicy": config.proxy_pull_policy.as_str(),
         "args": run(documents.strict),
-        "env": environment(config, documents, native),
+        "env": environment(config, documents),
         "ports": [
             {"name": ports::LINKERD_ADMIN, "containerPort": ports::ADMIN, "protocol": "TCP"},
             {"name": ports::LINKERD_PROXY, "containerPort": ports::INBOUND, "protocol": "TCP"},
@@ -234,7 +233,7 @@ fn wait(config: &Config, strict: bool) -> Vec<String> {
     command
 }
 
-fn environment(config: &Config, documents: &Documents<'_>, native: bool) -> Value {
+fn environment(config: &Config, documents: &Documents<'_>) -> Value {
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let value = |name: &str, value: &str| json!({"name": name, "value": value});
     let mut variables = vec![
@@ -254,12 +253,7 @@ fn environment(config: &Config, documents: &Documents<'_>, native: bool) -> Valu
         value(env::PROBES, &literal(&probe::to_json(documents.probes))),
         value(env::APPLICATION_PORTS, &documents.ports),
     ];
-    if !native {
-        // Nothing passes a STRICT proxy that is gone: it stays as long as the application may need it.
-        let stay = match documents.strict {
-            true => &config.proxy_drain_time,
-            false => PLAIN_STAY,
-        };
+    if let Some(stay) = &documents.stay {
         variables.push(value(env::DRAIN_TIME_MIN, stay));
     }
     let operator = documents.operator.iter().flat_map(operator::variables);
@@ -434,6 +428,7 @@ mod tests {
             settings: "{\"filter\":\"a$\"}".to_owned(),
             probes: &probes,
             ports: String::new(),
+            stay: None,
             strict: false,
             operator: None,
         };

@@ -8,7 +8,7 @@ use weir_crds::names;
 use super::Service;
 use crate::{
     cluster::LookupError,
-    decide::{Decision, Skip, decide},
+    decide::{Decision, Skip, decide, is_ours},
     inject::{self, Context, Operator},
     namespace::Namespace,
     pod::Pod,
@@ -58,7 +58,7 @@ async fn change(
         Err(refusal) => Ok(Err(refusal)),
         Ok(Decision::Leave) => {
             service.metrics.decided("left", "not_asked");
-            Ok(Ok((pod.into_value(), Vec::new())))
+            Ok(Ok((unredirected(pod).into_value(), Vec::new())))
         }
         Ok(Decision::Skip(skip)) => {
             service.metrics.decided("skipped", skip.class());
@@ -69,7 +69,17 @@ async fn change(
     }
 }
 
-fn skipped(mut pod: Pod, skip: &Skip) -> (Value, Vec<String>) {
+/// A pod without the annotation by which the CNI plugin would redirect it to a proxy that it does not have, as a copy of
+/// an injected pod may carry.
+fn unredirected(mut pod: Pod) -> Pod {
+    if !pod.find_container(names::SIDECAR).is_some_and(is_ours) {
+        pod.remove_annotation(names::INIT_ARGUMENTS);
+    }
+    pod
+}
+
+fn skipped(pod: Pod, skip: &Skip) -> (Value, Vec<String>) {
+    let mut pod = unredirected(pod);
     pod.set_annotation(names::DECISION, &format!("skipped: {skip}"));
     let warning = skip
         .is_a_surprise()

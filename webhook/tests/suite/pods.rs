@@ -57,13 +57,21 @@ async fn a_skipped_pod_tells_why_in_an_annotation_and_a_warning() {
         json!([format!("weir: not injected: {reason}")])
     );
 
-    let declined = pod(json!({"labels": {"kuma.io/sidecar-injection": "disabled"}}));
+    // A copy of an injected pod: without a proxy, nothing may lead its traffic to one.
+    let declined = pod(json!({
+        "labels": {"kuma.io/sidecar-injection": "disabled"},
+        "annotations": {"weir.io/init-arguments": "--strict"},
+    }));
     let response = inject(&fixture, &declined).await;
     let after = patched(&declined, &response);
     let decision = &after["metadata"]["annotations"]["weir.io/injection"];
     assert_eq!(
         decision,
         "skipped: disabled by the label kuma.io/sidecar-injection of the pod"
+    );
+    assert_eq!(
+        after["metadata"]["annotations"]["weir.io/init-arguments"],
+        Value::Null
     );
     assert_eq!(response["warnings"], Value::Null);
 }

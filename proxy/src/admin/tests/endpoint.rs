@@ -79,7 +79,7 @@ async fn a_port_change_moves_it_and_off_closes_it() {
 
 #[tokio::test]
 async fn a_port_of_the_application_stays_closed() {
-    let (declared, named, free) = (free_port(), free_port(), free_port());
+    let (declared, free) = (free_port(), free_port());
     let config = Config {
         application_ports: vec![declared],
         ..config()
@@ -95,17 +95,10 @@ async fn a_port_of_the_application_stays_closed() {
     );
     server.set(settings(free, "/metrics"));
     server.serving().await;
-    let mut of_service = settings(named, "/metrics");
-    of_service.inbounds = Some(vec![weir_crds::settings::InboundSettings {
-        port: named,
-        service: "web".to_owned(),
-        permission: None,
-        routes: None,
-    }]);
-    server.set(of_service);
+    server.set(settings(declared, "/metrics"));
     server.endpoint_when(closed).await;
     assert!(
-        TcpStream::connect((Ipv4Addr::LOCALHOST, named))
+        TcpStream::connect((Ipv4Addr::LOCALHOST, declared))
             .await
             .is_err()
     );
