@@ -249,63 +249,62 @@ mod tests {
         assert!(error.to_string().contains(&addr.to_string()), "{error}");
     }
 
-    #[tokio::test]
-    async fn the_admin_port_is_served_while_another_is_taken() {
+    /// The configuration of a proxy whose traffic port is taken, and whose admin port is free at this moment: whoever takes
+    /// that one meanwhile makes a test fail, not pass.
+    fn config_with_free_admin() -> (Config, TcpListener) {
         let (mut config, taken) = config();
-        let addr = taken.local_addr().unwrap();
-        // Free at this moment, and whoever takes it meanwhile makes this test fail, not pass.
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         config.admin.addr = free.local_addr().unwrap();
-        drop(free);
-        config.listeners = vec![(addr, Aim::Inbound)];
-        // This one ends to make room for the whole proxy: nobody asks for it as for one that is told to end.
-        config.drain.longest = RETRY * 1000;
-        config.drain.shortest = RETRY * 1000;
-        let admin = config.admin.addr;
-        let binding = tokio::spawn(bind_at_last(config, settings(), true));
-        let asked = tokio::time::timeout(RETRY * 20, async {
+        config.listeners = vec![(taken.local_addr().unwrap(), Aim::Inbound)];
+        (config, taken)
+    }
+
+    /// What the admin port answers, once it is served.
+    async fn ask(admin: SocketAddr, request: &str) -> String {
+        let asking = async {
             loop {
                 if let Ok(mut stream) = TcpStream::connect(admin).await {
-                    let request = b"GET /live HTTP/1.0\r\n\r\n";
-                    stream.write_all(request).await.unwrap();
+                    stream.write_all(request.as_bytes()).await.unwrap();
                     let mut answer = String::new();
                     stream.read_to_string(&mut answer).await.unwrap();
                     break answer;
                 }
                 tokio::task::yield_now().await;
             }
-        });
-        let answer = asked.await.unwrap();
+        };
+        tokio::time::timeout(RETRY * 20, asking).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_admin_port_is_served_while_another_is_taken() {
+        let (mut config, taken) = config_with_free_admin();
+        // This one ends to make room for the whole proxy: nobody asks for it as for one that is told to end.
+        config.drain.longest = RETRY * 1000;
+        config.drain.shortest = RETRY * 1000;
+        let (admin, wanted) = (config.admin.addr, taken.local_addr().unwrap());
+        let binding = tokio::spawn(bind_at_last(config, settings(), true));
+        let answer = ask(admin, "GET /live HTTP/1.0\r\n\r\n").await;
         assert!(answer.contains(" 200 "), "{answer}");
         drop(taken);
         let binding = tokio::time::timeout(RETRY * 20, binding);
         let app = binding.await.unwrap().unwrap();
         let app = app.map_err(|error| error.to_string());
-        assert_eq!(app.unwrap().unwrap().bound().listeners, [addr]);
+        assert_eq!(app.unwrap().unwrap().bound().listeners, [wanted]);
     }
 
     #[tokio::test]
     async fn a_proxy_is_told_to_end_while_another_has_its_port() {
-        let (mut config, taken) = config();
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        config.admin.addr = free.local_addr().unwrap();
-        drop(free);
-        config.listeners = vec![(taken.local_addr().unwrap(), Aim::Inbound)];
+        let (config, _taken) = config_with_free_admin();
         let admin = config.admin.addr;
         let binding = tokio::spawn(bind_at_last(config, settings(), true));
-        let told = tokio::time::timeout(RETRY * 20, async {
-            loop {
-                if let Ok(mut stream) = TcpStream::connect(admin).await {
-                    let request = b"POST /shutdown HTTP/1.0\r\nContent-Length: 0\r\n\r\n";
-                    stream.write_all(request).await.unwrap();
-                    break;
-                }
-                tokio::task::yield_now().await;
-            }
-            binding.await.unwrap().map(|app| app.is_some())
-        });
-        let is_bound = told.await.unwrap().map_err(|error| error.to_string());
-        assert_eq!(is_bound, Ok(false));
+        ask(
+            admin,
+            "POST /shutdown HTTP/1.0\r\nContent-Length: 0\r\n\r\n",
+        )
+        .await;
+        let binding = tokio::time::timeout(RETRY * 20, binding);
+        let is_bound = binding.await.unwrap().unwrap().map(|app| app.is_some());
+        assert_eq!(is_bound.map_err(|error| error.to_string()), Ok(false));
     }
 
     #[tokio::test(start_paused = true)]

@@ -119,15 +119,21 @@ fn config(outbound: &[IpAddr]) -> app::Config {
     config
 }
 
+/// A proxy that knows that its pod is redirected, outside of a Mesh with mutual TLS.
+fn in_a_redirected_pod() -> Proxy {
+    let pod = Pod::new();
+    redirect(&pod.inside, "");
+    let proxy = Proxy::start(pod, MtlsMode::Disabled, &[LOOPBACK]);
+    proxy.until_redirected(1.0);
+    proxy
+}
+
 #[test]
 fn a_proxy_tells_whether_its_pod_is_redirected() {
     if is_skipped() {
         return;
     }
-    let pod = Pod::new();
-    redirect(&pod.inside, "");
-    let proxy = Proxy::start(pod, MtlsMode::Disabled, &[LOOPBACK]);
-    proxy.until_redirected(1.0);
+    let proxy = in_a_redirected_pod();
     proxy.pod.inside.exec("nft delete table inet weir");
     proxy.until_redirected(0.0);
     // Traffic goes on without the proxy, so the pod is as ready as before.
@@ -148,10 +154,7 @@ fn nobody_else_is_answered_as_the_check_is() {
     if is_skipped() {
         return;
     }
-    let pod = Pod::new();
-    redirect(&pod.inside, "");
-    let proxy = Proxy::start(pod, MtlsMode::Disabled, &[LOOPBACK]);
-    proxy.until_redirected(1.0);
+    let proxy = in_a_redirected_pod();
     let inside = &proxy.pod.inside;
     let check = || ask_here((LOOPBACK, 4189));
     assert_eq!(inside.enter_as(PROXY_UID, check).unwrap(), "weir");
