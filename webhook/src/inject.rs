@@ -23,6 +23,7 @@ mod exclusions;
 mod labels;
 mod operator;
 mod probes;
+mod quantity;
 
 use containers::Documents;
 pub use containers::{Config, PullPolicy};
