@@ -117,7 +117,9 @@ fn spent(c: &mut Criterion) {
         ),
     ] {
         let (telemetry, mut seats) = telemetry::new(config, 1);
-        telemetry.set_known((0..100).map(|n| format!("{n}.shop.svc.cluster.local")));
+        telemetry
+            .known()
+            .set((0..100).map(|n| format!("{n}.shop.svc.cluster.local")));
         let recorder = seats.remove(0).take();
         recorder.tick(Instant::now());
         for n in 0..5_000 {

@@ -188,8 +188,7 @@ impl App {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let (telemetry, seats) = record::start(&config, plans.len(), &tasks, &stop);
-        let known = config.known_authorities.clone();
-        let operator = (config.operator.clone(), &settings, known);
+        let operator = (config.operator.clone(), &settings);
         let operated = operator::start(operator, &telemetry, &tasks, &stop);
         let (handoff, handoffs) = mpsc::channel(HANDOFFS);
         let (heart, pulses, state) = heartbeat::new(pod::heartbeat(&config, &bound, plans.len()));

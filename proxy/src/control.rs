@@ -6,8 +6,10 @@ mod certify;
 mod closed;
 pub mod discovery;
 mod files;
+mod hosts;
 pub mod operator;
 mod policy;
+mod reading;
 pub mod settings;
 mod stream;
 mod universal;
@@ -17,16 +19,19 @@ pub use closed::{Compiling, compile as compile_closed};
 pub use universal::{Endpoint, Inbound, Outbound, Universal, authorities};
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::signal::unix::{SignalKind, signal};
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use weir_crds::metrics_policy::MetricsPolicy;
 use weir_crds::settings::{Settings, SettingsError};
 use weir_crds::universal::UniversalError;
+
+/// Time until names of Dataplanes that do not resolve are asked for again. Default: 5 s.
+pub const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Where to look.
 #[derive(Debug, Clone, Default)]
@@ -127,28 +132,33 @@ pub struct Sources {
     /// What the proxy listens for outside Kubernetes; `None` in a pod.
     pub universal: Option<Universal>,
     outbounds: watch::Sender<Arc<Vec<Outbound>>>,
-    files: Option<files::Files>,
+    reading: Option<reading::Reading>,
     /// An operator publishes the settings; the files do not.
     has_operator: bool,
     policy: policy::PolicyFile,
 }
 
-/// Reads everything there is to read, once. Resolves DNS names in Dataplanes; blocks.
+/// Reads everything there is to read, once. Resolves DNS names in Dataplanes; blocks. The name of an endpoint that does not
+/// resolve leaves that out until [`Sources::follow`] finds it; one that the proxy itself listens at or forwards to is wrong.
 ///
 /// # Errors
 /// Everything that is wrong with any of it.
-pub fn load(mut config: Config) -> Result<Sources, Vec<ControlError>> {
+pub fn load(config: Config) -> Result<Sources, Vec<ControlError>> {
+    load_by(config, hosts::Hosts::default())
+}
+
+fn load_by(mut config: Config, hosts: hosts::Hosts) -> Result<Sources, Vec<ControlError>> {
     let policy = policy::PolicyFile::open(config.metrics_policy_file.take());
     let has_operator = config.has_operator;
-    match (settings(config), policy) {
+    match (settings(config, hosts), policy) {
         (Ok((settings, described)), Ok(policy)) => {
-            let (universal, files) = described.unzip();
+            let (universal, reading) = described.unzip();
             let outbounds = universal.as_ref().map(|u| u.outbounds.clone());
             Ok(Sources {
                 settings: watch::Sender::new(Arc::new(settings)),
                 outbounds: watch::Sender::new(Arc::new(outbounds.unwrap_or_default())),
                 universal,
-                files,
+                reading,
                 has_operator,
                 policy,
             })
@@ -161,9 +171,9 @@ pub fn load(mut config: Config) -> Result<Sources, Vec<ControlError>> {
 }
 
 /// The settings, and what describes this proxy where it is no pod.
-type Described = (Settings, Option<(Universal, files::Files)>);
+type Made = (Settings, Option<(Universal, reading::Reading)>);
 
-fn settings(config: Config) -> Result<Described, Vec<ControlError>> {
+fn settings(config: Config, hosts: hosts::Hosts) -> Result<Made, Vec<ControlError>> {
     let Config {
         settings,
         dataplane,
@@ -189,8 +199,9 @@ fn settings(config: Config) -> Result<Described, Vec<ControlError>> {
         (false, false) => files::Certified::Not,
     };
     let files = files::Files::open(dataplane, mesh_file, (selection, certified))?;
-    let (universal, settings) = files.read()?;
-    Ok((settings, Some((universal, files))))
+    let mut reading = reading::Reading::new(files, hosts);
+    let described = reading.read()?;
+    Ok((described.settings, Some((described.universal, reading))))
 }
 
 impl Sources {
@@ -200,7 +211,7 @@ impl Sources {
             settings: watch::Sender::new(Arc::new(Settings::without_metrics(mesh))),
             outbounds: watch::Sender::default(),
             universal: None,
-            files: None,
+            reading: None,
             has_operator: false,
             policy: policy::PolicyFile::default(),
         }
@@ -226,19 +237,28 @@ impl Sources {
         self.policy.policy()
     }
 
-    /// Keeps the settings in force until `shutdown`; a SIGHUP has the files read again.
+    /// Keeps the settings in force until `shutdown`; a SIGHUP has the files read again. Files and names may take their time,
+    /// which the service thread has not.
     pub async fn follow(mut self, shutdown: CancellationToken) {
-        let mut hangups = match signal(SignalKind::hangup()) {
-            Ok(hangups) => hangups,
-            Err(error) => {
+        let mut hangups = signal(SignalKind::hangup())
+            .inspect_err(|error| {
                 error!(%error, "SIGHUP will not be heard: the files are not read again");
-                return shutdown.cancelled().await;
-            }
-        };
+            })
+            .ok();
+        self.tell();
         loop {
+            let step: fn(&mut Self) = tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = next(hangups.as_mut()) => Self::reload,
+                () = pause(self.is_complete()) => Self::ask_again,
+            };
+            let working = tokio::task::spawn_blocking(move || {
+                step(&mut self);
+                self
+            });
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                Some(()) = hangups.recv() => self.reload(),
+                done = working => self = done.expect("reading files does not panic"),
             }
         }
     }
@@ -247,12 +267,27 @@ impl Sources {
     /// with any problem change nothing.
     fn reload(&mut self) {
         self.policy.reload();
-        let Some(files) = &self.files else {
+        let Some(reading) = &mut self.reading else {
             info!("SIGHUP leaves the settings as they are: they are part of the pod");
             return;
         };
-        let (universal, settings) = match files.read() {
-            Ok(read) => read,
+        let read = reading.read();
+        self.take_over(read, "the files were read again");
+    }
+
+    /// Asks again for the names that did not resolve.
+    fn ask_again(&mut self) {
+        let read = self.reading.as_mut().and_then(reading::Reading::ask_again);
+        match read {
+            Some(read) => self.take_over(read, "names of Dataplanes have other addresses"),
+            None => self.tell(),
+        }
+    }
+
+    fn take_over(&mut self, read: reading::Read, what: &str) {
+        self.tell();
+        let described = match read {
+            Ok(described) => described,
             Err(problems) => {
                 for problem in problems {
                     error!(%problem, "the files were not taken over");
@@ -260,16 +295,44 @@ impl Sources {
                 return;
             }
         };
-        if self
-            .universal
-            .as_ref()
-            .is_some_and(|started| !started.listens_as(&universal))
-        {
+        let started = self.universal.as_ref();
+        if started.is_some_and(|started| !started.listens_as(&described.universal)) {
             warn!("listeners in the files have changed: restart the proxy for them");
         }
-        publish(&self.outbounds, universal.outbounds);
-        let changed = !self.has_operator && publish(&self.settings, settings);
-        info!(changed, "the files were read again");
+        publish(&self.outbounds, described.universal.outbounds);
+        let changed = !self.has_operator && publish(&self.settings, described.settings);
+        info!(changed, "{what}");
+    }
+
+    fn tell(&mut self) {
+        if let Some(reading) = &mut self.reading {
+            reading.tell();
+        }
+    }
+
+    /// Whether nothing is left to be asked for.
+    fn is_complete(&self) -> bool {
+        let reading = self.reading.as_ref();
+        reading.is_none_or(reading::Reading::is_complete)
+    }
+}
+
+/// The next SIGHUP.
+async fn next(hangups: Option<&mut Signal>) {
+    let heard = match hangups {
+        Some(hangups) => hangups.recv().await,
+        None => None,
+    };
+    if heard.is_none() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Until it is time to ask again, where anything is left to be asked for.
+async fn pause(is_complete: bool) {
+    match is_complete {
+        true => std::future::pending().await,
+        false => tokio::time::sleep(ASK_AGAIN).await,
     }
 }
 
@@ -280,14 +343,6 @@ fn publish<T: PartialEq>(readers: &watch::Sender<Arc<T>>, value: T) -> bool {
         *current = Arc::new(value);
         changed
     })
-}
-
-/// One address for `host:port`; the first that the resolver gives.
-fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
-    let mut addresses = std::net::ToSocketAddrs::to_socket_addrs(&(host, port))?;
-    addresses
-        .next()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
 }
 
 #[cfg(test)]

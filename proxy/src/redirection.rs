@@ -1,6 +1,7 @@
 //! Whether this pod is redirected, as the proxy finds out by itself: it connects to a port of loopback from which the rules
 //! of `init` lead to its own outbound listener, and reads who answers. `app` starts the check on the service thread;
-//! `accept` has the connections of it answered here. Must not know how the rules are made, nor what else they redirect.
+//! `accept` has the connections of it answered here. It tells of the rules for connections to the pod as well, because they
+//! are installed with those. Must not know how the rules are made, nor what else they redirect.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -28,6 +28,7 @@ mod expose;
 mod family;
 mod http;
 mod http2;
+mod known;
 mod labels;
 mod plan;
 mod presence;
@@ -49,6 +50,7 @@ pub use count::CountRef;
 pub use endpoints::EndpointSeries;
 pub use http::{HttpRef, HttpSeries};
 pub use http2::{GrpcRef, GrpcSeries, Http2Series};
+pub use known::Known;
 pub use labels::{
     Authz, AuthzLabels, Classification, Direction, Dst, EndpointLabels, GrpcLabels,
     HttpErrorLabels, HttpLabels, HttpSide, NoTlsReason, NotFoundLabels, OVERFLOW, Peer,
@@ -197,10 +199,13 @@ impl Telemetry {
         self.store.set_policy(policy);
     }
 
-    /// Says which authorities are those of known Services, each without or with its port: they are never refused.
-    pub fn set_known(&self, authorities: impl IntoIterator<Item = String>) {
-        let known = authorities.into_iter().map(String::into_boxed_str);
-        self.store.set_known(known.collect());
+    /// One more who says which authorities are those of known Services, each without or with its port: they are never
+    /// refused, whoever said so.
+    pub fn known(&self) -> Known {
+        Known {
+            place: self.store.add_known(),
+            store: Arc::clone(&self.store),
+        }
     }
 
     /// Says that these destinations are gone: their label sets retire as soon as nothing of them is open and their last

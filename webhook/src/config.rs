@@ -1,8 +1,8 @@
 //! The command line and environment of the webhook, as typed values. Read by `main` and `app`.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use weir_crds::names;
 
 use crate::inject;
@@ -24,6 +24,25 @@ pub struct Cli {
     /// How log lines look
     #[arg(long, env = "WEIR_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
     pub log_format: LogFormat,
+}
+
+impl Cli {
+    /// Reads a command line and the environment.
+    ///
+    /// # Errors
+    /// The first flag that is wrong by itself, else all that are wrong together.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let cli = Self::try_parse_from(arguments)?;
+        let inject = match &cli.command {
+            Command::Serve(serve) => &serve.inject,
+            Command::Inject(offline) => &offline.inject,
+        };
+        let problems = inject.problems();
+        match problems.is_empty() {
+            true => Ok(cli),
+            false => Err(Self::command().error(ErrorKind::ValueValidation, problems.join("\n"))),
+        }
+    }
 }
 
 /// The form of log lines.

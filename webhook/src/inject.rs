@@ -22,12 +22,15 @@ mod containers;
 mod exclusions;
 mod labels;
 mod operator;
+mod origin;
 mod probes;
+mod quantity;
 
 use containers::Documents;
 pub use containers::{Config, PullPolicy};
 use exclusions::Exclusions;
 pub use operator::Operator;
+use origin::Origin;
 
 /// The annotation that tells kubectl which container a command means.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
@@ -104,8 +107,13 @@ pub fn inject(mut pod: Pod, context: &Context<'_>) -> Result<Injected, Refusal> 
         exclusions,
         redirection,
     } = read(&pod, context)?;
-    warnings.extend(unknown_annotations(&pod));
-    warnings.extend(exclusions::unreadable_opaque_ports(&pod));
+    let origin = Origin {
+        pod: &pod,
+        namespace: context.namespace,
+    };
+    warnings.extend(unknown_annotations(origin));
+    let opaque_ports = origin.field(names::OPAQUE_PORTS);
+    warnings.extend(exclusions::unreadable_opaque_ports(&pod, &opaque_ports));
     if let Some(clash) = port_clash(&pod, &settings) {
         warnings.push(clash);
         settings.metrics = None;
@@ -155,6 +163,11 @@ struct Said {
 
 /// Reads every annotation that injection obeys, and tells all that is wrong with them at once.
 fn read(pod: &Pod, context: &Context<'_>) -> Result<Said, Refusal> {
+    let origin = Origin {
+        pod,
+        namespace: context.namespace,
+    };
+    let refused = |violations| Err(Refusal::Annotations(origin.place(violations)));
     let over = annotations::metrics_override(&pod.annotations());
     let exclusions = exclusions::read(pod, context.namespace);
     let closed = annotations::closed_routes(&pod.annotations());
@@ -164,7 +177,7 @@ fn read(pod: &Pod, context: &Context<'_>) -> Result<Said, Refusal> {
         (Ok(over), Ok(exclusions), Ok(_closed), Ok(redirection)) => {
             let incomplete = merge::check(context.spec, &over);
             if !incomplete.is_empty() {
-                return Err(Refusal::Annotations(incomplete));
+                return refused(incomplete);
             }
             let settings = merge::settings(context.mesh, context.spec, Some(&over));
             Ok(Said {
@@ -176,9 +189,7 @@ fn read(pod: &Pod, context: &Context<'_>) -> Result<Said, Refusal> {
         (over, exclusions, closed, by) => {
             let lists = over.err().into_iter().chain(exclusions.err());
             let single = closed.err().into_iter().chain(by.err());
-            Err(Refusal::Annotations(
-                lists.flatten().chain(single).collect(),
-            ))
+            refused(lists.flatten().chain(single).collect())
         }
     }
 }
@@ -221,10 +232,13 @@ fn ignored_annotations(pod: &Pod) -> Vec<String> {
 
 /// Annotations of the metrics prefix with a name that means nothing, most often a slip of the pen, and those by which
 /// Linkerd's proxy is configured.
-fn unknown_annotations(pod: &Pod) -> Vec<String> {
-    let annotations = pod.annotations();
+fn unknown_annotations(origin: Origin<'_>) -> Vec<String> {
+    let annotations = origin.pod.annotations();
     let unknown = annotations::unknown(&annotations).into_iter();
-    let unknown = unknown.map(|key| format!("the annotation {key} is not known and does nothing"));
+    let unknown = unknown.map(|key| {
+        let named = origin.named(key);
+        format!("the annotation {named} is not known and does nothing")
+    });
     let linkerds = annotations.keys().map(String::as_str).filter(|key| {
         key.starts_with(names::LINKERD_CONFIG_PREFIX)
             && ![

@@ -3,7 +3,6 @@
 use std::io::IsTerminal;
 
 use anyhow::Context;
-use clap::Parser;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -22,7 +21,7 @@ fn usage(error: &anyhow::Error) -> ! {
 }
 
 fn main() -> anyhow::Result<()> {
-    let cli = Cli::try_parse().unwrap_or_else(|error| {
+    let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| {
         let code = if error.use_stderr() { USAGE } else { 0 };
         // Nothing is left to do when the terminal is gone.
         let _ = error.print();

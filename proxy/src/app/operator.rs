@@ -31,16 +31,12 @@ pub(super) struct Operated {
     pub(super) identity: Option<watch::Receiver<Option<Arc<Identity>>>>,
 }
 
-/// The operator, what is in force until it says something, and the authorities that the proxy knows without it.
-type Given<'a> = (
-    Option<Operator>,
-    &'a watch::Receiver<Arc<Settings>>,
-    Vec<String>,
-);
+/// The operator, and what is in force until it says something.
+type Given<'a> = (Option<Operator>, &'a watch::Receiver<Arc<Settings>>);
 
 /// Starts everything, until `stop`.
 pub(super) fn start(
-    (operator, settings, known_authorities): Given<'_>,
+    (operator, settings): Given<'_>,
     telemetry: &Telemetry,
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -92,8 +88,7 @@ pub(super) fn start(
     let discovery = Discovery::new(discovery, client, desk, known);
     tasks.spawn(connection.keep(stop.child_token()));
     tasks.spawn(discovery.run(stop.child_token()));
-    let known = (known_authorities, settings.clone());
-    let telling = tell(told, telemetry.clone(), known);
+    let telling = tell(told, telemetry.clone(), settings.clone());
     tasks.spawn(stop.clone().run_until_cancelled_owned(telling));
     Operated {
         link: Some(link),
@@ -102,15 +97,9 @@ pub(super) fn start(
     }
 }
 
-/// Tells telemetry which services there are, and which endpoints are gone.
-///
-/// The services that the proxy began with stay known: its listeners are there as long as it is. Those that its pod is
-/// of are in its settings.
-async fn tell(
-    told: Told,
-    telemetry: Telemetry,
-    (known, mut settings): (Vec<String>, watch::Receiver<Arc<Settings>>),
-) {
+/// Tells telemetry which services there are, and which endpoints are gone. Those that its pod is of are in its settings.
+async fn tell(told: Told, telemetry: Telemetry, mut settings: watch::Receiver<Arc<Settings>>) {
+    let known = telemetry.known();
     let Told {
         mut names,
         mut gone,
@@ -130,8 +119,7 @@ async fn tell(
             Ok(()) = settings.changed() => {}
         }
         let own = offered(&settings.borrow_and_update());
-        let others = known.iter().cloned().chain(names.all());
-        telemetry.set_known(others.chain(own));
+        known.set(names.all().into_iter().chain(own));
         tokio::time::sleep(TELL).await;
     }
 }
@@ -151,6 +139,8 @@ mod tests {
     use weir_crds::settings::InboundSettings;
 
     use super::*;
+    use crate::app::{Config, record};
+    use crate::endpoints::Service;
     use crate::telemetry::{self, Direction, GrpcLabels, Recorder};
 
     /// A telemetry that refuses whoever is not known.
@@ -204,8 +194,8 @@ mod tests {
         let (telemetry, recorder) = strict();
         let (known, told) = discovery::told();
         let (_keep, settings) = watch::channel(of("api"));
-        let given = (vec!["web".to_owned()], settings);
-        let telling = tokio::spawn(tell(told, telemetry.clone(), given));
+        telemetry.known().set(["web".to_owned()]);
+        let telling = tokio::spawn(tell(told, telemetry.clone(), settings));
         tokio::task::yield_now().await;
         known.enter("db.mesh");
         tokio::time::sleep(2 * TELL).await;
@@ -215,11 +205,54 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_one_source_tells_takes_nothing_from_what_another_does() {
+        let (rosters, roster) = watch::channel(Arc::default());
+        let config = Config {
+            known_authorities: vec!["web".to_owned()],
+            roster: Some(roster),
+            telemetry: telemetry::Config {
+                most_series: 0,
+                ..telemetry::Config::default()
+            },
+            ..Config::default()
+        };
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (telemetry, mut seats) = record::start(&config, 1, &tasks, &stop);
+        let recorder = seats.remove(0).take();
+        let (known, told) = discovery::told();
+        let (_keep, settings) = watch::channel(of("api"));
+        tasks.spawn(tell(told, telemetry.clone(), settings));
+        let call = |name: &str| {
+            let name = name.to_owned();
+            let service = Service {
+                name,
+                ..Service::default()
+            };
+            let service = (([10, 0, 0, 1], 80).into(), service);
+            rosters.send_replace(Arc::new([service].into()));
+        };
+        known.enter("db.mesh");
+        tokio::time::sleep(2 * TELL).await;
+        call("mail");
+        tokio::time::sleep(2 * TELL).await;
+        let names = ["web", "api", "db.mesh", "mail", "cache"];
+        let shown = told_apart(&telemetry, &recorder, &names);
+        assert_eq!(shown, names[..4], "after the roster");
+        known.enter("cache.mesh");
+        tokio::time::sleep(2 * TELL).await;
+        let names = ["mail.mesh", "cache.mesh", "other"];
+        let shown = told_apart(&telemetry, &recorder, &names);
+        assert_eq!(shown, names[..2], "after the operator");
+        drop((known, rosters));
+        stop.cancel();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_services_of_the_pod_are_known_by_its_settings() {
         let (telemetry, recorder) = strict();
         let (_known, told) = discovery::told();
         let (settings, followed) = watch::channel(of("old"));
-        let telling = tokio::spawn(tell(told, telemetry.clone(), (Vec::new(), followed)));
+        let telling = tokio::spawn(tell(told, telemetry.clone(), followed));
         tokio::time::sleep(2 * TELL).await;
         let shown = told_apart(&telemetry, &recorder, &["old", "web.shop"]);
         assert_eq!(shown, ["old"], "those in force from the start");

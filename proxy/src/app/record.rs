@@ -23,15 +23,17 @@ pub(super) fn start(
     stop: &CancellationToken,
 ) -> (Telemetry, Vec<Seat>) {
     let (telemetry, seats) = telemetry::new(config.telemetry.clone(), workers);
-    telemetry.set_known(config.known_authorities.iter().cloned());
+    // What the proxy begins with stays known: its listeners are there as long as it is.
+    telemetry
+        .known()
+        .set(config.known_authorities.iter().cloned());
     if let Some(policy) = config.metrics_policy.clone() {
         telemetry.set_policy(&policy.borrow());
         let following = follow_policy(telemetry.clone(), policy);
         tasks.spawn(stop.clone().run_until_cancelled_owned(following));
     }
     if let Some(roster) = config.roster.clone() {
-        let known = config.known_authorities.clone();
-        let following = follow_roster(telemetry.clone(), roster, (described(config), known));
+        let following = follow_roster(telemetry.clone(), roster, described(config));
         tasks.spawn(stop.clone().run_until_cancelled_owned(following));
     }
     (telemetry, seats)
@@ -46,16 +48,17 @@ async fn follow_policy(telemetry: Telemetry, mut policy: watch::Receiver<Arc<Met
 }
 
 /// Lets the series of endpoints retire that are gone from every service, and knows the services by the names that they
-/// may be called. What the proxy began with stays known: its listeners are there as long as it is.
+/// may be called.
 async fn follow_roster(
     telemetry: Telemetry,
     mut roster: watch::Receiver<Arc<Roster>>,
-    (mut before, known): (Vec<Dst>, Vec<String>),
+    mut before: Vec<Dst>,
 ) {
+    let known = telemetry.known();
     while roster.changed().await.is_ok() {
         let services = Arc::clone(&roster.borrow_and_update());
         let names = services.values().flat_map(|s| authorities(&s.name));
-        telemetry.set_known(known.iter().cloned().chain(names));
+        known.set(names);
         let endpoints = services.values().flat_map(|service| &service.endpoints);
         let now: Vec<Dst> = endpoints.map(|listed| listed.dst.clone()).collect();
         before.retain(|dst| !now.contains(dst));

@@ -1,6 +1,7 @@
 //! The files a proxy outside Kubernetes runs on: reads them, picks this proxy's Dataplane and its Mesh, and makes
-//! settings of the two. Used by `control`, again at every reload; what a Dataplane means is `universal`'s.
+//! settings of the two. Used by `reading`, again at every reload; what a Dataplane means is `universal`'s.
 
+use super::hosts::Hosts;
 use super::universal::{self, Selection, Universal};
 use super::{ControlError, Input};
 use std::io::Read;
@@ -38,6 +39,50 @@ pub(super) enum Certified {
     ByOperator,
 }
 
+/// What the documents make of a proxy.
+#[derive(Debug)]
+pub(super) struct Described {
+    pub(super) universal: Universal,
+    pub(super) settings: Settings,
+    pub(super) remarks: Vec<Remark>,
+}
+
+/// What whoever wrote the documents should hear, though nothing is wrong with them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Remark {
+    /// This Mesh asks for mutual TLS, and the proxy has no certificate.
+    Uncertified(String),
+    /// So many permissions have no effect.
+    NoUse(usize),
+}
+
+impl Described {
+    fn new(universal: Universal, settings: Settings) -> Self {
+        Self {
+            universal,
+            settings,
+            remarks: Vec::new(),
+        }
+    }
+}
+
+impl Remark {
+    /// Logs it.
+    pub(super) fn tell(self) {
+        match self {
+            Self::Uncertified(mesh) => warn!(
+                mesh,
+                "the Mesh asks for mTLS, but the proxy has no certificate and speaks plaintext: give it --control-plane-url and \
+                 --dataplane-token-file, or --identity-cert-file, --identity-key-file and --identity-ca-file"
+            ),
+            Self::NoUse(count) => info!(
+                count,
+                "TrafficPermissions take effect only where the Mesh has mTLS"
+            ),
+        }
+    }
+}
+
 /// All documents of all files.
 #[derive(Debug, Default)]
 pub(super) struct Documents {
@@ -68,14 +113,18 @@ impl Files {
         })
     }
 
-    /// Reads and judges everything.
-    pub(super) fn read(&self) -> Result<(Universal, Settings), Vec<ControlError>> {
-        let mut documents = Documents::default();
-        let mut problems = Vec::new();
-        let source_name = match &self.dataplane {
+    fn source_name(&self) -> String {
+        match &self.dataplane {
             Input::File(path) => path.display().to_string(),
             Input::Inline(_) | Input::Stdin => "the given Dataplane".to_owned(),
-        };
+        }
+    }
+
+    /// Reads everything.
+    pub(super) fn documents(&self) -> Result<Documents, Vec<ControlError>> {
+        let mut documents = Documents::default();
+        let mut problems = Vec::new();
+        let source_name = self.source_name();
         let text = match &self.dataplane {
             Input::File(path) => read_file(path),
             Input::Inline(text) => Ok(text.clone()),
@@ -85,11 +134,30 @@ impl Files {
         if let Some(path) = &self.mesh_file {
             documents.add(&path.display().to_string(), read_file(path), &mut problems);
         }
-        if !problems.is_empty() {
-            return Err(problems);
+        match problems.is_empty() {
+            true => Ok(documents),
+            false => Err(problems),
         }
-        let given = (self.mesh_file.is_some(), self.certified);
-        documents.judge(&source_name, &self.selection, given)
+    }
+
+    /// The own Dataplane, and where those are that it calls, as far as `hosts` knows their addresses.
+    pub(super) fn locate(
+        &self,
+        documents: &Documents,
+        hosts: &mut Hosts,
+    ) -> Result<Universal, Vec<ControlError>> {
+        let source_name = self.source_name();
+        universal::read(&source_name, &documents.dataplanes, &self.selection, hosts)
+    }
+
+    /// Judges everything.
+    pub(super) fn judge(
+        &self,
+        documents: &Documents,
+        hosts: &mut Hosts,
+    ) -> Result<Described, Vec<ControlError>> {
+        let universal = self.locate(documents, hosts)?;
+        documents.judge(universal, (self.mesh_file.is_some(), self.certified))
     }
 }
 
@@ -148,16 +216,11 @@ impl Documents {
     }
 
     fn judge(
-        self,
-        source_name: &str,
-        selection: &Selection,
+        &self,
+        universal: Universal,
         (mesh_given, certified): (bool, Certified),
-    ) -> Result<(Universal, Settings), Vec<ControlError>> {
-        let (universal, mut problems) =
-            match universal::read(source_name, &self.dataplanes, selection) {
-                Ok(universal) => (universal, Vec::new()),
-                Err(problems) => return Err(problems),
-            };
+    ) -> Result<Described, Vec<ControlError>> {
+        let mut problems = Vec::new();
         let own = (universal.mesh.as_str(), universal.name.as_str());
         let over = match universal::metrics_override(&self.dataplanes, own) {
             Ok(over) => over,
@@ -167,8 +230,9 @@ impl Documents {
             }
         };
         if certified == Certified::ByOperator && self.meshes.is_empty() && !mesh_given {
+            let settings = Settings::until_told(&universal.mesh);
             return match problems.is_empty() {
-                true => Ok((universal.clone(), Settings::until_told(&universal.mesh))),
+                true => Ok(Described::new(universal, settings)),
                 false => Err(problems),
             };
         }
@@ -188,13 +252,25 @@ impl Documents {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let mut settings = merge::settings(&universal.mesh, &spec, over.as_ref());
+        let settings = merge::settings(&universal.mesh, &spec, over.as_ref());
+        let mut described = Described::new(universal, settings);
+        self.secure(&mut described, certified)?;
+        Ok(described)
+    }
+
+    /// What mutual TLS asks for, and who may connect by it.
+    fn secure(
+        &self,
+        described: &mut Described,
+        certified: Certified,
+    ) -> Result<(), Vec<ControlError>> {
+        let Described {
+            universal,
+            settings,
+            remarks,
+        } = described;
         if settings.mtls != MtlsMode::Disabled && certified == Certified::Not {
-            warn!(
-                mesh = settings.mesh,
-                "the Mesh asks for mTLS, but the proxy has no certificate and speaks plaintext: give it --control-plane-url and \
-                 --dataplane-token-file, or --identity-cert-file, --identity-key-file and --identity-ca-file"
-            );
+            remarks.push(Remark::Uncertified(settings.mesh.clone()));
             settings.mtls = MtlsMode::Disabled;
         }
         if settings.mtls != MtlsMode::Disabled {
@@ -202,14 +278,11 @@ impl Documents {
             let candidates = candidates.map_err(|problem| vec![problem])?;
             let inbounds = universal.inbounds.iter();
             let inbounds = inbounds.map(|inbound| (inbound.listen.port(), &inbound.tags));
-            permission::permit(&mut settings, inbounds, &candidates);
+            permission::permit(settings, inbounds, &candidates);
         } else if !self.permissions.is_empty() {
-            info!(
-                count = self.permissions.len(),
-                "TrafficPermissions take effect only where the Mesh has mTLS"
-            );
+            remarks.push(Remark::NoUse(self.permissions.len()));
         }
-        Ok((universal, settings))
+        Ok(())
     }
 
     /// The permissions of a Mesh.

@@ -3,6 +3,7 @@
 use super::*;
 use std::path::Path;
 
+mod names;
 mod permissions;
 mod reload;
 

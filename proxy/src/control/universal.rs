@@ -1,11 +1,11 @@
 //! What a proxy outside Kubernetes is to do: the listeners of its own Dataplane, and the endpoints that the other
 //! Dataplanes offer it. Made from documents by `files`; plain values for everyone else.
 
+use super::ControlError;
 use super::files::listed;
-use super::{ControlError, resolve};
+use super::hosts::Hosts;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use tracing::warn;
 use weir_crds::dataplane::{self, DataplaneSpec, Networking};
 use weir_crds::merge::MetricsOverride;
 use weir_crds::names::SERVICE_TAG;
@@ -94,11 +94,13 @@ struct Located<'a> {
     networking: Networking,
 }
 
-/// Picks the own Dataplane and resolves it against the others.
+/// Picks the own Dataplane and resolves it against the others. An endpoint of which `hosts` does not know the address is
+/// left out.
 pub(super) fn read(
     source_name: &str,
     dataplanes: &[Entry<DataplaneSpec>],
     selection: &Selection,
+    hosts: &mut Hosts,
 ) -> Result<Universal, Vec<ControlError>> {
     let mut problems = Vec::new();
     let mut located: Vec<Located<'_>> = Vec::new();
@@ -125,7 +127,7 @@ pub(super) fn read(
         });
         return Err(problems);
     };
-    let universal = own.resolve(&located, &mut problems);
+    let universal = own.resolve(&located, hosts, &mut problems);
     match universal {
         Some(universal) if problems.is_empty() => Ok(universal),
         _ => Err(problems),
@@ -173,6 +175,7 @@ fn wrong(dataplane: &str, field: &str, message: String) -> ControlError {
 /// Turns hosts into addresses and keeps what is wrong with the Dataplane they stand in.
 struct Resolver<'a> {
     dataplane: &'a str,
+    hosts: &'a mut Hosts,
     problems: &'a mut Vec<ControlError>,
 }
 
@@ -182,7 +185,8 @@ impl Resolver<'_> {
     }
 
     fn address(&mut self, host: &str, port: u16, field: &str) -> Option<SocketAddr> {
-        resolve(host, port)
+        let found = self.hosts.require(host, port);
+        found
             .inspect_err(|error| self.wrong(field, format!("cannot resolve {host:?}: {error}")))
             .ok()
     }
@@ -224,9 +228,15 @@ impl Resolver<'_> {
 }
 
 impl Located<'_> {
-    fn resolve(&self, all: &[Located<'_>], problems: &mut Vec<ControlError>) -> Option<Universal> {
+    fn resolve(
+        &self,
+        all: &[Located<'_>],
+        hosts: &mut Hosts,
+        problems: &mut Vec<ControlError>,
+    ) -> Option<Universal> {
         let mut resolver = Resolver {
             dataplane: &self.entry.name,
+            hosts,
             problems,
         };
         let networking = &self.networking;
@@ -242,7 +252,7 @@ impl Located<'_> {
                 listen,
                 service,
                 tags: outbound.tags.clone(),
-                endpoints: self.endpoints(all, &outbound.tags),
+                endpoints: self.endpoints(all, &outbound.tags, resolver.hosts),
             }));
         }
         Some(Universal {
@@ -256,7 +266,12 @@ impl Located<'_> {
     }
 
     /// The inbounds of the other Dataplanes of this Mesh that carry every one of `tags`.
-    fn endpoints(&self, all: &[Located<'_>], tags: &BTreeMap<String, String>) -> Vec<Endpoint> {
+    fn endpoints(
+        &self,
+        all: &[Located<'_>],
+        tags: &BTreeMap<String, String>,
+        hosts: &mut Hosts,
+    ) -> Vec<Endpoint> {
         let mut endpoints = Vec::new();
         for other in all {
             if other.entry.mesh != self.entry.mesh || other.entry.name == self.entry.name {
@@ -269,17 +284,12 @@ impl Located<'_> {
                     continue;
                 }
                 let host = other.networking.host_of(inbound);
-                match resolve(host, inbound.port) {
-                    Ok(addr) => endpoints.push(Endpoint {
-                        addr,
-                        labels: inbound.labels(),
-                        identity: other.networking.identity_name(),
-                    }),
-                    Err(error) => warn!(
-                        dataplane = other.entry.name, host, %error,
-                        "an endpoint is left out: its name cannot be resolved"
-                    ),
-                }
+                // Of a name without an address `reading` tells.
+                endpoints.extend(hosts.resolve(host, inbound.port).ok().map(|addr| Endpoint {
+                    addr,
+                    labels: inbound.labels(),
+                    identity: other.networking.identity_name(),
+                }));
             }
         }
         endpoints

@@ -182,6 +182,11 @@ fn outbound_chain(args: &Args, plan: Plan) -> Chain {
 /// Leads the proxy's own connection to a port of loopback back to the proxy, whether or not it beats: so it sees that the
 /// rules are there. Before the rules that let go of its uid and of loopback, hence passed by every new connection, of which
 /// the port stops nearly all; the uid is last because it alone asks the socket.
+///
+/// Of the inbound chain no connection that is made in this namespace can tell. Destination NAT is decided once for each, in
+/// the first hook that it passes, which is this one: what comes back by `lo`, to the pod's own address as well, passes no
+/// NAT chain of prerouting any more. To list chains takes NET_ADMIN, which the proxy has not. `init` installs both chains
+/// in one transaction, so only who takes the one away by hand is not found out.
 fn self_tests(args: &Args, plan: Plan) -> impl Iterator<Item = Rule> {
     loopbacks(plan.family).map(|loopback| Rule {
         matches: vec![

@@ -2,12 +2,12 @@
 //! pure function: it asks no proxy and changes nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
 
 use weir_crds::metrics_policy::MetricsPolicy;
 
 use super::Format;
 use super::family::{Family, Value};
+use super::known::Authorities;
 use super::render;
 use super::rules::{Grouping, Rules};
 
@@ -82,7 +82,7 @@ impl Plan {
 /// # Errors
 /// A line that is no sample.
 pub fn plan(policy: &MetricsPolicy, exposition: &str) -> Result<Plan, PlanError> {
-    let rules = Rules::new(0, policy, Arc::default(), u64::MAX);
+    let rules = Rules::new(0, policy, Authorities::default(), u64::MAX);
     let mut traffic: BTreeMap<usize, Planned> = BTreeMap::new();
     let mut others = Saving::default();
     for (at, line) in exposition.lines().enumerate() {

@@ -1,7 +1,7 @@
 //! What is recorded, ready for use: a policy resolved against the table of families, and the known Services. Made by
 //! the store whenever either changes; workers and expositions hold the one they work by. Knows no series.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use weir_crds::metrics_policy::{MetricsPolicy, Vocabulary};
@@ -9,6 +9,7 @@ use weir_crds::metrics_policy::{MetricsPolicy, Vocabulary};
 use super::bounds::{Bounds, PAGE};
 use super::budget::Claim;
 use super::family::{Family, Kind, Value};
+use super::known::Authorities;
 use super::labels::{ANY_PORT, GrpcLabels, HttpLabels, Stand, TransportLabels};
 
 mod grouping;
@@ -78,7 +79,7 @@ pub(super) struct Rules {
     transport: Blanks,
     grpc: Blanks,
     stand: Stand,
-    known: Arc<HashSet<Box<str>>>,
+    known: Authorities,
 }
 
 struct Rule {
@@ -98,7 +99,7 @@ impl Rules {
     pub(super) fn new(
         generation: u64,
         policy: &MetricsPolicy,
-        known: Arc<HashSet<Box<str>>>,
+        known: Authorities,
         most: u64,
     ) -> Self {
         let page = Bounds::new(&PAGE);
@@ -285,8 +286,12 @@ mod tests {
     fn rules(policy: &str, known: &[&str]) -> Rules {
         let families = families();
         let policy = weir_crds::metrics_policy::parse(policy, vocabulary(&families)).unwrap();
-        let known = known.iter().map(|name| (*name).into()).collect();
-        Rules::new(1, &policy, Arc::new(known), 100)
+        let mut authorities = Authorities::default();
+        for name in known {
+            let place = authorities.add();
+            authorities.set(place, [(*name).into()].into());
+        }
+        Rules::new(1, &policy, authorities, 100)
     }
 
     #[test]
@@ -342,7 +347,7 @@ mod tests {
         let first = rules("", &[]);
         let after = |policy: &str, generation, former: &Rules| {
             let policy = super::super::policy(policy).unwrap();
-            Rules::new(generation, &policy, Arc::default(), 100).after(former)
+            Rules::new(generation, &policy, Authorities::default(), 100).after(former)
         };
         let (responses, requests) = (Family::ResponseTotal, Family::RequestTotal);
         let dropped = after("dropLabels: [status_code, authority]", 2, &first);

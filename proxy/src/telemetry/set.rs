@@ -213,6 +213,7 @@ pub(super) fn bytes_of_base(base: &[(Family, &str)], workers: usize) -> usize {
 mod tests {
     use super::*;
     use crate::telemetry::cells::Reading;
+    use crate::telemetry::known::Authorities;
     use std::sync::mpsc;
     use std::time::Duration;
     use weir_crds::metrics_policy::MetricsPolicy;
@@ -251,7 +252,7 @@ mod tests {
         let rules = Arc::new(Rules::new(
             0,
             &MetricsPolicy::default(),
-            Arc::default(),
+            Authorities::default(),
             100,
         ));
         let set = Arc::new(set(&rules));
@@ -275,10 +276,10 @@ mod tests {
     #[test]
     fn what_a_reader_has_a_copy_of_is_not_taken_for_used() {
         let policy = MetricsPolicy::default();
-        let old = Rules::new(0, &policy, Arc::default(), 100);
+        let old = Rules::new(0, &policy, Authorities::default(), 100);
         let mut reshaped = policy.clone();
         reshaped.drop_labels.insert("error".to_owned());
-        let new = Rules::new(1, &reshaped, Arc::default(), 100).after(&old);
+        let new = Rules::new(1, &reshaped, Authorities::default(), 100).after(&old);
         let set = set(&old);
         count(&set, "a", &old);
         let mark = Mark { after: 0, at: 0 };

@@ -14,6 +14,7 @@ use weir_crds::metrics_policy::MetricsPolicy;
 use super::budget::{Budget, Claim};
 use super::cells::Block;
 use super::family::{Family, Kind};
+use super::known::Authorities;
 use super::labels::Dst;
 use super::presence::Presence;
 use super::rules::{Grouping, Rules};
@@ -52,7 +53,7 @@ pub(super) struct Store {
 /// What the rules in force were made from.
 struct Inputs {
     policy: MetricsPolicy,
-    known: Arc<HashSet<Box<str>>>,
+    known: Authorities,
     rules: Arc<Rules>,
 }
 
@@ -112,8 +113,8 @@ struct Expositions {
 impl Store {
     pub(super) fn new(config: super::Config, workers: usize) -> Self {
         let policy = MetricsPolicy::default();
-        let known = Arc::default();
-        let rules = Rules::new(0, &policy, Arc::clone(&known), config.most_series);
+        let known = Authorities::default();
+        let rules = Rules::new(0, &policy, known.clone(), config.most_series);
         let store = Self {
             workers,
             epoch: Instant::now(),
@@ -158,18 +159,22 @@ impl Store {
         }
     }
 
-    /// Says which authorities are those of known Services.
-    pub(super) fn set_known(&self, known: HashSet<Box<str>>) {
+    /// A place for one who says which authorities are those of known Services.
+    pub(super) fn add_known(&self) -> usize {
+        self.inputs().known.add()
+    }
+
+    /// Takes over what is said at a place.
+    pub(super) fn set_known(&self, place: usize, known: HashSet<Box<str>>) {
         let mut inputs = self.inputs();
-        if *inputs.known != known {
-            inputs.known = Arc::new(known);
+        if inputs.known.set(place, known) {
             self.renew(&mut inputs);
         }
     }
 
     fn renew(&self, inputs: &mut Inputs) {
         let generation = inputs.rules.generation + 1;
-        let known = Arc::clone(&inputs.known);
+        let known = inputs.known.clone();
         let rules = Rules::new(generation, &inputs.policy, known, self.config.most_series);
         let rules = rules.after(&inputs.rules);
         self.allow(&rules);

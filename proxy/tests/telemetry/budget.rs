@@ -142,7 +142,7 @@ fn known_services_are_never_refused() {
         ..series(3)
     };
     let (telemetry, recorders) = proxy(1, config);
-    telemetry.set_known(["web".to_owned()]);
+    telemetry.known().set(["web".to_owned()]);
     recorders[0].tick(Instant::now());
     let groups = Groups::new();
     for n in 0..500 {
@@ -180,7 +180,8 @@ fn a_service_that_becomes_known_is_refused_no_more_and_nothing_else_changes() {
         refused.downgrade(),
     );
     drop(refused);
-    telemetry.set_known(["web".to_owned(), "a".to_owned()]);
+    let known = telemetry.known();
+    known.set(["web".to_owned(), "a".to_owned()]);
     run(&telemetry, &recorders, &mut now, 1);
     assert!(own.pin().is_some(), "its labels are what they were");
     assert!(over.pin().is_none(), "it may have its own labels now");
@@ -202,7 +203,7 @@ fn a_service_that_becomes_known_is_refused_no_more_and_nothing_else_changes() {
             "{authority}"
         );
     }
-    telemetry.set_known([]);
+    known.set([]);
     run(&telemetry, &recorders, &mut now, 1);
     answer(&recorders[0].http(&groups.inbound("a")), 404);
     let shown = all(&telemetry);
@@ -223,7 +224,7 @@ fn a_known_authority_stays_where_even_its_destinations_are_too_many() {
         ..series(u64::MAX)
     };
     let (telemetry, recorders) = proxy(1, config);
-    telemetry.set_known(["web".to_owned()]);
+    telemetry.known().set(["web".to_owned()]);
     recorders[0].tick(Instant::now());
     let groups = Groups::new();
     for n in 0..200 {

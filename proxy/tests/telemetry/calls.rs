@@ -108,7 +108,7 @@ fn calls_to_a_known_service_are_never_refused() {
         ..series(1)
     };
     let mut proxy = Proxy::with(config, "");
-    proxy.telemetry.set_known(["web".to_owned()]);
+    proxy.telemetry.known().set(["web".to_owned()]);
     proxy.run(1);
     for n in 0..500 {
         proxy.call(&format!("{n}.example"), (1, 1));

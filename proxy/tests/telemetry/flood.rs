@@ -38,7 +38,7 @@ fn record(recorder: &Recorder, groups: &Groups, authority: &str) {
 fn flood(config: Config) {
     let most_bytes = config.most_bytes;
     let (telemetry, seats) = telemetry::new(config, WORKERS);
-    telemetry.set_known(["web".to_owned()]);
+    telemetry.known().set(["web".to_owned()]);
     let recorders: Vec<_> = seats.into_iter().map(|seat| seat.take()).collect();
     let groups = Groups::new();
     let mut now = Instant::now();

@@ -79,7 +79,7 @@ fn past_the_budget_the_destination_and_the_route_have_no_name() {
     };
     let (telemetry, mut seats) = telemetry::new(config, 1);
     let recorder = seats.remove(0).take();
-    telemetry.set_known(["web.a.svc".to_owned()]);
+    telemetry.known().set(["web.a.svc".to_owned()]);
     recorder.tick(std::time::Instant::now());
     for n in 0..10 {
         answer(&recorder, &format!("{n}.example:80"), Some("r"));

@@ -55,7 +55,7 @@ fn a_flood_of_hosts_does_not_push_out_known_services() {
         ..series(u64::MAX)
     };
     let (telemetry, recorders) = proxy(1, config);
-    telemetry.set_known(["web".to_owned()]);
+    telemetry.known().set(["web".to_owned()]);
     recorders[0].tick(Instant::now());
     let groups = Groups::new();
     flood(&recorders[0], &groups, 3000);

@@ -12,6 +12,7 @@ use weir_crds::{
 use super::{
     exclusions::Exclusions,
     operator::{self, Operator},
+    quantity::{is_less, quantity},
 };
 use crate::redirection::Redirection;
 
@@ -44,10 +45,10 @@ pub struct Config {
     /// Memory request of both containers; empty sets none
     #[arg(long, env = "WEIR_PROXY_MEMORY_REQUEST", default_value = "20Mi", value_parser = quantity)]
     pub proxy_memory_request: String,
-    /// CPU limit of both containers; empty sets none, so that measuring never throttles traffic
+    /// CPU limit of both containers, not less than the request; empty sets none, so that measuring never throttles traffic
     #[arg(long, env = "WEIR_PROXY_CPU_LIMIT", default_value = "", value_parser = quantity)]
     pub proxy_cpu_limit: String,
-    /// Memory limit of both containers; empty sets none
+    /// Memory limit of both containers, not less than the request; empty sets none
     #[arg(long, env = "WEIR_PROXY_MEMORY_LIMIT", default_value = "256Mi", value_parser = quantity)]
     pub proxy_memory_limit: String,
     /// Log filter of the proxy, in the syntax of tracing: info, or weir_proxy=debug,warn
@@ -67,6 +68,32 @@ pub struct Config {
     /// Where proxies reach the operator; empty leaves them to what the webhook tells them
     #[arg(long, env = "WEIR_CONTROL_PLANE_URL", default_value_t = control_plane_url(), value_parser = url_text)]
     pub control_plane_url: String,
+}
+
+impl Config {
+    /// What cannot be together, each with the flags and the remedy: the API server would refuse every pod that gets the proxy.
+    pub fn problems(&self) -> Vec<String> {
+        let pairs = [
+            ("cpu", &self.proxy_cpu_limit, &self.proxy_cpu_request),
+            (
+                "memory",
+                &self.proxy_memory_limit,
+                &self.proxy_memory_request,
+            ),
+        ];
+        let wrong = pairs
+            .into_iter()
+            .filter(|(_, limit, request)| is_less(limit, request));
+        let told = wrong.map(|(what, limit, request)| {
+            let variable = what.to_uppercase();
+            format!(
+                "--proxy-{what}-limit (WEIR_PROXY_{variable}_LIMIT) is {limit}, less than --proxy-{what}-request \
+                 (WEIR_PROXY_{variable}_REQUEST), which is {request}: no pod could be made. Raise the limit, lower the \
+                 request, or give an empty limit for none"
+            )
+        });
+        told.collect()
+    }
 }
 
 /// `imagePullPolicy`, in Kubernetes' spelling.
@@ -354,35 +381,9 @@ fn url_text(text: &str) -> Result<String, String> {
     }
 }
 
-/// A Kubernetes quantity, checked so far that a typing mistake ends the webhook and not every pod.
-fn quantity(text: &str) -> Result<String, String> {
-    const SUFFIXES: [&str; 11] = ["Ki", "Mi", "Gi", "Ti", "m", "k", "M", "G", "T", "u", "n"];
-    let number = SUFFIXES
-        .iter()
-        .find_map(|s| text.strip_suffix(s))
-        .unwrap_or(text);
-    let digits = !number.is_empty() && number.chars().all(|c| c.is_ascii_digit() || c == '.');
-    match text.is_empty() || (digits && number.parse::<f64>().is_ok()) {
-        true => Ok(text.to_owned()),
-        false => Err(format!(
-            "{text:?} is no quantity: use for example 10m, 0.5, 20Mi or 1Gi"
-        )),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quantities_are_checked() {
-        for good in ["", "1", "10m", "0.5", "20Mi", "1Gi"] {
-            assert_eq!(quantity(good).as_deref(), Ok(good));
-        }
-        for bad in ["m", "ten", "1.2.3", "5 Mi", "-1", "1e3Q"] {
-            assert!(quantity(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn the_operators_url_is_checked() {

@@ -48,10 +48,9 @@ pub(super) fn read(pod: &Pod, namespace: &Namespace) -> Result<Exclusions, Vec<V
     }
 }
 
-/// What of the list of opaque ports is neither a port nor the name of one that a container declares.
-pub(super) fn unreadable_opaque_ports(pod: &Pod) -> Vec<String> {
-    let key = names::OPAQUE_PORTS;
-    let list = pod.annotation(key).unwrap_or_default();
+/// What of the list of opaque ports, told as `field`, is neither a port nor the name of one that a container declares.
+pub(super) fn unreadable_opaque_ports(pod: &Pod, field: &str) -> Vec<String> {
+    let list = pod.annotation(names::OPAQUE_PORTS).unwrap_or_default();
     let names: Vec<&str> = application_containers(pod)
         .flat_map(|container| container["ports"].as_array().into_iter().flatten())
         .filter_map(|port| port["name"].as_str())
@@ -60,7 +59,7 @@ pub(super) fn unreadable_opaque_ports(pod: &Pod) -> Vec<String> {
     let unreadable =
         items.filter(|item| !item.is_empty() && !is_port_or_range(item) && !names.contains(item));
     unreadable
-        .map(|item| format!("{key}: {item:?} is no port, and no container's port has that name: it is passed over"))
+        .map(|item| format!("{field}: {item:?} is no port, and no container's port has that name: it is passed over"))
         .collect()
 }
 
@@ -115,7 +114,7 @@ mod tests {
             .push(json!({"name": "app", "ports": [{"name": "db", "containerPort": 1}]}));
         let rule = "is no port, and no container's port has that name: it is passed over";
         assert_eq!(
-            unreadable_opaque_ports(&pod),
+            unreadable_opaque_ports(&pod, names::OPAQUE_PORTS),
             [
                 format!("config.linkerd.io/opaque-ports: \"3306;5432\" {rule}"),
                 format!("config.linkerd.io/opaque-ports: \"cache\" {rule}"),

@@ -13,7 +13,8 @@ fn inject(document: &str, flags: &[&str]) -> Output {
         .spawn()
         .unwrap();
     let mut input = child.stdin.take().unwrap();
-    input.write_all(document.as_bytes()).unwrap();
+    // Who refuses the flags reads nothing.
+    let _written = input.write_all(document.as_bytes());
     drop(input);
     child.wait_with_output().unwrap()
 }
@@ -66,4 +67,50 @@ fn annotations_that_do_nothing_are_warned_about() {
     );
     assert!(!errors.contains("skip-inbound-ports"), "{errors}");
     assert!(!errors.contains("opaque-ports"), "{errors}");
+}
+
+#[test]
+fn a_limit_below_its_request_is_refused_with_both_flags_and_the_remedy() {
+    let pod = "{kind: Pod, spec: {containers: [{name: web}]}}";
+    for (flags, told) in [
+        (
+            // The request is the default one.
+            &["--proxy-memory-limit=16Mi"][..],
+            &[
+                "--proxy-memory-limit (WEIR_PROXY_MEMORY_LIMIT) is 16Mi, less than --proxy-memory-request \
+                 (WEIR_PROXY_MEMORY_REQUEST), which is 20Mi",
+                "lower the request",
+            ][..],
+        ),
+        (
+            // The limit is.
+            &["--proxy-memory-request=1Gi"],
+            &["is 256Mi", "which is 1Gi", "Raise the limit"],
+        ),
+        (
+            &[
+                "--proxy-cpu-limit=0.2",
+                "--proxy-cpu-request=300m",
+                "--proxy-memory-limit=1M",
+            ],
+            &["--proxy-cpu-request", "--proxy-memory-request"],
+        ),
+    ] {
+        let output = inject(pod, flags);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(64), "{flags:?}: {errors}");
+        for told in told {
+            assert!(errors.contains(told), "{flags:?}: {errors}");
+        }
+    }
+    for flags in [
+        &["--proxy-memory-limit="][..],
+        &["--proxy-memory-limit=20Mi"],
+        &["--proxy-memory-request=", "--proxy-memory-limit=1Mi"],
+        &["--proxy-cpu-limit=10m"],
+    ] {
+        let output = inject(pod, flags);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{flags:?}: {errors}");
+    }
 }

@@ -94,11 +94,47 @@ async fn malformed_annotations_are_refused_with_their_names() {
     assert_eq!(
         fields,
         [
-            "prometheus.metrics.kuma.io/path",
+            "annotation prometheus.metrics.kuma.io/path of the namespace \"shop\"",
             "prometheus.metrics.kuma.io/port",
             "traffic.kuma.io/exclude-inbound-ports",
             "weir.io/closed-routes",
         ]
+    );
+}
+
+#[tokio::test]
+async fn a_wrong_annotation_of_the_namespace_is_not_blamed_on_the_pod() {
+    let of = |key: &str| format!("annotation {key} of the namespace \"shop\": ");
+    for (key, value) in [
+        ("prometheus.metrics.kuma.io/port", "123a"),
+        ("prometheus.metrics.kuma.io/aggregate-web-path", "/stats"),
+        ("traffic.kuma.io/exclude-inbound-ports", "http"),
+        ("config.linkerd.io/skip-outbound-ports", "0"),
+        ("weir.io/closed-routes", "closed"),
+        ("weir.io/redirection", "ebpf"),
+    ] {
+        let fixture = filled(json!({key: value}));
+        let response = inject(&fixture, &pod(json!({}))).await;
+        let told = message(&response);
+        // What is missing is told by its own name.
+        let named = key.replace("-path", "-port");
+        assert!(told.starts_with(&of(&named)), "{told}");
+    }
+
+    let fixture = filled(json!({
+        "prometheus.metrics.kuma.io/prot": "1",
+        "config.linkerd.io/opaque-ports": "db",
+    }));
+    let before = pod(json!({"annotations": {"prometheus.metrics.kuma.io/pth": "/"}}));
+    let response = inject(&fixture, &before).await;
+    assert_eq!(
+        response["warnings"],
+        json!([
+            "weir: the annotation prometheus.metrics.kuma.io/prot of the namespace \"shop\" is not known and does nothing",
+            "weir: the annotation prometheus.metrics.kuma.io/pth is not known and does nothing",
+            "weir: annotation config.linkerd.io/opaque-ports of the namespace \"shop\": \"db\" is no port, and no container's \
+             port has that name: it is passed over",
+        ])
     );
 }
 

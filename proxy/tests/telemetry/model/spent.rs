@@ -74,7 +74,7 @@ impl Proxy {
             ..Config::default()
         };
         let (telemetry, seats) = telemetry::new(config, workers);
-        telemetry.set_known([KNOWN.to_owned()]);
+        telemetry.known().set([KNOWN.to_owned()]);
         let recorders: Vec<_> = seats.into_iter().map(|seat| seat.take()).collect();
         let pod = |n| Dst::new([("pod", ["a", "b", "c"][n]), ("service", "web")]);
         let mut proxy = Self {

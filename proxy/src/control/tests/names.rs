@@ -1,0 +1,123 @@
+//! Endpoints that have names, while DNS is there and while it is away.
+
+use std::net::IpAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use super::super::hosts::Hosts;
+use super::*;
+
+/// Longer than anything here takes, however busy the machine is.
+const PATIENT: Duration = Duration::from_secs(20);
+
+/// Names and addresses.
+type Dns = &'static [(&'static str, &'static str)];
+
+fn look_up(dns: Dns, host: &str) -> io::Result<Vec<IpAddr>> {
+    let found = dns.iter().filter(|(name, _)| *name == host);
+    let found: Vec<IpAddr> = found.map(|(_, address)| address.parse().unwrap()).collect();
+    match found.is_empty() {
+        true => Err(io::Error::other("DNS is away")),
+        false => Ok(found),
+    }
+}
+
+fn db(name: &str, host: &str) -> String {
+    format!(
+        "type: Dataplane\nname: {name}\nnetworking:\n  address: {host}\n  inbound:\n  - port: 5432\n    tags: {{kuma.io/service: db}}\n"
+    )
+}
+
+fn endpoints(outbounds: &watch::Receiver<Arc<Vec<Outbound>>>) -> Vec<String> {
+    let outbounds = outbounds.borrow();
+    let endpoints = outbounds.iter().flat_map(|outbound| &outbound.endpoints);
+    endpoints.map(|one| one.addr.to_string()).collect()
+}
+
+#[test]
+fn a_reload_while_dns_is_away_leaves_endpoints_where_they_were() {
+    static DNS: Mutex<Dns> = Mutex::new(&[("db.example", "10.0.0.1")]);
+    let hosts = Hosts::new(|host| look_up(*DNS.lock().unwrap(), host), PATIENT);
+    let folder = Folder::new("names");
+    let one = db("one", "db.example");
+    let file = folder.write("dp.yaml", &documents(&[WEB, &one]));
+    let config = Config {
+        dataplane: Some(Input::File(file)),
+        ..Config::default()
+    };
+    let mut sources = load_by(config, hosts).unwrap();
+    let outbounds = sources.outbounds();
+    assert_eq!(endpoints(&outbounds), ["10.0.0.1:5432"]);
+    assert!(sources.is_complete());
+
+    *DNS.lock().unwrap() = &[];
+    let (two, new) = (db("two", "10.0.0.9"), db("three", "new.example"));
+    folder.write("dp.yaml", &documents(&[WEB, &one, &two, &new]));
+    sources.reload();
+    let stay = ["10.0.0.1:5432", "10.0.0.9:5432"];
+    assert_eq!(endpoints(&outbounds), stay);
+    assert!(!sources.is_complete());
+    sources.ask_again();
+    assert_eq!(endpoints(&outbounds), stay);
+
+    // What is written meanwhile is not taken over before a reload.
+    folder.write("dp.yaml", WEB);
+    *DNS.lock().unwrap() = &[("db.example", "10.0.0.2"), ("new.example", "10.0.0.3")];
+    sources.ask_again();
+    let all = ["10.0.0.2:5432", "10.0.0.9:5432", "10.0.0.3:5432"];
+    assert_eq!(endpoints(&outbounds), all);
+    assert!(sources.is_complete());
+    sources.reload();
+    assert_eq!(endpoints(&outbounds), [""; 0]);
+}
+
+#[test]
+fn a_listener_whose_name_resolves_no_more_stays_where_it_was() {
+    static DNS: Mutex<Dns> = Mutex::new(&[("own.example", "127.0.0.1")]);
+    let hosts = Hosts::new(|host| look_up(*DNS.lock().unwrap(), host), PATIENT);
+    let own = WEB.replace("address: 127.0.0.1", "address: own.example");
+    let mut sources = load_by(inline(documents(&[&own, DB])), hosts).unwrap();
+    *DNS.lock().unwrap() = &[];
+    let read = sources.reading.as_mut().unwrap().read().unwrap();
+    assert!(sources.universal.unwrap().listens_as(&read.universal));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_without_an_address_at_the_start_is_found_later_and_holds_up_nobody() {
+    static DNS: Mutex<Option<Dns>> = Mutex::new(Some(&[]));
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let hosts = Hosts::new(
+        |host| {
+            ASKED.fetch_add(1, Ordering::Relaxed);
+            loop {
+                if let Some(dns) = *DNS.lock().unwrap() {
+                    return look_up(dns, host);
+                }
+                std::thread::yield_now();
+            }
+        },
+        PATIENT,
+    );
+    let described = documents(&[WEB, &db("one", "db.example")]);
+    let sources = load_by(inline(described), hosts).unwrap();
+    let mut outbounds = sources.outbounds();
+    assert_eq!(endpoints(&outbounds), [""; 0]);
+    // From now on it does not answer.
+    *DNS.lock().unwrap() = None;
+    let (begun, stop) = (Instant::now(), CancellationToken::new());
+    let following = tokio::spawn(sources.follow(stop.clone()));
+    let asked = || ASKED.load(Ordering::Relaxed);
+    tokio::time::sleep(ASK_AGAIN).await;
+    while asked() < 2 {
+        assert!(begun.elapsed() < PATIENT, "it is not asked for again");
+        tokio::task::yield_now().await;
+    }
+    // The one thread of this runtime goes on meanwhile.
+    *DNS.lock().unwrap() = Some(&[("db.example", "10.0.0.1")]);
+    outbounds.changed().await.unwrap();
+    assert_eq!(endpoints(&outbounds), ["10.0.0.1:5432"]);
+    assert!(begun.elapsed() < PATIENT, "it was held up");
+    stop.cancel();
+    following.await.unwrap();
+}
