@@ -7,12 +7,15 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow, ensure};
 use futures::FutureExt as _;
+use hyper::Request;
+use hyper::header::ACCEPT;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, ListParams, LogParams, PostParams};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 use weir_crds::{names, ports};
 
 use super::pod::{container_status, is_ready, name, phase};
@@ -156,6 +159,34 @@ impl Story {
             ..LogParams::default()
         };
         Ok(self.api::<Pod>().logs(pod, &parameters).await?)
+    }
+
+    /// When the container printed its last line, as its runtime tells.
+    pub async fn last_line_at(&self, pod: &str, container: &str) -> anyhow::Result<Timestamp> {
+        let parameters = LogParams {
+            container: Some(container.to_owned()),
+            timestamps: true,
+            tail_lines: Some(1),
+            ..LogParams::default()
+        };
+        let line = self.api::<Pod>().logs(pod, &parameters).await?;
+        let time = line
+            .split_whitespace()
+            .next()
+            .context("it printed nothing")?;
+        Ok(time.parse()?)
+    }
+
+    /// What `kubectl get pods` prints of the pod under STATUS. The API server makes that table.
+    pub async fn status_column(&self, pod: &str) -> anyhow::Result<String> {
+        let url = format!("/api/v1/namespaces/{}/pods/{pod}", self.namespace);
+        let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        let request = Request::get(&url).header(ACCEPT, accept).body(Vec::new())?;
+        let table: Value = self.cluster.client.request(request).await?;
+        let columns = table["columnDefinitions"].as_array().context("no table")?;
+        let at = columns.iter().position(|column| column["name"] == "Status");
+        let cell = &table["rows"][0]["cells"][at.context("no column Status")?];
+        Ok(cell.as_str().context("no text")?.to_owned())
     }
 
     /// The report of a bot, once it has printed it.

@@ -15,12 +15,15 @@ use weir_e2e::cluster::{Story, Workload, eventually};
 
 use crate::beside_others;
 
+/// How long after its container's end a pod is Completed, as `kubectl get pods` has it.
+const COMPLETED: Duration = Duration::from_secs(2);
+
 /// How long the pod's last container may outlive the Job's own, in seconds as the kubelet tells them.
 const LATEST_SECONDS: i64 = 2;
 
-/// How much later an injected pod may be Completed than one with a sidecar that does nothing. The kubelet
+/// How much later than one with a sidecar that does nothing an injected pod may have Succeeded. The kubelet
 /// looks at containers once a second, and ends sidecars at the look after the one that misses the container.
-const CALLED_COMPLETED: Duration = Duration::from_secs(1);
+const CALLED_SUCCEEDED: Duration = Duration::from_secs(1);
 
 const REQUESTS: f64 = 100.0;
 
@@ -34,18 +37,24 @@ async fn a_job_completes_when_its_container_does() -> anyhow::Result<()> {
         story.create(&Workload::new("count", &args).job()).await?;
         let pod = pod_of_the_job(story).await?;
         scraped_while_it_runs(story, &pod).await?;
-        let (ended, after) = completes(story, &pod).await?;
+        let (ended, after) = {
+            let (shown, ended) = tokio::join!(shows_completed(story, &pod), succeeds(story, &pod));
+            let shown = shown?;
+            println!("kubectl prints Completed {shown:?} after the container's end");
+            ensure!(shown <= COMPLETED, "Completed after {shown:?}");
+            ended?
+        };
         ends_with_its_container(&ended)?;
         let idle = Workload::new("idle", &["sleep", "1"]).idle_companions();
         let idle = story
             .create(&idle.label(names::INJECTION, "disabled").task())
             .await?;
-        let (_, idle) = completes(story, name(&idle)).await?;
+        let (_, idle) = succeeds(story, name(&idle)).await?;
         println!(
-            "Completed was seen {after:?} after the container's end, {idle:?} with an idle sidecar"
+            "Succeeded {after:?} after the container's end was seen, {idle:?} with an idle sidecar"
         );
         ensure!(
-            after <= idle + CALLED_COMPLETED,
+            after <= idle + CALLED_SUCCEEDED,
             "{after:?} after the end, {idle:?} with an idle sidecar"
         );
         let report = story.report(name(&ended), Duration::from_secs(5)).await?;
@@ -88,8 +97,22 @@ async fn scraped_while_it_runs(story: &Story, pod: &str) -> anyhow::Result<()> {
     .await
 }
 
-/// Watches the pod until it is Completed: how long after its container was seen to have ended.
-async fn completes(story: &Story, pod: &str) -> anyhow::Result<(Pod, Duration)> {
+/// Asks what `kubectl get pods` prints until that is Completed: how long after the container's last line, which is the
+/// last that it does.
+async fn shows_completed(story: &Story, pod: &str) -> anyhow::Result<Duration> {
+    let limit = Duration::from_secs(60);
+    let shown = eventually("Completed", limit, async || {
+        let status = story.status_column(pod).await?;
+        ensure!(status == "Completed", "kubectl prints {status}");
+        Ok(Timestamp::now())
+    })
+    .await?;
+    let ended = story.last_line_at(pod, "app").await?;
+    Duration::try_from(shown.duration_since(ended)).context("it ended after it was Completed")
+}
+
+/// Watches the pod until it has Succeeded: how long after its container was seen to have ended.
+async fn succeeds(story: &Story, pod: &str) -> anyhow::Result<(Pod, Duration)> {
     let only = watcher::Config::default().fields(&format!("metadata.name={pod}"));
     let changes = watcher(story.api::<Pod>(), only).applied_objects();
     pin_mut!(changes);
