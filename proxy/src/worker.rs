@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
-use tokio::task::LocalSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -156,11 +156,10 @@ impl Worker {
 /// Runs a worker on this thread until it is stopped; connections that are still open then
 /// are closed and counted.
 pub fn run(start: Start) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = Builder::new_current_thread()
         .enable_all()
-        .build()?;
-    let local = LocalSet::new();
-    local.block_on(&runtime, serve(start))
+        .build_local(LocalOptions::default())?;
+    runtime.block_on(serve(start))
 }
 
 async fn serve(start: Start) -> io::Result<()> {

@@ -62,7 +62,7 @@ def measure(proxy: proxies.Proxy, options: argparse.Namespace) -> bool:
     pair = (tell(f"{len(connections)} idle connections", proxy.process) - rest) / len(connections)
     for connection in connections:
         connection.close()
-    after = rest
+    after = tell("right after the burst", proxy.process)
     for second in range(STEP, options.seconds + 1, STEP):
         time.sleep(STEP)
         exposition.scrape(proxy.metrics_port)

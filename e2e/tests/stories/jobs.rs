@@ -15,7 +15,8 @@ use weir_e2e::cluster::{Story, Workload, eventually};
 
 use crate::beside_others;
 
-/// How long after its container's end a pod is Completed, as `kubectl get pods` has it.
+/// How long after its container's end a pod is Completed, as `kubectl get pods` has it: the kubelet's look alone, which
+/// no sidecar makes longer.
 const COMPLETED: Duration = Duration::from_secs(2);
 
 /// How long the pod's last container may outlive the Job's own, in seconds as the kubelet tells them.
