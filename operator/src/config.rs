@@ -381,6 +381,16 @@ mod tests {
     }
 
     #[test]
+    fn scrapers_may_be_told_elsewhere() {
+        let (_, config) = parse(&[]).check().unwrap();
+        assert_eq!(config.monitoring_address, None);
+        let args = parse(&["--monitoring-address=127.0.0.1:5677"]);
+        let (_, config) = args.check().unwrap();
+        let address = config.monitoring_address.unwrap();
+        assert_eq!(address.to_string(), "127.0.0.1:5677");
+    }
+
+    #[test]
     fn creating_the_mesh_can_be_switched_off() {
         let (_, config) = parse(&["--create-default-mesh=false"]).check().unwrap();
         assert!(!config.create_default_mesh);
