@@ -17,8 +17,9 @@ pub const METRICS: u16 = 5670;
 pub const WEBHOOK: u16 = 9443;
 /// The operator's `/metrics`, `/live`, `/ready`.
 pub const OPERATOR_HTTP: u16 = 8080;
-/// The operator's monitoring assignments for Prometheus' `kuma_sd`.
-pub const OPERATOR_MADS: u16 = 5676;
+/// What there is to scrape, told by the operator: `/targets` for Prometheus' `http_sd`, and the place of the monitoring
+/// assignments of its `kuma_sd`.
+pub const OPERATOR_MONITORING: u16 = 5676;
 /// The operator's gRPC port.
 pub const OPERATOR_GRPC: u16 = 8086;
 

@@ -1,4 +1,4 @@
-//! Wires the operator: opens its port, starts one task a concern, and ends them in order. Called by
+//! Wires the operator: opens its ports, starts one task a concern, and ends them in order. Called by
 //! `main` and by the tests. It decides nothing itself.
 
 mod discovery;
@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use weir_crds::ports::{OPERATOR_HTTP, OPERATOR_MONITORING};
 
 use crate::apply::{InitialMesh, PolicyWriter};
 use crate::ca::{self, Keeper};
@@ -28,6 +29,7 @@ use crate::index::{self, Changes, Discovery, Meshes};
 use crate::leader::{self, Leader};
 use crate::mesh_ca;
 use crate::metrics::{Metrics, Watch};
+use crate::monitoring;
 use crate::serve;
 use crate::status::StatusWriter;
 use crate::watch::{Follow, follow, only};
@@ -39,6 +41,8 @@ pub use self::signals::Signals;
 pub struct Config {
     /// Where `/live`, `/ready` and `/metrics` are served; none: every address of the host.
     pub http_address: Option<SocketAddr>,
+    /// Where scrapers are told of the proxies; none: every address of the host.
+    pub monitoring_address: Option<SocketAddr>,
     /// Whether Mesh `default` is created where an installation has no Mesh.
     pub create_default_mesh: bool,
     /// How long tasks may take to end.
@@ -75,7 +79,7 @@ async fn open(
     http: Option<SocketAddr>,
     grpc: &Grpc,
 ) -> anyhow::Result<(TcpListener, serve::Bound)> {
-    let listener = health::bind(http, weir_crds::ports::OPERATOR_HTTP)
+    let listener = health::bind(http, OPERATOR_HTTP)
         .await
         .context("cannot open the HTTP port; --http-address chooses another")?;
     let server = serve::Bound::new(grpc.address, grpc.limits.clone()).await?;
@@ -92,13 +96,16 @@ async fn end(workers: &TaskTracker, working: &CancellationToken, limit: Duration
     }
 }
 
-/// An operator with its port open that does nothing yet.
+/// An operator with its ports open that does nothing yet.
 pub struct Bound {
     /// The real address of the health server.
     pub http: SocketAddr,
     /// The real address of the gRPC server.
     pub grpc: SocketAddr,
+    /// The real address of the monitoring server.
+    pub monitoring: SocketAddr,
     listener: TcpListener,
+    monitoring_listener: TcpListener,
     server: serve::Bound,
     client: Client,
     config: Config,
@@ -111,10 +118,15 @@ impl Bound {
     /// When one cannot be had.
     pub async fn new(client: Client, config: Config) -> anyhow::Result<Self> {
         let (listener, server) = open(config.http_address, &config.grpc).await?;
+        let monitoring = health::bind(config.monitoring_address, OPERATOR_MONITORING)
+            .await
+            .context("cannot open the monitoring port; --monitoring-address chooses another")?;
         Ok(Self {
             http: listener.local_addr()?,
             grpc: server.address,
+            monitoring: monitoring.local_addr()?,
             listener,
+            monitoring_listener: monitoring,
             server,
             client,
             config,
@@ -143,7 +155,7 @@ impl Bound {
             stop: working.clone(),
             tracker: workers.clone(),
         };
-        tasks.spawn(&leader, self.server);
+        tasks.spawn(&leader, self.server, self.monitoring_listener);
         last.spawn(readiness.clone().follow("the API server", leader.contact()));
         let campaign = last.spawn(leader.run(campaigning.clone()));
         last.spawn(health::serve(
@@ -177,8 +189,14 @@ struct Tasks {
 }
 
 impl Tasks {
-    fn spawn(self, leader: &Leader, server: serve::Bound) {
+    fn spawn(self, leader: &Leader, server: serve::Bound, monitoring: TcpListener) {
         let discovery = Discovery::new(self.config.index.clone());
+        self.tracker.spawn(monitoring::serve(
+            monitoring,
+            discovery.clone(),
+            self.metrics.monitoring.clone(),
+            self.stop.clone(),
+        ));
         let index = Meshes::default();
         let meshes = index.specs();
         let authorities = self.spawn_authorities(leader, meshes.clone());

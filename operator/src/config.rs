@@ -5,6 +5,7 @@ mod documents;
 mod server;
 mod token;
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -30,8 +31,9 @@ use crate::token::TokenRequest;
 ///
 /// It creates Mesh `default` in an installation that never had a Mesh, writes the status and the
 /// events of Meshes, and keeps the webhook's certificate and caBundle with an authority of its own.
-/// Proxies get their certificates and settings from it, by gRPC on port 8086.
-/// Of several replicas one writes; all serve proxies, /live, /ready and /metrics.
+/// Proxies get their certificates and settings from it, by gRPC on port 8086, and Prometheus (http_sd)
+/// the list of the proxies, by /targets on port 5676.
+/// Of several replicas one writes; all serve proxies, /targets, /live, /ready and /metrics.
 ///
 /// Without Kubernetes, `weir-operator run` does for proxies what this does, from a directory of documents.
 ///
@@ -67,6 +69,9 @@ pub struct Args {
         default_value_t = 3650
     )]
     operator_authority_days: u32,
+    /// Address of /targets, where scrapers are told of the proxies [default: port 5676 of every address].
+    #[arg(long, env = "WEIR_MONITORING_ADDRESS", value_name = "IP:PORT")]
+    monitoring_address: Option<SocketAddr>,
     /// Create Mesh `default` once, in an installation without a Mesh.
     #[arg(
         long,
@@ -286,6 +291,7 @@ impl Args {
     fn config(&self) -> app::Config {
         app::Config {
             http_address: self.server.http_address,
+            monitoring_address: self.monitoring_address,
             create_default_mesh: self.create_default_mesh,
             shutdown: self.server.shutdown(),
             leader: leader::Config {
@@ -372,6 +378,16 @@ mod tests {
                 .check()
                 .is_err()
         );
+    }
+
+    #[test]
+    fn scrapers_may_be_told_elsewhere() {
+        let (_, config) = parse(&[]).check().unwrap();
+        assert_eq!(config.monitoring_address, None);
+        let args = parse(&["--monitoring-address=127.0.0.1:5677"]);
+        let (_, config) = args.check().unwrap();
+        let address = config.monitoring_address.unwrap();
+        assert_eq!(address.to_string(), "127.0.0.1:5677");
     }
 
     #[test]

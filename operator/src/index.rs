@@ -1,6 +1,6 @@
 //! What the operator knows of the resources, kept from watch events. Synchronous and without a
 //! client: sources call `apply`, `delete` and `reset`, readers hold a `watch` on what they use.
-//! Called by `watch` (in), by `status` and `apply`, and by `serve` (out). It judges nothing.
+//! Called by `watch` (in), by `status` and `apply`, and by `serve` and `monitoring` (out). It judges nothing.
 
 mod backends;
 mod dataplane;
@@ -13,6 +13,7 @@ mod pod;
 mod ports;
 mod publish;
 mod routes;
+mod scrape;
 mod service;
 mod touched;
 mod view;
@@ -33,6 +34,7 @@ pub use self::offers::{Offer, OfferSet, OfferView, Wanted};
 pub use self::pod::{Container, Injected, ObjectKey, OwnerKind, Pairs, Pod, Workload, value_of};
 pub use self::ports::Ports;
 pub use self::routes::{HttpRoute, ServiceProfile};
+pub use self::scrape::{AdminPort, Phase, Proxy, Scrape};
 pub use self::service::{
     Node, REGION, Service, ServicePort, Slice, SliceEndpoint, TargetPort, ZONE,
 };

@@ -9,13 +9,14 @@
 //!      ├──── Secrets, who is trusted ── mesh_ca ── roots ──┼────────┘
 //!      └──── TokenReview ── token ── who calls ──────────> serve (gRPC: Identity, Settings, Destination) <── proxies
 //!                                 health: /live /ready /metrics <── metrics
+//!                                 monitoring: /targets <── index
 //! ```
 //! Without Kubernetes (`weir-operator run`) two modules stand in for the API server, behind the same `serve`:
 //! ```text
 //!  directory of documents ── documents ── Meshes, permissions, workloads, offers ──> serve
 //!  state directory ── state ── ca, mesh_ca, token (data plane tokens) ─────────────> serve
 //! ```
-//! `index`, `reconcile` and `workload` are synchronous and know no client; `serve` neither; `watch`,
+//! `index`, `reconcile` and `workload` are synchronous and know no client; `serve` and `monitoring` neither; `watch`,
 //! `apply`, `status`, `events`, `leader`, `ca`, `mesh_ca` and `token` hold one. The operator never
 //! writes a `spec` of the user's.
 
@@ -34,6 +35,7 @@ pub mod index;
 pub mod leader;
 pub mod mesh_ca;
 pub mod metrics;
+pub mod monitoring;
 mod object;
 mod passes;
 pub mod reconcile;

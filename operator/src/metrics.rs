@@ -37,6 +37,7 @@ macro_rules! label {
     };
 }
 
+pub mod monitoring;
 pub mod server;
 
 label! {
@@ -185,6 +186,8 @@ pub struct Metrics {
     documents: Family<DocumentLabels, Gauge>,
     /// The gRPC server's.
     pub server: server::Server,
+    /// The monitoring server's.
+    pub monitoring: monitoring::Monitoring,
     registry: Arc<Registry>,
 }
 
@@ -223,6 +226,8 @@ impl Default for Metrics {
         );
         let server = server::Server::default();
         server.register(&mut registry);
+        let monitoring = monitoring::Monitoring::default();
+        monitoring.register(&mut registry);
         let build = Family::<BuildLabels, Gauge>::default();
         build
             .get_or_create(&BuildLabels {
@@ -237,6 +242,7 @@ impl Default for Metrics {
             expiries,
             documents,
             server,
+            monitoring,
             registry: Arc::new(registry),
         }
     }

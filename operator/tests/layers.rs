@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Each module and the modules of ours that it may name.
-const ALLOWED: [(&str, &[&str]); 22] = [
+const ALLOWED: [(&str, &[&str]); 23] = [
     (
         "app",
         &[
@@ -16,6 +16,7 @@ const ALLOWED: [(&str, &[&str]); 22] = [
             "leader",
             "mesh_ca",
             "metrics",
+            "monitoring",
             "serve",
             "state",
             "status",
@@ -63,6 +64,7 @@ const ALLOWED: [(&str, &[&str]); 22] = [
         &["backoff", "ca", "index", "metrics", "object", "state"],
     ),
     ("metrics", &[]),
+    ("monitoring", &["index", "metrics"]),
     ("object", &["call"]),
     ("passes", &["backoff", "index"]),
     ("reconcile", &["index"]),

@@ -1,12 +1,14 @@
-//! The page's own example: a Deployment `vote-bot` sends requests to a Service `web`, and a real
-//! Prometheus with the shipped scrape configuration answers with the page's labels and right counts.
+//! The page's own example: a Deployment `vote-bot` sends requests to a Service `web`, and two real
+//! Prometheus with the shipped scrape configuration answer with the page's labels and right counts: one that discovers the
+//! pods itself, and Debian's, which the operator tells of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod described;
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use serde_json::{Value, json};
 use weir_e2e::cluster::pod::{ip, name};
 use weir_e2e::cluster::{Prometheus, Story, Workload, eventually};
 use weir_e2e::exposition::Series;
@@ -17,6 +19,14 @@ const REQUESTS: u16 = 60;
 
 /// How long Prometheus may take to know a pod and to have scraped its last request.
 const SCRAPED: Duration = Duration::from_secs(30);
+
+/// What the operator's list does not say of a pod.
+const LEFT_OUT: [&str; 4] = [
+    "_pod_annotation",
+    "_pod_host_ip",
+    "_pod_container_id",
+    "_pod_container_image",
+];
 
 /// What the collector adds to every sample, as the page prints it.
 const PAGE: [&str; 9] = [
@@ -44,8 +54,17 @@ const DESTINATION: &str = "dst_control_plane_ns dst_deployment dst_namespace dst
 async fn prometheus_answers_with_the_labels_of_the_page() -> anyhow::Result<()> {
     beside_others("vote-bot", async |story| {
         let (web, bot) = start_both(story).await?;
-        let prometheus = Prometheus::start(story, &described_pods()).await?;
-        println!("Prometheus {}", prometheus.version().await?);
+        let described = described::pods();
+        let (discovering, debian) = tokio::try_join!(
+            Prometheus::discovering(story),
+            Prometheus::debian(story, &described),
+        )?;
+        let version = discovering.version().await?;
+        println!("Prometheus {version}, by kubernetes_sd");
+        println!(
+            "Debian's Prometheus {}, by http_sd",
+            debian.version().await?
+        );
         let report = story.report(name(&bot), Duration::from_secs(30)).await?;
         let requests = usize::from(REQUESTS);
         ensure!(
@@ -53,10 +72,17 @@ async fn prometheus_answers_with_the_labels_of_the_page() -> anyhow::Result<()> 
             "{report:?}"
         );
 
-        let asked = prometheus_agrees(&prometheus, &web, &bot).await;
-        let described = described_pods_are_named_as_on_the_page(&prometheus).await;
-        prometheus.stop().await?;
-        asked.and(described)
+        let (discovered, listed, described, same) = tokio::join!(
+            prometheus_agrees(&discovering, &web, &bot),
+            prometheus_agrees(&debian, &web, &bot),
+            described::are_named_as_on_the_page(&debian, SCRAPED),
+            the_operator_says_what_discovery_says(&discovering, &debian, [&web, &bot]),
+        );
+        discovering.stop().await?;
+        debian.stop().await?;
+        discovered.context("by kubernetes_sd")?;
+        listed.context("Debian's, by http_sd")?;
+        described.and(same)
     })
     .await
 }
@@ -139,6 +165,28 @@ async fn prometheus_agrees(
     Ok(())
 }
 
+/// Label for label, but for what the list leaves out.
+async fn the_operator_says_what_discovery_says(
+    discovering: &Prometheus<'_>,
+    debian: &Prometheus<'_>,
+    pods: [&Pod; 2],
+) -> anyhow::Result<()> {
+    let is_left_out = |label: &str| LEFT_OUT.iter().any(|part| label.contains(part));
+    for pod in pods {
+        let instance = format!("{}:4191", ip(pod));
+        eventually(&instance, SCRAPED, async || {
+            let mut discovered = discovering.discovered(&instance).await?;
+            discovered.retain(|label, _| !is_left_out(label));
+            let listed = debian.discovered(&instance).await?;
+            ensure!(listed.len() > 15, "{listed:?}");
+            ensure!(listed == discovered, "{listed:?} instead of {discovered:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
 /// The labels of the page with the pod's values, the metric's own, and no other.
 fn has_exactly(series: &Series, pod: &Pod, own: &[&str]) -> anyhow::Result<()> {
     let keys: BTreeSet<&str> = series.labels.keys().map(String::as_str).collect();
@@ -170,95 +218,6 @@ fn has_exactly(series: &Series, pod: &Pod, own: &[&str]) -> anyhow::Result<()> {
         ("job", "linkerd-proxy"),
     ];
     ensure!(series.has(&values), "{series:?} instead of {values:?}");
-    Ok(())
-}
-
-/// The page's own pod, and a Job's pod that is different in every way, as discovery describes pods.
-fn described_pods() -> Value {
-    let described = |address: &str, namespace: &str, pod: &str, labels: &[(&str, &str)]| {
-        let mut meta = BTreeMap::from([
-            ("__meta_kubernetes_namespace".to_owned(), namespace),
-            ("__meta_kubernetes_pod_name".to_owned(), pod),
-            ("__meta_kubernetes_pod_phase".to_owned(), "Running"),
-            (
-                "__meta_kubernetes_pod_container_port_name".to_owned(),
-                "linkerd-admin",
-            ),
-        ]);
-        for (label, value) in labels {
-            let label = label.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-            meta.insert(format!("__meta_kubernetes_pod_label_{label}"), value);
-            meta.insert(
-                format!("__meta_kubernetes_pod_labelpresent_{label}"),
-                "true",
-            );
-        }
-        json!({"targets": [address], "labels": meta})
-    };
-    json!([
-        described(
-            "10.1.3.93:4191",
-            "emojivoto",
-            "vote-bot-5b7f5657f6-xbjjw",
-            &[
-                ("app", "vote-bot"),
-                ("linkerd.io/control-plane-ns", "linkerd"),
-                ("linkerd.io/proxy-deployment", "vote-bot"),
-                ("pod-template-hash", "3957278789"),
-                ("test", "vote-bot-test"),
-            ],
-        ),
-        described(
-            "10.9.8.7:4191",
-            "books",
-            "count-28x9z",
-            &[
-                ("job-name", "count"),
-                ("linkerd.io/control-plane-ns", "kuma-system"),
-                ("linkerd.io/proxy-job", "count"),
-                ("linkerd.io/workload-ns", "books"),
-            ],
-        ),
-    ])
-}
-
-async fn described_pods_are_named_as_on_the_page(
-    prometheus: &Prometheus<'_>,
-) -> anyhow::Result<()> {
-    let page = [
-        ("pod", "vote-bot-5b7f5657f6-xbjjw"),
-        ("namespace", "emojivoto"),
-        ("app", "vote-bot"),
-        ("control_plane_ns", "linkerd"),
-        ("deployment", "vote-bot"),
-        ("pod_template_hash", "3957278789"),
-        ("test", "vote-bot-test"),
-        ("instance", "10.1.3.93:4191"),
-        ("job", "linkerd-proxy"),
-    ];
-    let other = [
-        ("pod", "count-28x9z"),
-        ("namespace", "books"),
-        ("control_plane_ns", "kuma-system"),
-        ("job_name", "count"),
-        ("k8s_job", "count"),
-        ("instance", "10.9.8.7:4191"),
-        ("job", "linkerd-proxy"),
-    ];
-    for expected in [page.as_slice(), &other] {
-        let labels: BTreeMap<String, String> = expected
-            .iter()
-            .map(|(label, value)| ((*label).to_owned(), (*value).to_owned()))
-            .collect();
-        let query = format!("request_total{{namespace=\"{}\"}}", labels["namespace"]);
-        prometheus
-            .eventually(&query, SCRAPED, |series| {
-                let found: Vec<_> = series.iter().map(|series| &series.labels).collect();
-                ensure!(found == [&labels], "{found:?} instead of {labels:?}");
-                Ok(())
-            })
-            .await?;
-    }
     Ok(())
 }
 

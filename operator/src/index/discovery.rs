@@ -4,6 +4,7 @@
 
 mod events;
 mod routing;
+mod scraping;
 mod writing;
 
 use std::collections::{HashMap, HashSet};

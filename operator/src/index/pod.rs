@@ -1,5 +1,6 @@
 //! What the index keeps of a Pod; the rest is dropped as soon as the watch hands the object over.
-//! Made by `cluster`, read by `view` and, for the Dataplane of an injected pod, by `reconcile`. It knows no client.
+//! Made by `cluster`, read by `view` and, for the Dataplane of an injected pod, by `reconcile`; what its scrapers are told
+//! is in `scrape`. It knows no client.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use weir_crds::{annotations, names};
 
 use super::interner::Interner;
 use super::ports::Ports;
+use super::scrape::Scrape;
 
 /// Label with the hash of a ReplicaSet's template.
 const TEMPLATE_HASH: &str = "pod-template-hash";
@@ -99,7 +101,7 @@ pub struct Container {
     pub ports: Box<[(Arc<str>, u16)]>,
 }
 
-/// What the Dataplane of an injected pod is made of.
+/// What the Dataplane of an injected pod is made of, and what scrapers of its proxy are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Injected {
     /// `metadata.uid`.
@@ -114,6 +116,8 @@ pub struct Injected {
     pub containers: Box<[Container]>,
     /// The proxy's readiness; `None` where the kubelet has not said.
     pub proxy_ready: Option<bool>,
+    /// What only scrapers are told.
+    pub scrape: Scrape,
 }
 
 /// One Pod.
@@ -297,6 +301,7 @@ impl Injected {
                 })
                 .collect(),
             proxy_ready: ready(names::SIDECAR),
+            scrape: Scrape::keep(meta, (spec, status), names),
         }
     }
 }

@@ -30,6 +30,7 @@ const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
 pub(crate) struct Running {
     http: SocketAddr,
     pub(crate) grpc: SocketAddr,
+    monitoring: SocketAddr,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -37,12 +38,13 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) async fn start(client: &kube::Client, config: Config) -> Self {
         let bound = Bound::new(client.clone(), config).await.unwrap();
-        let (http, grpc) = (bound.http, bound.grpc);
+        let (http, grpc, monitoring) = (bound.http, bound.grpc, bound.monitoring);
         let stop = CancellationToken::new();
         let task = tokio::spawn(bound.run(stop.clone()));
         Self {
             http,
             grpc,
+            monitoring,
             stop,
             task,
         }
@@ -54,13 +56,22 @@ impl Running {
     }
 
     pub(crate) async fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(self.http).await.unwrap();
-        let request = format!("GET {path} HTTP/1.0\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+        ask(self.http, "GET", path).await
     }
+
+    /// What the monitoring server answers.
+    pub(crate) async fn monitor(&self, method: &str, path: &str) -> String {
+        ask(self.monitoring, method, path).await
+    }
+}
+
+async fn ask(address: SocketAddr, method: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("{method} {path} HTTP/1.0\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
 }
 
 fn condition(api: &Api, mesh: &str, status: &str) -> Option<Value> {

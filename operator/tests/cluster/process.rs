@@ -55,7 +55,11 @@ async fn start(api: &Api) -> (Child, SocketAddr) {
     });
     std::fs::write(&config, text.to_string()).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_weir-operator"))
-        .args(["--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0"])
+        .args([
+            "--http-address=127.0.0.1:0",
+            "--grpc-address=127.0.0.1:0",
+            "--monitoring-address=127.0.0.1:0",
+        ])
         .env_clear()
         .env("KUBECONFIG", &config)
         .stdout(Stdio::piped())

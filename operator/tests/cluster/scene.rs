@@ -100,6 +100,7 @@ pub(crate) fn certificates() -> ca::Config {
 pub(crate) fn operator(identity: &str) -> weir_operator::app::Config {
     weir_operator::app::Config {
         http_address: Some(([127, 0, 0, 1], 0).into()),
+        monitoring_address: Some(([127, 0, 0, 1], 0).into()),
         create_default_mesh: true,
         shutdown: Duration::from_secs(5),
         leader: leader::Config {

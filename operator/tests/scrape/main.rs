@@ -1,13 +1,23 @@
 //! The shipped scrape configuration in a real Prometheus. Pods are handed to it as a file of the
-//! labels that pod discovery gives, and every scrape goes through a proxy of ours on loopback, so
-//! nothing else is contacted. Needs Debian's package `prometheus`.
+//! labels that pod discovery gives, or by the operator's own list of them, and every scrape goes through a proxy of ours on
+//! loopback, so nothing else is contacted. Needs Debian's package `prometheus`.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod pod;
 mod prometheus;
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use prometheus::{Pod, Prometheus};
+use pod::Pod;
+use prometheus::{Found, Prometheus};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use weir_operator::index::{Discovery, Indexed};
+use weir_operator::metrics::Metrics;
+use weir_operator::monitoring;
 
 const SHIPPED: &str = include_str!("../../../manifests/prometheus/linkerd-proxy.yaml");
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -46,8 +56,14 @@ fn migration() -> Pod {
 fn strangers() -> [Pod; 3] {
     [
         Pod::new("a", "no-control-plane", "10.1.3.1:4191").labels(&[("app", "a")]),
-        vote_bot().at("10.1.3.93:4143").port("linkerd-proxy"),
-        vote_bot().at("10.1.3.94:4191").phase("Succeeded"),
+        vote_bot()
+            .named("b")
+            .at("10.1.3.93:4143")
+            .port("linkerd-proxy"),
+        vote_bot()
+            .named("c")
+            .at("10.1.3.94:4191")
+            .phase("Succeeded"),
     ]
 }
 
@@ -80,12 +96,56 @@ fn migration_labels() -> Value {
     })
 }
 
-#[tokio::test]
-async fn the_pages_pod_and_a_job_get_exactly_their_labels() {
+fn pods() -> Vec<Pod> {
     let mut pods = vec![vote_bot(), migration()];
     pods.extend(strangers());
-    let prometheus = Prometheus::start(SHIPPED, &pods).await;
+    pods
+}
 
+/// Lists the pods as the operator does.
+async fn list(pods: &[Pod]) -> SocketAddr {
+    let mut index = Discovery::default();
+    let objects = pods
+        .iter()
+        .map(|pod| serde_json::from_value(pod.object()).unwrap());
+    let kept: Vec<_> = objects.map(|object| index.keep_pod(object)).collect();
+    index.reset(kept);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (metrics, stop) = (Metrics::default().monitoring, CancellationToken::new());
+    tokio::spawn(monitoring::serve(listener, index, metrics, stop));
+    address
+}
+
+/// What the shipped file says to put in the place of its discovery.
+fn in_its_place() -> Value {
+    let lines = SHIPPED
+        .lines()
+        .skip_while(|line| *line != "    #http_sd_configs:");
+    let lines = lines.map_while(|line| line.strip_prefix("    #"));
+    serde_yaml::from_str(&lines.collect::<Vec<_>>().join("\n")).unwrap()
+}
+
+#[tokio::test]
+async fn the_pages_pod_and_a_job_get_exactly_their_labels() {
+    let prometheus = Prometheus::start(SHIPPED, Found::File(&pods())).await;
+    they_have_exactly_their_labels(&prometheus).await;
+}
+
+#[tokio::test]
+async fn the_operator_tells_of_them_as_discovery_does() {
+    let url = "http://weir-operator.kuma-system.svc:5676/targets";
+    let shipped = in_its_place();
+    assert_eq!(shipped, json!({"http_sd_configs": [{"url": url}]}));
+    let mut server = shipped["http_sd_configs"][0].clone();
+    let address = list(&pods()).await;
+    server["url"] = json!(url.replace("weir-operator.kuma-system.svc:5676", &address.to_string()));
+    server["refresh_interval"] = json!("1s");
+    let prometheus = Prometheus::start(SHIPPED, Found::Http(server)).await;
+    they_have_exactly_their_labels(&prometheus).await;
+}
+
+async fn they_have_exactly_their_labels(prometheus: &Prometheus) {
     let targets = prometheus.targets(2, DEADLINE).await;
     assert_eq!(targets["10.1.3.93:4191"], page_labels());
     assert_eq!(targets["[fd00::7]:4191"], migration_labels());

@@ -1,5 +1,5 @@
 //! A real Prometheus for one test: on a free loopback port, with a job of ours whose discovery is
-//! replaced by a file and whose scrapes are answered by a proxy in this process. Ends with the test.
+//! replaced by a file or by `http_sd` and whose scrapes are answered by a proxy in this process. Ends with the test.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
@@ -17,6 +17,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
+use crate::pod::Pod;
+
 /// What every pod's proxy answers.
 const EXPOSITION: &str = r#"# TYPE request_total counter
 request_total{direction="outbound"} 7
@@ -27,63 +29,12 @@ response_latency_ms_sum 9
 response_latency_ms_count 7
 "#;
 
-/// A pod as discovery describes one of its ports.
-#[derive(Clone)]
-pub(crate) struct Pod {
-    address: String,
-    meta: BTreeMap<String, String>,
-}
-
-impl Pod {
-    /// A running pod with the proxy's admin port, without labels.
-    pub(crate) fn new(namespace: &str, name: &str, address: &str) -> Self {
-        let meta = [
-            ("namespace", namespace),
-            ("pod_name", name),
-            ("pod_phase", "Running"),
-            ("pod_container_name", "kuma-sidecar"),
-            ("pod_container_init", "true"),
-            ("pod_container_port_name", "linkerd-admin"),
-        ];
-        Self {
-            address: address.to_owned(),
-            meta: meta
-                .into_iter()
-                .map(|(name, value)| (format!("__meta_kubernetes_{name}"), value.to_owned()))
-                .collect(),
-        }
-    }
-
-    /// Adds pod labels, their names spelled as discovery spells them.
-    pub(crate) fn labels(mut self, labels: &[(&str, &str)]) -> Self {
-        for (name, value) in labels {
-            let name = name.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-            let key = format!("__meta_kubernetes_pod_label_{name}");
-            self.meta.insert(key, (*value).to_owned());
-            let present = format!("__meta_kubernetes_pod_labelpresent_{name}");
-            self.meta.insert(present, "true".to_owned());
-        }
-        self
-    }
-
-    pub(crate) fn phase(self, phase: &str) -> Self {
-        self.set("pod_phase", phase)
-    }
-
-    pub(crate) fn port(self, name: &str) -> Self {
-        self.set("pod_container_port_name", name)
-    }
-
-    pub(crate) fn at(mut self, address: &str) -> Self {
-        self.address = address.to_owned();
-        self
-    }
-
-    fn set(mut self, name: &str, value: &str) -> Self {
-        let key = format!("__meta_kubernetes_{name}");
-        self.meta.insert(key, value.to_owned());
-        self
-    }
+/// How the pods are found.
+pub(crate) enum Found<'a> {
+    /// In a file, described as Prometheus' own discovery of pods does.
+    File(&'a [Pod]),
+    /// By `http_sd`, from this configuration of one server.
+    Http(Value),
 }
 
 /// The running server.
@@ -94,18 +45,28 @@ pub(crate) struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts it with the one job of `shipped`, for `pods`.
-    pub(crate) async fn start(shipped: &str, pods: &[Pod]) -> Self {
+    /// Starts it with the one job of `shipped`, for the pods that are found so.
+    pub(crate) async fn start(shipped: &str, found: Found<'_>) -> Self {
+        let kind = if matches!(found, Found::File(_)) {
+            "file"
+        } else {
+            "http"
+        };
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("prometheus-{}", std::process::id()));
+            .join(format!("prometheus-{kind}-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        let groups: Vec<Value> = pods
-            .iter()
-            .map(|pod| json!({"targets": [pod.address], "labels": pod.meta}))
-            .collect();
-        std::fs::write(directory.join("pods.json"), json!(groups).to_string()).unwrap();
+        let discovery = match found {
+            Found::Http(server) => ("http_sd_configs", server),
+            Found::File(pods) => {
+                let groups: Vec<Value> = pods.iter().map(Pod::described).collect();
+                let file = directory.join("pods.json");
+                std::fs::write(file, json!(groups).to_string()).unwrap();
+                ("file_sd_configs", json!({"files": ["pods.json"]}))
+            }
+        };
         let config = directory.join("prometheus.yml");
-        std::fs::write(&config, configuration(shipped, answer_scrapes().await)).unwrap();
+        let text = configuration(shipped, discovery, answer_scrapes().await);
+        std::fs::write(&config, text).unwrap();
         check(&config);
         let address = free_address().await;
         let child = Command::new("prometheus")
@@ -205,14 +166,11 @@ impl Drop for Prometheus {
 }
 
 /// The shipped job with another discovery, in a hurry, and with every scrape through `proxy`.
-fn configuration(shipped: &str, proxy: SocketAddr) -> String {
+fn configuration(shipped: &str, (kind, server): (&str, Value), proxy: SocketAddr) -> String {
     let mut config: Value = serde_yaml::from_str(shipped).unwrap();
     let job = config["scrape_configs"][0].as_object_mut().unwrap();
     job.remove("kubernetes_sd_configs").unwrap();
-    job.insert(
-        "file_sd_configs".to_owned(),
-        json!([{"files": ["pods.json"]}]),
-    );
+    job.insert(kind.to_owned(), json!([server]));
     job.insert("proxy_url".to_owned(), json!(format!("http://{proxy}")));
     job.insert("scrape_interval".to_owned(), json!("1s"));
     job.insert("scrape_timeout".to_owned(), json!("1s"));
