@@ -1,4 +1,4 @@
-//! A worker: one thread, one current-thread runtime, its own listeners and its own cells.
+//! A worker: one thread, one local runtime, its own listeners and its own cells.
 //! A connection never leaves its worker.
 //!
 //! `app` starts them; everything a connection needs of its worker is in [`Worker`].
