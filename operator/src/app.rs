@@ -191,11 +191,15 @@ struct Tasks {
 impl Tasks {
     fn spawn(self, leader: &Leader, server: serve::Bound, monitoring: TcpListener) {
         let discovery = Discovery::new(self.config.index.clone());
+        let known = monitoring::Known {
+            index: discovery.clone(),
+            contact: leader.contact(),
+        };
         self.tracker.spawn(monitoring::serve(
             monitoring,
-            discovery.clone(),
-            self.metrics.monitoring.clone(),
-            self.stop.clone(),
+            known,
+            monitoring::Limits::default(),
+            (self.metrics.monitoring.clone(), self.stop.clone()),
         ));
         let index = Meshes::default();
         let meshes = index.specs();

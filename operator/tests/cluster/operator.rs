@@ -342,6 +342,9 @@ async fn whoever_has_lost_the_api_server_sends_proxies_away_until_it_answers() {
 
     api.fail("", 500, usize::MAX);
     until_ready_says(&running, "waiting for: the API server\n").await;
+    let listed = running.monitor("GET", "/targets").await;
+    assert!(listed.starts_with("HTTP/1.0 503 "), "{listed}");
+    assert!(listed.contains("lost the API server"), "{listed}");
     let ended = async {
         loop {
             if let Err(status) = stream.message().await {
@@ -359,6 +362,8 @@ async fn whoever_has_lost_the_api_server_sends_proxies_away_until_it_answers() {
 
     api.mend();
     until_ready_says(&running, "200 OK").await;
+    let listed = running.monitor("GET", "/targets").await;
+    assert!(listed.starts_with("HTTP/1.0 200 "), "{listed}");
     let mut stream = watch(channel(&api, running.grpc).await, "web-token").await;
     assert!(stream.message().await.unwrap().is_some());
     running.stop().await;

@@ -113,7 +113,12 @@ async fn list(pods: &[Pod]) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (metrics, stop) = (Metrics::default().monitoring, CancellationToken::new());
-    tokio::spawn(monitoring::serve(listener, index, metrics, stop));
+    let known = monitoring::Known {
+        index,
+        contact: tokio::sync::watch::Sender::new(true).subscribe(),
+    };
+    let limits = monitoring::Limits::default();
+    tokio::spawn(monitoring::serve(listener, known, limits, (metrics, stop)));
     address
 }
 
