@@ -31,8 +31,12 @@ pub(super) struct Hosts {
     answers: Receiver<Answer>,
 }
 
-/// One name.
+/// What was known of names, to be put back.
 #[derive(Debug)]
+pub(super) struct Known(BTreeMap<String, Name>);
+
+/// One name.
+#[derive(Clone, Debug)]
 struct Name {
     address: Option<IpAddr>,
     /// Why the last question for it was not answered.
@@ -86,13 +90,28 @@ impl Hosts {
 
     /// Begins to go over all Dataplanes.
     pub(super) fn begin(&mut self) {
-        let names = self.names.values_mut();
-        names.for_each(|name| name.is_used = false);
+        for name in self.names.values_mut() {
+            name.is_used = false;
+            name.is_needed = false;
+        }
     }
 
     /// Forgets what no Dataplane has any more.
     pub(super) fn end(&mut self) {
         self.names.retain(|_, name| name.is_used);
+    }
+
+    /// What is known now.
+    pub(super) fn known(&self) -> Known {
+        Known(self.names.clone())
+    }
+
+    /// Puts back what was known; the questions that are under way go on.
+    pub(super) fn restore(&mut self, known: Known) {
+        let mut now = std::mem::replace(&mut self.names, known.0);
+        for (host, name) in &mut self.names {
+            name.is_asked = now.remove(host).is_some_and(|now| now.is_asked);
+        }
     }
 
     /// The address of an endpoint, as far as it is known.

@@ -14,8 +14,8 @@ use super::hosts::{Hosts, Unanswered};
 pub(super) struct Reading {
     files: Files,
     hosts: Hosts,
-    /// What was read last, as long as a name in it has no answer.
-    documents: Option<Documents>,
+    /// What is in force; `None` before anything is.
+    in_force: Option<Documents>,
     remarks: Vec<Remark>,
     /// The names that the log says have no answer.
     told: BTreeSet<String>,
@@ -29,47 +29,49 @@ impl Reading {
         Self {
             files,
             hosts,
-            documents: None,
+            in_force: None,
             remarks: Vec::new(),
             told: BTreeSet::new(),
         }
     }
 
-    /// Reads everything anew, and asks for every name anew.
+    /// Reads everything anew, and asks for every name anew. Where anything is wrong, all stays as it was: the names too, and
+    /// what of them is asked for again.
     pub(super) fn read(&mut self) -> Read {
         let documents = self.files.documents()?;
+        let known = self.hosts.known();
         self.hosts.begin();
         // At first only to learn which names there are.
         let _names = self.files.locate(&documents, &mut self.hosts);
-        self.hosts.end();
         self.hosts.ask();
         self.hosts.settle();
+        let described = match self.files.judge(&documents, &mut self.hosts) {
+            Ok(described) => described,
+            Err(problems) => {
+                self.hosts.restore(known);
+                return Err(problems);
+            }
+        };
+        self.hosts.end();
+        self.in_force = Some(documents);
         self.told.clear();
-        self.judge(documents)
+        Ok(self.remark(described))
     }
 
     /// Asks again for the names without an answer; `None` where nothing is another by that.
     pub(super) fn ask_again(&mut self) -> Option<Read> {
         self.hosts.ask_again();
-        let is_changed = self.hosts.settle();
-        let documents = self.documents.take()?;
-        if is_changed {
-            return Some(self.judge(documents));
+        if !self.hosts.settle() {
+            return None;
         }
-        self.keep(documents);
-        None
+        let in_force = self.in_force.as_ref()?;
+        let read = self.files.judge(in_force, &mut self.hosts);
+        Some(read.map(|described| self.remark(described)))
     }
 
-    fn judge(&mut self, documents: Documents) -> Read {
-        let described = self.files.judge(&documents, &mut self.hosts);
-        self.keep(documents);
-        let described = described?;
+    fn remark(&mut self, described: Described) -> Described {
         self.remarks.clone_from(&described.remarks);
-        Ok(described)
-    }
-
-    fn keep(&mut self, documents: Documents) {
-        self.documents = (!self.is_complete()).then_some(documents);
+        described
     }
 
     /// Whether every name has an answer.

@@ -72,6 +72,82 @@ fn a_reload_while_dns_is_away_leaves_endpoints_where_they_were() {
     assert_eq!(endpoints(&outbounds), [""; 0]);
 }
 
+/// Files that are refused, each for something else.
+fn refused(one: &str) -> [String; 5] {
+    let permission =
+        "type: TrafficPermission\nname: all\nmesh: default\nsources: 5\ndestinations: []";
+    let strict = "type: Mesh\nname: default\nmtls: {enabledBackend: ca, backends: [{name: ca, type: builtin}]}";
+    [
+        documents(&[&WEB.replace("web-1", "wbe-1"), one]),
+        documents(&[WEB, one, &db("two", "[1]")]),
+        documents(&[WEB, one, one]),
+        documents(&[WEB, one, &MESH.replace("name: default", "name: other")]),
+        documents(&[WEB, one, strict, permission]),
+    ]
+}
+
+fn load_named(file: std::path::PathBuf, hosts: Hosts) -> Sources {
+    let config = Config {
+        dataplane: Some(Input::File(file)),
+        name: Some("web-1".to_owned()),
+        has_identity: true,
+        ..Config::default()
+    };
+    load_by(config, hosts).unwrap()
+}
+
+#[test]
+fn a_refused_reload_leaves_what_is_asked_for_as_it_was() {
+    static DNS: Mutex<Dns> = Mutex::new(&[]);
+    let folder = Folder::new("refused");
+    let one = db("one", "db.example");
+    let file = folder.write("dp.yaml", &documents(&[WEB, &one]));
+    for wrong in refused(&one) {
+        for is_back in [false, true] {
+            folder.write("dp.yaml", &documents(&[WEB, &one]));
+            *DNS.lock().unwrap() = &[];
+            let hosts = Hosts::new(|host| look_up(*DNS.lock().unwrap(), host), PATIENT);
+            let mut sources = load_named(file.clone(), hosts);
+            let outbounds = sources.outbounds();
+            folder.write("dp.yaml", &wrong);
+            if is_back {
+                *DNS.lock().unwrap() = &[("db.example", "10.0.0.1")];
+            }
+            let problems = sources.reading.as_mut().unwrap().read();
+            assert!(problems.is_err(), "{wrong}");
+            sources.reload();
+            assert_eq!(endpoints(&outbounds), [""; 0], "{wrong}");
+            assert!(!sources.is_complete(), "{wrong}");
+            *DNS.lock().unwrap() = &[("db.example", "10.0.0.1")];
+            sources.ask_again();
+            assert_eq!(endpoints(&outbounds), ["10.0.0.1:5432"], "{wrong}");
+            assert!(sources.is_complete(), "{wrong}");
+        }
+    }
+}
+
+#[test]
+fn a_refused_reload_forgets_no_address() {
+    static DNS: Mutex<Dns> = Mutex::new(&[]);
+    let folder = Folder::new("remembered");
+    let one = db("one", "db.example");
+    let right = documents(&[WEB, &one]);
+    for wrong in refused(&one) {
+        let file = folder.write("dp.yaml", &right);
+        *DNS.lock().unwrap() = &[("db.example", "10.0.0.1")];
+        let hosts = Hosts::new(|host| look_up(*DNS.lock().unwrap(), host), PATIENT);
+        let mut sources = load_named(file, hosts);
+        *DNS.lock().unwrap() = &[];
+        for text in [&wrong, &right] {
+            folder.write("dp.yaml", text);
+            sources.reload();
+            let outbounds = sources.outbounds();
+            assert_eq!(endpoints(&outbounds), ["10.0.0.1:5432"], "{text}");
+        }
+        assert!(!sources.is_complete(), "the name is asked for again");
+    }
+}
+
 #[test]
 fn a_listener_whose_name_resolves_no_more_stays_where_it_was() {
     static DNS: Mutex<Dns> = Mutex::new(&[("own.example", "127.0.0.1")]);
