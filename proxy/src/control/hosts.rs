@@ -31,6 +31,8 @@ pub(super) struct Known(BTreeMap<String, Name>);
 /// One name.
 #[derive(Clone, Debug)]
 struct Name {
+    /// The first that it stands in; the own one before others.
+    dataplane: String,
     address: Option<IpAddr>,
     /// Why the last question for it was not answered.
     failure: Option<String>,
@@ -45,6 +47,9 @@ struct Name {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unanswered {
     pub(super) host: String,
+    pub(super) dataplane: String,
+    /// The proxy listens at it or forwards to it.
+    pub(super) is_needed: bool,
     pub(super) why: String,
     /// What it was reached by before, and is still.
     pub(super) last: Option<IpAddr>,
@@ -99,33 +104,53 @@ impl Hosts {
         self.asking.take_back(|host| self.names.contains_key(host));
     }
 
-    /// The address of an endpoint, as far as it is known.
+    /// The address of an endpoint of a Dataplane, as far as it is known.
     ///
     /// # Errors
     /// Says why there is none.
-    pub(super) fn resolve(&mut self, host: &str, port: u16) -> Result<SocketAddr, String> {
-        self.find(host, port, false)
+    pub(super) fn resolve(
+        &mut self,
+        (host, port): (&str, u16),
+        dataplane: &str,
+    ) -> Result<SocketAddr, String> {
+        self.find((host, port), dataplane, false)
     }
 
     /// The same of what the proxy cannot begin without: an answer is waited for until the system gives it up.
     ///
     /// # Errors
     /// Says why there is none.
-    pub(super) fn require(&mut self, host: &str, port: u16) -> Result<SocketAddr, String> {
-        self.find(host, port, true)
+    pub(super) fn require(
+        &mut self,
+        (host, port): (&str, u16),
+        dataplane: &str,
+    ) -> Result<SocketAddr, String> {
+        self.find((host, port), dataplane, true)
     }
 
-    fn find(&mut self, host: &str, port: u16, is_needed: bool) -> Result<SocketAddr, String> {
+    fn find(
+        &mut self,
+        (host, port): (&str, u16),
+        dataplane: &str,
+        is_needed: bool,
+    ) -> Result<SocketAddr, String> {
+        if host.is_empty() {
+            return Err("no address is given".to_owned());
+        }
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok((address, port).into());
         }
         let name = self.names.entry(host.to_owned()).or_insert(Name {
+            dataplane: String::new(),
             address: None,
             failure: Some("it has not been asked for".to_owned()),
-            is_used: true,
-            is_needed,
+            is_used: false,
+            is_needed: false,
             asked: None,
         });
+        if !name.is_used || is_needed {
+            name.dataplane = dataplane.to_owned();
+        }
         name.is_used = true;
         name.is_needed |= is_needed;
         let why = || name.failure.clone().unwrap_or_default();
@@ -206,12 +231,20 @@ impl Hosts {
         name.address.replace(now) != Some(now)
     }
 
+    /// The Dataplane that a name stands in, where any has it.
+    pub(super) fn dataplane_of(&self, host: &str) -> Option<&str> {
+        let name = self.names.get(host);
+        name.map(|name| name.dataplane.as_str())
+    }
+
     /// The names that were not answered for when they were last asked for.
     pub(super) fn unanswered(&self) -> Vec<Unanswered> {
         let names = self.names.iter();
         let unanswered = names.filter_map(|(host, name)| {
             Some(Unanswered {
                 host: host.clone(),
+                dataplane: name.dataplane.clone(),
+                is_needed: name.is_needed,
                 why: name.failure.clone()?,
                 last: name.address,
             })

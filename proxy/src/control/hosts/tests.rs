@@ -12,7 +12,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 fn used(hosts: &mut Hosts, names: &[&str]) -> Vec<Result<String, String>> {
     hosts.begin();
-    let found = names.iter().map(|name| hosts.resolve(name, 80));
+    let found = names.iter().map(|name| hosts.resolve((name, 80), "web-1"));
     let found = found.map(|found| found.map(|address| address.to_string()));
     let found = found.collect();
     hosts.end();
@@ -45,6 +45,8 @@ fn an_address_stays_while_it_is_among_the_answers_or_there_is_none() {
     let unanswered = |why: &str, last: Option<&str>| {
         vec![Unanswered {
             host: "web.example".to_owned(),
+            dataplane: "web-1".to_owned(),
+            is_needed: false,
             why: why.to_owned(),
             last: last.map(|address| address.parse().unwrap()),
         }]
@@ -68,6 +70,8 @@ fn an_address_stays_while_it_is_among_the_answers_or_there_is_none() {
         used(&mut hosts, &["10.9.9.9", "::1"]),
         [ok("10.9.9.9:80"), ok("[::1]:80")].concat()
     );
+    let nothing = Err("no address is given".to_owned());
+    assert_eq!(used(&mut hosts, &[""]), [nothing]);
     assert!(hosts.names.is_empty());
 }
 
@@ -114,12 +118,12 @@ fn names_without_an_answer_are_waited_for_together_and_asked_for_once() {
 #[test]
 fn what_is_needed_is_waited_for_however_long_it_takes() {
     let mut hosts = Hosts::new(|_| Ok(vec![[10, 0, 0, 1].into()]), Duration::ZERO);
-    let required = hosts.require("own.example", 80);
+    let required = hosts.require(("own.example", 80), "web-1");
     assert!(required.is_err(), "it is not known yet");
     hosts.ask();
     assert!(hosts.settle());
     let address = "10.0.0.1:80".parse().unwrap();
-    assert_eq!(hosts.require("own.example", 80), Ok(address));
+    assert_eq!(hosts.require(("own.example", 80), "web-1"), Ok(address));
 }
 
 /// A resolver's word that comes only once a gate is open, or the test has failed.
@@ -227,13 +231,13 @@ fn what_is_needed_waits_for_no_endpoint() {
             hosts.ask();
             hosts.settle();
         }
-        let _unknown = hosts.require("own.example", 80);
+        let _unknown = hosts.require(("own.example", 80), "web-1");
         let begun = Instant::now();
         hosts.ask();
         assert!(hosts.settle());
         assert!(begun.elapsed() < DEADLINE, "it waited for others");
         let address = "10.0.0.1:80".parse().unwrap();
-        assert_eq!(hosts.require("own.example", 80), Ok(address));
+        assert_eq!(hosts.require(("own.example", 80), "web-1"), Ok(address));
         assert!(ASKED.load(Ordering::Relaxed) <= AT_ONCE, "others wait");
     }
     GATE.open();

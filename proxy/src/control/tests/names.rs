@@ -5,7 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use super::super::hosts::Hosts;
+use super::super::hosts::{Hosts, Unanswered};
+use super::super::reading::News;
 use super::*;
 
 /// Longer than anything here takes, however busy the machine is.
@@ -196,4 +197,70 @@ async fn an_endpoint_without_an_address_at_the_start_is_found_later_and_holds_up
     assert!(begun.elapsed() < PATIENT, "it was held up");
     stop.cancel();
     following.await.unwrap();
+}
+
+#[test]
+fn of_names_is_told_whose_they_are_and_what_has_changed() {
+    static DNS: Mutex<Dns> = Mutex::new(&[]);
+    let there: Dns = &[("own.example", "127.0.0.1"), ("db.example", "10.0.0.1")];
+    let folder = Folder::new("news");
+    let own = WEB.replace("address: 127.0.0.1", "address: own.example");
+    let both = documents(&[&own, &db("one", "db.example")]);
+    let file = folder.write("dp.yaml", &both);
+    *DNS.lock().unwrap() = &[("own.example", "127.0.0.1")];
+    let hosts = Hosts::new(|host| look_up(*DNS.lock().unwrap(), host), PATIENT);
+    let mut sources = load_named(file, hosts);
+    let reading = sources.reading.as_mut().unwrap();
+    let unanswered = |host: &str, dataplane: &str, last: Option<&str>| {
+        News::Unanswered(Unanswered {
+            host: host.to_owned(),
+            dataplane: dataplane.to_owned(),
+            is_needed: dataplane == "web-1",
+            why: "DNS is away".to_owned(),
+            last: last.map(|address| address.parse().unwrap()),
+        })
+    };
+    let again = |host: &str, dataplane: &str| News::Answered {
+        host: host.to_owned(),
+        dataplane: dataplane.to_owned(),
+    };
+    let left_out = || unanswered("db.example", "one", None);
+    assert_eq!(reading.news(), [left_out()]);
+    assert!(reading.ask_again().is_none());
+    assert_eq!(reading.news(), [], "it is said once");
+    reading.read().unwrap();
+    assert_eq!(
+        reading.news(),
+        [left_out()],
+        "and once more when it is read"
+    );
+    *DNS.lock().unwrap() = there;
+    reading.read().unwrap();
+    assert_eq!(reading.news(), [again("db.example", "one")]);
+    *DNS.lock().unwrap() = &[];
+    reading.read().unwrap();
+    let away = [
+        unanswered("db.example", "one", Some("10.0.0.1")),
+        unanswered("own.example", "web-1", Some("127.0.0.1")),
+    ];
+    assert_eq!(reading.news(), away);
+    // What is refused is no news, and neither is a name that is gone.
+    folder.write(
+        "dp.yaml",
+        &documents(&[&own, &own, &db("new", "new.example")]),
+    );
+    reading.read().unwrap_err();
+    assert_eq!(reading.news(), []);
+    folder.write("dp.yaml", &own);
+    *DNS.lock().unwrap() = there;
+    reading.read().unwrap();
+    assert_eq!(reading.news(), [again("own.example", "web-1")]);
+}
+
+#[test]
+fn a_dataplane_without_an_address_is_refused() {
+    let nowhere = db("one", "").replace("  address: \n", "");
+    let problems = problems(inline(documents(&[WEB, &nowhere])));
+    let told = "networking.address: address can't be empty";
+    assert!(problems.contains(told), "{problems}");
 }
