@@ -33,7 +33,8 @@ pub(super) struct Known(BTreeMap<String, Name>);
 struct Name {
     /// The first that it stands in; the own one before others.
     dataplane: String,
-    address: Option<IpAddr>,
+    /// With the zone that an address of IPv6 may have; its port means nothing.
+    address: Option<SocketAddr>,
     /// Why the last question for it was not answered.
     failure: Option<String>,
     is_used: bool,
@@ -61,9 +62,8 @@ impl Default for Hosts {
     }
 }
 
-fn lookup(host: &str) -> io::Result<Vec<IpAddr>> {
-    let addresses = (host, 0).to_socket_addrs()?;
-    Ok(addresses.map(|address| address.ip()).collect())
+fn lookup(host: &str) -> io::Result<Vec<SocketAddr>> {
+    Ok((host, 0).to_socket_addrs()?.collect())
 }
 
 impl Hosts {
@@ -154,8 +154,9 @@ impl Hosts {
         name.is_used = true;
         name.is_needed |= is_needed;
         let why = || name.failure.clone().unwrap_or_default();
-        let address = name.address.ok_or_else(why)?;
-        Ok((address, port).into())
+        let mut address = name.address.ok_or_else(why)?;
+        address.set_port(port);
+        Ok(address)
     }
 
     /// Asks for every name anew, also where an earlier question is under way: that was asked of what may have changed.
@@ -246,7 +247,7 @@ impl Hosts {
                 dataplane: name.dataplane.clone(),
                 is_needed: name.is_needed,
                 why: name.failure.clone()?,
-                last: name.address,
+                last: name.address.map(|address| address.ip()),
             })
         });
         unanswered.collect()

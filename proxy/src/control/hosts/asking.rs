@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -12,8 +12,8 @@ use std::time::Duration;
 /// Most names that are asked for at a time, but for urgent ones, which wait for no place. Default: 16.
 pub(super) const AT_ONCE: usize = 16;
 
-/// What answers for a name.
-pub(in super::super) type Resolver = fn(&str) -> io::Result<Vec<IpAddr>>;
+/// What answers for a name; the ports mean nothing.
+pub(in super::super) type Resolver = fn(&str) -> io::Result<Vec<SocketAddr>>;
 
 #[derive(Debug)]
 pub(super) struct Question {
@@ -28,7 +28,7 @@ pub(super) struct Answer {
     pub(super) host: String,
     /// That of the question.
     pub(super) number: u64,
-    pub(super) found: io::Result<Vec<IpAddr>>,
+    pub(super) found: io::Result<Vec<SocketAddr>>,
 }
 
 /// Who asks.

@@ -29,7 +29,10 @@ fn an_address_stays_while_it_is_among_the_answers_or_there_is_none() {
     let mut hosts = Hosts::new(
         |_| match *SAID.lock().unwrap() {
             ["away"] => Err(io::Error::other("DNS is away")),
-            said => Ok(said.iter().map(|one| one.parse().unwrap()).collect()),
+            said => {
+                let found = said.iter().map(|one| one.parse::<IpAddr>().unwrap());
+                Ok(found.map(|one| (one, 0).into()).collect())
+            }
         },
         DEADLINE,
     );
@@ -86,7 +89,7 @@ fn names_without_an_answer_are_waited_for_together_and_asked_for_once() {
             let (is_open, opened) = &OPEN;
             let open = opened.wait_while(is_open.lock().unwrap(), |is_open| !*is_open);
             drop(open);
-            Ok(vec![[10, 0, 0, 1].into()])
+            Ok(vec![([10, 0, 0, 1], 0).into()])
         },
         patience,
     );
@@ -117,7 +120,7 @@ fn names_without_an_answer_are_waited_for_together_and_asked_for_once() {
 
 #[test]
 fn what_is_needed_is_waited_for_however_long_it_takes() {
-    let mut hosts = Hosts::new(|_| Ok(vec![[10, 0, 0, 1].into()]), Duration::ZERO);
+    let mut hosts = Hosts::new(|_| Ok(vec![([10, 0, 0, 1], 0).into()]), Duration::ZERO);
     let required = hosts.require(("own.example", 80), "web-1");
     assert!(required.is_err(), "it is not known yet");
     hosts.ask();
@@ -156,7 +159,7 @@ fn a_name_that_comes_back_is_not_answered_by_what_was_asked_before() {
         |_| {
             let said = *SAID.lock().unwrap();
             ASKED.fetch_add(1, Ordering::Relaxed);
-            Ok(vec![said.into()])
+            Ok(vec![(said, 0).into()])
         },
         DEADLINE,
     );
@@ -185,10 +188,10 @@ fn what_is_asked_anew_is_not_answered_by_what_was_asked_before() {
             let is_slow = *IS_SLOW.lock().unwrap();
             if is_slow {
                 GATE.wait();
-                return Ok(vec![[10, 0, 0, 1].into()]);
+                return Ok(vec![([10, 0, 0, 1], 0).into()]);
             }
             GATE.open();
-            Ok(vec![[10, 0, 0, 2].into()])
+            Ok(vec![([10, 0, 0, 2], 0).into()])
         },
         patience,
     );
@@ -222,7 +225,7 @@ fn what_is_needed_waits_for_no_endpoint() {
                     ASKED.fetch_add(1, Ordering::Relaxed);
                     GATE.wait();
                 }
-                Ok(vec![[10, 0, 0, 1].into()])
+                Ok(vec![([10, 0, 0, 1], 0).into()])
             },
             Duration::from_millis(20),
         );
@@ -241,4 +244,15 @@ fn what_is_needed_waits_for_no_endpoint() {
         assert!(ASKED.load(Ordering::Relaxed) <= AT_ONCE, "others wait");
     }
     GATE.open();
+}
+
+#[test]
+fn an_address_with_a_zone_keeps_it() {
+    let mut hosts = Hosts::default();
+    let local = ["fe80::1%1", "fe80::1%2"];
+    used(&mut hosts, &local);
+    hosts.ask();
+    assert!(hosts.settle());
+    let found = local.map(|name| ok(&format!("[{name}]:80")));
+    assert_eq!(used(&mut hosts, &local), found.concat());
 }

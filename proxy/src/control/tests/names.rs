@@ -1,6 +1,6 @@
 //! Endpoints that have names, while DNS is there and while it is away.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -15,9 +15,10 @@ const PATIENT: Duration = Duration::from_secs(20);
 /// Names and addresses.
 type Dns = &'static [(&'static str, &'static str)];
 
-fn look_up(dns: Dns, host: &str) -> io::Result<Vec<IpAddr>> {
+fn look_up(dns: Dns, host: &str) -> io::Result<Vec<SocketAddr>> {
     let found = dns.iter().filter(|(name, _)| *name == host);
-    let found: Vec<IpAddr> = found.map(|(_, address)| address.parse().unwrap()).collect();
+    let found = found.map(|(_, address)| address.parse::<IpAddr>().unwrap());
+    let found: Vec<SocketAddr> = found.map(|address| (address, 0).into()).collect();
     match found.is_empty() {
         true => Err(io::Error::other("DNS is away")),
         false => Ok(found),
