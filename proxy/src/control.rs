@@ -306,7 +306,8 @@ impl Sources {
 
     fn tell(&mut self) {
         if let Some(reading) = &mut self.reading {
-            reading.tell();
+            let news = reading.news();
+            news.into_iter().for_each(reading::News::tell);
         }
     }
 

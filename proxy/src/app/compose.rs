@@ -110,9 +110,10 @@ fn service(outbound: &Outbound) -> Service {
     }
 }
 
-/// The services of a proxy whose endpoints an operator tells; those of the files stand until it does.
+/// The services of a proxy whose endpoints an operator tells to `roster`; those of the files stand until it does.
 pub(super) fn services(
     outbounds: &[Outbound],
+    files: watch::Receiver<Arc<Roster>>,
     roster: watch::Sender<Arc<Roster>>,
 ) -> discovery::Services {
     let asked = outbounds.iter().map(|outbound| discovery::Asked {
@@ -122,6 +123,7 @@ pub(super) fn services(
     });
     discovery::Services {
         asked: asked.collect(),
+        files,
         roster,
     }
 }

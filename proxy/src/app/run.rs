@@ -78,15 +78,14 @@ fn raise_descriptors() {
 }
 
 async fn serve(mut config: Config, sources: Sources, best_effort: bool) -> Result<(), RunError> {
-    let (roster, changes) = watch::channel(Arc::default());
+    let (mut roster, changes) = watch::channel(Arc::default());
     config.roster = Some(changes);
-    // Whoever tells of endpoints has the roster: the operator, or else the files.
-    let mut roster = Some(roster);
+    // Whoever tells of endpoints has the roster: the operator, who is told what the files say, or else the files.
     if let (Some(operator), Some(_)) = (&mut config.operator, &sources.universal) {
         let outbounds = sources.outbounds();
-        operator.services = roster
-            .take()
-            .map(|roster| services(&outbounds.borrow(), roster));
+        let (in_files, files) = watch::channel(Arc::default());
+        let told = std::mem::replace(&mut roster, in_files);
+        operator.services = Some(services(&outbounds.borrow(), files, told));
     }
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
@@ -100,9 +99,7 @@ async fn serve(mut config: Config, sources: Sources, best_effort: bool) -> Resul
         Some(Err(error)) => Err(error),
         Some(Ok(app)) => {
             announce(&app);
-            if let Some(roster) = roster {
-                tasks.spawn(follow(sources.outbounds(), roster, stop.child_token()));
-            }
+            tasks.spawn(follow(sources.outbounds(), roster, stop.child_token()));
             tasks.spawn(sources.follow(stop.child_token()));
             app.serve(terminate).await
         }

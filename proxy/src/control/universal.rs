@@ -185,7 +185,7 @@ impl Resolver<'_> {
     }
 
     fn address(&mut self, host: &str, port: u16, field: &str) -> Option<SocketAddr> {
-        let found = self.hosts.require(host, port);
+        let found = self.hosts.require((host, port), self.dataplane);
         found
             .inspect_err(|error| self.wrong(field, format!("cannot resolve {host:?}: {error}")))
             .ok()
@@ -283,9 +283,10 @@ impl Located<'_> {
                 if !tags.iter().all(carries) {
                     continue;
                 }
-                let host = other.networking.host_of(inbound);
-                // Of a name without an address `reading` tells.
-                endpoints.extend(hosts.resolve(host, inbound.port).ok().map(|addr| Endpoint {
+                let at = (other.networking.host_of(inbound), inbound.port);
+                // Of what has no address `reading` tells.
+                let found = hosts.resolve(at, &other.entry.name);
+                endpoints.extend(found.ok().map(|addr| Endpoint {
                     addr,
                     labels: inbound.labels(),
                     identity: other.networking.identity_name(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::store::Store;
 
-/// Names in lower case, without ports.
+/// Names in lower case, each without or with its port.
 type Names = Arc<HashSet<Box<str>>>;
 
 /// What each of those who tell has said last; clones share it.
@@ -46,7 +46,7 @@ impl Authorities {
 }
 
 impl Known {
-    /// Says which authorities are those of known Services, in place of what it said before; each without its port.
+    /// Says which authorities are those of known Services, in place of what it said before; each without or with its port.
     pub fn set(&self, authorities: impl IntoIterator<Item = String>) {
         let names = authorities.into_iter().map(String::into_boxed_str);
         self.store.set_known(self.place, names.collect());

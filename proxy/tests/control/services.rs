@@ -23,12 +23,17 @@ fn asked(name: &str, port: u16) -> Asked {
     Asked {
         listen: ([127, 0, 0, 1], port).into(),
         tags: tags.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
-        service: Service {
-            name: name.to_owned(),
-            endpoints: vec![Listed::plain(([10, 0, 0, 9], 80).into(), Dst::unknown())],
-            branches: Vec::new(),
-            routes: None,
-        },
+        service: in_files(name, 9),
+    }
+}
+
+/// What files say of a service.
+fn in_files(name: &str, last: u8) -> Service {
+    Service {
+        name: name.to_owned(),
+        endpoints: vec![Listed::plain(([10, 0, 0, last], 80).into(), Dst::unknown())],
+        branches: Vec::new(),
+        routes: None,
     }
 }
 
@@ -56,16 +61,20 @@ async fn until(rosters: &mut watch::Receiver<Arc<Roster>>, port: u16, addrs: &[&
     soon(rosters.wait_for(is_so)).await.expect("it is kept");
 }
 
-/// Follows `web` and `db` with the operator there, until the guard is dropped.
-fn follow(addr: SocketAddr, context: &str) -> (DropGuard, watch::Receiver<Arc<Roster>>) {
+type Rosters = (watch::Sender<Arc<Roster>>, watch::Receiver<Arc<Roster>>);
+
+/// Follows `web` and `db` with the operator there, until the guard is dropped: from what files say to what holds.
+fn follow(addr: SocketAddr, context: &str) -> (DropGuard, Rosters) {
     let config = connection(addr);
     let (log, _calls) = CallSource::new(config.target.addr(), config.target.labels());
     let (client, kept) = operator::open(config, log);
     let stop = CancellationToken::new();
     tokio::spawn(kept.keep(stop.clone()));
     let (roster, rosters) = watch::channel(Arc::default());
+    let (in_files, files) = watch::channel(Arc::default());
     let services = Services {
         asked: vec![asked("web", 9000), asked("db", 9001)],
+        files,
         roster,
     };
     let config = discovery::Config {
@@ -75,7 +84,7 @@ fn follow(addr: SocketAddr, context: &str) -> (DropGuard, watch::Receiver<Arc<Ro
     };
     let following = follow_services(services, client, config);
     tokio::spawn(stop.clone().run_until_cancelled_owned(following));
-    (stop.drop_guard(), rosters)
+    (stop.drop_guard(), (in_files, rosters))
 }
 
 #[tokio::test]
@@ -84,7 +93,7 @@ async fn what_the_operator_says_of_services_is_their_roster_and_stands_while_it_
     control.endpoints("web.mesh:9000", are(&["10.0.0.1:80", "10.0.0.2:80"]));
     let serving = control.serve(LOOPBACK).await;
     let context = r#"{"mesh":"default","dataplane":"shop-1"}"#;
-    let (_stop, mut rosters) = follow(serving.addr, context);
+    let (_stop, (_files, mut rosters)) = follow(serving.addr, context);
     until(&mut rosters, 9000, &["10.0.0.1:80", "10.0.0.2:80"]).await;
     // One that no Dataplane offers has none, whatever the files say.
     control.endpoints("db.mesh:9001", Endpoints::NoSuchService);
@@ -117,7 +126,22 @@ async fn until_the_operator_says_something_the_files_stand() {
     control.endpoints("db.mesh:9001", Endpoints::Refused(Code::Unavailable));
     let serving = control.serve(LOOPBACK).await;
     let context = discovery::Config::default().context;
-    let (_stop, mut rosters) = follow(serving.addr, &context);
+    let (_stop, (files, mut rosters)) = follow(serving.addr, &context);
     until(&mut rosters, 9000, &["10.0.0.1:80"]).await;
     until(&mut rosters, 9001, &["10.0.0.9:80"]).await;
+    // So does what they say later, but not of another service.
+    let say = |db: &str| {
+        let said = [("web", 9000), (db, 9001)];
+        let said = said.map(|(name, port)| (([127, 0, 0, 1], port).into(), in_files(name, 8)));
+        files.send_replace(Arc::new(Roster::from(said)));
+    };
+    say("db");
+    until(&mut rosters, 9001, &["10.0.0.8:80"]).await;
+    until(&mut rosters, 9000, &["10.0.0.1:80"]).await;
+    say("cache");
+    until(&mut rosters, 9001, &["10.0.0.9:80"]).await;
+    // And when nobody reads files any more, the operator is still heard.
+    drop(files);
+    control.endpoints("web.mesh:9000", are(&["10.0.0.2:80"]));
+    until(&mut rosters, 9000, &["10.0.0.2:80"]).await;
 }

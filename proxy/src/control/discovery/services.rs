@@ -19,6 +19,8 @@ use crate::endpoints::{Roster, Service};
 #[derive(Clone, Debug)]
 pub struct Services {
     pub asked: Vec<Asked>,
+    /// What the files say by now, where that is not what they said at the start.
+    pub files: watch::Receiver<Arc<Roster>>,
     pub roster: watch::Sender<Arc<Roster>>,
 }
 
@@ -29,20 +31,24 @@ pub struct Asked {
     pub listen: SocketAddr,
     /// The tags that its endpoints must have, `kuma.io/service` among them.
     pub tags: BTreeMap<String, String>,
-    /// What the files say of it.
+    /// What the files said of it at the start.
     pub service: Service,
 }
 
 /// Keeps the roster as the operator has it. Ends at once where there is nothing to ask for.
-pub async fn follow(services: Services, client: Client, config: Config) {
+pub async fn follow(mut services: Services, client: Client, config: Config) {
     let lookup = Lookup::new(client, &config);
     let asked = services.asked.iter();
     let mut followed: Vec<Addresses> = asked.map(|asked| asked.addresses(&lookup)).collect();
     while !followed.is_empty() {
-        next_of(&mut followed).await;
+        tokio::select! {
+            () = next_of(&mut followed) => {}
+            Ok(()) = services.files.changed() => {}
+        }
         let said = services.asked.iter().zip(&followed);
+        let files = Arc::clone(&services.files.borrow_and_update());
         let roster: Roster = said
-            .map(|(asked, said)| (asked.listen, asked.service(said)))
+            .map(|(asked, said)| (asked.listen, asked.service(said, &files)))
             .collect();
         services.roster.send_if_modified(|known| {
             let is_new = **known != roster;
@@ -73,9 +79,12 @@ impl Asked {
         Addresses::new(&lookup.of(context.to_string()), path)
     }
 
-    fn service(&self, said: &Addresses) -> Service {
+    fn service(&self, said: &Addresses, files: &Roster) -> Service {
+        // Another service in its place takes a new start.
+        let in_files = files.get(&self.listen);
+        let in_files = in_files.filter(|service| service.name == self.service.name);
         match said.is_said() {
-            false => self.service.clone(),
+            false => in_files.unwrap_or(&self.service).clone(),
             // A service that no Dataplane offers has no endpoints.
             true => Service {
                 endpoints: said.listed().unwrap_or_default(),

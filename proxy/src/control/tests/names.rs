@@ -1,11 +1,12 @@
 //! Endpoints that have names, while DNS is there and while it is away.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use super::super::hosts::Hosts;
+use super::super::hosts::{Hosts, Unanswered};
+use super::super::reading::News;
 use super::*;
 
 /// Longer than anything here takes, however busy the machine is.
@@ -14,9 +15,10 @@ const PATIENT: Duration = Duration::from_secs(20);
 /// Names and addresses.
 type Dns = &'static [(&'static str, &'static str)];
 
-fn look_up(dns: Dns, host: &str) -> io::Result<Vec<IpAddr>> {
+fn look_up(dns: Dns, host: &str) -> io::Result<Vec<SocketAddr>> {
     let found = dns.iter().filter(|(name, _)| *name == host);
-    let found: Vec<IpAddr> = found.map(|(_, address)| address.parse().unwrap()).collect();
+    let found = found.map(|(_, address)| address.parse::<IpAddr>().unwrap());
+    let found: Vec<SocketAddr> = found.map(|address| (address, 0).into()).collect();
     match found.is_empty() {
         true => Err(io::Error::other("DNS is away")),
         false => Ok(found),
@@ -72,6 +74,82 @@ fn a_reload_while_dns_is_away_leaves_endpoints_where_they_were() {
     assert_eq!(endpoints(&outbounds), [""; 0]);
 }
 
+/// Files that are refused, each for something else.
+fn refused(one: &str) -> [String; 5] {
+    let permission =
+        "type: TrafficPermission\nname: all\nmesh: default\nsources: 5\ndestinations: []";
+    let strict = "type: Mesh\nname: default\nmtls: {enabledBackend: ca, backends: [{name: ca, type: builtin}]}";
+    [
+        documents(&[&WEB.replace("web-1", "wbe-1"), one]),
+        documents(&[WEB, one, &db("two", "[1]")]),
+        documents(&[WEB, one, one]),
+        documents(&[WEB, one, &MESH.replace("name: default", "name: other")]),
+        documents(&[WEB, one, strict, permission]),
+    ]
+}
+
+fn load_named(file: std::path::PathBuf, hosts: Hosts) -> Sources {
+    let config = Config {
+        dataplane: Some(Input::File(file)),
+        name: Some("web-1".to_owned()),
+        has_identity: true,
+        ..Config::default()
+    };
+    load_by(config, hosts).unwrap()
+}
+
+#[test]
+fn a_refused_reload_leaves_what_is_asked_for_as_it_was() {
+    static DNS: Mutex<Dns> = Mutex::new(&[]);
+    let folder = Folder::new("refused");
+    let one = db("one", "db.example");
+    let file = folder.write("dp.yaml", &documents(&[WEB, &one]));
+    for wrong in refused(&one) {
+        for is_back in [false, true] {
+            folder.write("dp.yaml", &documents(&[WEB, &one]));
+            *DNS.lock().unwrap() = &[];
+            let hosts = Hosts::new(|host| look_up(*DNS.lock().unwrap(), host), PATIENT);
+            let mut sources = load_named(file.clone(), hosts);
+            let outbounds = sources.outbounds();
+            folder.write("dp.yaml", &wrong);
+            if is_back {
+                *DNS.lock().unwrap() = &[("db.example", "10.0.0.1")];
+            }
+            let problems = sources.reading.as_mut().unwrap().read();
+            assert!(problems.is_err(), "{wrong}");
+            sources.reload();
+            assert_eq!(endpoints(&outbounds), [""; 0], "{wrong}");
+            assert!(!sources.is_complete(), "{wrong}");
+            *DNS.lock().unwrap() = &[("db.example", "10.0.0.1")];
+            sources.ask_again();
+            assert_eq!(endpoints(&outbounds), ["10.0.0.1:5432"], "{wrong}");
+            assert!(sources.is_complete(), "{wrong}");
+        }
+    }
+}
+
+#[test]
+fn a_refused_reload_forgets_no_address() {
+    static DNS: Mutex<Dns> = Mutex::new(&[]);
+    let folder = Folder::new("remembered");
+    let one = db("one", "db.example");
+    let right = documents(&[WEB, &one]);
+    for wrong in refused(&one) {
+        let file = folder.write("dp.yaml", &right);
+        *DNS.lock().unwrap() = &[("db.example", "10.0.0.1")];
+        let hosts = Hosts::new(|host| look_up(*DNS.lock().unwrap(), host), PATIENT);
+        let mut sources = load_named(file, hosts);
+        *DNS.lock().unwrap() = &[];
+        for text in [&wrong, &right] {
+            folder.write("dp.yaml", text);
+            sources.reload();
+            let outbounds = sources.outbounds();
+            assert_eq!(endpoints(&outbounds), ["10.0.0.1:5432"], "{text}");
+        }
+        assert!(!sources.is_complete(), "the name is asked for again");
+    }
+}
+
 #[test]
 fn a_listener_whose_name_resolves_no_more_stays_where_it_was() {
     static DNS: Mutex<Dns> = Mutex::new(&[("own.example", "127.0.0.1")]);
@@ -120,4 +198,70 @@ async fn an_endpoint_without_an_address_at_the_start_is_found_later_and_holds_up
     assert!(begun.elapsed() < PATIENT, "it was held up");
     stop.cancel();
     following.await.unwrap();
+}
+
+#[test]
+fn of_names_is_told_whose_they_are_and_what_has_changed() {
+    static DNS: Mutex<Dns> = Mutex::new(&[]);
+    let there: Dns = &[("own.example", "127.0.0.1"), ("db.example", "10.0.0.1")];
+    let folder = Folder::new("news");
+    let own = WEB.replace("address: 127.0.0.1", "address: own.example");
+    let both = documents(&[&own, &db("one", "db.example")]);
+    let file = folder.write("dp.yaml", &both);
+    *DNS.lock().unwrap() = &[("own.example", "127.0.0.1")];
+    let hosts = Hosts::new(|host| look_up(*DNS.lock().unwrap(), host), PATIENT);
+    let mut sources = load_named(file, hosts);
+    let reading = sources.reading.as_mut().unwrap();
+    let unanswered = |host: &str, dataplane: &str, last: Option<&str>| {
+        News::Unanswered(Unanswered {
+            host: host.to_owned(),
+            dataplane: dataplane.to_owned(),
+            is_needed: dataplane == "web-1",
+            why: "DNS is away".to_owned(),
+            last: last.map(|address| address.parse().unwrap()),
+        })
+    };
+    let again = |host: &str, dataplane: &str| News::Answered {
+        host: host.to_owned(),
+        dataplane: dataplane.to_owned(),
+    };
+    let left_out = || unanswered("db.example", "one", None);
+    assert_eq!(reading.news(), [left_out()]);
+    assert!(reading.ask_again().is_none());
+    assert_eq!(reading.news(), [], "it is said once");
+    reading.read().unwrap();
+    assert_eq!(
+        reading.news(),
+        [left_out()],
+        "and once more when it is read"
+    );
+    *DNS.lock().unwrap() = there;
+    reading.read().unwrap();
+    assert_eq!(reading.news(), [again("db.example", "one")]);
+    *DNS.lock().unwrap() = &[];
+    reading.read().unwrap();
+    let away = [
+        unanswered("db.example", "one", Some("10.0.0.1")),
+        unanswered("own.example", "web-1", Some("127.0.0.1")),
+    ];
+    assert_eq!(reading.news(), away);
+    // What is refused is no news, and neither is a name that is gone.
+    folder.write(
+        "dp.yaml",
+        &documents(&[&own, &own, &db("new", "new.example")]),
+    );
+    reading.read().unwrap_err();
+    assert_eq!(reading.news(), []);
+    folder.write("dp.yaml", &own);
+    *DNS.lock().unwrap() = there;
+    reading.read().unwrap();
+    assert_eq!(reading.news(), [again("own.example", "web-1")]);
+}
+
+#[test]
+fn a_dataplane_without_an_address_is_refused() {
+    let nowhere = db("one", "").replace("  address: \n", "");
+    let problems = problems(inline(documents(&[WEB, &nowhere])));
+    let told = "networking.address: address can't be empty";
+    assert!(problems.contains(told), "{problems}");
 }
