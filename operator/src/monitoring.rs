@@ -25,6 +25,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::health;
 use crate::index::Discovery;
 use crate::metrics::monitoring::{Monitoring, Outcome};
 
@@ -34,8 +35,6 @@ const NOT_YET: &str = "the operator has not listed the pods yet: ask again\n";
 const STALE: &str =
     "the operator has lost the API server, and what it knows is old: ask another replica\n";
 const ELSEWHERE: &str = "there is only GET /targets, for http_sd\n";
-/// Pause after a failed accept, as when descriptors run out.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// How much the server gives to whom.
 #[derive(Clone, Copy, Debug)]
@@ -83,35 +82,22 @@ pub async fn serve(
     let slots = Arc::new(Semaphore::new(limits.connections));
     let connections = TaskTracker::new();
     loop {
-        let slot = slots.clone().acquire_owned();
-        let accepted = async {
-            let slot = slot.await.expect("the semaphore is never closed");
-            (slot, listener.accept().await)
-        };
-        let (slot, accepted) = tokio::select! {
+        let (slot, stream, peer) = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = accepted => accepted,
+            accepted = health::accept(&listener, &slots) => accepted,
         };
-        match accepted {
-            Ok((stream, peer)) => {
-                let answered = answer(stream, router.clone(), limits);
-                let stop = stop.clone();
-                connections.spawn(async move {
-                    tokio::select! {
-                        answered = answered => if let Err(error) = answered {
-                            tracing::debug!(%peer, %error, "a connection ended");
-                        },
-                        () = sleep(limits.answer) => tracing::debug!(%peer, "hung up: too slow"),
-                        () = async { stop.cancelled().await; sleep(limits.grace).await } => {}
-                    }
-                    drop(slot);
-                });
+        let answered = answer(stream, router.clone(), limits);
+        let stop = stop.clone();
+        connections.spawn(async move {
+            tokio::select! {
+                answered = answered => if let Err(error) = answered {
+                    tracing::debug!(%peer, %error, "a connection ended");
+                },
+                () = sleep(limits.answer) => tracing::debug!(%peer, "hung up: too slow"),
+                () = async { stop.cancelled().await; sleep(limits.grace).await } => {}
             }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                sleep(ACCEPT_RETRY).await;
-            }
-        }
+            drop(slot);
+        });
     }
     drop(listener);
     connections.close();

@@ -30,8 +30,6 @@ use crate::metrics::server::Server as ServerMetrics;
 /// Longest message that a service takes, in bytes: a certificate request is under 2 KiB, a token
 /// under 4. Every service is built with it.
 pub const MAX_MESSAGE: usize = 64 * 1024;
-/// Pause after a failed accept, as when descriptors run out.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// How much the server gives to whom.
 #[derive(Clone, Debug)]
@@ -155,12 +153,7 @@ impl Bound {
         // Ends the connections that there are.
         let mut ending = stop.child_token();
         loop {
-            let slot = slots.clone().acquire_owned();
-            let accepted = async {
-                let slot = slot.await.expect("the semaphore is never closed");
-                (slot, self.listener.accept().await)
-            };
-            let (slot, accepted) = tokio::select! {
+            let (slot, stream, peer) = tokio::select! {
                 () = stop.cancelled() => break,
                 Ok(()) = self.open.changed() => {
                     if !*self.open.borrow_and_update() {
@@ -169,24 +162,17 @@ impl Bound {
                     }
                     continue;
                 }
-                accepted = accepted => accepted,
+                accepted = health::accept(&self.listener, &slots) => accepted,
             };
-            match accepted {
-                Ok((_, peer)) if !*self.open.borrow() => {
-                    tracing::debug!(%peer, "hung up: what is known of the cluster is stale");
-                }
-                Ok((stream, peer)) => {
-                    let (shared, ending) = (shared.clone(), ending.clone());
-                    tasks.spawn(async move {
-                        serve((stream, peer), &shared, &ending).await;
-                        drop(slot);
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_RETRY).await;
-                }
+            if !*self.open.borrow() {
+                tracing::debug!(%peer, "hung up: what is known of the cluster is stale");
+                continue;
             }
+            let (shared, ending) = (shared.clone(), ending.clone());
+            tasks.spawn(async move {
+                serve((stream, peer), &shared, &ending).await;
+                drop(slot);
+            });
         }
         drop(self.listener);
         tasks.close();

@@ -64,7 +64,7 @@ const ALLOWED: [(&str, &[&str]); 23] = [
         &["backoff", "ca", "index", "metrics", "object", "state"],
     ),
     ("metrics", &[]),
-    ("monitoring", &["index", "metrics"]),
+    ("monitoring", &["health", "index", "metrics"]),
     ("object", &["call"]),
     ("passes", &["backoff", "index"]),
     ("reconcile", &["index"]),
