@@ -152,9 +152,9 @@ stage_weir() {
     done
 }
 
-# Two at a time: most of a story is waiting for the kubelet.
+# Four at a time, but those that are told alone: most of a story is waiting for the kubelet.
 stage_stories() {
-    cargo test --workspace --locked --features weir-e2e/cluster --test stories -- --test-threads=2 --show-output
+    cargo test --workspace --locked --features weir-e2e/cluster --test stories -- --test-threads=4 --show-output
 }
 
 stage_down() {

@@ -1,20 +1,18 @@
 //! The stories: what Weir promises, told on a real cluster (`e2e/up`) on which it was installed by
 //! `kubectl apply -k manifests`. `e2e/test --only weir,stories` runs them on the cluster that is up.
-//! Most run side by side; one that measures time, or takes a part of Weir away, runs alone.
+//! Most run side by side; those that measure time, or take a part of Weir away, run [alone].
 
+mod alone;
 mod altered;
 mod bad_input;
 mod cannot_start;
 mod certificates;
 mod closed_routes;
-mod cni;
 mod destinations;
 mod jobs;
 mod mutual_tls;
 mod never_in_the_way;
-mod operator_down;
 mod permissions;
-mod pod_start;
 mod probes;
 mod published_client;
 mod routes;

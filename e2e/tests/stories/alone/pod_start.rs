@@ -14,7 +14,8 @@ use weir_e2e::app::started_at;
 use weir_e2e::cluster::pod::is_ready;
 use weir_e2e::cluster::{Story, Workload};
 
-use crate::{alone, cni};
+use super::cni;
+use crate::alone;
 
 const PODS: u32 = 9;
 

@@ -50,7 +50,7 @@ async fn restricted_pods_are_redirected_by_the_plugin() -> anyhow::Result<()> {
 }
 
 /// Puts the plugin on every node, and waits until it is there.
-pub(crate) async fn install(story: &Story) -> anyhow::Result<()> {
+pub(super) async fn install(story: &Story) -> anyhow::Result<()> {
     overlay(story, &["apply", "--server-side"]).await?;
     rolled_out(story).await?;
     story.cluster.node(&["test", "-x", PLUGIN]).await?;
@@ -58,7 +58,7 @@ pub(crate) async fn install(story: &Story) -> anyhow::Result<()> {
 }
 
 /// Takes the plugin off every node, as docs/operations.md says it, and the DaemonSet away.
-pub(crate) async fn remove(story: &Story) -> anyhow::Result<()> {
+pub(super) async fn remove(story: &Story) -> anyhow::Result<()> {
     overlay(story, &["apply", "--server-side"]).await?;
     let set = [
         "set",
