@@ -4,17 +4,16 @@
 FROM rust:1.95.0-bookworm AS build
 WORKDIR /src
 COPY . .
-ENV RUSTFLAGS="-C target-feature=+crt-static"
 # Naming the target keeps the flags away from build scripts and procedural macros.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     set -e; \
     target="$(rustc -vV | sed -n 's/^host: //p')"; \
-    cargo build --profile published --locked --target "$target" --package weir-proxy --bin weir-proxy; \
-    cargo build --release --locked --target "$target" --package weir-webhook --package weir-operator --bins; \
     mkdir /out; \
-    cp "target/$target/published/weir-proxy" "target/$target/release/weir-webhook" \
-        "target/$target/release/weir-operator" /out/
+    cp "$(e2e/lib/published-proxy)" /out/; \
+    RUSTFLAGS="-C target-feature=+crt-static" \
+        cargo build --release --locked --target "$target" --package weir-webhook --package weir-operator --bins; \
+    cp "target/$target/release/weir-webhook" "target/$target/release/weir-operator" /out/
 
 FROM scratch AS proxy
 COPY --from=build /out/weir-proxy /weir-proxy

@@ -48,6 +48,12 @@ def run(kind: str, port: int, seconds: int, connections: int) -> Load:
     return Load(result["requests"], result["duration_us"] / 1e6, result["p50_us"], result["p99_us"])
 
 
+def reconnect(port: int, seconds: int, connections: int) -> None:
+    """HTTP/1 with a connection for each request."""
+    command = ["wrk", "--threads=1", f"--connections={connections}", f"--duration={seconds}s", "--timeout=10s"]
+    output_of([*command, "--header=Connection: close", f"http://127.0.0.1:{port}/"], seconds)
+
+
 def fill(port: int, authorities: int) -> None:
     """Requests the port by so many names, one after the other: each has series of its own from then on."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=GRACE)

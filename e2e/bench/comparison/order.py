@@ -5,26 +5,20 @@ side by side; proxy/build.rs hands the file to the linker.
 """
 
 import argparse
-import json
 import re
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from collections import Counter
 from pathlib import Path
 
-from . import load, proxies
-from .process import Process, ProcessError
+from . import load, proxies, usage
+from .process import ProcessError
 
 FILE = Path(__file__).resolve().parents[3] / "proxy" / "text.order"
+SECONDS = 1
 CONNECTIONS = 10
-SCRAPES = (
-    {},
-    {"Accept-Encoding": "gzip"},
-    {"Accept": "application/openmetrics-text;version=1.0.0"},
-)
-"""The headers of one scrape each."""
+"""Of each load: valgrind takes its time."""
 
 VARIANT = re.compile(r"(__\w+?)_avx2?((?:_\w*)?)")
 """A function of the C library for the CPU that valgrind shows; newer CPUs run these beside it."""
@@ -34,7 +28,7 @@ DESCRIPTION = """
 Runs weir-proxy under valgrind in front of nginx on loopback, puts a second of every kind of load on
 every way through it, scrapes it and ends it; starts it as in a pod, too; and writes the functions that
 have run to proxy/text.order. To be done when the toolchain, or what the proxy
-runs, has changed so far that the stage "images" of e2e/test finds it too large at rest.
+runs, has changed so far that the stage "images" of e2e/test finds it too large at rest, and after e2e/bench/profile.
 """
 
 
@@ -49,9 +43,9 @@ def main() -> int:
         with proxies.Stage(work, programs) as stage:
             stage.start_backend()
             stage.start("weir")
-            use(stage.proxies[0])
+            usage.serve(stage.proxies[0], SECONDS, CONNECTIONS)
         used = run_so_far(work)
-        start_in_pod(programs["weir"], work)
+        usage.start_in_pod(programs["weir"], work)
         started = run_so_far(work) - used
     costs = used + started
     # What every proxy runs comes first, for that is all that one at rest has touched.
@@ -70,47 +64,6 @@ def observed(program: str, work: Path) -> str:
     script.write_text(f'#!/bin/sh\n[ "$1" = run ] || exec {program} "$@"\nexec valgrind {options} {program} "$@"\n')
     script.chmod(0o755)
     return str(script)
-
-
-def use(proxy: proxies.Proxy) -> None:
-    """Everything that a proxy meets."""
-    for lane in proxy.lanes:
-        if not lane.is_bulk:
-            load.run(lane.kind, lane.port, 1, CONNECTIONS)
-    for path in ("live", "ready"):
-        get(proxy.metrics_port, path)
-    for headers in SCRAPES:
-        get(proxy.metrics_port, "metrics", headers)
-
-
-def get(port: int, path: str, headers: dict[str, str] | None = None) -> None:
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/{path}", headers=headers or {})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        answer.read()
-
-
-def start_in_pod(program: str, work: Path) -> None:
-    """A start with what the webhook gives a pod instead of files."""
-    admin, metrics, inbound, outbound, operator = (proxies.free_port() for _ in range(5))
-    endpoint = {"port": metrics, "path": "/metrics", "tags": {}, "tls": "disabled"}
-    pod = {
-        "WEIR_SETTINGS": json.dumps({"version": 1, "mesh": "default", "metrics": endpoint}),
-        "WEIR_PROBES": json.dumps([{"action": {"tcp": {"port": admin}}, "timeoutSeconds": 1}]),
-        "WEIR_POD_IPS": "127.0.0.1",
-        # It is away, as at the start of a cluster.
-        "KUMA_CONTROL_PLANE_URL": f"http://127.0.0.1:{operator}",
-    }
-    command = ["env", *(f"{name}={value}" for name, value in pod.items()), program, "run"]
-    command += ["--admin-addr", f"127.0.0.1:{admin}"]
-    command += ["--inbound-addr", f"127.0.0.1:{inbound}", "--outbound-addr", f"127.0.0.1:{outbound}"]
-    process = Process("pod", command, work)
-    try:
-        process.await_listening([admin, metrics, inbound, outbound])
-        subprocess.run([program, "wait", "--admin-addr", f"127.0.0.1:{admin}"], check=True)
-        for path in ("live", "probe/0", "metrics"):
-            get(admin, path)
-    finally:
-        process.end()
 
 
 def run_so_far(work: Path) -> Counter[str]:

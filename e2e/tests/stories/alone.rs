@@ -3,5 +3,6 @@
 //! them wait.
 
 mod cni;
+mod jobs;
 mod operator_down;
 mod pod_start;

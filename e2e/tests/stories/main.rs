@@ -9,7 +9,6 @@ mod cannot_start;
 mod certificates;
 mod closed_routes;
 mod destinations;
-mod jobs;
 mod mutual_tls;
 mod never_in_the_way;
 mod permissions;

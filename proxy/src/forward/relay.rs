@@ -153,6 +153,8 @@ struct Relay<'a> {
 impl Relay<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.turns = 0;
+        self.client.awake();
+        self.server.awake();
         if self.obey(cx) {
             return Poll::Ready(());
         }

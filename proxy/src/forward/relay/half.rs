@@ -29,6 +29,8 @@ pub(super) struct Half<'a> {
     side: &'a Side,
     /// The peer has closed its sending half.
     eof: bool,
+    /// Nothing was there to be read since the relay was woken: its waker is told once there is.
+    quiet: bool,
     /// Our sending half is closed, or has failed.
     shut: bool,
     /// Somebody has seen that the peer has reset the connection, a write for instance. The system
@@ -46,6 +48,7 @@ impl<'a> Half<'a> {
             stream,
             side,
             eof: false,
+            quiet: false,
             shut: false,
             reset: false,
             broken: false,
@@ -77,6 +80,11 @@ impl<'a> Half<'a> {
         !self.eof
     }
 
+    /// The relay was woken, perhaps for what can be read here.
+    pub(super) fn awake(&mut self) {
+        self.quiet = false;
+    }
+
     /// Whether nothing more will be read: the peer has closed, or has failed.
     pub(super) fn has_ended(&self) -> bool {
         self.eof
@@ -96,7 +104,7 @@ impl<'a> Half<'a> {
         true
     }
 
-    /// Reads once. Bulk of which this many bytes, or more, need not be looked at goes through a
+    /// Reads once, unless nothing was there before. Bulk of which this many bytes, or more, need not be looked at goes through a
     /// pipe.
     pub(super) fn read_into(
         &mut self,
@@ -105,6 +113,9 @@ impl<'a> Half<'a> {
         pool: &Pool,
         cx: &mut Context<'_>,
     ) -> Took {
+        if self.quiet {
+            return Took::Nothing;
+        }
         let mut is_piped = false;
         let mut read = Poll::Pending;
         if unread >= LARGE
@@ -118,7 +129,10 @@ impl<'a> Half<'a> {
             read = flow.poll_read(cx, &mut *self.stream, pool).map_ok(Some);
         }
         match read {
-            Poll::Pending => return Took::Nothing,
+            Poll::Pending => {
+                self.quiet = true;
+                return Took::Nothing;
+            }
             Poll::Ready(Ok(None | Some(0))) => {
                 self.eof = true;
                 self.broken = self.reset;

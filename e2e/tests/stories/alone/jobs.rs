@@ -13,7 +13,7 @@ use weir_crds::names;
 use weir_e2e::cluster::pod::{container_status, ip, name, phase};
 use weir_e2e::cluster::{Story, Workload, eventually};
 
-use crate::beside_others;
+use crate::alone;
 
 /// How long after its container's end a pod is Completed, as `kubectl get pods` has it: the kubelet's look alone, which
 /// no sidecar makes longer.
@@ -30,7 +30,7 @@ const REQUESTS: f64 = 100.0;
 
 #[tokio::test]
 async fn a_job_completes_when_its_container_does() -> anyhow::Result<()> {
-    beside_others("job", async |story| {
+    alone("job", async |story| {
         let web = story.start(&Workload::web("web").pod()).await?;
         let url = format!("http://{}:8080/ok", ip(&web));
         // Ten seconds of requests, in which it can be scraped.
