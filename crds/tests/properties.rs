@@ -137,7 +137,8 @@ fn merged(base: &Value, above: &Value) -> MetricsSettings {
         .expect("the backend is enabled and its conf can be typed")
 }
 
-/// The lines of a text as YAML 1.1 counts them (section 4.1.4: CR, LF, both, NEL, LS and PS), the one behind its last break included.
+/// The lines of a text as YAML 1.1 counts them (section 4.1.4: CR, LF, both, NEL, LS and PS), the one
+/// behind its last break included.
 fn lines(text: &str) -> usize {
     let breaks = text.replace("\r\n", "\n");
     let is_break = |c: &char| matches!(c, '\r' | '\n' | '\u{85}' | '\u{2028}' | '\u{2029}');

@@ -127,6 +127,7 @@ stage_fuzz() {
 stage_images() {
     e2e/build-images "$images"
     e2e/lib/idle-memory
+    e2e/lib/known-functions
     e2e/cluster/prometheus-image "$images/weir-prometheus.tar"
     need_packages prometheus=/usr/bin/prometheus
     e2e/cluster/prometheus-debian-image "$images/weir-prometheus-debian.tar"

@@ -24,12 +24,17 @@ class Exposition:
     def __init__(self, text: str):
         self._lines = text.splitlines()
 
-    def total(self, family: str, **labels: str) -> int:
-        """The sum of the samples of a family with these labels."""
+    def samples(self, family: str, **labels: str) -> dict[str, int]:
+        """The samples of a family with these labels, by all their labels."""
         wanted = [f'{name}="{value}"' for name, value in labels.items()]
         sample = re.compile(rf"{re.escape(family)}(\{{.*\}})? (\d+)")
         found = (sample.fullmatch(line) for line in self._lines)
-        return sum(int(m[2]) for m in found if m and all(label in (m[1] or "") for label in wanted))
+        return {m[1] or "": int(m[2]) for m in found if m and all(label in (m[1] or "") for label in wanted)}
+
+    def growth(self, since: "Exposition", family: str, **labels: str) -> int:
+        """What the samples have grown by since another scrape; those that are evicted meanwhile by nothing."""
+        before = since.samples(family, **labels)
+        return sum(value - before.get(key, 0) for key, value in self.samples(family, **labels).items())
 
     def value(self, family: str) -> float:
         """The one sample of a family without labels."""
@@ -105,12 +110,12 @@ def fault(lane: Lane, requests: int, connections: int, before: Exposition, after
     under_way = connections * (STREAMS if kind.endswith("h2") else 1)
 
     def grown(family: str) -> int:
-        return after.total(family, direction=direction) - before.total(family, direction=direction)
+        return after.growth(before, family, direction=direction)
 
     if kind.startswith("tls "):
-        secured = [e.total("request_total", direction=direction, tls="true") for e in (before, after)]
-        if not requests <= secured[1] - secured[0]:
-            return f"request_total grew by {secured[1] - secured[0]} with TLS in {requests} requests"
+        secured = after.growth(before, "request_total", direction=direction, tls="true")
+        if not requests <= secured:
+            return f"request_total grew by {secured} with TLS in {requests} requests"
     counted, opened = grown("request_total"), grown("tcp_open_total")
     # A request under way at the end is counted by the proxy, but not by the load.
     if not (lane.is_bulk or kind.endswith("tcp")) and not requests <= counted <= requests + under_way:
@@ -118,8 +123,7 @@ def fault(lane: Lane, requests: int, connections: int, before: Exposition, after
     if kind.endswith("tcp") and counted:
         return f"{counted} requests were seen in opaque bytes"
     if kind.startswith("bulk"):
-        written = after.total("tcp_write_bytes_total", direction=direction, peer="src")
-        written -= before.total("tcp_write_bytes_total", direction=direction, peer="src")
+        written = after.growth(before, "tcp_write_bytes_total", direction=direction, peer="src")
         # Beside the answers' bodies there are only their heads.
         if not requests << 20 <= written <= (requests << 20) * 1.001:
             return f"{written} bytes were counted in {requests} MiB"

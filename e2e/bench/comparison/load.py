@@ -51,7 +51,9 @@ def run(kind: str, port: int, seconds: int, connections: int) -> Load:
 def reconnect(port: int, seconds: int, connections: int) -> None:
     """HTTP/1 with a connection for each request."""
     command = ["wrk", "--threads=1", f"--connections={connections}", f"--duration={seconds}s", "--timeout=10s"]
-    output_of([*command, "--header=Connection: close", f"http://127.0.0.1:{port}/"], seconds)
+    output = output_of([*command, "--header=Connection: close", f"http://127.0.0.1:{port}/"], seconds)
+    if "Socket errors" in output or "Non-2xx" in output:
+        raise LoadError(f"requests failed on port {port}: {output.strip()}")
 
 
 def fill(port: int, authorities: int) -> None:

@@ -17,7 +17,7 @@ SCRAPES = (
 
 
 def serve(proxy: proxies.Proxy, seconds: int, connections: int) -> None:
-    """Every kind of load but bulk on every way through the proxy, and whoever asks itself."""
+    """Every kind of load but bulk on every way through the proxy, and what asks the proxy itself."""
     for lane in proxy.lanes:
         if not lane.is_bulk:
             load.run(lane.kind, lane.port, seconds, connections)

@@ -6,3 +6,4 @@ mod cni;
 mod jobs;
 mod operator_down;
 mod pod_start;
+mod server_first;

@@ -1,6 +1,6 @@
 //! The stories: what Weir promises, told on a real cluster (`e2e/up`) on which it was installed by
 //! `kubectl apply -k manifests`. `e2e/test --only weir,stories` runs them on the cluster that is up.
-//! Most run side by side; those that measure time, or take a part of Weir away, run [alone].
+//! Most run side by side; those that measure time, or take a part of Weir away, run [`mod@alone`].
 
 mod alone;
 mod altered;

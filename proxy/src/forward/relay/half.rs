@@ -104,8 +104,8 @@ impl<'a> Half<'a> {
         true
     }
 
-    /// Reads once, unless nothing was there before. Bulk of which this many bytes, or more, need not be looked at goes through a
-    /// pipe.
+    /// Reads once, unless nothing was there before. Bulk of which this many bytes, or more, need not
+    /// be looked at goes through a pipe.
     pub(super) fn read_into(
         &mut self,
         flow: &mut Flow,
