@@ -30,6 +30,21 @@ fn free() -> SocketAddr {
     listener.local_addr().expect("an address")
 }
 
+/// Whether the proxy answers there that all of its ports are bound. That somebody listens on one says nothing: it was free,
+/// and another test may have it for the moment in which it looks for a free one.
+async fn is_live(admin: SocketAddr) -> bool {
+    let ask = async || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(admin).await?;
+        let request = b"GET /live HTTP/1.0\r\nHost: a\r\n\r\n";
+        stream.write_all(request).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    };
+    let answer = ask().await;
+    answer.is_ok_and(|answer| answer.split(' ').nth(1) == Some("200"))
+}
+
 /// As many descriptors as this process may have.
 pub(crate) fn raise_limit() {
     let limit = getrlimit(Resource::Nofile);
@@ -135,8 +150,8 @@ impl Proxy {
             admin,
         };
         let start = Instant::now();
-        while TcpStream::connect(inbound).await.is_err() {
-            assert!(start.elapsed() < DEADLINE, "the proxy does not listen");
+        while !is_live(admin).await {
+            assert!(start.elapsed() < DEADLINE, "the proxy is not live");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         proxy.counts("tcp_open_connections{", 0.0).await;
