@@ -110,10 +110,12 @@ remove_cgroups() {
     done
 }
 
-# End the box. The host's end of the veth pair goes with the network namespace, a little later.
+# End the box. The host's end of the veth pair would go with the network namespace, but the kernel takes those of all
+# pods apart one after the other, and that takes a while where there are many.
 end_node() {
-    local deadline=$((SECONDS + 20))
+    local deadline=$((SECONDS + 60))
     end node KILL
+    ip link delete "$name" 2>/dev/null || true # or it is gone already
     while [[ -e /sys/class/net/$name ]]; do
         ((SECONDS < deadline)) || die "the network device $name is still there"
         sleep 0.1
