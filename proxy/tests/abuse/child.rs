@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use weir_proxy::wait;
 
 /// Longest time any condition may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -28,21 +29,6 @@ pub(crate) struct Proxy {
 fn free() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("an address")
-}
-
-/// Whether the proxy answers there that all of its ports are bound. That somebody listens on one says nothing: it was free,
-/// and another test may have it for the moment in which it looks for a free one.
-async fn is_live(admin: SocketAddr) -> bool {
-    let ask = async || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(admin).await?;
-        let request = b"GET /live HTTP/1.0\r\nHost: a\r\n\r\n";
-        stream.write_all(request).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok(answer)
-    };
-    let answer = ask().await;
-    answer.is_ok_and(|answer| answer.split(' ').nth(1) == Some("200"))
 }
 
 /// As many descriptors as this process may have.
@@ -149,11 +135,15 @@ impl Proxy {
             inbound,
             admin,
         };
-        let start = Instant::now();
-        while !is_live(admin).await {
-            assert!(start.elapsed() < DEADLINE, "the proxy is not live");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        // That somebody listens on a port of the proxy says nothing: it was free, and another test may have it for the
+        // moment in which it looks for a free one.
+        let until_live = wait::Args {
+            admin_addr: admin,
+            timeout: DEADLINE,
+            best_effort: false,
+        };
+        let waited = tokio::task::spawn_blocking(move || wait::run(&until_live)).await;
+        waited.expect("it ends").expect("the proxy is live");
         proxy.counts("tcp_open_connections{", 0.0).await;
         proxy
     }
