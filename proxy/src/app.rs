@@ -85,6 +85,12 @@ pub enum StartError {
         "cannot listen on {addr}: {error}; is another proxy or the application using the port?"
     )]
     Listen { addr: SocketAddr, error: io::Error },
+    /// Two listeners of one address, and what each is for.
+    #[error("cannot listen on {addr} for {}, and for {}: give one of them another port", aims.0, aims.1)]
+    Twice {
+        addr: SocketAddr,
+        aims: Box<(Aim, Aim)>,
+    },
     #[error(transparent)]
     Admin(#[from] admin::BindError),
     #[error("a worker could not run: {0}")]
@@ -117,14 +123,15 @@ pub fn bind(
 ) -> Result<App, StartError> {
     let workers = config.workers.max(1);
     config.worker.endpoints.workers = workers;
+    are_different(&config.listeners)?;
     let admin = admin::bind(config.admin.clone())?;
     let mut plans: Vec<Vec<Plan>> = (0..workers).map(|_| Vec::new()).collect();
     let mut listeners = Vec::new();
     for (addr, aim) in &config.listeners {
         let mut addr = *addr;
-        for plans in &mut plans {
+        for (worker, plans) in plans.iter_mut().enumerate() {
             let error = |error| StartError::Listen { addr, error };
-            let listener = listener(addr).map_err(error)?;
+            let listener = listener(addr, worker > 0).map_err(error)?;
             addr = listener.local_addr().map_err(error)?;
             plans.push(Plan {
                 listener,
@@ -147,13 +154,29 @@ pub fn bind(
     })
 }
 
-/// Whether an address can be listened on.
-fn is_free(addr: SocketAddr) -> bool {
-    listener(addr).is_ok()
+/// Fails where two listeners have one address: half of its connections would go to each.
+fn are_different(listeners: &[(SocketAddr, Aim)]) -> Result<(), StartError> {
+    for (at, (addr, second)) in listeners.iter().enumerate() {
+        let before = listeners[..at].iter().find(|(other, _)| other == addr);
+        if let Some((_, first)) = before
+            && addr.port() != 0
+        {
+            let aims = Box::new((first.clone(), second.clone()));
+            return Err(StartError::Twice { addr: *addr, aims });
+        }
+    }
+    Ok(())
 }
 
-/// A listener that shares its port with those of the other workers.
-fn listener(addr: SocketAddr) -> io::Result<TcpListener> {
+/// Whether an address can be listened on.
+fn is_free(addr: SocketAddr) -> bool {
+    listener(addr, false).is_ok()
+}
+
+/// A listener that shares its port with those of the workers that come after it. One that `joins` no other worker's
+/// becomes ready to share only once it has the port, so that it fails where another process listens: also one that is
+/// ready to share, as another proxy is, which would take half of the connections.
+fn listener(addr: SocketAddr, joins: bool) -> io::Result<TcpListener> {
     let domain = Domain::for_address(addr);
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     if addr.is_ipv6() {
@@ -161,8 +184,9 @@ fn listener(addr: SocketAddr) -> io::Result<TcpListener> {
         socket.set_only_v6(!addr.ip().is_unspecified())?;
     }
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(joins)?;
     socket.bind(&addr.into())?;
+    socket.set_reuse_port(true)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }

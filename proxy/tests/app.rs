@@ -12,6 +12,11 @@ use weir_proxy::accept::Aim;
 use weir_proxy::app::{self, Bound, Config};
 use weir_proxy::telemetry::Server;
 
+#[path = "../../e2e/src/ports.rs"]
+mod ports;
+
+use ports::free;
+
 const DEADLINE: Duration = Duration::from_secs(20);
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -222,17 +227,46 @@ async fn an_idle_connection_does_not_hold_the_end_up() {
 async fn a_taken_port_is_a_clear_error() {
     let taken = TcpListener::bind(LOOPBACK).await.expect("a free port");
     let addr = taken.local_addr().expect("an address");
-    let config = Config {
-        listeners: vec![(addr, Aim::Outbound)],
+    let error = bind_all(&[addr]).expect_err("taken");
+    assert!(error.contains(&addr.to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn the_port_of_another_proxy_is_taken() {
+    let application = TcpListener::bind(LOOPBACK).await.expect("a free port");
+    let other = start(application.local_addr().expect("an address"), 2);
+    let addr = other.bound.listeners[0];
+    let error = bind_all(&[addr]).expect_err("it is another proxy's");
+    assert!(
+        error.starts_with(&format!("cannot listen on {addr}: ")),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn two_listeners_of_one_address_are_a_clear_error() {
+    let addr = free();
+    let error = bind_all(&[free(), addr, addr]).expect_err("the address is there twice");
+    assert_eq!(
+        error,
+        format!(
+            "cannot listen on {addr} for redirected connections of the pod, and for redirected connections of the pod: \
+             give one of them another port"
+        )
+    );
+}
+
+/// Binds a proxy to these addresses, and to free ports besides.
+fn bind_all(listeners: &[SocketAddr]) -> Result<(), String> {
+    let listeners = listeners.iter().map(|addr| (*addr, Aim::Outbound));
+    let mut config = Config {
+        listeners: listeners.collect(),
         ..Config::default()
     };
-    let mut config = config;
     config.admin.addr = LOOPBACK;
     let settings = Settings::parse(r#"{"version":1,"mesh":"default"}"#).expect("settings");
-    let error = app::bind(config, watch::channel(Arc::new(settings)).1)
-        .map(|_| ())
-        .expect_err("taken");
-    assert!(error.to_string().contains(&addr.to_string()), "{error}");
+    let bound = app::bind(config, watch::channel(Arc::new(settings)).1);
+    bound.map(|_| ()).map_err(|error| error.to_string())
 }
 
 /// An application that answers one request when it is told to.
@@ -306,12 +340,6 @@ impl Drop for Program {
         let _ended = self.0.kill();
         let _reaped = self.0.wait();
     }
-}
-
-/// A port that is free now.
-fn free() -> SocketAddr {
-    let listener = std::net::TcpListener::bind(LOOPBACK);
-    listener.and_then(|l| l.local_addr()).expect("a free port")
 }
 
 /// The binary with so few file descriptors, and where it listens.

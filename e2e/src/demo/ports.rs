@@ -3,7 +3,8 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::ops::Range;
+
+use crate::ports::RANGE;
 
 /// Why there are no ports.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +17,7 @@ pub(super) enum PortError {
         role: String,
         error: io::Error,
     },
-    #[error("no {needed} free ports in a row from {} to {}: give a number to --ports-from", FREE.start, FREE.end)]
+    #[error("no {needed} free ports in a row from {} to {}: give a number to --ports-from", RANGE.start, RANGE.end)]
     None { needed: usize },
     #[error("--ports-from {from}: {needed} ports are needed, up to 65535")]
     Beyond { from: u16, needed: usize },
@@ -40,10 +41,6 @@ pub(super) struct Place {
 /// The ports of a place, in this order.
 pub(super) const ROLES: [&str; 5] = ["admin", "metrics", "inbound", "outbound", "application"];
 
-/// Where free ports are looked for: below those that the system gives out by itself, so that nobody
-/// gets one of them between here and the proxy's start, and below Kubernetes' node ports.
-const FREE: Range<u16> = 10_000..30_000;
-
 /// A place for each name, on consecutive ports that were free a moment ago: those from a number on,
 /// else the first free ones after a place that depends on `seed`.
 pub(super) fn places<const N: usize>(
@@ -58,11 +55,11 @@ pub(super) fn places<const N: usize>(
     if let Some(from) = from {
         return held(from, &roles).map(|addresses| placed(names, &addresses));
     }
-    let blocks = FREE.len() / roles.len();
+    let blocks = RANGE.len() / roles.len();
     let first = usize::try_from(seed).unwrap_or_default();
     let mut candidates = (0..blocks).map(|offset| {
         let start = (first.wrapping_add(offset) % blocks) * roles.len();
-        FREE.start + u16::try_from(start).expect("a block begins within the range")
+        RANGE.start + u16::try_from(start).expect("a block begins within the range")
     });
     let addresses = candidates.find_map(|start| held(start, &roles).ok());
     addresses
@@ -120,7 +117,7 @@ mod tests {
         assert_eq!(all.len(), 15);
         assert!(
             all.iter()
-                .all(|a| a.ip().is_loopback() && FREE.contains(&a.port()))
+                .all(|a| a.ip().is_loopback() && RANGE.contains(&a.port()))
         );
     }
 

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod pod;
+#[path = "../../../e2e/src/ports.rs"]
+mod ports;
 mod prometheus;
 
 use std::net::{Ipv4Addr, SocketAddr};

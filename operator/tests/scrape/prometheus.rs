@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use crate::pod::Pod;
+use crate::ports::free;
 
 /// What every pod's proxy answers.
 const EXPOSITION: &str = r#"# TYPE request_total counter
@@ -68,7 +69,7 @@ impl Prometheus {
         let text = configuration(shipped, discovery, answer_scrapes().await);
         std::fs::write(&config, text).unwrap();
         check(&config);
-        let address = free_address().await;
+        let address = free();
         let child = Command::new("prometheus")
             .arg(format!("--config.file={}", config.display()))
             .arg(format!(
@@ -203,9 +204,4 @@ async fn answer_scrapes() -> SocketAddr {
     let router = Router::new().route("/metrics", get(async || EXPOSITION));
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     address
-}
-
-async fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    listener.local_addr().unwrap()
 }

@@ -2,6 +2,8 @@
 //! by `client`s, `programs` runs it with proxies as users do; `scene` is what they share.
 
 mod client;
+#[path = "../../../e2e/src/ports.rs"]
+mod ports;
 mod programs;
 mod scene;
 mod served;

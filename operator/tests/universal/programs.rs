@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 use weir_operator::token::{Grant, KEY_PATIENCE, Signed};
 use weir_proxy::config::RunArgs;
 
+use crate::ports::free;
 use crate::scene::{Folder, SHOP_TO_WEB, STRICT, caller, dataplane, soon, until};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n";
@@ -38,12 +39,6 @@ fn a_proxy_with_an_operator_needs_a_token() {
     }
     let error = weir_proxy::config::load(*args, |_| None).unwrap_err();
     assert!(error.to_string().contains("weir-operator token"), "{error}");
-}
-
-/// A port that was free a moment ago: a document cannot ask for any.
-async fn free() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 /// An application that answers with its name.
@@ -174,7 +169,7 @@ struct Program {
 impl Program {
     /// The proxy of the Dataplane in `<name>.yaml`, with the token in `<name>.token`.
     async fn start(folder: &Folder, name: &str, operator: &Operator) -> Self {
-        let admin = SocketAddr::from(([127, 0, 0, 1], free().await));
+        let admin = free();
         let file = |flag: &str, path: std::path::PathBuf| format!("{flag}={}", path.display());
         let arguments = [
             "run".to_owned(),
@@ -262,7 +257,7 @@ async fn assert_secured(client: &Program, server: &Program) {
 
 /// That a token that has expired gives nothing, and that its proxy lets nobody in: it is not told that its Mesh is STRICT.
 async fn assert_expired(folder: &Folder, operator: &Operator, application: u16) {
-    let cart = free().await;
+    let cart = free().port();
     let document = dataplane("cart-1", "cart", (cart, application));
     folder.write("cart-1.yaml", &document);
     let signed = Signed::existing(&folder.state(), KEY_PATIENCE).unwrap();
@@ -285,7 +280,8 @@ async fn assert_expired(folder: &Folder, operator: &Operator, application: u16) 
 async fn proxies_with_tokens_are_a_mesh_with_an_operator_on_documents() {
     let folder = Folder::new("programs");
     let (first, second) = (application("first").await, application("second").await);
-    let [web_1, web_2, shop, outbound] = [free().await, free().await, free().await, free().await];
+    let [web_1, web_2, shop, outbound] =
+        [free().port(), free().port(), free().port(), free().port()];
     folder.write("mesh.yaml", STRICT);
     folder.write("permission.yaml", SHOP_TO_WEB);
     folder.write("web-1.yaml", &dataplane("web-1", "web", (web_1, first)));

@@ -1,7 +1,7 @@
 //! The proxy as a process, in front of an application in this one, and its resident memory.
 
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,6 +11,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use weir_proxy::wait;
+
+use crate::ports::free;
 
 /// Longest time any condition may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -23,12 +25,6 @@ pub(crate) struct Proxy {
     accepted: Arc<AtomicUsize>,
     inbound: SocketAddr,
     admin: SocketAddr,
-}
-
-/// A port that was free a moment ago: a document cannot ask for any.
-fn free() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("an address")
 }
 
 /// As many descriptors as this process may have.

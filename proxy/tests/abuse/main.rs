@@ -4,6 +4,8 @@
 mod child;
 mod http2;
 mod idle;
+#[path = "../../../e2e/src/ports.rs"]
+mod ports;
 mod slow;
 #[allow(dead_code, reason = "the tests of HTTP/2 use the rest")]
 #[path = "../http2/wire.rs"]

@@ -13,6 +13,8 @@ mod memory;
 mod pace;
 mod page;
 mod parser;
+#[path = "../../../e2e/src/ports.rs"]
+mod ports;
 mod process;
 mod prometheus;
 mod python;

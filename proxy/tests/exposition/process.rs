@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use crate::http::{self, DEADLINE};
+use crate::ports::free;
 
 pub(crate) struct Proxy {
     child: Child,
@@ -109,11 +110,6 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "not in time: {what}");
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
-}
-
-pub(crate) fn free() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap()
 }
 
 /// Answers every request with two bytes, 404 below `/missing`; lives as long as the test.

@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use crate::http;
 use crate::parser::{self, Syntax};
-use crate::process::{free, until};
+use crate::ports::free;
+use crate::process::until;
 use crate::served::Served;
 
 /// What a stranger may send as its authority, at worst.

@@ -1,14 +1,9 @@
 //! The metrics endpoint: where it listens, what it answers, and how it follows the settings.
 
+use super::ports::free;
 use super::*;
 
 pub(super) const SERVED: &str = "filters=[] used_only=false\n";
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
-}
 
 #[tokio::test]
 async fn it_serves_exactly_its_path() {
@@ -55,13 +50,13 @@ async fn a_path_change_takes_effect_on_open_connections() {
 
 #[tokio::test]
 async fn a_port_change_moves_it_and_off_closes_it() {
-    let mut server = start(config(), echo(), settings(free_port(), "/metrics"));
+    let mut server = start(config(), echo(), settings(free().port(), "/metrics"));
     let old = server.serving().await;
     let mut scraper = TcpStream::connect(old).await.unwrap();
     send(&mut scraper, "GET", "/metrics", "").await;
     read_answer(&mut scraper, "GET").await;
 
-    server.set(settings(free_port(), "/metrics"));
+    server.set(settings(free().port(), "/metrics"));
     let moved =
         |status: &EndpointStatus| matches!(status, EndpointStatus::Serving(addr) if *addr != old);
     server.endpoint_when(moved).await;
@@ -79,7 +74,7 @@ async fn a_port_change_moves_it_and_off_closes_it() {
 
 #[tokio::test]
 async fn a_port_of_the_application_stays_closed() {
-    let (declared, free) = (free_port(), free_port());
+    let (declared, free) = (free().port(), free().port());
     let config = Config {
         application_ports: vec![declared],
         ..config()
@@ -126,7 +121,7 @@ async fn the_filter_of_the_settings_comes_before_the_query() {
 
 #[tokio::test]
 async fn what_wants_tls_that_cannot_be_had_is_not_served_at_all() {
-    let port = free_port();
+    let port = free().port();
     for (tls, mtls, has_identities) in [
         (MetricsTls::ProvidedTls, MtlsMode::Disabled, true),
         (MetricsTls::ProvidedTls, MtlsMode::Strict, true),
@@ -160,7 +155,7 @@ async fn what_wants_tls_that_cannot_be_had_is_not_served_at_all() {
 
 #[tokio::test]
 async fn tls_asked_for_later_closes_what_was_open() {
-    let mut server = start(config(), echo(), settings(free_port(), "/metrics"));
+    let mut server = start(config(), echo(), settings(free().port(), "/metrics"));
     let addr = server.serving().await;
     let mut scraper = TcpStream::connect(addr).await.unwrap();
     send(&mut scraper, "GET", "/metrics", "").await;
