@@ -26,8 +26,8 @@ NEWER = ("_evex", "_avx512")
 
 DESCRIPTION = """
 Runs weir-proxy under valgrind in front of nginx on loopback, puts a second of every kind of load on
-every way through it, scrapes it and ends it; starts it as in a pod, too; and writes the functions that
-have run to proxy/text.order. To be done when the toolchain, or what the proxy
+every way through it, then many connections at once, scrapes it and ends it; starts it as in a pod, too; and
+writes the functions that have run to proxy/text.order. To be done when the toolchain, or what the proxy
 runs, has changed so far that the stage "images" of e2e/test finds it too large at rest, and after e2e/bench/profile.
 """
 
@@ -44,6 +44,7 @@ def main() -> int:
             stage.start_backend()
             stage.start("weir")
             usage.serve(stage.proxies[0], SECONDS, CONNECTIONS)
+            usage.burst_and_rest(stage.proxies[0])
         used = run_so_far(work)
         usage.start_in_pod(programs["weir"], work)
         started = run_so_far(work) - used

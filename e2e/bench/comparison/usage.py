@@ -2,10 +2,11 @@
 
 import json
 import subprocess
+import time
 import urllib.request
 from pathlib import Path
 
-from . import load, proxies
+from . import burst, load, proxies
 from .process import Process
 
 SCRAPES = (
@@ -14,6 +15,10 @@ SCRAPES = (
     {"Accept": "application/openmetrics-text;version=1.0.0"},
 )
 """The headers of one scrape each."""
+CONNECTIONS = 500
+"""Of a burst."""
+DECAY = 20
+"""Seconds in which the allocator gives back what a burst has used: twice the ten after which it begins with a page."""
 
 
 def serve(proxy: proxies.Proxy, seconds: int, connections: int) -> None:
@@ -29,6 +34,15 @@ def serve(proxy: proxies.Proxy, seconds: int, connections: int) -> None:
 def scrape(proxy: proxies.Proxy) -> None:
     for headers in SCRAPES:
         get(proxy.metrics_port, "metrics", headers)
+
+
+def burst_and_rest(proxy: proxies.Proxy) -> None:
+    """Many connections at once, the end of all, and what comes after it."""
+    port = next(lane.port for lane in proxy.lanes if lane.kind == "http")
+    for connection in burst.connect(port, CONNECTIONS):
+        connection.close()
+    time.sleep(DECAY)
+    scrape(proxy)
 
 
 def get(port: int, path: str, headers: dict[str, str] | None = None) -> None:
