@@ -1,5 +1,5 @@
-//! Free ports for programs that have to be told where to listen. Used by the demo and, as a file, by the tests of other
-//! crates; knows nothing of who listens there.
+//! Free ports for programs that have to be told where to listen. The demo looks in the same range; the tests of other
+//! crates have this file among theirs. Knows nothing of who listens there.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::ops::Range;
@@ -25,7 +25,7 @@ pub fn free() -> SocketAddr {
     let first = *FIRST.get_or_init(|| std::process::id().wrapping_mul(101));
     for _ in RANGE {
         let place = first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
-        let offset = place % u32::try_from(RANGE.len()).expect("a few thousand");
+        let offset = place % u32::try_from(RANGE.len()).expect("20,000");
         let port = RANGE.start + u16::try_from(offset).expect("within the range");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
         if let Ok(addr) = listener.and_then(|listener| listener.local_addr()) {

@@ -85,12 +85,6 @@ pub enum StartError {
         "cannot listen on {addr}: {error}; is another proxy or the application using the port?"
     )]
     Listen { addr: SocketAddr, error: io::Error },
-    /// Two listeners of one address, and what each is for.
-    #[error("cannot listen on {addr} for {}, and for {}: give one of them another port", aims.0, aims.1)]
-    Twice {
-        addr: SocketAddr,
-        aims: Box<(Aim, Aim)>,
-    },
     #[error(transparent)]
     Admin(#[from] admin::BindError),
     #[error("a worker could not run: {0}")]
@@ -123,15 +117,17 @@ pub fn bind(
 ) -> Result<App, StartError> {
     let workers = config.workers.max(1);
     config.worker.endpoints.workers = workers;
-    are_different(&config.listeners)?;
     let admin = admin::bind(config.admin.clone())?;
     let mut plans: Vec<Vec<Plan>> = (0..workers).map(|_| Vec::new()).collect();
     let mut listeners = Vec::new();
     for (addr, aim) in &config.listeners {
         let mut addr = *addr;
-        for (worker, plans) in plans.iter_mut().enumerate() {
+        // One of all addresses and one of this one: a connection goes to the one that names its address.
+        let mut joins = listeners.iter().any(|other| shares_a_port(other, &addr));
+        for plans in &mut plans {
             let error = |error| StartError::Listen { addr, error };
-            let listener = listener(addr, worker > 0).map_err(error)?;
+            let listener = listener(addr, joins).map_err(error)?;
+            joins = true;
             addr = listener.local_addr().map_err(error)?;
             plans.push(Plan {
                 listener,
@@ -154,28 +150,18 @@ pub fn bind(
     })
 }
 
-/// Fails where two listeners have one address: half of its connections would go to each.
-fn are_different(listeners: &[(SocketAddr, Aim)]) -> Result<(), StartError> {
-    for (at, (addr, second)) in listeners.iter().enumerate() {
-        let before = listeners[..at].iter().find(|(other, _)| other == addr);
-        if let Some((_, first)) = before
-            && addr.port() != 0
-        {
-            let aims = Box::new((first.clone(), second.clone()));
-            return Err(StartError::Twice { addr: *addr, aims });
-        }
-    }
-    Ok(())
-}
-
 /// Whether an address can be listened on.
 fn is_free(addr: SocketAddr) -> bool {
     listener(addr, false).is_ok()
 }
 
-/// A listener that shares its port with those of the workers that come after it. One that `joins` no other worker's
-/// becomes ready to share only once it has the port, so that it fails where another process listens: also one that is
-/// ready to share, as another proxy is, which would take half of the connections.
+fn shares_a_port(one: &SocketAddr, other: &SocketAddr) -> bool {
+    one.port() == other.port() && one.ip() != other.ip()
+}
+
+/// A listener that shares its port with those that come after it. One that `joins` no other of this proxy becomes ready to
+/// share only once it has the port, so that it fails where another process listens already: also one that is ready to
+/// share, as another proxy is, which would take half of the connections.
 fn listener(addr: SocketAddr, joins: bool) -> io::Result<TcpListener> {
     let domain = Domain::for_address(addr);
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;

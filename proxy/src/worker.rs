@@ -153,9 +153,10 @@ impl Worker {
     }
 }
 
-/// Events that are taken from the kernel at a time: about as many as the runtime runs tasks before it looks for more. Of
-/// thousands at once the rest waits there, and not in a list of tasks that never becomes shorter again.
-const EVENTS: usize = 64;
+/// Events that are taken from the kernel at a time: as many as the runtime runs tasks before it looks for more
+/// (`event_interval`). Of thousands at once the rest waits there, and not in a list of tasks that never becomes
+/// shorter again.
+const EVENTS: usize = 61;
 
 /// Runs a worker on this thread until it is stopped; connections that are still open then
 /// are closed and counted.

@@ -1,6 +1,6 @@
 """Many connections at once, each idle once it has had its answers.
 
-Used by `memory` and `usage`. Knows no proxy.
+Used by `memory` and `usage`. Knows no proxy from another.
 """
 
 import resource

@@ -18,7 +18,7 @@ SCRAPES = (
 CONNECTIONS = 500
 """Of a burst."""
 DECAY = 20
-"""Seconds in which the allocator gives back what a burst has used: twice the ten after which it begins with a page."""
+"""Seconds in which the allocator gives back what a burst has used: twice jemalloc's `dirty_decay_ms`."""
 
 
 def serve(proxy: proxies.Proxy, seconds: int, connections: int) -> None:

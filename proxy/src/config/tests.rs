@@ -133,6 +133,21 @@ fn the_metrics_endpoint_is_at_the_dataplane_unless_told_otherwise() {
 }
 
 #[test]
+fn an_address_that_is_given_twice_is_told() {
+    let told = problems(&["--outbound-addr=127.0.0.1:2,127.0.0.1:2"], none);
+    assert!(
+        told.contains("--outbound-addr: 127.0.0.1:2 is listened on already"),
+        "{told}"
+    );
+    let flags = ["--inbound-addr=127.0.0.1:2", "--outbound-addr=127.0.0.1:2"];
+    let told = problems(&flags, none);
+    assert!(
+        told.contains("--outbound-addr: 127.0.0.1:2 is listened on already"),
+        "{told}"
+    );
+}
+
+#[test]
 fn all_that_is_wrong_is_told_at_once() {
     let flags = [
         "--inbound-addr=4143",

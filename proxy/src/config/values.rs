@@ -122,10 +122,18 @@ impl Values {
                 outbound.push((Ipv6Addr::LOCALHOST, ports::OUTBOUND).into());
             }
         }
-        Redirected {
-            inbound: inbound.unwrap_or((any, ports::INBOUND).into()),
-            outbound,
+        let inbound = inbound.unwrap_or((any, ports::INBOUND).into());
+        let mut taken = vec![inbound];
+        for addr in &outbound {
+            if taken.contains(addr) && addr.port() != 0 {
+                let reason = format!(
+                    "{addr} is listened on already: give each address once, and not that of --inbound-addr"
+                );
+                self.wrong("--outbound-addr", reason);
+            }
+            taken.push(*addr);
         }
+        Redirected { inbound, outbound }
     }
 
     pub(super) fn drain(&mut self, args: &RunArgs) -> drain::Config {

@@ -218,6 +218,19 @@ fn a_listener_that_forwards_to_itself_is_refused() {
 }
 
 #[test]
+fn two_listeners_of_one_address_are_refused() {
+    let twice = WEB.replace("- port: 10001", "- port: 11010");
+    let problems = problems(inline(twice));
+    assert!(
+        problems.contains(
+            "networking.outbound[0]: listens at 127.0.0.1:11010 as networking.inbound[0] does: \
+             give it another port or address"
+        ),
+        "{problems}"
+    );
+}
+
+#[test]
 fn a_name_that_does_not_resolve_is_told() {
     let unresolvable = WEB.replace(
         "  inbound:\n    - port",

@@ -177,6 +177,8 @@ struct Resolver<'a> {
     dataplane: &'a str,
     hosts: &'a mut Hosts,
     problems: &'a mut Vec<ControlError>,
+    /// Where it listens, and the field that says so.
+    listening: BTreeMap<SocketAddr, String>,
 }
 
 impl Resolver<'_> {
@@ -191,12 +193,25 @@ impl Resolver<'_> {
             .ok()
     }
 
+    /// Of two listeners of one address each would have a part of the connections.
+    fn listens(&mut self, addr: SocketAddr, field: &str) {
+        match self.listening.get(&addr) {
+            Some(other) => {
+                let message =
+                    format!("listens at {addr} as {other} does: give it another port or address");
+                self.wrong(field, message);
+            }
+            None => drop(self.listening.insert(addr, field.to_owned())),
+        }
+    }
+
     fn inbound(&mut self, inbound: &dataplane::Inbound, field: &str) -> Option<Inbound> {
         let at = format!("{field}.address");
         let listen = self.address(&inbound.address, inbound.port, &at);
         let to = format!("{field}.serviceAddress");
         let dial = self.address(&inbound.service_address, inbound.service_port, &to);
         let (listen, dial) = (listen?, dial?);
+        self.listens(listen, field);
         if listen == dial {
             let message = format!(
                 "listens at {listen} and forwards to the same: set servicePort or serviceAddress to where the \
@@ -223,7 +238,9 @@ impl Resolver<'_> {
         if service.is_none() {
             self.wrong(field, format!("tags[\"{SERVICE_TAG}\"] has to be defined"));
         }
-        Some((listen?, service?.to_owned()))
+        let listen = listen?;
+        self.listens(listen, field);
+        Some((listen, service?.to_owned()))
     }
 }
 
@@ -238,6 +255,7 @@ impl Located<'_> {
             dataplane: &self.entry.name,
             hosts,
             problems,
+            listening: BTreeMap::new(),
         };
         let networking = &self.networking;
         let own = resolver.address(&networking.address, 0, "networking.address");

@@ -131,8 +131,7 @@ impl Proxy {
             inbound,
             admin,
         };
-        // That somebody listens on a port of the proxy says nothing: it was free, and another test may have it for the
-        // moment in which it looks for a free one.
+        // That somebody listens on a port of the proxy says nothing: another process may have it.
         let until_live = wait::Args {
             admin_addr: admin,
             timeout: DEADLINE,

@@ -247,7 +247,7 @@ fn run(strict: bool) -> Vec<&'static str> {
 }
 
 /// What the kubelet runs in the proxy's container before it starts the next one. A startup probe would say
-/// the same at the kubelet's next look at the pod, a second later.
+/// the same up to a second later: the kubelet asks it no more often.
 fn wait(config: &Config, strict: bool) -> Vec<String> {
     let mut command = vec![
         PROGRAM.to_owned(),
