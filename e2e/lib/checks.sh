@@ -136,6 +136,7 @@ stage_images() {
 stage_cluster() {
     [[ -n $keep || -z $(cluster_kind) ]] || e2e/down
     e2e/up "--$kind" "${cluster_options[@]}"
+    e2e/up "--$kind" "${cluster_options[@]}" 2>&1 | grep 'is up already' # once more changes nothing
     e2e/kubectl version
 }
 
@@ -161,4 +162,14 @@ stage_stories() {
 stage_down() {
     [[ -z $keep ]] || { echo "--keep: the cluster is left up"; return 0; }
     e2e/down
+    leaves_nothing
+}
+
+# What e2e/down may not leave behind, on whichever cluster.
+leaves_nothing() {
+    local left=()
+    [[ ! -e $state ]] || left+=("$state")
+    [[ ! -e /sys/class/net/$name ]] || left+=("the network device $name")
+    mapfile -t -O "${#left[@]}" left < <(find /sys/fs/cgroup -maxdepth 2 -name "$name*")
+    ((${#left[@]} == 0)) || die "e2e/down left behind: ${left[*]}"
 }

@@ -40,6 +40,7 @@ run_stage() {
         failed+=("$name")
         return 0
     done
+    outcome[$name]=interrupted # until it has ended: `finish` ends a cluster that is half up, too
     set +e # errexit holds inside the stage only if the stage is no condition
     (
         set -e

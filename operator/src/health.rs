@@ -16,11 +16,9 @@ use axum::routing::get;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+use weir_process::exposition;
 
 use crate::metrics::Metrics;
-
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Pause after a failed accept, as when descriptors run out.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -148,18 +146,10 @@ async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
     }
 }
 
-/// OpenMetrics to whoever asks for it, as Prometheus does; else the text that every tool reads.
 async fn print_metrics(State(metrics): State<Metrics>, headers: HeaderMap) -> impl IntoResponse {
-    let accepts = headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| value.contains("application/openmetrics-text"));
-    let (kind, text) = if accepts {
-        (OPENMETRICS, metrics.render())
-    } else {
-        (CLASSIC, metrics.render_classic())
-    };
+    let accept = headers.get_all(header::ACCEPT).iter();
+    let accept = accept.filter_map(|value| value.to_str().ok());
+    let (kind, text) = exposition::negotiated(accept, metrics.render());
     ([(header::CONTENT_TYPE, kind)], text)
 }
 
@@ -208,11 +198,10 @@ mod tests {
     #[tokio::test]
     async fn the_format_of_the_metrics_is_negotiated() {
         for (accept, kind) in [
-            (None, CLASSIC),
-            (Some("*/*"), CLASSIC),
+            (None, exposition::CLASSIC),
             (
-                Some("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.2"),
-                OPENMETRICS,
+                Some("application/openmetrics-text"),
+                exposition::OPENMETRICS,
             ),
         ] {
             let mut headers = HeaderMap::new();

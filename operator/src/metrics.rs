@@ -293,28 +293,6 @@ impl Metrics {
             .expect("writing into a String does not fail");
         text
     }
-
-    /// Everything in Prometheus text 0.0.4, where a counter's family carries the name of its
-    /// samples and nothing marks the end.
-    #[must_use]
-    pub fn render_classic(&self) -> String {
-        let text = self.render();
-        let counters: Vec<&str> = text
-            .lines()
-            .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
-            .collect();
-        let mut classic = String::with_capacity(text.len());
-        for line in text.lines().filter(|line| *line != "# EOF") {
-            let mut words = line.splitn(4, ' ');
-            match (words.next(), words.next(), words.next(), words.next()) {
-                (Some("#"), Some(word), Some(name), Some(rest)) if counters.contains(&name) => {
-                    classic.push_str(&format!("# {word} {name}_total {rest}\n"));
-                }
-                _ => classic.push_str(&format!("{line}\n")),
-            }
-        }
-        classic
-    }
 }
 
 #[cfg(test)]
@@ -341,22 +319,5 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
-    }
-
-    #[test]
-    fn the_classic_text_names_a_counter_as_its_samples() {
-        let metrics = Metrics::default();
-        metrics.count_watch_restart(Watch::Meshes);
-        let text = metrics.render_classic();
-        for line in [
-            "# HELP weir_operator_watch_restarts_total Watches that",
-            "# TYPE weir_operator_watch_restarts_total counter",
-            r#"weir_operator_watch_restarts_total{resource="meshes"} 1"#,
-            "# TYPE weir_operator_leader gauge",
-        ] {
-            assert!(text.contains(line), "{line} is not in\n{text}");
-        }
-        assert!(!text.contains("# EOF"));
-        assert!(metrics.render().ends_with("# EOF\n"));
     }
 }

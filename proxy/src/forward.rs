@@ -69,6 +69,7 @@ impl DialError {
     pub fn class(&self) -> &'static str {
         match self {
             Self::Connect(_, e) if e.kind() == io::ErrorKind::TimedOut => "connect timeout",
+            Self::Socket(error) if is_want(error) => "loadshed",
             Self::Connect(..) | Self::NoEndpoint(_) | Self::Socket(_) => "connect",
             Self::Timeout(..) => "connect timeout",
             Self::Handshake(_, error) => error.class(),
@@ -83,10 +84,10 @@ impl DialError {
 
     /// What a client of HTTP is told.
     pub fn reply(&self) -> Reply {
-        if self.is_timeout() {
-            Reply::Timeout
-        } else {
-            Reply::Connect
+        match self.class() {
+            "connect timeout" => Reply::Timeout,
+            "loadshed" => Reply::Overloaded,
+            _ => Reply::Connect,
         }
     }
 
@@ -103,6 +104,12 @@ impl DialError {
             Self::NoEndpoint(_) | Self::Socket(_) | Self::NoIdentity(_) => false,
         }
     }
+}
+
+/// Whether the system has no room for another socket.
+fn is_want(error: &io::Error) -> bool {
+    let wants = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| wants.contains(&errno))
 }
 
 impl From<DialError> for io::Error {
@@ -156,5 +163,29 @@ pub fn tune(stream: &TcpStream, config: &Config) {
 pub fn reset(stream: &TcpStream) {
     if let Err(error) = SockRef::from(stream).set_linger(Some(Duration::ZERO)) {
         tracing::debug!(%error, "reset");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_want_of_descriptors_is_no_fault_of_the_endpoint() {
+        for (errno, class, reply) in [
+            (Errno::MFILE, "loadshed", Reply::Overloaded),
+            (Errno::NFILE, "loadshed", Reply::Overloaded),
+            (Errno::NOBUFS, "loadshed", Reply::Overloaded),
+            (Errno::NOMEM, "loadshed", Reply::Overloaded),
+            // There is no IPv6 on this machine.
+            (Errno::AFNOSUPPORT, "connect", Reply::Connect),
+        ] {
+            let error = DialError::Socket(errno.into());
+            assert_eq!(
+                (error.class(), error.reply(), error.is_of_endpoint()),
+                (class, reply, false),
+                "{error}"
+            );
+        }
     }
 }

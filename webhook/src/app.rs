@@ -155,6 +155,7 @@ pub fn inject_offline(offline: &Offline) -> anyhow::Result<String> {
     };
     let context = Context {
         namespace: &namespace,
+        asked_by: "weir-webhook inject",
         mesh: name,
         spec: &mesh.spec,
         native_sidecars: !offline.no_native_sidecars,

@@ -30,8 +30,8 @@ const POD_SECURITY: &str = "pod-security.kubernetes.io/enforce";
 /// What happens to a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// It gets the proxy (again, where it has ours already).
-    Inject,
+    /// It gets the proxy (again, where it has ours already); who asks for it.
+    Inject(String),
     /// It was asked for, or declined, and runs without; the reason becomes an annotation.
     Skip(Skip),
     /// Nobody asked: no byte of it changes.
@@ -133,7 +133,7 @@ pub fn decide(
     if !same_uid.is_empty() {
         return Err(Refusal::ProxyUid(same_uid));
     }
-    Ok(Decision::Inject)
+    Ok(Decision::Inject(by))
 }
 
 /// The first answer to whether the proxy is wanted, and whose it is; `None` when nobody says anything.

@@ -46,6 +46,8 @@ const LAST_SECONDS: Duration = Duration::from_secs(2);
 pub struct Context<'a> {
     /// The pod's namespace.
     pub namespace: &'a Namespace,
+    /// Who asks for the proxy, as the pod is told.
+    pub asked_by: &'a str,
     /// Name of the pod's Mesh; see [`mesh_of`].
     pub mesh: &'a str,
     /// Content of that Mesh.
@@ -206,7 +208,10 @@ fn annotate(pod: &mut Pod, context: &Context<'_>) {
     pod.set_annotation(names::MESH, context.mesh);
     pod.set_annotation(names::INJECTED, "true");
     pod.set_annotation(names::SIDECAR_UID, &names::PROXY_UID.to_string());
-    pod.set_annotation(names::DECISION, "injected");
+    pod.set_annotation(
+        names::DECISION,
+        &format!("injected: enabled by {}", context.asked_by),
+    );
     let application = pod
         .containers()
         .iter()

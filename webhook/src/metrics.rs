@@ -14,9 +14,6 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-/// Content type of [`Metrics::expose`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     endpoint: &'static str,
@@ -103,7 +100,7 @@ impl Metrics {
             .inc();
     }
 
-    /// The exposition; `certificate_expiry` in seconds since 1970.
+    /// The exposition in OpenMetrics 1.0; `certificate_expiry` in seconds since 1970.
     pub fn expose(&self, certificate_expiry: i64) -> String {
         self.certificate_expiry.set(certificate_expiry);
         let mut text = String::new();

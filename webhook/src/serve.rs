@@ -10,7 +10,7 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::{DefaultBodyLimit, FromRequest as _, State},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -18,11 +18,12 @@ use jiff::Timestamp;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use weir_process::exposition;
 
 use crate::{
     cluster::{Cluster, LookupError},
     inject::Config,
-    metrics::{CONTENT_TYPE, Metrics},
+    metrics::Metrics,
     ready::{self, NotReady},
     review::{self, Answer, Request},
 };
@@ -174,11 +175,10 @@ fn check(service: &Service, now: Timestamp) -> Result<(), NotReady> {
     ready::trusted(&serving, &hooks, &service.name, now)
 }
 
-async fn metrics(State(service): State<Arc<Service>>) -> Response {
+async fn metrics(State(service): State<Arc<Service>>, headers: HeaderMap) -> Response {
     let expires = service.cluster.serving.borrow().expires;
-    (
-        [(header::CONTENT_TYPE, CONTENT_TYPE)],
-        service.metrics.expose(expires),
-    )
-        .into_response()
+    let accept = headers.get_all(header::ACCEPT).iter();
+    let accept = accept.filter_map(|value| value.to_str().ok());
+    let (kind, text) = exposition::negotiated(accept, service.metrics.expose(expires));
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

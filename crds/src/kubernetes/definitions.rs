@@ -155,7 +155,6 @@ fn traffic_permission() -> CustomResourceDefinition {
                 r".spec.destinations[0].match['kuma\.io/service']",
                 "The service of the first destination.",
             ),
-            ready(),
             age(),
         ],
     })
@@ -168,7 +167,7 @@ fn container_patch() -> CustomResourceDefinition {
         description: "Changes to the injected containers, for the pods that name it.",
         spec: contents::container_patch(),
         status: Vec::new(),
-        columns: vec![ready(), age()],
+        columns: vec![age()],
     })
 }
 

@@ -7,3 +7,4 @@ mod jobs;
 mod operator_down;
 mod pod_start;
 mod server_first;
+mod webhook_down;

@@ -15,7 +15,7 @@ kind: Mesh
 metadata: {name: bad}
 spec:
   metrics:
-    enabledBackend: prometheus-1
+    enabledBackend: prometheus-2
     backends:
     - name: prometheus-1
       type: prometheus
@@ -31,6 +31,7 @@ async fn an_invalid_mesh_is_refused_with_fields_and_messages() -> anyhow::Result
             .await;
         let refusal = applied.err().context("the Mesh was accepted")?.to_string();
         for expected in [
+            "spec.metrics.enabledBackend: has to be set to one of the backends in the mesh",
             "spec.metrics.backends[0].conf.port: port must be in the range [1, 65535]",
             "spec.metrics.backends[0].conf.path: path has to start with '/'",
         ] {

@@ -128,6 +128,25 @@ async fn an_empty_installation_is_put_in_order() {
 }
 
 #[tokio::test]
+async fn who_wants_no_default_mesh_gets_none() {
+    let (api, client) = Api::start().await;
+    apply_webhooks(&api);
+    let mut config = operator("a");
+    config.create_default_mesh = false;
+    let running = Running::start(&client, config).await;
+    // What the leader does after it is decided.
+    eventually("the operator leads", || holder(&api)).await;
+    eventually("every webhook has a bundle", || bundles(&api)).await;
+    assert_eq!(api.list(MESHES), Vec::<Value>::new());
+    let metrics = running.get("/metrics").await;
+    assert!(
+        !metrics.contains(r#"controller="default_mesh""#),
+        "{metrics}"
+    );
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_mesh_that_the_user_deleted_stays_deleted() {
     let (api, client) = Api::start().await;
     let first = Running::start(&client, operator("a")).await;

@@ -8,6 +8,8 @@ mod pod;
 #[path = "../../../e2e/src/ports.rs"]
 mod ports;
 mod prometheus;
+#[path = "../../../proxy/tests/telemetry/promtool.rs"]
+mod promtool;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -18,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use weir_operator::index::{Discovery, Indexed};
-use weir_operator::metrics::Metrics;
+use weir_operator::metrics::{Certificate, Controller, Documents, Metrics, Outcome, Watch};
 use weir_operator::monitoring;
 
 const SHIPPED: &str = include_str!("../../../manifests/prometheus/linkerd-proxy.yaml");
@@ -199,4 +201,16 @@ fn the_shipped_file_discovers_every_pod_and_nothing_else() {
         named.is_empty(),
         "labels are mapped, none by name: {named:?}"
     );
+}
+
+#[test]
+fn promtool_has_nothing_to_say_of_the_operators_own_metrics() {
+    let metrics = Metrics::default();
+    metrics.count_reconcile(Controller::Mesh, Outcome::from_class("conflict"));
+    metrics.count_watch_restart(Watch::Meshes);
+    metrics.set_leader(true);
+    metrics.set_expiry(Certificate::Webhook, jiff::Timestamp::UNIX_EPOCH);
+    metrics.set_documents(Documents::InForce, 3);
+    let (_, text) = weir_process::exposition::negotiated(std::iter::empty(), metrics.render());
+    assert_eq!(promtool::said_of(&text), [] as [&str; 0], "{text}");
 }

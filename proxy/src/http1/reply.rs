@@ -19,6 +19,8 @@ pub enum Reply {
     TooLarge,
     /// 502: the application refused the connection, or could not be reached.
     Connect,
+    /// 503: there is no descriptor, or no memory, for a connection to the application.
+    Overloaded,
     /// 502: the application closed the connection before it answered.
     Reset,
     /// 504: the application did not accept the connection in time.
@@ -47,6 +49,7 @@ impl Reply {
             Self::Denied => 403,
             Self::TooLarge => 431,
             Self::Connect | Self::Reset => 502,
+            Self::Overloaded => 503,
             Self::Timeout | Self::Late => 504,
             Self::NotFound => 404,
             Self::NoBackend => 500,
@@ -61,6 +64,7 @@ impl Reply {
             Self::TooLarge => Some("too large"),
             Self::Connect => Some("connect"),
             Self::Timeout | Self::Late => Some("timeout"),
+            Self::Overloaded => Some("loadshed"),
             Self::NoBackend => Some("no backend"),
             Self::Denied | Self::Reset | Self::NotFound => None,
         }
@@ -74,6 +78,7 @@ impl Reply {
             Self::Connect => "connection_refused",
             Self::Reset => "connection_terminated",
             Self::Timeout => "connection_timeout",
+            Self::Overloaded => "connection_limit_reached",
             Self::Late => "http_response_timeout",
             Self::NotFound | Self::NoBackend => "destination_not_found",
         }
@@ -81,7 +86,7 @@ impl Reply {
 
     /// Whether nothing of the request has gone on: there was no connection.
     fn is_unseen(self) -> bool {
-        matches!(self, Self::Connect | Self::Timeout)
+        matches!(self, Self::Connect | Self::Timeout | Self::Overloaded)
     }
 
     /// The error type, and the hop that was asked for where it has not seen the request (`next-hop`, RFC 9209 section
@@ -101,7 +106,9 @@ impl Reply {
         let value = value.strip_prefix("weir; error=")?.strip_suffix('"')?;
         let (error, text) = value.split_once(NEXT_HOP)?;
         let is_it = |reply: &Self| reply.status() == status && reply.error_type() == error;
-        [Self::Connect, Self::Timeout].iter().find(|r| is_it(r))?;
+        [Self::Connect, Self::Timeout, Self::Overloaded]
+            .iter()
+            .find(|r| is_it(r))?;
         let hop: SocketAddr = text.parse().ok()?;
         (hop.to_string() == text).then_some(hop)
     }
@@ -129,6 +136,9 @@ impl Reply {
             Self::Connect => concat_reply!("502 Bad Gateway", "connection_refused"),
             Self::Reset => concat_reply!("502 Bad Gateway", "connection_terminated"),
             Self::Timeout => concat_reply!("504 Gateway Timeout", "connection_timeout"),
+            Self::Overloaded => {
+                concat_reply!("503 Service Unavailable", "connection_limit_reached")
+            }
             Self::Late => concat_reply!("504 Gateway Timeout", "http_response_timeout"),
             Self::NotFound => concat_reply!("404 Not Found", "destination_not_found"),
             Self::NoBackend => {
@@ -160,13 +170,14 @@ use concat_reply;
 mod tests {
     use super::Reply;
 
-    const ALL: [Reply; 9] = [
+    const ALL: [Reply; 10] = [
         Reply::BadRequest,
         Reply::Denied,
         Reply::TooLarge,
         Reply::Connect,
         Reply::Reset,
         Reply::Timeout,
+        Reply::Overloaded,
         Reply::Late,
         Reply::NotFound,
         Reply::NoBackend,
@@ -199,7 +210,9 @@ mod tests {
             for reply in ALL {
                 let bytes = reply.bytes_at(Some(hop));
                 let end = match reply {
-                    Reply::Connect | Reply::Timeout => format!("; next-hop=\"{text}\"\r\n"),
+                    Reply::Connect | Reply::Timeout | Reply::Overloaded => {
+                        format!("; next-hop=\"{text}\"\r\n")
+                    }
                     _ => "\r\n".to_owned(),
                 };
                 let all = String::from_utf8_lossy(&bytes);
@@ -217,9 +230,9 @@ mod tests {
             let hop = hop.parse().expect("an address");
             for reply in ALL {
                 let value = format!("weir; error={}", reply.error_at(Some(hop)));
-                let named = matches!(reply, Reply::Connect | Reply::Timeout).then_some(hop);
+                let named = reply.is_unseen().then_some(hop);
                 assert_eq!(unseen(reply.status(), &value), named, "{value}");
-                assert_eq!(unseen(503, &value), None, "another status");
+                assert_eq!(unseen(501, &value), None, "another status");
                 assert_eq!(unseen(reply.status(), &format!("{value}, x")), None);
             }
         }

@@ -11,6 +11,7 @@ mod lint;
 mod memory;
 mod model;
 mod policy;
+mod promtool;
 mod proxy;
 mod retirement;
 mod routes;

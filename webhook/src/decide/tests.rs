@@ -29,7 +29,7 @@ fn plain() -> Pod {
 /// The decision in the words of the annotation.
 fn verdict(pod: &Pod, namespace: &Namespace) -> String {
     match decide(pod, namespace, true, Redirection::Init) {
-        Ok(Decision::Inject) => "injected".to_owned(),
+        Ok(Decision::Inject(_)) => "injected".to_owned(),
         Ok(Decision::Leave) => "left".to_owned(),
         Ok(Decision::Skip(skip)) => format!("skipped: {skip}"),
         Err(refusal) => format!("refused: {refusal}"),
@@ -232,13 +232,11 @@ fn a_pod_that_completes_needs_native_sidecars() {
             decide(&job, &enabled(), false, Redirection::Init),
             Ok(Decision::Skip(Skip::NeverCompletes))
         );
-        assert_eq!(
-            decide(&job, &enabled(), true, Redirection::Init),
-            Ok(Decision::Inject)
-        );
+        assert_eq!(verdict(&job, &enabled()), "injected");
     }
+    let by = "the label kuma.io/sidecar-injection of the namespace \"shop\"";
     assert_eq!(
         decide(&plain(), &enabled(), false, Redirection::Init),
-        Ok(Decision::Inject)
+        Ok(Decision::Inject(by.to_owned()))
     );
 }

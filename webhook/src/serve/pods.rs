@@ -65,7 +65,7 @@ async fn change(
             info!(namespace = namespace.name, pod = pod.name(), reason = %skip, "skipped");
             Ok(Ok(skipped(pod, &skip)))
         }
-        Ok(Decision::Inject) => injected(service, pod, namespace, native_sidecars).await,
+        Ok(Decision::Inject(by)) => injected(service, pod, (namespace, &by), native_sidecars).await,
     }
 }
 
@@ -90,7 +90,7 @@ fn skipped(pod: Pod, skip: &Skip) -> (Value, Vec<String>) {
 async fn injected(
     service: &Service,
     pod: Pod,
-    namespace: &Namespace,
+    (namespace, asked_by): (&Namespace, &str),
     native_sidecars: bool,
 ) -> Result<Changed, LookupError> {
     let (mesh, field) = inject::mesh_of(&pod, namespace);
@@ -104,6 +104,7 @@ async fn injected(
     });
     let context = Context {
         namespace,
+        asked_by,
         mesh: &mesh,
         spec: &spec,
         native_sidecars,

@@ -32,13 +32,14 @@ fn namespace(annotations: Value) -> Namespace {
 
 fn injected(pod: &Value, namespace: &Namespace, native_sidecars: bool) -> Injected {
     let pod = Pod::parse(pod.clone()).unwrap();
-    assert_eq!(
-        decide(&pod, namespace, native_sidecars, Redirection::Init),
-        Ok(Decision::Inject)
-    );
+    let decided = decide(&pod, namespace, native_sidecars, Redirection::Init);
+    let Ok(Decision::Inject(asked_by)) = &decided else {
+        panic!("{decided:?}");
+    };
     let (mesh, _) = mesh_of(&pod, namespace);
     let context = Context {
         namespace,
+        asked_by,
         mesh: &mesh,
         spec: &MeshSpec::initial(),
         native_sidecars,
@@ -318,6 +319,7 @@ fn a_pod_without_an_operator_has_no_token() {
     let pod = Pod::parse(owned(owner("apps/v1", "DaemonSet", "logs"), json!({}))).unwrap();
     let context = Context {
         namespace: &namespace(json!({})),
+        asked_by: "a test",
         mesh: "default",
         spec: &MeshSpec::initial(),
         native_sidecars: true,
@@ -341,6 +343,7 @@ fn in_a_strict_mesh(native_sidecars: bool) -> Pod {
     config.proxy_drain_time = "45s".to_owned();
     let context = Context {
         namespace: &namespace(json!({})),
+        asked_by: "a test",
         mesh: "default",
         spec: &strict,
         native_sidecars,

@@ -7,6 +7,7 @@ use weir_webhook::serve::MAX_BODY;
 use crate::{
     exchange::{get, inject, pod, send},
     fixture::{Authority, empty, filled},
+    promtool,
 };
 
 #[tokio::test]
@@ -80,13 +81,13 @@ async fn metrics_count_reviews_and_decisions() {
         "weir_webhook_decisions_total{decision=\"skipped\",reason=\"disabled\"} 1",
         "weir_webhook_decisions_total{decision=\"refused\",reason=\"unknown_mesh\"} 1",
         &format!("weir_webhook_certificate_expiry_timestamp_seconds {expires}"),
-        "# EOF",
     ] {
         assert!(
             text.lines().any(|found| found == line),
             "no line {line:?} in\n{text}"
         );
     }
+    assert_eq!(promtool::said_of(&text), [] as [&str; 0]);
 }
 
 #[tokio::test]

@@ -10,8 +10,11 @@ mod fixture;
 mod golden;
 mod health;
 mod layers;
+mod manifests;
 mod offline;
 mod pods;
+#[path = "../../../proxy/tests/telemetry/promtool.rs"]
+mod promtool;
 mod resources;
 mod silence;
 mod tls;

@@ -17,7 +17,7 @@ async fn an_asked_for_pod_is_patched_and_a_second_review_adds_nothing() {
     let after = patched(&before, &response);
     assert_eq!(
         after["metadata"]["annotations"]["weir.io/injection"],
-        "injected"
+        "injected: enabled by the label kuma.io/sidecar-injection of the namespace \"shop\""
     );
     assert_eq!(after["spec"]["initContainers"][1]["name"], "kuma-sidecar");
     assert_eq!(after["spec"]["containers"], before["spec"]["containers"]);
@@ -215,7 +215,7 @@ async fn what_is_too_new_for_the_caches_is_asked_for() {
     let after = patched(&before, &review(&fixture, "/inject", request.clone()).await);
     assert_eq!(
         after["metadata"]["annotations"]["weir.io/injection"],
-        "injected"
+        "injected: enabled by the annotation linkerd.io/inject of the namespace \"new\""
     );
     request["object"]["metadata"]["labels"] = json!({"kuma.io/mesh": "absent"});
     let response = review(&fixture, "/inject", request).await;

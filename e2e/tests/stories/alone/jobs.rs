@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use futures::{StreamExt as _, pin_mut};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
@@ -46,6 +47,16 @@ async fn a_job_completes_when_its_container_does() -> anyhow::Result<()> {
             ended?
         };
         ends_with_its_container(&ended)?;
+        eventually("the Job is complete", Duration::from_secs(20), async || {
+            let job = story.api::<Job>().get("count").await?;
+            let succeeded = job.status.and_then(|status| status.succeeded);
+            ensure!(
+                succeeded == Some(1),
+                "{succeeded:?} of its pods have succeeded"
+            );
+            Ok(())
+        })
+        .await?;
         let idle = Workload::new("idle", &["sleep", "1"]).idle_companions();
         let idle = story
             .create(&idle.label(names::INJECTION, "disabled").task())

@@ -11,6 +11,7 @@ use weir_e2e::cluster::{Cluster, Story, Workload, eventually};
 
 use crate::{alone, story_time};
 
+const OPERATOR: &str = "weir-operator";
 /// How long the operator is away under load, without another wish.
 const AWAY: Duration = Duration::from_secs(45);
 /// Of the requests to a destination that is rolled out meanwhile so many may fail: the one that its application had when
@@ -24,38 +25,37 @@ const BACK: Duration = Duration::from_secs(10);
 #[tokio::test]
 async fn without_the_operator_new_pods_are_ready_and_measured() -> anyhow::Result<()> {
     alone("operator-down", async |story| {
-        scale_operator(&story.cluster, 0).await?;
+        scale(&story.cluster, OPERATOR, 0).await?;
         let result = new_pods_are_measured(story).await;
-        scale_operator(&story.cluster, 1).await?;
+        scale(&story.cluster, OPERATOR, 1).await?;
         result
     })
     .await
 }
 
-async fn scale_operator(cluster: &Cluster, replicas: u8) -> anyhow::Result<()> {
+/// Gives one of our deployments so many replicas, and waits until there are as many.
+pub(super) async fn scale(cluster: &Cluster, name: &str, replicas: u8) -> anyhow::Result<()> {
     let system = ["--namespace", "kuma-system"];
+    let (deployment, of_it) = (
+        format!("deployment/{name}"),
+        format!("app.kubernetes.io/name={name}"),
+    );
     let scale = format!("--replicas={replicas}");
-    let scale = ["scale", "deployment/weir-operator", &scale];
+    let scale = ["scale", &deployment, &scale];
     cluster
         .kubectl(&[system.as_slice(), &scale].concat(), "")
         .await?;
     let wait: &[&str] = if replicas == 0 {
-        let operator = "app.kubernetes.io/name=weir-operator";
         &[
             "wait",
             "pod",
             "--for=delete",
             "--timeout=60s",
             "--selector",
-            operator,
+            &of_it,
         ]
     } else {
-        &[
-            "rollout",
-            "status",
-            "deployment/weir-operator",
-            "--timeout=60s",
-        ]
+        &["rollout", "status", &deployment, "--timeout=60s"]
     };
     cluster
         .kubectl(&[system.as_slice(), wait].concat(), "")
@@ -148,7 +148,7 @@ async fn go_and_return(story: &Story, away: Duration, stable: &str) -> anyhow::R
     .await?;
     let open = open_calls(story, &pods).await?;
     let until = Instant::now() + away;
-    scale_operator(&story.cluster, 0).await?;
+    scale(&story.cluster, OPERATOR, 0).await?;
     let result = async {
         eventually("no stream is left", BACK, async || {
             let left = open_calls(story, &pods).await?;
@@ -169,7 +169,7 @@ async fn go_and_return(story: &Story, away: Duration, stable: &str) -> anyhow::R
     }
     .await;
     tokio::time::sleep_until(until).await;
-    scale_operator(&story.cluster, 1).await?;
+    scale(&story.cluster, OPERATOR, 1).await?;
     let ready = Instant::now();
     result.context("without the operator")?;
     let rolled = story.ready_by_app("rolled").await?;
