@@ -15,13 +15,15 @@ use weir_proxy::endpoints::Listed;
 use weir_proxy::telemetry::{Dst, Server};
 
 use super::exposition::{Scrape, Series};
+use super::labels;
+use super::told::{Described, Told};
 
 /// Longest time any condition may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// The families that traffic is counted in; of histograms the counts, for times differ.
-const TRAFFIC: [&str; 24] = [
+const TRAFFIC: [&str; 28] = [
     "request_total",
     "response_total",
     "response_latency_ms_count",
@@ -44,6 +46,10 @@ const TRAFFIC: [&str; 24] = [
     "inbound_tcp_authz_allow_total",
     "inbound_tcp_authz_deny_total",
     "route_request_total",
+    "route_response_total",
+    "route_response_latency_ms_count",
+    "route_actual_request_total",
+    "route_actual_response_total",
     "weir_http_detect_timeout_total",
     "weir_http_unparsed_total",
 ];
@@ -82,13 +88,6 @@ impl Way {
             }
         }
     }
-
-    /// Whether a family is looked at. Balanced connections are shared, and stay.
-    fn looks_at(self, family: &str) -> bool {
-        let is_of_connections = ["tcp_", "http2_", "outbound_tcp_"];
-        TRAFFIC.contains(&family)
-            && (self != Self::Balanced || !is_of_connections.iter().any(|f| family.starts_with(f)))
-    }
 }
 
 fn service(endpoints: Vec<Listed>) -> Aim {
@@ -112,6 +111,8 @@ pub(crate) struct Bench {
     pub(crate) bound: Bound,
     application: SocketAddr,
     before: Vec<Series>,
+    /// Whether the families of connections are looked at. Those that are shared stay.
+    pub(crate) counts_connections: bool,
     terminate: mpsc::Sender<()>,
     _settings: watch::Sender<Arc<Settings>>,
 }
@@ -121,53 +122,85 @@ impl Bench {
         Self::start_with(way, application, |_| {}).await
     }
 
-    /// With settings that differ from the defaults.
+    /// With a configuration that differs from the defaults.
     pub(crate) async fn start_with(
         way: Way,
         application: SocketAddr,
         change: impl FnOnce(&mut Config),
     ) -> Self {
+        Self::start_told(way, application, &Told::Nothing, change).await
+    }
+
+    /// With a configuration that differs from the defaults, of which this is told.
+    pub(crate) async fn start_told(
+        way: Way,
+        application: SocketAddr,
+        told: &Told,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        let (roster, changes) = watch::channel(Arc::default());
         let mut config = Config {
             workers: 1,
             listeners: vec![(LOOPBACK, way.aim(application))],
+            roster: Some(changes),
             ..Config::default()
         };
         config.admin.addr = LOOPBACK;
         config.admin.metrics_ip = LOOPBACK.ip();
         change(&mut config);
-        let described = config.listeners.iter().map(|(_, aim)| match aim {
-            Aim::Application { .. } => 2,
-            Aim::Service { .. } => 1,
-            Aim::Inbound | Aim::Outbound => 0,
-        });
-        let (described, start): (usize, _) = (described.sum(), Instant::now());
+        let described = Described::of(&config, told);
         let settings = Settings::parse(r#"{"version":1,"mesh":"default"}"#).expect("settings");
         let (keep, settings) = watch::channel(Arc::new(settings));
         let app = app::bind(config, settings).expect("free ports");
-        let (terminate, terminated) = mpsc::channel(2);
         let bound = app.bound().clone();
+        // Its workers have not begun: the first that they hear is this.
+        roster.send_replace(Arc::new(
+            told.roster(bound.listeners[0], way.aim(application)),
+        ));
+        keep.send_modify(|settings| {
+            told.change(Arc::make_mut(settings), bound.listeners[0].port())
+        });
+        let (terminate, terminated) = mpsc::channel(2);
         tokio::spawn(app.serve(terminated));
         let mut bench = Self {
             way,
             bound,
             application,
             before: Vec::new(),
+            counts_connections: way != Way::Balanced,
             terminate,
             _settings: keep,
         };
-        // What a worker publishes from its start on; the last of it are the connections of what is described.
-        let known = |all: &[Series], name| all.iter().filter(|s| s.name == name).count();
-        let mut all = Vec::new();
-        while known(&all, "http2_active_streams") < 4
-            || known(&all, "outbound_http_errors_total") < 5
-            || known(&all, "tcp_open_total") < described
-        {
-            assert!(start.elapsed() < DEADLINE, "{all:?}");
-            all = bench.scrape().await.0;
-        }
-        all.retain(|series| way.looks_at(&series.name));
-        bench.before = all;
+        bench.before = bench.at_rest(described).await;
         bench
+    }
+
+    /// What a worker publishes from its start on, once all of it is there.
+    async fn at_rest(&self, described: Described) -> Vec<Series> {
+        let start = Instant::now();
+        loop {
+            let all = self.scrape().await;
+            let known = |name| all.select(name, &[]).count();
+            if known("http2_active_streams") >= 4
+                && known("outbound_http_errors_total") >= 5
+                && known("inbound_http_errors_total") >= 5 * described.servers
+                && known("tcp_open_total") >= described.connections
+            {
+                return self.looked_at(all);
+            }
+            assert!(start.elapsed() < DEADLINE, "{all:?}");
+        }
+    }
+
+    /// The series of the families that are looked at.
+    fn looked_at(&self, Scrape(mut all): Scrape) -> Vec<Series> {
+        let is_of_connections = ["tcp_", "http2_", "outbound_tcp_"];
+        all.retain(|Series { name, .. }| {
+            TRAFFIC.contains(&&**name)
+                && (self.counts_connections
+                    || !is_of_connections.iter().any(|f| name.starts_with(f)))
+        });
+        all
     }
 
     /// The port that clients mean.
@@ -204,9 +237,7 @@ impl Bench {
     }
 
     async fn traffic(&self) -> Vec<Series> {
-        let mut all = self.scrape().await.0;
-        all.retain(|series| self.way.looks_at(&series.name));
-        all
+        self.looked_at(self.scrape().await)
     }
 
     /// What traffic has changed so far, in the order of printing.
@@ -216,10 +247,12 @@ impl Bench {
         changed
     }
 
-    /// Waits until exactly these series have changed, each written as it is printed; `{HTTP}`, `{SRC}`, `{DST}`,
-    /// `{SRV}`, `{DIR}`, `{PORT}`, `{ASKED}`, `{ANSWERED}` stand for the labels of this bench.
+    /// Waits until exactly these series have changed, each written as it is printed but for what
+    /// `labels` abbreviates.
     pub(crate) async fn shows(&self, row: &str, expected: &[String]) {
-        let text: String = expected.iter().map(|line| self.fill(line) + "\n").collect();
+        let (application, listener) = (self.application.port(), self.port());
+        let fill = |line: &String| labels::fill(line, self.way, (application, listener)) + "\n";
+        let text: String = expected.iter().map(fill).collect();
         let mut expected = Scrape::parse(&text)
             .expect("the row is written as it is printed")
             .0;
@@ -262,64 +295,6 @@ impl Bench {
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-    }
-
-    /// Writes out the labels that a row abbreviates.
-    fn fill(&self, line: &str) -> String {
-        let server = format!(
-            "srv_group=\"kuma.io\",srv_kind=\"dataplane\",srv_name=\"web\",srv_port=\"{}\"",
-            self.application.port()
-        );
-        let port = format!("target_port=\"{}\"", self.port());
-        let plain = |reason: &str| format!("tls=\"no_identity\",no_tls_reason=\"{reason}\"");
-        let dst = "dst_deployment=\"web\",dst_namespace=\"emojivoto\",dst_service=\"web\"";
-        let name = "authority=\"web.emojivoto.svc.cluster.local\"";
-        let (http, src, dst, errors) = match self.way {
-            Way::Inbound => (
-                format!(
-                    "direction=\"inbound\",authority=\"web.example\",{port},{},{server},route_group=\"\",\
-                     route_kind=\"default\",route_name=\"default\",authz_group=\"\",authz_kind=\"default\",\
-                     authz_name=\"all-unauthenticated\"",
-                    plain("no_tls_from_remote")
-                ),
-                format!(
-                    "direction=\"inbound\",peer=\"src\",{},{server},{port}",
-                    plain("no_tls_from_remote")
-                ),
-                format!(
-                    "direction=\"inbound\",peer=\"dst\",{},{port}",
-                    plain("loopback")
-                ),
-                format!(",{server}"),
-            ),
-            Way::Outbound | Way::Balanced => (
-                format!(
-                    "direction=\"outbound\",authority=\"web.example\",{port},{},{dst}",
-                    plain("not_provided_by_service_discovery")
-                ),
-                format!(
-                    "direction=\"outbound\",peer=\"src\",{},{port}",
-                    plain("loopback")
-                ),
-                format!(
-                    "direction=\"outbound\",peer=\"dst\",{},{name},{dst},{port}",
-                    plain("not_provided_by_service_discovery")
-                ),
-                String::new(),
-            ),
-        };
-        let (asked, answered) = match self.way {
-            Way::Inbound => ("received", "sent"),
-            Way::Outbound | Way::Balanced => ("sent", "received"),
-        };
-        line.replace("{ASKED}", asked)
-            .replace("{ANSWERED}", answered)
-            .replace("{HTTP}", &http)
-            .replace("{SRC}", &src)
-            .replace("{DST}", &dst)
-            .replace("{SRV}", &errors)
-            .replace("{DIR}", self.way.name())
-            .replace("{PORT}", &self.port().to_string())
     }
 }
 

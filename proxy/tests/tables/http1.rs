@@ -1,14 +1,15 @@
-//! The rows that HTTP/1 shows: the HTTP families, and every row of "what happens". Those of HTTP/2 are written in
-//! the same form, with the same columns. Not shown yet, for nothing makes them happen: route timeouts, 403 and 404
-//! of the proxy's own, retries.
+//! The rows that HTTP/1 shows: the HTTP families, and every row of "what happens" that needs neither routes nor a mesh.
+//! Those of HTTP/2 are written in the same form, with the same columns. Route timeouts, 404 of the proxy's own and retries
+//! are rows of `routed`; what the proxy cannot forward is in `errors`. The refused, 403, have certificates: they are in
+//! `mtls/permission.rs`.
 
 use super::rows::{Act, Row, broken, play, well};
 
 pub(crate) const GET: &str = "GET / HTTP/1.1\r\nHost: Web.example:80\r\n\r\n";
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const HALF: &str = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf";
-const NONE: &str = "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n";
-const HEAD_END: &str = "\r\n\r\n";
+pub(crate) const NONE: &str = "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n";
+pub(crate) const HEAD_END: &str = "\r\n\r\n";
 const UPGRADE: &str =
     "GET / HTTP/1.1\r\nHost: web.example\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
 const SWITCH: &str =

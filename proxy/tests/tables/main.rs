@@ -1,8 +1,8 @@
 //! The contract, row by row: which series a behaviour of HTTP and TCP leaves, in both directions, with exactly
 //! which labels in which order, through a whole proxy with real sockets.
 //!
-//! `bench` runs a proxy and two scripted peers; `http1`, `http2`, `tcp` and `errors` are rows of the tables of "Every family
-//! the proxy exposes"; `behaviours` is what the peers' own tests hold, `mistakes` what they get wrong.
+//! `bench` runs a proxy and two scripted peers; `http1`, `http2`, `tcp`, `errors` and `routed` are rows of the tables of
+//! "Every family the proxy exposes"; `behaviours` is what the peers' own tests hold, `mistakes` what they get wrong.
 
 mod behaviours;
 mod bench;
@@ -18,9 +18,12 @@ pub mod exposition;
 mod frames;
 mod http1;
 mod http2;
+mod labels;
 mod mistakes;
+mod routed;
 mod rows;
 mod tcp;
+mod told;
 #[allow(dead_code, reason = "the tests of HTTP/2 use the rest")]
 #[path = "../http2/wire.rs"]
 mod wire;

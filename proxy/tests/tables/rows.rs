@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Barrier;
 
 use super::bench::{Bench, DEADLINE, Way, listener};
 use super::frames;
+use super::told::Told;
 
 /// One step of a scripted peer.
 #[derive(Clone, Copy, Debug)]
@@ -115,10 +116,46 @@ pub(crate) async fn play_balanced(rows: &[Row]) {
     }
 }
 
+/// Where a row is played whose proxy is told something of requests.
+pub(crate) struct Scene {
+    pub(crate) way: Way,
+    pub(crate) told: Told,
+    /// Whether the families of connections are looked at.
+    pub(crate) counts_connections: bool,
+}
+
+/// Plays a row there, and looks for `series` besides. Nothing is dialed before there is a head.
+pub(crate) async fn play_told(row: &Row, scene: &Scene, mut series: Vec<String>) {
+    let listener = listener().await;
+    let application = listener.local_addr().expect("an address");
+    let bench = Bench::start_told(scene.way, application, &scene.told, |config| {
+        config.worker.detect.silence = DEADLINE;
+    });
+    let mut bench = bench.await;
+    bench.counts_connections &= scene.counts_connections;
+    series.extend(series_of(row, bench.counts_connections));
+    play_on(row, (&bench, listener), &series).await;
+}
+
 async fn play_row(row: &Row, way: Way) {
     let listener = listener().await;
     let application = listener.local_addr().expect("an address");
     let bench = Bench::start(way, application).await;
+    let series = series_of(row, bench.counts_connections);
+    play_on(row, (&bench, listener), &series).await;
+}
+
+/// The series that a row says, those of its connections included if they count.
+fn series_of(row: &Row, counts_connections: bool) -> Vec<String> {
+    let mut all: Vec<String> = row.series.iter().map(|s| (*s).to_owned()).collect();
+    if counts_connections {
+        all.extend(row.src.series("{SRC}"));
+        all.extend(row.dst.map(|dst| dst.series("{DST}")).unwrap_or_default());
+    }
+    all
+}
+
+async fn play_on(row: &Row, (bench, listener): (&Bench, TcpListener), series: &[String]) {
     let meeting = Arc::new(Barrier::new(2));
     let (acts, met) = (row.application, Arc::clone(&meeting));
     let served = tokio::spawn(async move {
@@ -127,13 +164,9 @@ async fn play_row(row: &Row, way: Way) {
     });
     let client = bench.connect().await;
     let played = tokio::time::timeout(DEADLINE, act(client, row.client, &meeting)).await;
-    played.unwrap_or_else(|_| panic!("{}, {}: the client waits for ever", row.what, way.name()));
-    let mut expected: Vec<String> = row.series.iter().map(|s| (*s).to_owned()).collect();
-    if way != Way::Balanced {
-        expected.extend(row.src.series("{SRC}"));
-        expected.extend(row.dst.map(|dst| dst.series("{DST}")).unwrap_or_default());
-    }
-    bench.shows(row.what, &expected).await;
+    let way = bench.way.name();
+    played.unwrap_or_else(|_| panic!("{}, {way}: the client waits for ever", row.what));
+    bench.shows(row.what, series).await;
     served.abort();
 }
 
