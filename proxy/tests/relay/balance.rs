@@ -339,3 +339,60 @@ async fn endpoints_are_told_by_state() {
     proxy.roster.send_replace(Arc::new(next));
     states(1.0, 0.0).await;
 }
+
+/// The series of requests and responses as printed, but for buckets and times.
+fn of_requests(proxy: &Proxy) -> BTreeMap<String, f64> {
+    let families = [
+        "request_total{",
+        "response_total{",
+        "response_latency_ms_count{",
+    ];
+    let mut all: BTreeMap<_, _> = proxy.samples().into_iter().collect();
+    all.retain(|series, _| families.iter().any(|family| series.starts_with(family)));
+    all
+}
+
+/// 14 and 15 of `linkerd-metrics.md`, section 7: of an address, and of all that have the label.
+#[tokio::test]
+async fn an_endpoint_whose_labels_change_is_counted_under_both() {
+    for label in ["pod", "service"] {
+        let app = application(|s| answer_heads(s, OK)).await;
+        let labelled = |value, addr| Listed::plain(addr, Dst::new([(label, value)]));
+        let aim = Aim::Service {
+            name: "web".to_owned(),
+            endpoints: vec![labelled("old", app)],
+        };
+        let proxy = Proxy::start_with(aim, worker::Config::default());
+        assert_eq!(ask(&proxy).await, OK);
+        // The second endpoint, which takes no connection, shows when they have been taken over.
+        let next = Service {
+            name: "web".to_owned(),
+            endpoints: vec![labelled("new", app), labelled("new", nobody().await)],
+            ..Service::default()
+        };
+        let next = BTreeMap::from([(proxy.addr, next)]);
+        proxy.roster.send_replace(Arc::new(next));
+        let available = ["state=\"available\""];
+        proxy.counts("weir_endpoints", &available, 2.0).await;
+        assert_eq!(ask(&proxy).await, OK);
+        proxy.counts("response_total", &[], 2.0).await;
+        let expected = ["old", "new"].into_iter().flat_map(|value| {
+            let of = format!(
+                "direction=\"outbound\",authority=\"web\",target_port=\"{}\",tls=\"no_identity\",\
+                 no_tls_reason=\"not_provided_by_service_discovery\",dst_{label}=\"{value}\"",
+                proxy.addr.port()
+            );
+            let end =
+                "status_code=\"200\",classification=\"success\",grpc_status_code=\"\",error=\"\"";
+            [
+                (format!("request_total{{{of}}}"), 1.0),
+                (format!("response_total{{{of},{end}}}"), 1.0),
+                (
+                    format!("response_latency_ms_count{{{of},status_code=\"200\"}}"),
+                    1.0,
+                ),
+            ]
+        });
+        assert_eq!(of_requests(&proxy), expected.collect());
+    }
+}

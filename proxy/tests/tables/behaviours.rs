@@ -1,9 +1,10 @@
 //! What linkerd2-proxy's own tests of its metrics hold, by their numbers in `linkerd-metrics.md`, section 7.
 //!
 //! Here: 3-10, 16-33, 52. In other places: 11-13 and 51 are rows of `http1` (the labels `dst_*`, an endpoint that
-//! dies), 40 one of `errors`, 34 is `admin`'s. The admin port's own traffic, 1 and 2, is deliberately in no family.
-//! Not Weir's, or not yet: 14, 15, 47-50 and 53 need the control plane; 37-39 and 41 need mesh TLS; 35, 36 and 42-46
-//! are Linkerd's endpoints for its environment and logs.
+//! dies), 40 one of `errors`, 49 and 50 are of `routed`, 34 is `admin`'s. Of the directory above this one: 14 and 15 are
+//! in `relay/balance.rs`, 37 and 38 in `mtls/refused.rs`, 47 and 48 in `relay/retried.rs` and `terminate/routes.rs`. 53 is
+//! in `src/admin/tests/secured.rs`. The admin port's own traffic, 1 and 2, is deliberately in no family. Not Weir's: 39 and
+//! 41, for it has no port where only proxies connect; 35, 36 and 42-46 are Linkerd's endpoints for its environment and logs.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
