@@ -1,6 +1,6 @@
 //! What the measurement of linkerd2-proxy found wrong (`linkerd-metrics.md`, section 11), as far as HTTP and TCP
-//! can show it. Of the others, services that share a name need routes, and a closed watch needs a control plane.
-//! That `errno` is kept for closes with errors is in the rows of `http1`, `tcp` and `errors`.
+//! can show it. Of the others, services that share a name are in `telemetry/routes.rs`, and a watch that closes in
+//! `control/calls.rs`. That `errno` is kept for closes with errors is in the rows of `http1`, `tcp` and `errors`.
 
 use std::time::Duration;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weir_proxy::telemetry::{self, Config, Direction, Recorder, RouteLabels, Telemetry};
 
-use crate::scrape::{scrape, sum, text, traffic};
+use crate::scrape::{Scrape, scrape, sum, text, traffic};
 use crate::text::{end, one_worker};
 
 fn labels<'a>(dst: &'a str, route: Option<&'a str>) -> RouteLabels<'a> {
@@ -60,6 +60,37 @@ route_actual_response_total{{{web},{well}}} 1
     let shown = scrape(&telemetry, &traffic("^route_.*_ms$"));
     let bucket = format!("route_response_latency_ms_bucket{{{web},status_code=\"200\",le=\"2\"}}");
     assert_eq!((shown[&bucket], shown.len()), (1.0, 28));
+}
+
+/// Where Linkerd tells them apart by their short names, it merges them (`linkerd-metrics.md`, section 11).
+#[test]
+fn services_that_share_a_name_are_told_apart() {
+    let (telemetry, recorder) = one_worker();
+    let services = [
+        "web.a.svc.cluster.local:80",
+        "web.b.svc.cluster.local:80",
+        "web.a.svc.cluster.local:81",
+    ];
+    let mut expected = Scrape::new();
+    for (n, dst) in (1..).zip(services) {
+        for _ in 0..n {
+            answer(&recorder, dst, Some("r"));
+        }
+        let of = format!("direction=\"outbound\",dst=\"{dst}\",rt_route=\"r\"");
+        let end = "status_code=\"200\",classification=\"success\",error=\"\"";
+        for series in [
+            format!("route_request_total{{{of}}}"),
+            format!("route_response_total{{{of},{end}}}"),
+            format!("route_response_latency_ms_count{{{of},status_code=\"200\"}}"),
+            format!("route_actual_request_total{{{of}}}"),
+            format!("route_actual_response_total{{{of},{end}}}"),
+        ] {
+            expected.insert(series, f64::from(n));
+        }
+    }
+    let mut shown = scrape(&telemetry, &traffic("^route_"));
+    shown.retain(|series, _| !series.contains("_bucket{") && !series.contains("_sum{"));
+    assert_eq!(shown, expected);
 }
 
 fn refused(telemetry: &Telemetry, family: &str) -> f64 {
