@@ -38,6 +38,8 @@ fn request() -> Vec<u8> {
         post(5),
         reset(5, 8),
         get(7),
+        // A client that begins no more streams is answered what it has asked.
+        goaway(2, 0),
     ]
     .concat()
 }
