@@ -1,13 +1,33 @@
 //! What both proxies count, series by series.
 
+use std::time::{Duration, Instant};
+
 use tokio::io::AsyncWriteExt;
 
 use crate::mesh::{CLIENT, Pair, Party, SERVER, settings};
-use crate::proxy::{Proxy, answer_heads, application, read_until};
+use crate::proxy::{DEADLINE, Proxy, answer_heads, application, read_until};
 use weir_crds::settings::MtlsMode;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n";
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// Where what comes to the server's proxy arrives.
+pub(crate) const SRV: &str =
+    r#"srv_group="kuma.io",srv_kind="dataplane",srv_name="web",srv_port="80""#;
+/// Without routes, and where no permission has let it in.
+pub(crate) const ROUTE: &str = r#"route_group="",route_kind="default",route_name="default""#;
+pub(crate) const NO_AUTHZ: &str =
+    r#"authz_group="",authz_kind="default",authz_name="all-unauthenticated""#;
+
+/// Waits until these families have exactly these series that are not 0.
+pub(crate) async fn counts_exactly(proxy: &Proxy, families: &[&str], mut expected: Vec<String>) {
+    expected.sort();
+    let start = Instant::now();
+    while counted(proxy, families) != expected && start.elapsed() < DEADLINE {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(counted(proxy, families), expected);
+}
 
 /// The series of these families that are not 0, sorted.
 fn counted(proxy: &Proxy, families: &[&str]) -> Vec<String> {
@@ -83,9 +103,7 @@ fn of_client(port: u16) -> Vec<String> {
 /// What the server's proxy counts.
 fn of_server(port: u16) -> Vec<String> {
     let secured = format!(r#"tls="true",client_id="{CLIENT}""#);
-    let srv = r#"srv_group="kuma.io",srv_kind="dataplane",srv_name="web",srv_port="80""#;
-    let route = r#"route_group="",route_kind="default",route_name="default""#;
-    let authz = r#"authz_group="",authz_kind="default",authz_name="all-unauthenticated""#;
+    let (srv, route, authz) = (SRV, ROUTE, NO_AUTHZ);
     let src = format!(r#"direction="inbound",peer="src",{secured},{srv},target_port="{port}""#);
     let dst = format!(
         r#"direction="inbound",peer="dst",tls="no_identity",no_tls_reason="loopback",target_port="{port}""#

@@ -1,6 +1,6 @@
 //! A mesh of two: a client's proxy and a server's, each with its identity and its settings.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use weir_proxy::telemetry::{Dst, Server};
 use weir_proxy::worker;
 
 use crate::authority::Authority;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, bound};
 
 pub(crate) const CLIENT: &str = "api.shop.serviceaccount.identity.kuma-system.cluster.local";
 pub(crate) const SERVER: &str = "web.shop.serviceaccount.identity.kuma-system.cluster.local";
@@ -59,10 +59,20 @@ impl Party {
         aim: Aim,
         served: worker::Config,
     ) -> Self {
+        Self::start_on(bound(), (settings, identity), aim, served)
+    }
+
+    /// The same on this socket: its port may be in the settings.
+    fn start_on(
+        listener: TcpListener,
+        (settings, identity): (Settings, Option<Arc<Identity>>),
+        aim: Aim,
+        served: worker::Config,
+    ) -> Self {
         let (settings, said) = watch::channel(Arc::new(settings));
         let (identity, kept) = watch::channel(identity);
         Self {
-            proxy: Proxy::start_in((said, Some(kept)), aim, served),
+            proxy: Proxy::start_on(listener, (said, Some(kept)), aim, served),
             settings,
             identity,
         }
@@ -73,12 +83,22 @@ impl Party {
         (settings, identity): (Settings, Option<Arc<Identity>>),
         application: SocketAddr,
     ) -> Self {
+        Self::server_on(bound(), (settings, identity), application)
+    }
+
+    /// The same on this socket: its port may be in the settings.
+    fn server_on(
+        listener: TcpListener,
+        (settings, identity): (Settings, Option<Arc<Identity>>),
+        application: SocketAddr,
+    ) -> Self {
         let server = Server::new("kuma.io", "dataplane", "web", 80);
         let aim = Aim::Application {
             addr: application,
             server,
         };
-        Self::start((settings, identity), aim, worker::Config::default())
+        let served = worker::Config::default();
+        Self::start_on(listener, (settings, identity), aim, served)
     }
 
     /// In front of a service with one endpoint, whose certificate has this name.
@@ -116,10 +136,25 @@ impl Pair {
     }
 
     pub(crate) fn start_in(mode: MtlsMode, application: SocketAddr) -> Self {
+        Self::join(bound(), settings(mode), application)
+    }
+
+    /// In front of an application whose port these settings tell of, from its first connection on.
+    pub(crate) fn start_told(
+        application: SocketAddr,
+        told: impl FnOnce(u16) -> Arc<Settings>,
+    ) -> Self {
+        let listener = bound();
+        let port = listener.local_addr().expect("an address").port();
+        Self::join(listener, Arc::unwrap_or_clone(told(port)), application)
+    }
+
+    fn join(listener: TcpListener, told: Settings, application: SocketAddr) -> Self {
         let authority = Authority::new("mesh");
-        let of = |name| (settings(mode), Some(identity(&authority, name, LIFE)));
-        let server = Party::server(of(SERVER), application);
-        let client = Party::client(of(CLIENT), server.proxy.addr, Some(SERVER));
+        let of = |name| Some(identity(&authority, name, LIFE));
+        let of_client = (settings(told.mtls), of(CLIENT));
+        let server = Party::server_on(listener, (told, of(SERVER)), application);
+        let client = Party::client(of_client, server.proxy.addr, Some(SERVER));
         Self {
             authority,
             client,

@@ -9,7 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use weir_crds::permission::Permission;
 use weir_crds::settings::{InboundSettings, MtlsMode, Settings};
 
-use crate::mesh::{Pair, settings};
+use crate::labels::{NO_AUTHZ, ROUTE, SRV, counts_exactly};
+use crate::mesh::{CLIENT, Pair, settings};
 use crate::proxy::{answer_heads, application, read_until, soon};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n";
@@ -64,13 +65,38 @@ pub(crate) async fn obey(pair: &Pair, settings: Arc<Settings>, status: &[u8]) ->
     panic!("they are never in force");
 }
 
+/// What is said of a connection to the application: requests and connections, what became of them, and who was let in.
+const JUDGED: [&str; 9] = [
+    "request_total",
+    "response_total",
+    "response_latency_ms_count",
+    "inbound_http_authz_allow_total",
+    "inbound_http_authz_deny_total",
+    "inbound_tcp_authz_allow_total",
+    "inbound_tcp_authz_deny_total",
+    "inbound_http_errors_total",
+    "inbound_tcp_errors_total",
+];
+
+/// The series of so many requests of the client's, under this permission and with this answer.
+fn requests(port: u16, authz: &str, (status, n): (u16, usize)) -> Vec<String> {
+    let request = format!(
+        r#"direction="inbound",authority="web",target_port="{port}",tls="true",client_id="{CLIENT}",{SRV},{ROUTE},{authz}"#
+    );
+    let ended =
+        format!(r#"status_code="{status}",classification="success",grpc_status_code="",error="""#);
+    vec![
+        format!("request_total{{{request}}} {n}"),
+        format!("response_total{{{request},{ended}}} {n}"),
+        format!(r#"response_latency_ms_count{{{request},status_code="{status}"}} {n}"#),
+    ]
+}
+
 #[tokio::test]
 async fn who_has_no_permission_is_told_and_the_application_is_not() {
     let (app, count) = counting().await;
-    let pair = Pair::start(app);
+    let pair = Pair::start_told(app, |port| permit(port, "other"));
     let (server, port) = (&pair.server.proxy, pair.server.proxy.addr.port());
-    obey(&pair, permit(port, "other"), b"403").await;
-    let let_in = count.load(Ordering::Relaxed);
     // HTTP/1.
     let answer = ask(&pair).await;
     assert!(
@@ -78,13 +104,6 @@ async fn who_has_no_permission_is_told_and_the_application_is_not() {
         "{}",
         String::from_utf8_lossy(&answer)
     );
-    let row = [
-        "status_code=\"403\"",
-        "classification=\"success\"",
-        "error=\"\"",
-        "tls=\"true\"",
-    ];
-    server.counts("response_total", &row, 2.0).await;
     // HTTP/2; a client of gRPC takes 403 for PERMISSION_DENIED.
     let connection = soon(h2::client::handshake(pair.client.proxy.connect().await)).await;
     let (mut send, connection) = connection.expect("HTTP/2");
@@ -95,39 +114,44 @@ async fn who_has_no_permission_is_told_and_the_application_is_not() {
         .expect("room");
     assert_eq!(soon(answer).await.expect("an answer").status(), 403);
     let _ended = soon(driver).await.expect("it ends");
-    let denied = ["srv_name=\"web\"", "authority=\"web\"", CLIENT_ID];
-    server
-        .counts("inbound_http_authz_deny_total", &denied, 3.0)
-        .await;
     // Neither.
     let mut asks = pair.client.proxy.connect().await;
     asks.write_all(b"\0\x01\x02").await.expect("written");
     assert!(soon(asks.read(&mut [0])).await.is_err(), "it is closed on");
-    let denied = ["peer=\"src\"", "srv_name=\"web\"", CLIENT_ID];
-    server
-        .counts("inbound_tcp_authz_deny_total", &denied, 1.0)
-        .await;
-    assert_eq!(count.load(Ordering::Relaxed), let_in, "nothing is dialed");
-    assert_eq!(server.sum("inbound_tcp_errors_total", &[]), 0.0);
-    assert_eq!(server.sum("inbound_http_errors_total", &[]), 0.0);
+    // They are no errors, and by no permission.
+    let mut expected = requests(port, NO_AUTHZ, (403, 2));
+    let client = format!(r#"tls="true",client_id="{CLIENT}""#);
+    expected.extend([
+        format!(
+            r#"inbound_http_authz_deny_total{{direction="inbound",authority="web",{SRV},{ROUTE},{client}}} 2"#
+        ),
+        format!(
+            r#"inbound_tcp_authz_deny_total{{direction="inbound",peer="src",{SRV},{client}}} 1"#
+        ),
+    ]);
+    counts_exactly(server, &JUDGED, expected).await;
+    assert_eq!(count.load(Ordering::Relaxed), 0, "nothing is dialed");
 }
 
 #[tokio::test]
 async fn who_has_a_permission_is_counted_under_its_name() {
     let (app, _) = counting().await;
-    let pair = Pair::start(app);
+    let pair = Pair::start_told(app, |port| permit(port, "api"));
     let (server, port) = (&pair.server.proxy, pair.server.proxy.addr.port());
-    obey(&pair, permit(port, "other"), b"403").await;
-    obey(&pair, permit(port, "api"), b"200").await;
-    let authz =
-        "authz_group=\"kuma.io\",authz_kind=\"trafficpermission\",authz_name=\"api-to-web\"";
-    for family in ["request_total", "inbound_http_authz_allow_total"] {
-        server.counts(family, &[authz, CLIENT_ID], 1.0).await;
-    }
+    assert_eq!(ask(&pair).await, OK);
     let mut asks = pair.client.proxy.connect().await;
     asks.write_all(b"\0\x01\r\n\r\n").await.expect("written");
     assert_eq!(read_until(&mut asks, b"ok").await, OK);
-    server
-        .counts("inbound_tcp_authz_allow_total", &[authz, CLIENT_ID], 1.0)
-        .await;
+    let authz = r#"authz_group="kuma.io",authz_kind="trafficpermission",authz_name="api-to-web""#;
+    let mut expected = requests(port, authz, (200, 1));
+    let client = format!(r#"tls="true",client_id="{CLIENT}""#);
+    expected.extend([
+        format!(
+            r#"inbound_http_authz_allow_total{{direction="inbound",authority="web",{SRV},{ROUTE},{authz},{client}}} 1"#
+        ),
+        format!(
+            r#"inbound_tcp_authz_allow_total{{direction="inbound",peer="src",{SRV},{authz},{client}}} 1"#
+        ),
+    ]);
+    counts_exactly(server, &JUDGED, expected).await;
 }

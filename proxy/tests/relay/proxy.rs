@@ -106,17 +106,7 @@ impl Proxy {
         Self::start_known(bound(), (plain(), None), aim, served, None)
     }
 
-    /// In a mesh that says so, and with an identity that somebody keeps.
-    #[allow(dead_code, reason = "not every test is about meshes")]
-    pub(crate) fn start_in(
-        mesh: (watch::Receiver<Arc<Settings>>, Kept),
-        aim: Aim,
-        served: worker::Config,
-    ) -> Self {
-        Self::start_known(bound(), mesh, aim, served, None)
-    }
-
-    /// The same on this socket: its port may be in the settings.
+    /// In a mesh that says so, and with an identity that somebody keeps, on this socket: its port may be in the settings.
     #[allow(dead_code, reason = "not every test is about ports")]
     pub(crate) fn start_on(
         listener: TcpListener,
