@@ -13,6 +13,7 @@ use weir_proxy::accept::Aim;
 use weir_proxy::worker;
 
 use crate::authority::Authority;
+use crate::labels::{SRV, counts_exactly};
 use crate::mesh::{CLIENT, LIFE, Party, SERVER, identity, listed, settings};
 use crate::proxy::{answer_heads, application, read_all, read_until, soon};
 
@@ -34,6 +35,63 @@ fn strict() -> weir_crds::settings::Settings {
     settings(MtlsMode::Strict)
 }
 
+/// The families of connections, and of their errors.
+const CONNECTIONS: [&str; 5] = [
+    "tcp_open_total",
+    "tcp_close_total",
+    "inbound_tcp_errors_total",
+    "outbound_tcp_errors_total",
+    "request_total",
+];
+
+/// Waits until a server's proxy has counted so many connections that are of this error, none of which went on, and so many
+/// that have left.
+async fn shut(server: &Party, srv: &str, error: &str, (failed, left): (usize, usize)) {
+    let port = server.proxy.addr.port();
+    let src = format!(
+        r#"direction="inbound",peer="src",tls="no_identity",no_tls_reason="no_tls_from_remote",{srv},target_port="{port}""#
+    );
+    let mut expected = vec![
+        format!("tcp_open_total{{{src}}} {}", failed + left),
+        format!(r#"tcp_close_total{{{src},classification="failure",errno=""}} {failed}"#),
+        format!(
+            r#"inbound_tcp_errors_total{{direction="inbound",peer="src",error="{error}",target_port="{port}"}} {failed}"#
+        ),
+    ];
+    if left > 0 {
+        let closed = r#"classification="success",errno="""#;
+        expected.push(format!("tcp_close_total{{{src},{closed}}} {left}"));
+    }
+    counts_exactly(&server.proxy, &CONNECTIONS, expected).await;
+}
+
+/// Waits until a client's proxy has counted one endpoint that it could not connect to, by this error.
+async fn unreached(client: &Party, error: &str) {
+    let port = client.proxy.addr.port();
+    let request = format!(
+        r#"direction="outbound",authority="web",target_port="{port}",tls="true",server_id="{SERVER}",dst_service="web""#
+    );
+    let failed =
+        r#"status_code="502",classification="failure",grpc_status_code="",error="connect""#;
+    let expected = vec![
+        format!("request_total{{{request}}} 1"),
+        format!("response_total{{{request},{failed}}} 1"),
+        r#"outbound_http_errors_total{direction="outbound",error="connect"} 1"#.to_owned(),
+        format!(
+            r#"outbound_tcp_errors_total{{direction="outbound",peer="dst",error="{error}",target_port="{port}"}} 1"#
+        ),
+    ];
+    let families = [
+        "request_total",
+        "response_total",
+        "outbound_http_errors_total",
+        "outbound_tcp_errors_total",
+    ];
+    counts_exactly(&client.proxy, &families, expected).await;
+    let opened = client.proxy.sum("tcp_open_total", &["peer=\"dst\""]);
+    assert_eq!(opened, 0.0, "nothing was opened that can be used");
+}
+
 #[tokio::test]
 async fn in_a_strict_mesh_nothing_but_its_tls_gets_in() {
     let (app, count) = counting().await;
@@ -45,30 +103,11 @@ async fn in_a_strict_mesh_nothing_but_its_tls_gets_in() {
         client.write_all(bytes).await.expect("written");
         let error = soon(client.read(&mut [0])).await.expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-        let errors = ["error=\"identity required\"", "peer=\"src\""];
-        server
-            .proxy
-            .counts("inbound_tcp_errors_total", &errors, f64::from(n))
-            .await;
-        let closed = [
-            "peer=\"src\"",
-            "classification=\"failure\"",
-            "no_tls_from_remote",
-        ];
-        server
-            .proxy
-            .counts("tcp_close_total", &closed, f64::from(n))
-            .await;
+        shut(&server, SRV, "identity required", (n, 0)).await;
     }
     // Who says nothing and leaves is no error.
     drop(server.proxy.connect().await);
-    server
-        .proxy
-        .counts("tcp_close_total", &["classification=\"success\""], 1.0)
-        .await;
-    assert_eq!(server.proxy.sum("inbound_tcp_errors_total", &[]), 3.0);
-    assert_eq!(server.proxy.sum("tcp_open_total", &["peer=\"dst\""]), 0.0);
-    assert_eq!(server.proxy.sum("request_total", &[]), 0.0);
+    shut(&server, SRV, "identity required", (3, 1)).await;
     assert_eq!(count.load(Ordering::Relaxed), 0);
 }
 
@@ -83,20 +122,12 @@ async fn without_a_certificate_a_strict_mesh_is_shut_both_ways() {
         client.read(&mut [0]).await
     };
     assert!(soon(asking).await.is_err());
-    let errors = ["error=\"identity required\"", "peer=\"src\""];
-    server
-        .proxy
-        .counts("inbound_tcp_errors_total", &errors, 1.0)
-        .await;
+    shut(&server, SRV, "identity required", (1, 0)).await;
     let client = Party::client((strict(), None), app, Some(SERVER));
     let mut asks = client.proxy.connect().await;
     asks.write_all(GET).await.expect("written");
     assert!(read_all(&mut asks).await.starts_with(b"HTTP/1.1 502 "));
-    let errors = ["error=\"identity required\"", "peer=\"dst\""];
-    client
-        .proxy
-        .counts("outbound_tcp_errors_total", &errors, 1.0)
-        .await;
+    unreached(&client, "identity required").await;
     assert_eq!(count.load(Ordering::Relaxed), 0);
     // It comes, and so do its connections.
     let authority = Authority::new("mesh");
@@ -112,6 +143,9 @@ async fn without_a_certificate_a_strict_mesh_is_shut_both_ways() {
     asks.write_all(GET).await.expect("written");
     assert_eq!(read_until(&mut asks, b"ok").await, OK);
 }
+
+/// Where what comes to a server without a Dataplane arrives.
+const ALL: &str = r#"srv_group="",srv_kind="default",srv_name="all",srv_port="80""#;
 
 #[tokio::test]
 async fn a_hello_that_does_not_end_is_given_up() {
@@ -134,11 +168,7 @@ async fn a_hello_that_does_not_end_is_given_up() {
             .await
             .expect("written");
         assert!(soon(client.read(&mut [0])).await.is_err());
-        let errors = ["error=\"tls detection timeout\"", "peer=\"src\""];
-        server
-            .proxy
-            .counts("inbound_tcp_errors_total", &errors, 1.0)
-            .await;
+        shut(&server, ALL, "tls detection timeout", (1, 0)).await;
     }
     assert_eq!(count.load(Ordering::Relaxed), 0);
 }
@@ -190,6 +220,20 @@ async fn who_hangs_up_in_the_handshake_is_no_error() {
     assert_eq!(count.load(Ordering::Relaxed), 0);
 }
 
+#[tokio::test]
+async fn an_endpoint_that_hangs_up_in_the_handshake_is_an_error_of_io() {
+    let endpoint = application(|mut stream: TcpStream| async move {
+        // All of it: a close that leaves none of it unread is no reset.
+        let read = stream.read_buf(&mut Vec::with_capacity(16_384)).await;
+        assert!(read.expect("a ClientHello") > 0);
+    });
+    let api = identity(&Authority::new("mesh"), CLIENT, LIFE);
+    let client = Party::client((strict(), Some(api)), endpoint.await, Some(SERVER));
+    let (status, _) = ask(&client).await;
+    assert_eq!(status, b"502");
+    unreached(&client, "i/o").await;
+}
+
 /// Asks once; answers the status, and how often the client's proxy has failed to dial for want of an identity.
 async fn ask(client: &Party) -> (Vec<u8>, f64) {
     let mut asks = client.proxy.connect().await;
@@ -209,7 +253,7 @@ async fn a_server_that_is_somebody_else_is_no_endpoint() {
     let (authority, other) = (Authority::new("mesh"), Authority::new("mesh"));
     let api = identity(&authority, CLIENT, LIFE);
     let servers = [
-        // Another name, another authority, and one whose time is over.
+        // Another name: it hangs up on what is not for it. Another authority, and one whose time is over.
         Party::server((strict(), Some(identity(&authority, CLIENT, LIFE))), app),
         Party::server((strict(), Some(identity(&other, SERVER, LIFE))), app),
         Party::server(
@@ -221,18 +265,13 @@ async fn a_server_that_is_somebody_else_is_no_endpoint() {
         ),
     ];
     tokio::time::sleep(Duration::from_secs(4)).await;
-    for (n, server) in servers.iter().enumerate() {
+    let errors = ["i/o", "identity required", "identity required"];
+    for (server, error) in servers.iter().zip(errors) {
         let client = (strict(), Some(Arc::clone(&api)));
         let client = Party::client(client, server.proxy.addr, Some(SERVER));
         let (status, _) = ask(&client).await;
-        assert_eq!(status, b"502", "{n}");
-        let errors = ["peer=\"dst\""];
-        client
-            .proxy
-            .counts("outbound_tcp_errors_total", &errors, 1.0)
-            .await;
-        let opened = client.proxy.sum("tcp_open_total", &["peer=\"dst\""]);
-        assert_eq!(opened, 0.0, "{n}: nothing was opened that can be used");
+        assert_eq!(status, b"502", "{error}");
+        unreached(&client, error).await;
     }
     assert_eq!(count.load(Ordering::Relaxed), 0);
 }
@@ -275,11 +314,7 @@ async fn a_client_of_another_mesh_or_whose_time_is_over_gets_nowhere() {
         asks.write_all(GET).await.expect("written");
         let answer = read_all(&mut asks).await;
         assert!(!answer.starts_with(b"HTTP/1.1 200"), "{n}");
-        let errors = ["error=\"identity required\"", "peer=\"src\""];
-        server
-            .proxy
-            .counts("inbound_tcp_errors_total", &errors, f64::from(n))
-            .await;
+        shut(&server, SRV, "identity required", (n, 0)).await;
     }
     assert_eq!(count.load(Ordering::Relaxed), 0);
 }
