@@ -148,12 +148,18 @@ async fn without_a_certificate_a_strict_mesh_is_shut_both_ways() {
 const ALL: &str = r#"srv_group="",srv_kind="default",srv_name="all",srv_port="80""#;
 
 #[tokio::test]
-async fn a_hello_that_does_not_end_is_given_up() {
+async fn a_hello_that_does_not_come_or_does_not_end_is_given_up() {
     let (app, count) = counting().await;
     let authority = Authority::new("mesh");
     let mut config = worker::Config::default();
     config.detect.timeout = Duration::from_millis(200);
-    for mode in [MtlsMode::Strict, MtlsMode::Permissive] {
+    let (part, nothing): (&[u8], &[u8]) = (b"\x16\x03\x01\x02\0\x01\0\x01", b"");
+    // Where plaintext is let in, who says nothing waits for its server.
+    for (mode, says) in [
+        (MtlsMode::Strict, part),
+        (MtlsMode::Permissive, part),
+        (MtlsMode::Strict, nothing),
+    ] {
         let server = Party::start(
             (settings(mode), Some(identity(&authority, SERVER, LIFE))),
             Aim::Application {
@@ -163,10 +169,7 @@ async fn a_hello_that_does_not_end_is_given_up() {
             config.clone(),
         );
         let mut client = server.proxy.connect().await;
-        client
-            .write_all(b"\x16\x03\x01\x02\0\x01\0\x01")
-            .await
-            .expect("written");
+        client.write_all(says).await.expect("written");
         assert!(soon(client.read(&mut [0])).await.is_err());
         shut(&server, ALL, "tls detection timeout", (1, 0)).await;
     }
