@@ -10,6 +10,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use weir_crds::settings::MtlsMode;
 
 use crate::authority::Authority;
+use crate::labels::{NO_AUTHZ, SRV, counts_exactly};
 use crate::mesh::{LIFE, Party, SERVER, identity, settings};
 use crate::proxy::{application, soon};
 
@@ -61,11 +62,28 @@ async fn an_application_may_have_tls_of_its_own() {
         Ok::<_, std::io::Error>(answer)
     };
     assert_eq!(soon(exchange).await.expect("it passes"), b"pong");
-    let labels = [
-        "peer=\"src\"",
-        "tls=\"opaque\",sni=\"shop.example\",srv_group=\"kuma.io\"",
+    // By no permission, which nobody asks for where plaintext is let in.
+    let (port, opaque) = (
+        server.proxy.addr.port(),
+        r#"tls="opaque",sni="shop.example""#,
+    );
+    let expected = vec![
+        format!(
+            r#"tcp_open_total{{direction="inbound",peer="src",{opaque},{SRV},target_port="{port}"}} 1"#
+        ),
+        format!(
+            r#"tcp_open_total{{direction="inbound",peer="dst",tls="no_identity",no_tls_reason="loopback",target_port="{port}"}} 1"#
+        ),
+        format!(
+            r#"inbound_tcp_authz_allow_total{{direction="inbound",peer="src",{SRV},{NO_AUTHZ},{opaque}}} 1"#
+        ),
     ];
-    server.proxy.counts("tcp_open_total", &labels, 1.0).await;
-    assert_eq!(server.proxy.sum("tcp_open_total", &["peer=\"src\""]), 1.0);
-    assert_eq!(server.proxy.sum("inbound_tcp_errors_total", &[]), 0.0);
+    let families = [
+        "tcp_open_total",
+        "inbound_tcp_authz_allow_total",
+        "inbound_tcp_authz_deny_total",
+        "inbound_tcp_errors_total",
+        "request_total",
+    ];
+    counts_exactly(&server.proxy, &families, expected).await;
 }
