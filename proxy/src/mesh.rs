@@ -163,4 +163,37 @@ mod tests {
         mesh.set(MtlsMode::Permissive, None);
         assert!(mesh.awaits_first());
     }
+
+    /// Whether or not it is certified: nobody listens on the way, and the application itself speaks no TLS of the mesh.
+    #[test]
+    fn the_pods_own_addresses_are_loopback_in_every_mesh() {
+        let own = ["10.1.2.3", "fd00::3"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let other: SocketAddr = "10.1.2.4:80".parse().unwrap();
+        let mesh = Mesh::new(own.to_vec());
+        let (authority, name) = (Authority::new("mesh"), "web.shop.test");
+        let identity = Arc::new(made(&authority, name, name).expect("it holds"));
+        let named: Arc<str> = "api.shop.test".into();
+        let undiscovered = || Tls::NoIdentity(NoTlsReason::NotProvidedByServiceDiscovery);
+        let mutual = || Tls::Mutual {
+            id: Arc::clone(&named),
+        };
+        for (mode, identity, elsewhere) in [
+            (MtlsMode::Disabled, None, undiscovered()),
+            (MtlsMode::Permissive, None, undiscovered()),
+            (MtlsMode::Permissive, Some(&identity), mutual()),
+            (MtlsMode::Strict, None, mutual()),
+            (MtlsMode::Strict, Some(&identity), mutual()),
+        ] {
+            mesh.set(mode, identity.cloned());
+            for ip in own {
+                let (addr, known) = (SocketAddr::new(ip, 80), Some(&named));
+                assert!(!mesh.secures(addr, known), "{mode:?} {ip}");
+                let way = mesh.way_to(addr, known);
+                assert!(matches!(way, Way::Plain(_)), "{mode:?} {ip}: {way:?}");
+                assert_eq!(way.tls(), Tls::NoIdentity(NoTlsReason::Loopback));
+            }
+            let way = mesh.way_to(other, Some(&named));
+            assert_eq!(way.tls(), elsewhere, "{mode:?}");
+        }
+    }
 }

@@ -3,10 +3,13 @@
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
-
-use crate::mesh::{CLIENT, Pair, Party, SERVER, settings};
-use crate::proxy::{DEADLINE, Proxy, answer_heads, application, read_until};
 use weir_crds::settings::MtlsMode;
+use weir_proxy::accept::Aim;
+use weir_proxy::worker;
+
+use crate::authority::Authority;
+use crate::mesh::{CLIENT, LIFE, Pair, Party, SERVER, identity, listed, settings};
+use crate::proxy::{DEADLINE, Proxy, answer_heads, application, read_until};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n";
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -162,4 +165,32 @@ async fn what_is_not_secured_says_why() {
         party.proxy.counts("request_total", &labels, 1.0).await;
         assert_eq!(party.proxy.sum("request_total", &[]), 1.0, "{n}");
     }
+}
+
+#[tokio::test]
+async fn a_pod_that_calls_itself_is_loopback() {
+    let app = application(|s| answer_heads(s, OK)).await;
+    let own = identity(&Authority::new("mesh"), CLIENT, LIFE);
+    let mut config = worker::Config::default();
+    config.guard.pod_ips = vec![app.ip()];
+    let aim = Aim::Service {
+        name: "web".to_owned(),
+        endpoints: vec![listed(app, Some(SERVER))],
+    };
+    let party = Party::start((settings(MtlsMode::Strict), Some(own)), aim, config);
+    let mut client = party.proxy.connect().await;
+    client.write_all(GET).await.expect("written");
+    assert_eq!(read_until(&mut client, b"ok").await, OK);
+    drop(client);
+    let port = party.proxy.addr.port();
+    let loopback = r#"tls="no_identity",no_tls_reason="loopback""#;
+    let src = format!(r#"direction="outbound",peer="src",{loopback},target_port="{port}""#);
+    let dst = format!(
+        r#"direction="outbound",peer="dst",{loopback},authority="web",dst_service="web",target_port="{port}""#
+    );
+    let request = format!(
+        r#"direction="outbound",authority="web",target_port="{port}",{loopback},dst_service="web""#
+    );
+    let expected = exchange("outbound", &request, [&src, &dst], ["no_identity"; 2]);
+    counts_exactly(&party.proxy, &FAMILIES, expected).await;
 }
