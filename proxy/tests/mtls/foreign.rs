@@ -14,18 +14,33 @@ use crate::labels::{NO_AUTHZ, SRV, counts_exactly};
 use crate::mesh::{LIFE, Party, SERVER, identity, settings};
 use crate::proxy::{application, soon};
 
-#[tokio::test]
-async fn an_application_may_have_tls_of_its_own() {
+/// The TLS of an application and of its client, of which the mesh knows nothing.
+fn of_its_own() -> (TlsAcceptor, TlsConnector) {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let own = generate_simple_self_signed(["Shop.Example".to_owned()]).expect("a certificate");
     let key = PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
-    let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_no_client_auth()
         .with_single_cert(vec![own.cert.der().clone()], key.into())
         .expect("a configuration");
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let mut roots = RootCertStore::empty();
+    roots.add(own.cert.der().clone()).expect("a root");
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (
+        TlsAcceptor::from(Arc::new(server)),
+        TlsConnector::from(Arc::new(client)),
+    )
+}
+
+#[tokio::test]
+async fn an_application_may_have_tls_of_its_own() {
+    let (acceptor, connector) = of_its_own();
     let app = application(move |stream| {
         let acceptor = acceptor.clone();
         async move {
@@ -42,14 +57,6 @@ async fn an_application_may_have_tls_of_its_own() {
         Some(identity(&authority, SERVER, LIFE)),
     );
     let server = Party::server(permissive, app.await);
-    let mut roots = RootCertStore::empty();
-    roots.add(own.cert.der().clone()).expect("a root");
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let connector = TlsConnector::from(Arc::new(config));
     let name = ServerName::try_from("Shop.Example").expect("a name");
     let exchange = async {
         let mut client = connector
