@@ -230,7 +230,8 @@ mod tests {
             let hop = hop.parse().expect("an address");
             for reply in ALL {
                 let value = format!("weir; error={}", reply.error_at(Some(hop)));
-                let named = reply.is_unseen().then_some(hop);
+                let is_named = matches!(reply, Reply::Connect | Reply::Timeout | Reply::Overloaded);
+                let named = is_named.then_some(hop);
                 assert_eq!(unseen(reply.status(), &value), named, "{value}");
                 assert_eq!(unseen(501, &value), None, "another status");
                 assert_eq!(unseen(reply.status(), &format!("{value}, x")), None);
