@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn the_longest_hop_has_room_in_a_field() {
         let hop = "[1111:2222:3333:4444:5555:6666:7777:8888%4294967295]:65535";
-        let error = format!("connection_refused; next-hop=\"{hop}\"");
+        let error = format!("connection_limit_reached; next-hop=\"{hop}\"");
         let (bytes, _) = answer([1].into_iter(), 1, (502, &error));
         assert_eq!(read(&bytes), (vec![1], 1));
     }
