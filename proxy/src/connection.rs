@@ -242,7 +242,7 @@ fn session(verdict: Verdict, ledger: impl FnOnce() -> HttpLedger) -> Option<Sess
 fn ledger(routed: &Routed) -> HttpLedger {
     let ledger = HttpLedger::new(routed.book.clone());
     match (&routed.to, &routed.permit) {
-        _ if routed.book.standing.judged == Some(false) => ledger,
+        _ if routed.book.standing.is_denied => ledger,
         (Destination::Service(set), _) => ledger.routed(&set.routing),
         (Destination::Address(_), Some(permit)) => ledger.behind(permit.ports()),
         (Destination::Address(_), None) => ledger,

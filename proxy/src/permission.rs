@@ -34,9 +34,7 @@ struct Inbound {
 /// Whether a peer may connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nobody asks: the mesh has no mutual TLS.
-    Unasked,
-    /// By this permission, where one is known; in plaintext by none.
+    /// By this permission, where one is known; by none in plaintext, and in a mesh without mutual TLS, where nobody asks.
     Allowed(Option<Authz>),
     Denied,
 }
@@ -85,8 +83,9 @@ impl Permissions {
     /// permission: it is let in, or it is not.
     pub fn judge(&self, port: u16, peer: Option<&Identity>) -> Verdict {
         let peer = match (self.mode, peer) {
-            (MtlsMode::Disabled, _) => return Verdict::Unasked,
-            (MtlsMode::Permissive, None) => return Verdict::Allowed(None),
+            (MtlsMode::Disabled, _) | (MtlsMode::Permissive, None) => {
+                return Verdict::Allowed(None);
+            }
             (MtlsMode::Strict, None) => return Verdict::Denied,
             (_, Some(peer)) => peer,
         };
@@ -151,7 +150,7 @@ mod tests {
             );
         }
         for (mode, verdict) in [
-            (MtlsMode::Disabled, Verdict::Unasked),
+            (MtlsMode::Disabled, Verdict::Allowed(None)),
             (MtlsMode::Permissive, Verdict::Allowed(None)),
             (MtlsMode::Strict, Verdict::Denied),
         ] {

@@ -42,6 +42,7 @@ const KNOWN_SERVERS: usize = 256;
 pub struct Labels {
     route: Route,
     authz: Authz,
+    no_authz: Authz,
     not_tls: Tls,
     loopback: Tls,
     undiscovered: Tls,
@@ -56,6 +57,7 @@ impl Labels {
         Self {
             route: Route::new("", "default", "default"),
             authz: Authz::new("", "default", policy),
+            no_authz: Authz::new("", "", ""),
             not_tls: Tls::NoIdentity(NoTlsReason::NoTlsFromRemote),
             loopback: Tls::NoIdentity(NoTlsReason::Loopback),
             undiscovered: Tls::NoIdentity(NoTlsReason::NotProvidedByServiceDiscovery),
@@ -112,17 +114,16 @@ pub struct Standing {
     pub tls: Option<Tls>,
     /// The permission that let it in; none is the default policy.
     pub authz: Option<Authz>,
-    /// Whether it was let in; none where nobody asks.
-    pub judged: Option<bool>,
+    /// Whether it may not connect.
+    pub is_denied: bool,
 }
 
 impl Standing {
     /// What is counted from now on goes by this judgement.
     pub fn judge(&mut self, verdict: &Verdict) {
-        (self.judged, self.authz) = match verdict {
-            Verdict::Unasked => (None, None),
-            Verdict::Allowed(authz) => (Some(true), authz.clone()),
-            Verdict::Denied => (Some(false), None),
+        (self.is_denied, self.authz) = match verdict {
+            Verdict::Allowed(authz) => (false, authz.clone()),
+            Verdict::Denied => (true, None),
         };
     }
 }
@@ -205,6 +206,15 @@ impl Book {
         }
     }
 
+    /// What let the connection in: nothing, if it was denied.
+    fn authz(&self) -> &Authz {
+        match &self.standing.authz {
+            _ if self.standing.is_denied => &self.labels.no_authz,
+            Some(permission) => permission,
+            None => &self.labels.authz,
+        }
+    }
+
     /// Counts that a connection without HTTP was let in, or was not.
     pub fn tcp_judged(&self) {
         self.judged(None);
@@ -212,17 +222,15 @@ impl Book {
 
     /// Answers what counts the next one with this authority.
     fn judged(&self, authority: Option<&str>) -> Option<CountRef> {
-        let (Subject::Inbound { server }, Some(is_allowed)) = (&self.subject, self.standing.judged)
-        else {
+        let Subject::Inbound { server } = &self.subject else {
             return None;
         };
-        let authz = self.standing.authz.as_ref().unwrap_or(&self.labels.authz);
         self.recorder.authz(&AuthzLabels {
             authority,
             target_port: self.target_port,
             server,
             route: &self.labels.route,
-            authz: is_allowed.then_some(authz),
+            authz: (!self.standing.is_denied).then(|| self.authz()),
             tls: self.tls(),
         })
     }
@@ -326,7 +334,7 @@ pub struct HttpLedger {
 struct Last {
     authority: authority::Known,
     series: HttpRef,
-    /// The decision on it; none where nobody asks.
+    /// The decision on it; none of what leaves the pod.
     judged: Option<CountRef>,
 }
 
@@ -348,7 +356,7 @@ impl HttpLedger {
             && let Some(series) = last.series.pin()
         {
             let is_counted = last.judged.as_ref().is_some_and(CountRef::count);
-            if !is_counted && self.book.standing.judged.is_some() {
+            if !is_counted {
                 last.judged = self.book.judged(Some(&canonical(authority)));
             }
             return series;
@@ -392,13 +400,13 @@ impl HttpLedger {
             labels,
             subject,
             target_port,
-            standing,
+            ..
         } = &self.book;
         let side = match subject {
             Subject::Inbound { server } => HttpSide::Inbound {
                 server,
                 route: &labels.route,
-                authz: standing.authz.as_ref().unwrap_or(&labels.authz),
+                authz: self.book.authz(),
             },
             Subject::Outbound { dst, .. } => HttpSide::Outbound { dst },
         };

@@ -54,6 +54,6 @@ impl Routed {
             let verdict = permit.judge(self.peer.as_deref());
             self.book.standing.judge(&verdict);
         }
-        self.book.standing.judged == Some(false)
+        self.book.standing.is_denied
     }
 }

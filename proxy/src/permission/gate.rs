@@ -202,7 +202,7 @@ mod tests {
         let mut permits: Vec<_> = (0..3).map(|_| gate.permit(80)).collect();
         for permit in &mut permits {
             assert!(permit.is_stale(), "it was never judged");
-            assert_eq!(permit.judge(None), Verdict::Unasked);
+            assert_eq!(permit.judge(None), Verdict::Allowed(None));
             (0..2).for_each(|_| permit.watch(&cx));
         }
         let woken = |n| assert_eq!(wakes.0.swap(0, Ordering::Relaxed), n);
@@ -244,7 +244,11 @@ mod tests {
             gate.close(&closed);
             assert_eq!(wakes.0.swap(0, Ordering::Relaxed) > 0, is_told);
             assert_eq!(permit.is_stale(), is_told);
-            assert_eq!(permit.judge(None), Verdict::Unasked, "permissions stay");
+            assert_eq!(
+                permit.judge(None),
+                Verdict::Allowed(None),
+                "permissions stay"
+            );
             assert!(permit.is_closed() && !gate.permit(81).is_closed());
         }
         gate.close(&Closed::default());

@@ -16,10 +16,7 @@ fn book() -> (Telemetry, Book) {
             server: Server::new("kuma.io", "dataplane", "web", 80),
         },
         target_port: 80,
-        standing: Standing {
-            judged: Some(true),
-            ..Standing::default()
-        },
+        standing: Standing::default(),
     };
     (telemetry, book)
 }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use weir_crds::permission::Permission;
 use weir_crds::settings::{InboundSettings, MtlsMode, Settings};
 
-use crate::labels::{NO_AUTHZ, ROUTE, SRV, counts_exactly};
+use crate::labels::{ROUTE, SRV, counts_exactly};
 use crate::mesh::{CLIENT, Pair, settings};
 use crate::proxy::{answer_heads, application, read_until, soon};
 
@@ -65,6 +65,9 @@ pub(crate) async fn obey(pair: &Pair, settings: Arc<Settings>, status: &[u8]) ->
     panic!("they are never in force");
 }
 
+/// The rule of what no permission lets in.
+const DENIED: &str = r#"authz_group="",authz_kind="",authz_name="""#;
+
 /// What is said of a connection to the application: requests and connections, what became of them, and who was let in.
 const JUDGED: [&str; 9] = [
     "request_total",
@@ -119,7 +122,7 @@ async fn who_has_no_permission_is_told_and_the_application_is_not() {
     asks.write_all(b"\0\x01\x02").await.expect("written");
     assert!(soon(asks.read(&mut [0])).await.is_err(), "it is closed on");
     // They are no errors, and by no permission.
-    let mut expected = requests(port, NO_AUTHZ, (403, 2));
+    let mut expected = requests(port, DENIED, (403, 2));
     let client = format!(r#"tls="true",client_id="{CLIENT}""#);
     expected.extend([
         format!(

@@ -15,6 +15,7 @@ use super::deaf::deaf;
 use super::frames::bytes;
 use super::http1::GET;
 use super::rows::{Closed, broken, well};
+use super::tcp::OPENED;
 
 /// An address where nothing listens.
 async fn nobody() -> SocketAddr {
@@ -60,6 +61,7 @@ fn unreached(reply: Reply, requests: usize, tcp: &str) -> Vec<String> {
     let (status, error) = (reply.status(), reply.label().expect("an error of ours"));
     vec![
         format!("request_total{{{{HTTP}}}} {requests}"),
+        format!("inbound_http_authz_allow_total{{{{LET_IN}}}} {requests}"),
         format!("response_latency_ms_count{{{{HTTP}},status_code=\"{status}\"}} {requests}"),
         format!(
             "response_total{{{{HTTP}},status_code=\"{status}\",classification=\"failure\",grpc_status_code=\"\",\
@@ -87,8 +89,9 @@ async fn an_application_that_refuses_is_connect() {
         }
         let bench = Bench::start(way, nobody().await).await;
         send(&bench, b"\x01hello").await;
-        let mut expected = unreached(Reply::Connect, 1, "connect").split_off(4);
+        let mut expected = unreached(Reply::Connect, 1, "connect").split_off(5);
         expected.extend(broken(6, 0, "ECONNREFUSED").series("{SRC}"));
+        expected.push(OPENED.to_owned());
         bench.shows("connect refused, TCP", &expected).await;
     }
 }
@@ -142,8 +145,9 @@ async fn an_application_that_does_not_accept_is_a_timeout() {
         }
         let bench = Bench::start_with(way, addr, impatient).await;
         send(&bench, b"\x01hello").await;
-        let mut expected = unreached(Reply::Timeout, 1, "connect timeout").split_off(4);
+        let mut expected = unreached(Reply::Timeout, 1, "connect timeout").split_off(5);
         expected.extend(broken(6, 0, "ETIMEDOUT").series("{SRC}"));
+        expected.push(OPENED.to_owned());
         bench.shows("connect timed out, TCP", &expected).await;
     }
 }
@@ -205,7 +209,7 @@ async fn a_request_line_that_does_not_end_in_time_is_told() {
         drop(client);
         drop(application);
         let line = "weir_http_detect_timeout_total{direction=\"{DIR}\"} 1";
-        let mut expected = with(&[line], well(5, 0));
+        let mut expected = with(&[line, OPENED], well(5, 0));
         expected.extend(well(0, 5).series("{DST}"));
         bench.shows("detection timed out", &expected).await;
     }

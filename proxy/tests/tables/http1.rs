@@ -29,12 +29,14 @@ const REFUSED: &str = "HTTP/1.1 400 Bad Request\r\nproxy-status: weir; error=htt
 const AMBIGUOUS: &str = "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n";
 
 pub(crate) const REQUEST: &str = "request_total{{HTTP}} 1";
+pub(crate) const LET_IN: &str = "inbound_http_authz_allow_total{{LET_IN}} 1";
 
 /// The series of one request whose answer has this status and end.
 macro_rules! answered {
     ($status:literal, $class:literal, $grpc:literal, $error:literal) => {
         &[
             REQUEST,
+            LET_IN,
             concat!(
                 "response_latency_ms_count{{HTTP},status_code=\"",
                 $status,
@@ -119,6 +121,7 @@ const ENDS: &[Row] = &[
 
 pub(crate) const CANCELED: &[&str] = &[
     REQUEST,
+    LET_IN,
     "response_total{{HTTP},classification=\"failure\",grpc_status_code=\"\",error=\"canceled\"} 1",
 ];
 
@@ -200,6 +203,7 @@ const KEPT: &[Row] = &[
         application: &[Act::Read(HEAD_END), Act::Send(OK), Act::Read(HEAD_END)],
         series: &[
             "request_total{{HTTP}} 2",
+            "inbound_http_authz_allow_total{{LET_IN}} 2",
             "response_latency_ms_count{{HTTP},status_code=\"200\"} 1",
             "response_latency_ms_count{{HTTP},status_code=\"502\"} 1",
             "response_total{{HTTP},status_code=\"200\",classification=\"success\",grpc_status_code=\"\",error=\"\"} 1",
@@ -219,6 +223,7 @@ const KEPT: &[Row] = &[
         application: &[Act::Read(HEAD_END), Act::Send(OK), Act::End],
         series: &[
             REQUEST,
+            LET_IN,
             "response_latency_ms_count{{HTTP},status_code=\"200\"} 1",
             "response_total{{HTTP},status_code=\"200\",classification=\"success\",grpc_status_code=\"\",error=\"\"} 1",
             "{DIR}_http_errors_total{direction=\"{DIR}\",error=\"bad request\"{SRV}} 1",

@@ -3,7 +3,7 @@
 
 use super::bench::{Bench, Way, listener};
 use super::frames::{bytes, hear};
-use super::http1::{CANCELED, REQUEST, answered};
+use super::http1::{CANCELED, LET_IN, REQUEST, answered};
 use super::rows::{Act, Closed, Row, play, play_balanced};
 
 mod connections;
@@ -117,6 +117,7 @@ const ENDS: &[Talk] = &[
             "3",
             "1",
             REQUEST,
+            LET_IN,
             LATENCY,
             "response_total{{HTTP},status_code=\"200\",classification=\"failure\",grpc_status_code=\"7\",error=\"\"} 1"
         ),
@@ -130,6 +131,7 @@ const ENDS: &[Talk] = &[
         ),
         &[
             "request_total{{HTTP}} 6",
+            "inbound_http_authz_allow_total{{LET_IN}} 6",
             LATENCY,
             "response_latency_ms_count{{HTTP},status_code=\"304\"} 1",
             "response_latency_ms_count{{HTTP},status_code=\"400\"} 1",
@@ -323,6 +325,7 @@ async fn a_call_is_shown_while_it_is_open() {
             "1",
             "1",
             "request_total{{HTTP}} 2",
+            "inbound_http_authz_allow_total{{LET_IN}} 2",
             "response_latency_ms_count{{HTTP},status_code=\"200\"} 2",
             "http2_active_connections{direction=\"{DIR}\",peer=\"src\"} 1",
             "http2_active_connections{direction=\"{DIR}\",peer=\"dst\"} 1",

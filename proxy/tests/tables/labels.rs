@@ -1,7 +1,7 @@
 //! The labels that the rows abbreviate, as the proxy of a bench prints them. Called by `bench`.
 //!
 //! `{HTTP}` are those of a request, `{NOWHERE}` of one that was to go to no endpoint, `{ROUTE}` of a route but for its name;
-//! `{SRC}` and `{DST}` of the two connections, `{SRV}` of the server after others; `{DIR}`, `{PORT}`, `{ASKED}`, `{ANSWERED}`
+//! `{LET_IN}` of what let a request in, `{OPENED}` a connection without HTTP; `{SRC}` and `{DST}` of the two connections, `{SRV}` of the server after others; `{DIR}`, `{PORT}`, `{ASKED}`, `{ANSWERED}`
 //! are the values of `direction`, `target_port`, and `kind` for either side's messages.
 
 use super::bench::Way;
@@ -23,7 +23,10 @@ pub(super) fn fill(line: &str, way: Way, (application, listener): (u16, u16)) ->
         Way::Outbound | Way::Balanced => ("sent", "received", String::new()),
     };
     let route = format!("direction=\"outbound\",dst=\"{NAME}:{listener}\"");
+    let (let_in, opened) = let_in(&server);
     line.replace("{ASKED}", asked)
+        .replace("{LET_IN}", &let_in)
+        .replace("{OPENED}", &opened)
         .replace("{ANSWERED}", answered)
         .replace("{HTTP}", &http)
         .replace("{NOWHERE}", &nowhere)
@@ -39,15 +42,27 @@ fn plain(reason: &str) -> String {
     format!("tls=\"no_identity\",no_tls_reason=\"{reason}\"")
 }
 
+const AUTHZ: &str = "authz_group=\"\",authz_kind=\"default\",authz_name=\"all-unauthenticated\"";
+const UNROUTED: &str = "route_group=\"\",route_kind=\"default\",route_name=\"default\"";
+
+/// `{LET_IN}`, `{OPENED}`, after the labels of a server, or of none.
+fn let_in(server: &str) -> (String, String) {
+    let remote = plain("no_tls_from_remote");
+    (
+        format!(
+            "direction=\"inbound\",authority=\"web.example\"{server},{UNROUTED},{AUTHZ},{remote}"
+        ),
+        format!("direction=\"inbound\",peer=\"src\"{server},{AUTHZ},{remote}"),
+    )
+}
+
 /// `{HTTP}`, `{NOWHERE}`, `{SRC}`, `{DST}`.
 type Four = (String, String, String, String);
 
 fn inbound(server: &str, port: u16) -> Four {
     let (remote, loopback) = (plain("no_tls_from_remote"), plain("loopback"));
     let http = format!(
-        "direction=\"inbound\",authority=\"web.example\",target_port=\"{port}\",{remote},{server},route_group=\"\",\
-         route_kind=\"default\",route_name=\"default\",authz_group=\"\",authz_kind=\"default\",\
-         authz_name=\"all-unauthenticated\""
+        "direction=\"inbound\",authority=\"web.example\",target_port=\"{port}\",{remote},{server},{UNROUTED},{AUTHZ}"
     );
     (
         http.clone(),

@@ -13,7 +13,7 @@ use weir_crds::routes::{
 };
 
 use super::bench::{Bench, Way, listener};
-use super::http1::{GET, HEAD_END, NONE, OK};
+use super::http1::{self, GET, HEAD_END, NONE, OK};
 use super::rows::{Act, Row, Scene, play_told, read_until, well};
 use super::told::Told;
 
@@ -131,6 +131,8 @@ struct Ended {
     class: &'static str,
     grpc: &'static str,
     error: &'static str,
+    /// Whether the pod's own side would have let it in.
+    let_in: bool,
     /// How often it was sent. Each time but the last, the answer was 503.
     sent: u8,
 }
@@ -145,6 +147,7 @@ const WELL: Ended = Ended {
     class: "success",
     grpc: "",
     error: "",
+    let_in: true,
     sent: 1,
 };
 
@@ -186,6 +189,7 @@ const RECOVERED: Ended = Ended { sent: 3, ..WELL };
 const LET_IN: Ended = Ended { of: None, ..WELL };
 const KEPT_OUT: Ended = Ended {
     status: 404,
+    let_in: false,
     ..LET_IN
 };
 
@@ -208,6 +212,9 @@ impl Ended {
                  grpc_status_code=\"{grpc}\",error=\"{error}\"}} 1"
             ),
         ];
+        if self.let_in {
+            all.push(http1::LET_IN.to_owned());
+        }
         if let Some(of) = self.of {
             let end =
                 format!("status_code=\"{status}\",classification=\"{class}\",error=\"{error}\"");

@@ -202,7 +202,7 @@ async fn a_permission_that_comes_back_in_time_was_never_away() {
         sleep(2 * GRACE).await;
         assert!(!slow.is_end_stream() && !bench.client.is_finished());
         assert_eq!(bench.call("/").await.0, 200);
-        assert_eq!(bench.sum("inbound_http_authz_allow_total{", "web"), 1.0);
+        assert_eq!(bench.sum("inbound_http_authz_allow_total{", "web"), 2.0);
         // Its time begins anew.
         bench.mode(MtlsMode::Strict);
         sleep(GRACE / 2).await;

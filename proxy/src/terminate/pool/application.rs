@@ -67,7 +67,7 @@ impl Service {
 
     /// Whether its client may make no requests.
     pub(in crate::terminate) fn is_denied(&self) -> bool {
-        self.book.borrow().standing.judged == Some(false)
+        self.book.borrow().standing.is_denied
     }
 
     /// What its client asks from now on goes by this judgement.

@@ -3,7 +3,7 @@
 use weir_proxy::http2::reply::answer;
 
 use super::{Talk, row};
-use crate::http1::{CANCELED, REQUEST, answered};
+use crate::http1::{CANCELED, LET_IN, REQUEST, answered};
 use crate::rows::{Act, Row};
 
 /// A server that has heard one request, says this, and is gone once the client has heard it.
@@ -81,6 +81,7 @@ pub(super) const RELAYED: &[Talk] = &[
         ),
         &[
             REQUEST,
+            LET_IN,
             "response_total{{HTTP},classification=\"success\",grpc_status_code=\"\",error=\"\"} 1",
             "weir_http_unparsed_total{direction=\"{DIR}\",reason=\"h2 frame\"} 1",
         ],
