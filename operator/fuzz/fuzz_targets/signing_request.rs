@@ -1,4 +1,4 @@
-//! Runs `bodies/signing_request.rs`: `cargo +nightly fuzz run signing_request`.
+//! Runs `bodies/signing_request.rs`: `e2e/lib/fuzz 60 target/found signing_request`.
 #![no_main]
 
 #[path = "../bodies/signing_request.rs"]

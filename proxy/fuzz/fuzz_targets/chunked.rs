@@ -1,4 +1,4 @@
-//! Runs `bodies/chunked.rs`: `cargo +nightly fuzz run chunked`.
+//! Runs `bodies/chunked.rs`: `e2e/lib/fuzz 60 target/found chunked`.
 #![no_main]
 
 #[path = "../bodies/chunked.rs"]

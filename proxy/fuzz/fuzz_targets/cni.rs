@@ -1,4 +1,4 @@
-//! Runs `bodies/cni.rs`: `cargo +nightly fuzz run cni`.
+//! Runs `bodies/cni.rs`: `e2e/lib/fuzz 60 target/found cni`.
 #![no_main]
 
 #[path = "../bodies/cni.rs"]

@@ -1,4 +1,4 @@
-//! Runs `bodies/detect.rs`: `cargo +nightly fuzz run detect`.
+//! Runs `bodies/detect.rs`: `e2e/lib/fuzz 60 target/found detect`.
 #![no_main]
 
 #[path = "../bodies/detect.rs"]

@@ -1,4 +1,4 @@
-//! Runs `bodies/documents.rs`: `cargo +nightly fuzz run documents`.
+//! Runs `bodies/documents.rs`: `e2e/lib/fuzz 60 target/found documents`.
 #![no_main]
 
 #[path = "../bodies/documents.rs"]

@@ -1,4 +1,4 @@
-//! Runs `bodies/exposition.rs`: `cargo +nightly fuzz run exposition`.
+//! Runs `bodies/exposition.rs`: `e2e/lib/fuzz 60 target/found exposition`.
 #![no_main]
 
 #[path = "../bodies/exposition.rs"]

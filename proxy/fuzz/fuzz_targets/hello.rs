@@ -1,4 +1,4 @@
-//! Runs `bodies/hello.rs`: `cargo +nightly fuzz run hello`.
+//! Runs `bodies/hello.rs`: `e2e/lib/fuzz 60 target/found hello`.
 #![no_main]
 
 #[path = "../bodies/hello.rs"]

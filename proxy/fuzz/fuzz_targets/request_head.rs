@@ -1,4 +1,4 @@
-//! Runs `bodies/request_head.rs`: `cargo +nightly fuzz run request_head`.
+//! Runs `bodies/request_head.rs`: `e2e/lib/fuzz 60 target/found request_head`.
 #![no_main]
 
 #[path = "../bodies/request_head.rs"]

@@ -1,4 +1,4 @@
-//! Runs `bodies/response_head.rs`: `cargo +nightly fuzz run response_head`.
+//! Runs `bodies/response_head.rs`: `e2e/lib/fuzz 60 target/found response_head`.
 #![no_main]
 
 #[path = "../bodies/response_head.rs"]

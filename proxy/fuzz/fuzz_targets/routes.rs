@@ -1,4 +1,4 @@
-//! Runs `bodies/routes.rs`: `cargo +nightly fuzz run routes`.
+//! Runs `bodies/routes.rs`: `e2e/lib/fuzz 60 target/found routes`.
 #![no_main]
 
 #[path = "../bodies/routes.rs"]

@@ -1,4 +1,4 @@
-//! Runs `bodies/session.rs`: `cargo +nightly fuzz run session`.
+//! Runs `bodies/session.rs`: `e2e/lib/fuzz 60 target/found session`.
 #![no_main]
 
 #[path = "../bodies/session.rs"]
