@@ -40,6 +40,8 @@ pub struct FamilyPolicy {
 pub struct Vocabulary<'a> {
     /// Each family, and whether it is a histogram.
     pub families: &'a [(&'a str, bool)],
+    /// Families that can be left out, and nothing else.
+    pub fixed: &'a [&'a str],
     /// Every label; one that ends in `*` stands for all that begin so.
     pub labels: &'a [&'a str],
 }
@@ -80,22 +82,38 @@ impl Reader<'_> {
         };
         for (name, value) in self.entries(&families) {
             let node = Node::at(value, families.path_of(name));
-            match self.vocabulary.families.iter().find(|(f, _)| f == name) {
-                Some((_, is_histogram)) => {
-                    let family = self.family(&node, *is_histogram);
-                    policy.families.insert(name.clone(), family);
-                }
-                None => {
-                    let known = self.vocabulary.families.iter().map(|(name, _)| *name);
-                    let message = format!(
-                        "is no family of the proxy's traffic; those are {}",
-                        listed(known)
-                    );
-                    self.violations.push(node.violation(message));
-                }
+            if let Some(family) = self.named(name, &node) {
+                policy.families.insert(name.clone(), family);
             }
         }
         policy
+    }
+
+    /// The policy of a family, which has to be one.
+    fn named(&mut self, name: &str, node: &Node<'_>) -> Option<FamilyPolicy> {
+        let Vocabulary {
+            families, fixed, ..
+        } = self.vocabulary;
+        if let Some((_, is_histogram)) = families.iter().find(|(f, _)| *f == name) {
+            return Some(self.family(node, *is_histogram));
+        }
+        if fixed.contains(&name) {
+            self.keys(node, &["drop"]);
+            return Some(FamilyPolicy {
+                drop: self.is_dropped(node),
+                ..FamilyPolicy::default()
+            });
+        }
+        let known = families.iter().map(|(name, _)| *name);
+        let known = listed(known.chain(fixed.iter().copied()));
+        let message = format!("is no family of the proxy; those are {known}");
+        self.violations.push(node.violation(message));
+        None
+    }
+
+    fn is_dropped(&mut self, node: &Node<'_>) -> bool {
+        let drop = node.get("drop").flag();
+        self.right(drop).flatten().unwrap_or(false)
     }
 
     fn family(&mut self, node: &Node<'_>, is_histogram: bool) -> FamilyPolicy {
@@ -105,10 +123,9 @@ impl Reader<'_> {
             self.violations
                 .push(buckets.violation("only a histogram has buckets; this family is none"));
         }
-        let drop = node.get("drop").flag();
         let max_series = node.get("maxSeries").number();
         FamilyPolicy {
-            drop: self.right(drop).flatten().unwrap_or(false),
+            drop: self.is_dropped(node),
             drop_labels: self.labels(&node.get("dropLabels")),
             buckets: (!buckets.is_absent()).then(|| self.buckets(&buckets)),
             max_series: self.right(max_series).flatten(),
@@ -212,6 +229,7 @@ mod tests {
 
     const VOCABULARY: Vocabulary<'_> = Vocabulary {
         families: &[("request_total", false), ("response_latency_ms", true)],
+        fixed: &["process_threads"],
         labels: &["authority", "dst_*"],
     };
 
@@ -230,11 +248,14 @@ families:
     dropLabels: [authority]
     buckets: [10, 100, 1000]
     maxSeries: 500
+  process_threads: {drop: true}
 ";
         let policy = parse(text, VOCABULARY).unwrap();
         let dropped = ["dst_pod", "dst_*"].map(str::to_owned);
         assert_eq!(policy.drop_labels, dropped.into());
-        assert!(policy.families["request_total"].drop);
+        for family in ["request_total", "process_threads"] {
+            assert!(policy.families[family].drop, "{family}");
+        }
         let expected = FamilyPolicy {
             drop: false,
             drop_labels: ["authority".to_owned()].into(),
@@ -252,6 +273,21 @@ families:
             let families = policy.families.values();
             assert!(families.into_iter().all(|f| *f == FamilyPolicy::default()));
         }
+    }
+
+    #[test]
+    fn families_are_known_by_their_names_and_what_of_them_can_change() {
+        let unknown = problems("families:\n  requests: {}");
+        assert_eq!(
+            unknown,
+            [
+                "line 2 column 13: families.requests: is no family of the proxy; those are request_total, \
+                 response_latency_ms, process_threads"
+            ]
+        );
+        let fixed = problems("families: {process_threads: {dropLabels: [authority]}}");
+        let whole = "families.process_threads.dropLabels: is unknown here; there are drop";
+        assert!(fixed[0].contains(whole), "{fixed:?}");
     }
 
     #[test]
@@ -274,10 +310,6 @@ families:
                 "dropLabels[0]: \"auth*\" is no label",
             ),
             ("dropLabels: authority", "dropLabels: expected a list"),
-            (
-                "families:\n  requests: {}",
-                "line 2 column 13: families.requests: is no family",
-            ),
             (
                 "families: {request_total: {drop: 1}}",
                 "families.request_total.drop: expected true or false",

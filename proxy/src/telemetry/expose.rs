@@ -51,7 +51,8 @@ pub(super) fn expose(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let mut exposition = store.begin();
-    let mut body = Body::new(selection, out);
+    let rules = Arc::clone(&exposition.rules);
+    let mut body = Body::new(selection, &rules, out);
     for family in Family::ALL {
         write_family(*family, &mut exposition, &mut body)?;
     }

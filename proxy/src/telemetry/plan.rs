@@ -11,7 +11,7 @@ use super::known::Authorities;
 use super::render;
 use super::rules::{Grouping, Rules};
 
-/// What is not a family of traffic: no policy changes it.
+/// What is not a family of traffic: a policy leaves it out or does not.
 const OTHERS: &str = "(the proxy's own)";
 
 /// What a policy would save.
@@ -100,7 +100,9 @@ pub fn plan(policy: &MetricsPolicy, exposition: &str) -> Result<Plan, PlanError>
             }
             None => {
                 others.before.add(line.len() + 1);
-                others.after.add(line.len() + 1);
+                if !rules.leaves_out(sample.name) {
+                    others.after.add(line.len() + 1);
+                }
             }
         }
     }
@@ -278,6 +280,8 @@ process_threads 3
         assert_eq!(plan.families[0].1.after, Size::default());
         assert_eq!(plan.families[1].1.after.series, 2 + 2);
         assert_eq!(plan.families[2].1.after, plan.families[2].1.before);
+        let own = saved("families: {process_threads: {drop: true}}").families[2].1;
+        assert_eq!((own.before.series, own.after), (1, Size::default()));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What is recorded, ready for use: a policy resolved against the table of families, and the known Services. Made by
 //! the store whenever either changes; workers and expositions hold the one they work by. Knows no series.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use weir_crds::metrics_policy::{MetricsPolicy, Vocabulary};
@@ -53,7 +53,29 @@ const LABELS: [&str; 31] = [
     "addr",
 ];
 
-/// The families that a policy may name, and whether they are histograms.
+/// The families that say nothing of traffic: what the proxy tells of itself. A policy may leave them out.
+pub(super) const OWN: [&str; 18] = [
+    "identity_cert_expiration_timestamp_seconds",
+    "identity_cert_refresh_count",
+    "control_identity_cert_expiration_timestamp_seconds",
+    "control_identity_cert_refreshes_total",
+    "weir_redirected",
+    "weir_series",
+    "weir_series_evicted_total",
+    "weir_series_dropped_total",
+    "weir_scrape_duration_seconds",
+    "weir_scrape_worker_delay_seconds",
+    "process_start_time_seconds",
+    "process_cpu_seconds_total",
+    "process_resident_memory_bytes",
+    "process_virtual_memory_bytes",
+    "process_threads",
+    "process_open_fds",
+    "process_max_fds",
+    "proxy_build_info",
+];
+
+/// The families of traffic that a policy may name, and whether they are histograms.
 pub(super) fn families() -> Vec<(&'static str, bool)> {
     let entry = |f: &Family| (f.name(), f.value() == Value::Histogram);
     Family::ALL.iter().map(entry).collect()
@@ -63,6 +85,7 @@ pub(super) fn families() -> Vec<(&'static str, bool)> {
 pub(super) fn vocabulary<'a>(families: &'a [(&'static str, bool)]) -> Vocabulary<'a> {
     Vocabulary {
         families,
+        fixed: &OWN,
         labels: &LABELS,
     }
 }
@@ -74,6 +97,8 @@ pub(super) struct Rules {
     /// The generation since when everything is laid out like this: in these label sets, with these buckets.
     pub(super) layout: u64,
     families: Vec<Rule>,
+    /// Those of its own that are left out.
+    left_out: HashSet<&'static str>,
     groupings: HashMap<Kind, Vec<Grouping>>,
     http: Blanks,
     transport: Blanks,
@@ -128,7 +153,9 @@ impl Rules {
             }
         });
         let families = families.collect();
+        let is_left_out = |name: &&str| policy.families.get(*name).is_some_and(|own| own.drop);
         Self {
+            left_out: OWN.into_iter().filter(is_left_out).collect(),
             generation,
             layout: generation,
             families,
@@ -180,6 +207,11 @@ impl Rules {
             base.iter().filter(|(f, _)| *f == family).count()
         });
         base.max(1) as u64
+    }
+
+    /// Whether a family of the proxy's own is left out.
+    pub(super) fn leaves_out(&self, name: &str) -> bool {
+        self.left_out.contains(name)
     }
 
     /// Whether the family is recorded.

@@ -16,7 +16,14 @@ const TCP: [&str; 6] = [
     "tcp_read_bytes_total",
     "tcp_write_bytes_total",
 ];
-const HTTP: [&str; 3] = ["request_total", "response_latency_ms", "response_total"];
+/// The request, and who was let in: it, and whoever found out whether the proxy listens.
+const ASKED: [&str; 5] = [
+    "inbound_http_authz_allow_total",
+    "inbound_tcp_authz_allow_total",
+    "request_total",
+    "response_latency_ms",
+    "response_total",
+];
 const PROCESS: [&str; 8] = [
     "process_cpu_seconds_total",
     "process_max_fds",
@@ -113,19 +120,20 @@ fn filter_and_usedonly_alone_and_together_on_both_endpoints() {
     let proxy = used("");
     for (addr, path) in [(proxy.admin, "/metrics"), (proxy.metrics, "/mesh")] {
         for (query, expected) in [
-            ("", set(&[&TCP, &HTTP, &PROCESS, &OWN, &UNUSED, &IDLE])),
+            ("", set(&[&TCP, &ASKED, &PROCESS, &OWN, &UNUSED, &IDLE])),
             ("?filter=^tcp_", set(&[&TCP])),
             (
                 "?filter=tcp_.+total",
                 set(&[&[
+                    "inbound_tcp_authz_allow_total",
                     "tcp_close_total",
                     "tcp_open_total",
                     "tcp_read_bytes_total",
                     "tcp_write_bytes_total",
                 ]]),
             ),
-            ("?usedonly", set(&[&TCP, &HTTP, &PROCESS, &OWN])),
-            ("?usedonly=1", set(&[&TCP, &HTTP, &PROCESS, &OWN])),
+            ("?usedonly", set(&[&TCP, &ASKED, &PROCESS, &OWN])),
+            ("?usedonly=1", set(&[&TCP, &ASKED, &PROCESS, &OWN])),
             ("?filter=^tcp_&usedonly", set(&[&TCP])),
             ("?filter=%5Eweir_", set(&[&OWN, &IDLE])),
             ("?usedonly&filter=^weir_", set(&[&OWN])),
@@ -157,7 +165,7 @@ fn the_mesh_selects_first_and_the_query_after_it() {
     assert_families(
         proxy.admin,
         "/metrics",
-        &set(&[&TCP, &HTTP, &PROCESS, &OWN, &UNUSED, &IDLE]),
+        &set(&[&TCP, &ASKED, &PROCESS, &OWN, &UNUSED, &IDLE]),
     );
     for (addr, path) in [(proxy.admin, "/metrics"), (proxy.metrics, "/mesh")] {
         for (query, named) in [("?filter=(", "`filter`"), ("?format=json", "`format`")] {

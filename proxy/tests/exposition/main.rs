@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod browser;
+#[path = "../telemetry/everything.rs"]
+mod everything;
 mod families;
 mod http;
 mod labels;
@@ -19,4 +21,7 @@ mod process;
 mod prometheus;
 mod python;
 mod reader;
+#[allow(dead_code, reason = "the tests of telemetry use the rest")]
+#[path = "../telemetry/scrape.rs"]
+mod scrape;
 mod served;

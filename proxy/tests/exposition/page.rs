@@ -177,12 +177,12 @@ fn node(node: &Value) -> (String, String) {
 #[test]
 fn it_says_that_a_pod_is_not_redirected() {
     let proxy = Served::start();
-    proxy.redirection.set(true);
+    proxy.telemetry.redirection().set(true);
     let mut browser = Browser::start("redirection");
     browser.show(PHONE, false);
     browser.open(&format!("http://{}/", proxy.addr));
     until("the page has looked", || state(&mut browser) == "Ready");
-    proxy.redirection.set(false);
+    proxy.telemetry.redirection().set(false);
     until("the page says it", || {
         state(&mut browser) == "Ready, but not redirected: traffic goes past this proxy"
     });

@@ -8,11 +8,11 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::http;
 use crate::parser::{self, Syntax};
 use crate::ports::free;
 use crate::process::until;
 use crate::served::Served;
+use crate::{everything, http};
 
 /// What a stranger may send as its authority, at worst.
 const AUTHORITY: &str = "a\"b\\c\nd{e=\"f\"},#\u{e9}\r\t\0";
@@ -130,6 +130,7 @@ fn up(prometheus: &Prometheus, job: &str) -> bool {
 #[test]
 fn prometheus_reads_both_formats() {
     let served = Served::start();
+    everything::count(&served.telemetry, &served.recorder);
     served.record("web.shop", &[200, 200, 503]);
     served.record(AUTHORITY, &[200]);
     let (text, text_heads) = accepting(served.addr, "text/plain;version=0.0.4;q=0.5,*/*;q=0.1");
@@ -179,7 +180,7 @@ fn prometheus_reads_both_formats() {
     knows_the_types(&prometheus);
 }
 
-/// All samples of the job were stored, those of the two authorities among them as they were recorded.
+/// All samples of the job were stored, those of the authorities among them as they were recorded.
 fn has_stored(prometheus: &Prometheus, job: &str, samples: usize) {
     let of = |name: &str| prometheus.query(&format!("{name}{{job=\"{job}\"}}"));
     let scraped = of("scrape_samples_scraped");
@@ -193,9 +194,17 @@ fn has_stored(prometheus: &Prometheus, job: &str, samples: usize) {
         .map(|request| request["metric"]["authority"].as_str().unwrap())
         .collect();
     authorities.sort_unstable();
-    assert_eq!(authorities, [STORED, "web.shop"], "{job}");
-    assert_eq!(of("response_latency_ms_count").len(), 3);
-    assert_eq!(of("response_latency_ms_bucket").len(), 3 * 26);
+    assert_eq!(authorities, [STORED, "web", "web", "web.shop"], "{job}");
+    assert_eq!(of("response_latency_ms_count").len(), 5);
+    assert_eq!(of("response_latency_ms_bucket").len(), 5 * 26);
+    for one in [
+        "control_request_total",
+        "identity_cert_refresh_count",
+        "route_request_total",
+        "weir_redirected",
+    ] {
+        assert_eq!(of(one)[0]["value"][1], "1", "{job}: {one}");
+    }
     assert_eq!(of("proxy_build_info")[0]["value"][1], "1");
 }
 

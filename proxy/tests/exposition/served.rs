@@ -9,21 +9,21 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use weir_crds::settings::Settings;
 use weir_proxy::admin;
 use weir_proxy::telemetry::{
-    self, Authz, Classification, HttpLabels, HttpSide, NoTlsReason, Recorder, Redirection,
-    ResponseEnd, Route, Server, Tls, TransportEnd, TransportLabels,
+    self, Authz, Classification, HttpLabels, HttpSide, NoTlsReason, Recorder, ResponseEnd, Route,
+    Server, Telemetry, Tls, TransportEnd, TransportLabels,
 };
 
 pub(crate) struct Served {
     pub(crate) addr: SocketAddr,
     pub(crate) recorder: Recorder,
-    pub(crate) redirection: Redirection,
+    pub(crate) telemetry: Telemetry,
     _stop: DropGuard,
 }
 
 impl Served {
     pub(crate) fn start() -> Self {
         let (telemetry, mut seats) = telemetry::new(telemetry::Config::default(), 1);
-        let redirection = telemetry.redirection();
+        let exposition = Arc::new(telemetry.clone());
         let stop = CancellationToken::new();
         let (tell, told) = std::sync::mpsc::channel();
         let stopped = stop.clone();
@@ -40,7 +40,7 @@ impl Served {
                 let settings = Settings::without_metrics("default");
                 let deps = admin::Deps {
                     identity: None,
-                    exposition: Arc::new(telemetry),
+                    exposition,
                     settings: watch::channel(Arc::new(settings)).1,
                     handoffs: mpsc::channel(1).1,
                     service: watch::channel(weir_proxy::admin::Service::Running).1,
@@ -55,7 +55,7 @@ impl Served {
         Self {
             addr: told.recv().unwrap(),
             recorder: seats.remove(0).take(),
-            redirection,
+            telemetry,
             _stop: stop.drop_guard(),
         }
     }

@@ -54,6 +54,9 @@ const TRAFFIC: [&str; 28] = [
     "weir_http_unparsed_total",
 ];
 
+/// Those of connections that are the same whatever passes on them, and whether the client has read all of it.
+pub(crate) const CLIENTS: [&str; 2] = ["tcp_open_total", "tcp_open_connections"];
+
 /// Which side of a pod the proxy serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -111,7 +114,8 @@ pub(crate) struct Bench {
     pub(crate) bound: Bound,
     application: SocketAddr,
     before: Vec<Series>,
-    /// Whether the families of connections are looked at. Those that are shared stay.
+    /// Whether all of the connections is looked at. Those to endpoints are shared, and stay, and what passes on either side is
+    /// made by the proxy: then it is only whether the client's are counted.
     pub(crate) counts_connections: bool,
     terminate: mpsc::Sender<()>,
     _settings: watch::Sender<Arc<Settings>>,
@@ -195,10 +199,13 @@ impl Bench {
     /// The series of the families that are looked at.
     fn looked_at(&self, Scrape(mut all): Scrape) -> Vec<Series> {
         let is_of_connections = ["tcp_", "http2_", "outbound_tcp_"];
-        all.retain(|Series { name, .. }| {
-            TRAFFIC.contains(&&**name)
+        let is_of_clients =
+            |series: &Series| CLIENTS.contains(&&*series.name) && series.labels["peer"] == "src";
+        all.retain(|series| {
+            TRAFFIC.contains(&&*series.name)
                 && (self.counts_connections
-                    || !is_of_connections.iter().any(|f| name.starts_with(f)))
+                    || is_of_clients(series)
+                    || !is_of_connections.iter().any(|f| series.name.starts_with(f)))
         });
         all
     }

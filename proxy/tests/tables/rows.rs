@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Barrier;
 
-use super::bench::{Bench, DEADLINE, Way, listener};
+use super::bench::{Bench, CLIENTS, DEADLINE, Way, listener};
 use super::frames;
 use super::told::Told;
 
@@ -108,8 +108,8 @@ pub(crate) async fn play(rows: &[Row]) {
     }
 }
 
-/// Plays every row before a service of two endpoints, one of which is down. What the connections are counted as is
-/// left out: they are shared, and kept.
+/// Plays every row before a service of two endpoints, one of which is down. Of the connections only the client's is looked
+/// at: the others are shared, and kept.
 pub(crate) async fn play_balanced(rows: &[Row]) {
     for row in rows {
         play_row(row, Way::Balanced).await;
@@ -120,7 +120,7 @@ pub(crate) async fn play_balanced(rows: &[Row]) {
 pub(crate) struct Scene {
     pub(crate) way: Way,
     pub(crate) told: Told,
-    /// Whether the families of connections are looked at.
+    /// As `Bench` has it.
     pub(crate) counts_connections: bool,
 }
 
@@ -145,11 +145,15 @@ async fn play_row(row: &Row, way: Way) {
     play_on(row, (&bench, listener), &series).await;
 }
 
-/// The series that a row says, those of its connections included if they count.
+/// The series that a row says, those of its connections included as far as they are looked at.
 fn series_of(row: &Row, counts_connections: bool) -> Vec<String> {
     let mut all: Vec<String> = row.series.iter().map(|s| (*s).to_owned()).collect();
-    if counts_connections {
-        all.extend(row.src.series("{SRC}"));
+    let src = row.src.series("{SRC}");
+    if !counts_connections {
+        let is_of_clients = |line: &String| CLIENTS.iter().any(|f| line.starts_with(f));
+        all.extend(src.into_iter().filter(is_of_clients));
+    } else {
+        all.extend(src);
         all.extend(row.dst.map(|dst| dst.series("{DST}")).unwrap_or_default());
     }
     all

@@ -6,6 +6,7 @@
 
 mod budget;
 mod calls;
+mod everything;
 mod flood;
 mod lint;
 mod memory;

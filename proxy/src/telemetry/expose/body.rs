@@ -1,5 +1,5 @@
-//! Lines of either format, gathered in a buffer that is sent when it is full. Knows the selection: a family that is
-//! filtered out is never begun, one without lines prints no head. It reads no cell and holds no lock.
+//! Lines of either format, gathered in a buffer that is sent when it is full. Knows the selection and the rules: a family
+//! that is left out is never begun, one without lines prints no head. It reads no cell and holds no lock.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use super::metadata::Metadata;
 use crate::telemetry::bounds::Bounds;
 use crate::telemetry::cells::Reading;
+use crate::telemetry::rules::Rules;
 use crate::telemetry::{Format, Selection};
 
 /// The buffer is sent when it holds so many bytes.
@@ -15,6 +16,7 @@ const FULL: usize = 16 * 1024;
 /// A body being written.
 pub(super) struct Body<'a> {
     selection: &'a Selection,
+    rules: &'a Rules,
     out: &'a mut dyn Write,
     buffer: Vec<u8>,
     family: Metadata,
@@ -23,9 +25,10 @@ pub(super) struct Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    pub(super) fn new(selection: &'a Selection, out: &'a mut dyn Write) -> Self {
+    pub(super) fn new(selection: &'a Selection, rules: &'a Rules, out: &'a mut dyn Write) -> Self {
         Self {
             selection,
+            rules,
             out,
             buffer: Vec::with_capacity(FULL * 2),
             family: Metadata {
@@ -37,7 +40,7 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// Begins a family; false if it is not selected.
+    /// Begins a family; false if it is not selected, or a policy leaves it out.
     pub(super) fn begin(
         &mut self,
         name: &'static str,
@@ -47,7 +50,7 @@ impl<'a> Body<'a> {
         self.family = Metadata { name, word, help };
         self.told = false;
         let mut filters = self.selection.filters.iter();
-        filters.all(|filter| filter.is_match(name))
+        !self.rules.leaves_out(name) && filters.all(|filter| filter.is_match(name))
     }
 
     /// The lines of one series, unless it never changed and those are left out. `labels` are the two parts of its
@@ -176,14 +179,19 @@ impl<'a> Body<'a> {
 
 #[cfg(test)]
 mod tests {
+    use weir_crds::metrics_policy::MetricsPolicy;
+
     use super::*;
+    use crate::telemetry::known::Authorities;
 
     #[test]
     fn sums_keep_their_microseconds() {
         for (micros, text) in [(0, "0"), (7, "0.007"), (1_000, "1"), (12_340, "12.34")] {
             let selection = Selection::default();
             let mut out = Vec::new();
-            let mut body = Body::new(&selection, &mut out);
+            let policy = MetricsPolicy::default();
+            let rules = Rules::new(0, &policy, Authorities::default(), u64::MAX);
+            let mut body = Body::new(&selection, &rules, &mut out);
             body.milliseconds(micros);
             body.finish().unwrap();
             assert_eq!(out, format!("{text}\n").as_bytes());
