@@ -40,8 +40,8 @@ pub struct FamilyPolicy {
 pub struct Vocabulary<'a> {
     /// Each family, and whether it is a histogram.
     pub families: &'a [(&'a str, bool)],
-    /// Families that can be left out, and nothing else.
-    pub fixed: &'a [&'a str],
+    /// Families that can be left out whole, or not.
+    pub whole: &'a [&'a str],
     /// Every label; one that ends in `*` stands for all that begin so.
     pub labels: &'a [&'a str],
 }
@@ -92,12 +92,12 @@ impl Reader<'_> {
     /// The policy of a family, which has to be one.
     fn named(&mut self, name: &str, node: &Node<'_>) -> Option<FamilyPolicy> {
         let Vocabulary {
-            families, fixed, ..
+            families, whole, ..
         } = self.vocabulary;
         if let Some((_, is_histogram)) = families.iter().find(|(f, _)| *f == name) {
             return Some(self.family(node, *is_histogram));
         }
-        if fixed.contains(&name) {
+        if whole.contains(&name) {
             self.keys(node, &["drop"]);
             return Some(FamilyPolicy {
                 drop: self.is_dropped(node),
@@ -105,7 +105,7 @@ impl Reader<'_> {
             });
         }
         let known = families.iter().map(|(name, _)| *name);
-        let known = listed(known.chain(fixed.iter().copied()));
+        let known = listed(known.chain(whole.iter().copied()));
         let message = format!("is no family of the proxy; those are {known}");
         self.violations.push(node.violation(message));
         None
@@ -229,7 +229,7 @@ mod tests {
 
     const VOCABULARY: Vocabulary<'_> = Vocabulary {
         families: &[("request_total", false), ("response_latency_ms", true)],
-        fixed: &["process_threads"],
+        whole: &["process_threads"],
         labels: &["authority", "dst_*"],
     };
 
@@ -286,8 +286,8 @@ families:
             ]
         );
         let fixed = problems("families: {process_threads: {dropLabels: [authority]}}");
-        let whole = "families.process_threads.dropLabels: is unknown here; there are drop";
-        assert!(fixed[0].contains(whole), "{fixed:?}");
+        let expected = "families.process_threads.dropLabels: is unknown here; there are drop";
+        assert!(fixed[0].contains(expected), "{fixed:?}");
     }
 
     #[test]

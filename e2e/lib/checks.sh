@@ -117,7 +117,6 @@ stage_h2spec() { e2e/h2spec/run "$logs/h2spec-cases.log"; }
 
 # The corpora themselves are run by stage unit.
 stage_fuzz() {
-    mkdir -p "$logs/fuzz"
     e2e/lib/fuzz 10 "$logs/fuzz"
 }
 

@@ -114,7 +114,10 @@ async fn pass(
     // Boxed like `routed`: each stage that hands them on would have to have the room for them.
     let mut detected = match waited {
         Ok(detected) => Box::new(detected),
-        Err(error) => return routed.close(Some(&error)),
+        Err(error) => {
+            routed.book.tcp_judged();
+            return routed.close(Some(&error));
+        }
     };
     if was_silent && is_mesh_hello(&worker, &detected) {
         return Box::pin(enter_late(worker, routed, detected)).await;

@@ -206,13 +206,10 @@ impl Book {
         }
     }
 
-    /// What let the connection in: nothing, if it was denied.
-    fn authz(&self) -> &Authz {
-        match &self.standing.authz {
-            _ if self.standing.is_denied => &self.labels.no_authz,
-            Some(permission) => permission,
-            None => &self.labels.authz,
-        }
+    /// What let the connection in; none if it was denied.
+    fn authz(&self) -> Option<&Authz> {
+        let authz = self.standing.authz.as_ref().unwrap_or(&self.labels.authz);
+        (!self.standing.is_denied).then_some(authz)
     }
 
     /// Counts that a connection without HTTP was let in, or was not.
@@ -225,14 +222,14 @@ impl Book {
         let Subject::Inbound { server } = &self.subject else {
             return None;
         };
-        self.recorder.authz(&AuthzLabels {
+        Some(self.recorder.authz(&AuthzLabels {
             authority,
             target_port: self.target_port,
             server,
             route: &self.labels.route,
-            authz: (!self.standing.is_denied).then(|| self.authz()),
+            authz: self.authz(),
             tls: self.tls(),
-        })
+        }))
     }
 
     /// Counts a request that its port has no route for.
@@ -356,7 +353,7 @@ impl HttpLedger {
             && let Some(series) = last.series.pin()
         {
             let is_counted = last.judged.as_ref().is_some_and(CountRef::count);
-            if !is_counted {
+            if !is_counted && matches!(self.book.subject, Subject::Inbound { .. }) {
                 last.judged = self.book.judged(Some(&canonical(authority)));
             }
             return series;
@@ -406,7 +403,7 @@ impl HttpLedger {
             Subject::Inbound { server } => HttpSide::Inbound {
                 server,
                 route: &labels.route,
-                authz: self.book.authz(),
+                authz: self.book.authz().unwrap_or(&labels.no_authz),
             },
             Subject::Outbound { dst, .. } => HttpSide::Outbound { dst },
         };

@@ -14,7 +14,7 @@ const PAGE: &str = include_str!("page/page.html");
 static POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; connect-src 'self'; img-src data:; \
      style-src 'sha256-XhJenAnj4rCCGDZVMi/PHDtwL6JMf7DhYMeQXGQV+Rs='; \
-     script-src 'sha256-qtHgJGi/F6J6QHT7G6VQO7SM1w9o1Am3fue6nXghNto='; \
+     script-src 'sha256-+mCR5bN+uqG4dchnXsmlAk2z1Cl2iW/PSGLKROE+MUQ='; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 

@@ -231,7 +231,7 @@ mod tests {
         let waker = Waker::from(Arc::clone(&wakes));
         let mut permit = gate.permit(80);
         permit.watch(&Context::from_waker(&waker));
-        let _unasked = permit.judge(None);
+        let _allowed = permit.judge(None);
         let mut settings = Settings::without_metrics("default");
         settings.inbounds = Some(vec![InboundSettings {
             port: 80,
@@ -259,7 +259,7 @@ mod tests {
     fn a_permit_is_lost_by_what_denies_it_and_by_nothing_else() {
         let gate = Rc::new(Gate::default());
         let mut permit = gate.permit(80);
-        let _unasked = permit.judge(None);
+        let _allowed = permit.judge(None);
         let (api_itself, mut cx) = (peer("api"), Context::from_waker(Waker::noop()));
         let mut lost = Box::pin(permit.lost(Some(&api_itself)));
         assert!(lost.as_mut().poll(&mut cx).is_pending());

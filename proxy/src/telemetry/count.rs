@@ -30,12 +30,22 @@ pub(super) struct Counts {
 struct CountEntry {
     family: Family,
     labels: Box<str>,
-    /// Whether it stays though nothing is counted.
-    is_known: bool,
+    role: Role,
     /// Who can have made up its labels; `None` where only configuration and code do.
     origin: Option<Made>,
     attachment: Attachment,
     count: Counter,
+}
+
+/// What a counter is there for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// To count under its labels.
+    Own,
+    /// To be printed, though nothing is counted.
+    Known,
+    /// To count what was refused.
+    StandIn,
 }
 
 /// The owned form of [`Origin`].
@@ -71,38 +81,39 @@ impl Counts {
     }
 
     /// Counts one, under wider labels where the budget has no room for more. Answers what counts the next with the same
-    /// labels; none where they were refused.
+    /// labels.
     pub(super) fn count<'a>(
         &self,
         hand: &Rc<Hand>,
         rules: &'a Rules,
         family: Family,
         labels: impl Single<'a>,
-    ) -> Option<CountRef> {
+    ) -> CountRef {
         let text = &mut *self.scratch.borrow_mut();
         let labels = labels.project(rules, family);
         let origin = labels.origin();
         let claim = origin.map_or(Claim::Overflow, |origin| origin.claim(rules));
-        if let Some(entry) = self.entry((hand, family), &labels, text, (claim, origin)) {
-            entry.add();
-            return Some(CountRef(Rc::downgrade(&entry)));
-        }
-        hand.refuse(family.kind());
-        let wider = labels.overflowed(rules.stand(), claim == Claim::Known);
-        let known = self.entry((hand, family), &wider, text, (Claim::Overflow, None));
-        let known = known.or_else(|| {
-            let widest = wider.without_ports();
-            self.entry((hand, family), &widest, text, (Claim::Last, None))
+        let own = self.entry((hand, family), &labels, text, (claim, origin, Role::Own));
+        let entry = own.unwrap_or_else(|| {
+            hand.refuse(family.kind());
+            let wider = labels.overflowed(rules.stand(), claim == Claim::Known);
+            let how = |claim| (claim, None, Role::StandIn);
+            let known = self.entry((hand, family), &wider, text, how(Claim::Overflow));
+            let known = known.or_else(|| {
+                let widest = wider.without_ports();
+                self.entry((hand, family), &widest, text, how(Claim::Last))
+            });
+            known.expect("the last claim is never refused")
         });
-        known.expect("the last claim is never refused").add();
-        None
+        entry.add();
+        CountRef(Rc::downgrade(&entry))
     }
 
     /// Has a counter printed from now on, whether anything is counted or not.
     pub(super) fn know<'a>(&self, hand: &Rc<Hand>, family: Family, labels: &impl Single<'a>) {
         let text = &mut *self.scratch.borrow_mut();
         if self.find(family, render(labels, text)).is_none() {
-            self.add((hand, family), text, (Claim::Last, None), true);
+            self.add((hand, family), text, (Claim::Last, None, Role::Known));
         }
     }
 
@@ -111,8 +122,12 @@ impl Counts {
     pub(super) fn renew(&self, hand: &Rc<Hand>) {
         for former in self.table.renew() {
             if former.origin.is_none() {
-                let (how, is_known) = ((Claim::Last, None), former.is_known);
-                self.add((hand, former.family), &former.labels, how, is_known);
+                let role = former.role;
+                self.add(
+                    (hand, former.family),
+                    &former.labels,
+                    (Claim::Last, None, role),
+                );
             }
         }
     }
@@ -132,10 +147,10 @@ impl Counts {
         (hand, family): (&Rc<Hand>, Family),
         labels: &impl Single<'a>,
         text: &mut String,
-        how: (Claim, Option<Origin<'_>>),
+        how: (Claim, Option<Origin<'_>>, Role),
     ) -> Option<Rc<CountEntry>> {
         let known = self.find(family, render(labels, text));
-        known.or_else(|| self.add((hand, family), text, how, false))
+        known.or_else(|| self.add((hand, family), text, how))
     }
 
     fn find(&self, family: Family, text: &str) -> Option<Rc<CountEntry>> {
@@ -147,15 +162,14 @@ impl Counts {
         &self,
         (hand, family): (&Rc<Hand>, Family),
         text: &str,
-        (claim, origin): (Claim, Option<Origin<'_>>),
-        is_known: bool,
+        (claim, origin, role): (Claim, Option<Origin<'_>>, Role),
     ) -> Option<Rc<CountEntry>> {
         let own_text = text.len() + origin.map_or(0, |origin| origin.authority.len());
         let wish = Wish {
             kind: family.kind(),
             labels: text,
             claim,
-            stands_in: false,
+            stands_in: role == Role::StandIn,
             hash: self.table.hash(&CountLabels(family, text)),
             dst: None,
             bytes: entry_bytes::<CountEntry>() + own_text + 2 * ALLOCATION,
@@ -168,7 +182,7 @@ impl Counts {
         Some(self.table.insert(CountEntry {
             family,
             labels: text.into(),
-            is_known,
+            role,
             origin: origin.map(Made::from),
             attachment,
             count: Counter(cells),
@@ -197,7 +211,7 @@ impl Attached for CountEntry {
     }
 
     fn is_permanent(&self) -> bool {
-        self.is_known || self.family.bounded()
+        self.role == Role::Known || self.family.bounded()
     }
 }
 

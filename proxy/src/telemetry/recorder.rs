@@ -171,8 +171,8 @@ impl Recorder {
         self.tables.counts.count(hand, &rules, family, *labels);
     }
 
-    /// Counts a decision on who may connect. Answers what counts the same one again, unless the budget has refused it.
-    pub fn authz(&self, labels: &AuthzLabels<'_>) -> Option<CountRef> {
+    /// Counts a decision on who may connect. Answers what counts the same one again.
+    pub fn authz(&self, labels: &AuthzLabels<'_>) -> CountRef {
         let family = match (labels.authority, labels.authz) {
             (Some(_), Some(_)) => Family::InboundHttpAuthzAllow,
             (Some(_), None) => Family::InboundHttpAuthzDeny,

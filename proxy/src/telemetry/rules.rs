@@ -85,7 +85,7 @@ pub(super) fn families() -> Vec<(&'static str, bool)> {
 pub(super) fn vocabulary<'a>(families: &'a [(&'static str, bool)]) -> Vocabulary<'a> {
     Vocabulary {
         families,
-        fixed: &OWN,
+        whole: &OWN,
         labels: &LABELS,
     }
 }

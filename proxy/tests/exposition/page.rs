@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use weir_proxy::telemetry;
 
 use crate::browser::Browser;
 use crate::http;
@@ -187,6 +188,26 @@ fn it_says_that_a_pod_is_not_redirected() {
         state(&mut browser) == "Ready, but not redirected: traffic goes past this proxy"
     });
     assert_readable(&mut browser, "page-not-redirected");
+    assert_eq!(browser.complaints, [""; 0]);
+}
+
+#[test]
+fn it_does_without_what_a_policy_leaves_out() {
+    let proxy = Served::start();
+    let left_out = ["process_start_time_seconds", "proxy_build_info"];
+    let policy = left_out.map(|f| format!("{f}: {{drop: true}}")).join(",");
+    let policy = telemetry::policy(&format!("families: {{{policy}}}")).unwrap();
+    proxy.telemetry.set_policy(&policy);
+    proxy.record("web.shop", &[200]);
+    let mut browser = Browser::start("policy");
+    browser.open(&format!("http://{}/", proxy.addr));
+    until("the page has looked twice", || {
+        let about = browser.value("document.getElementById('about')?.textContent");
+        about
+            .as_str()
+            .is_some_and(|about| about.starts_with("The last "))
+    });
+    assert_eq!(state(&mut browser), "Ready");
     assert_eq!(browser.complaints, [""; 0]);
 }
 

@@ -46,6 +46,14 @@ const ROWS: &[Row] = &[
         dst: Some(well(0, 0)),
     },
     Row {
+        what: "the client is silent, and resets",
+        client: &[Act::Meet, Act::Reset],
+        application: &[Act::Meet, Act::End],
+        series: &[OPENED],
+        src: broken(0, 0, "ECONNRESET"),
+        dst: Some(broken(0, 0, "ECONNRESET")),
+    },
+    Row {
         what: "the client resets",
         client: &[Act::Send(HELLO), Act::Meet, Act::Reset],
         application: &[Act::Read(HELLO), Act::Meet, Act::End],

@@ -83,7 +83,7 @@ async fn start_with(happens: impl FnOnce(&Service)) -> Bench {
     let links = Links::new(Config::default(), dialer, tasks, draining);
     let gate = Rc::new(Gate::default());
     let mut permit = gate.permit(80);
-    let _unasked = permit.judge(None);
+    let _allowed = permit.judge(None);
     let [front, behind] = [listener().await, listener().await];
     let to = behind.local_addr().expect("an address");
     tokio::task::spawn_local(application(behind));

@@ -42,7 +42,7 @@ fn start_of(session: impl FnOnce(HttpLedger) -> Option<Session>) -> Bench {
     let (mut pair, book, client, server) = bench_in(&mut store);
     let gate = Rc::new(Gate::default());
     let mut permit = gate.permit(80);
-    let _unasked = permit.judge(None);
+    let _allowed = permit.judge(None);
     pair.session = session(HttpLedger::new(book.clone()));
     pair.held = Some(Box::new(Held::new(permit, book)));
     let relayed = tokio::task::spawn_local(async move {
