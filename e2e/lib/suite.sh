@@ -57,11 +57,14 @@ run_stage() {
     printf -- '--- %s %s after %s s\n' "$name" "${outcome[$name]}" "${took[$name]}"
 }
 
-# start_ahead LOG COMMAND...: run a command in the background, at low priority, ended with this script.
+# start_ahead LOG COMMAND...: run a command in the background, with what the stages leave of the processors, ended with this
+# script. Where Linux groups processes by their sessions, it is the group that has to be nice.
 start_ahead() {
     local log=$logs/$1.log
     shift
-    setsid nice -n 10 "$@" >"$log" 2>&1 </dev/null &
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    setsid nice -n 19 bash -c '{ echo 19 >/proc/self/autogroup; } 2>/dev/null || true; exec "$@"' ahead "$@" \
+        >"$log" 2>&1 </dev/null &
     ahead+=($!)
 }
 

@@ -98,6 +98,15 @@ impl Story {
         Ok(self.api().create(&PostParams::default(), object).await?)
     }
 
+    /// What the API server would make of a pod, which is not created.
+    pub async fn would_create(&self, pod: &Pod) -> anyhow::Result<Pod> {
+        let dry = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
+        Ok(self.api::<Pod>().create(&dry, pod).await?)
+    }
+
     /// Creates a pod and waits until it is Ready.
     pub async fn start(&self, pod: &Pod) -> anyhow::Result<Pod> {
         let pod = self.create(pod).await?;

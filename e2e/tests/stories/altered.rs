@@ -11,11 +11,7 @@ pub(crate) async fn injected_with(
     pod: &Pod,
     change: impl FnOnce(&mut PodSpec, Container),
 ) -> anyhow::Result<Pod> {
-    let dry_run = kube::api::PostParams {
-        dry_run: true,
-        ..kube::api::PostParams::default()
-    };
-    let injected = story.api::<Pod>().create(&dry_run, pod).await?;
+    let injected = story.would_create(pod).await?;
     let mut spec = injected.spec.context("the API server gave no spec")?;
     let init = spec.init_containers.get_or_insert_default();
     let position = init

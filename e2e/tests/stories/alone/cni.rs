@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::PostParams;
 use weir_crds::names;
 use weir_e2e::cluster::pod::name;
 use weir_e2e::cluster::{Story, Workload, eventually};
@@ -111,11 +110,7 @@ async fn restrict_namespace(story: &Story) -> anyhow::Result<()> {
     // The webhook looks at its own copy of the namespace.
     eventually("the webhook knows the choice", KNOWN, async || {
         let pod = Workload::web("none").restricted().pod();
-        let dry = PostParams {
-            dry_run: true,
-            ..PostParams::default()
-        };
-        let pod = story.api::<Pod>().create(&dry, &pod).await?;
+        let pod = story.would_create(&pod).await?;
         ensure!(init_containers(&pod) == [names::SIDECAR], "not yet");
         Ok(())
     })
