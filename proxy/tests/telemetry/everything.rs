@@ -93,11 +93,9 @@ fn judged(recorder: &Recorder, groups: &Groups) {
         for authz in [Some(&groups.authz), None] {
             recorder.authz(&AuthzLabels {
                 authority,
-                target_port: 8080,
-                server: &groups.server,
-                route: &groups.route,
                 authz,
                 tls: &groups.mutual,
+                ..groups.let_in("web")
             });
         }
     }

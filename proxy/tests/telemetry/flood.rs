@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use weir_proxy::telemetry::{
-    self, AuthzLabels, Classification, Config, OVERFLOW, Recorder, ResponseEnd, Selection,
+    self, Classification, Config, OVERFLOW, Recorder, ResponseEnd, Selection,
 };
 
 use crate::scrape::{Groups, scrape, sum};
@@ -25,14 +25,7 @@ fn resident() -> usize {
 
 fn record(recorder: &Recorder, groups: &Groups, authority: &str) {
     let series = recorder.http(&groups.inbound(authority));
-    recorder.authz(&AuthzLabels {
-        authority: Some(authority),
-        target_port: 8080,
-        server: &groups.server,
-        route: &groups.route,
-        authz: Some(&groups.authz),
-        tls: &groups.plain,
-    });
+    recorder.authz(&groups.let_in(authority));
     series.request();
     series.latency(Some(200), Duration::from_millis(3));
     series.response(&ResponseEnd {

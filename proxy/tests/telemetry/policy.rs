@@ -105,6 +105,33 @@ fn a_family_that_is_left_out_is_gone_at_once_and_comes_back_with_its_counts() {
 }
 
 #[test]
+fn a_whole_kind_can_be_left_out_and_others_stay() {
+    let families = [
+        "request_total",
+        "response_total",
+        "response_latency_ms",
+        "tcp_connection_duration_ms",
+    ];
+    let drop: Vec<_> = families
+        .iter()
+        .map(|f| format!("{f}: {{drop: true}}"))
+        .collect();
+    let proxy = Proxy::new(&format!("families: {{{}}}", drop.join(",")));
+    let before = proxy.telemetry.label_sets();
+    proxy.request("a", 3);
+    assert_eq!(proxy.telemetry.label_sets(), before);
+    let tcp = proxy.recorder.transport(&proxy.groups.accepted(80));
+    tcp.opened();
+    tcp.closed(Classification::Success, "", Duration::ZERO);
+    assert!(
+        proxy
+            .of("request_total|response_.*|tcp_connection_duration_ms")
+            .is_empty()
+    );
+    assert_eq!(sum(&proxy.all(), "tcp_close_total", ""), 1.0);
+}
+
+#[test]
 fn everything_can_be_left_out() {
     let exposed = everything_counted("");
     let types = exposed.lines().filter_map(|l| l.strip_prefix("# TYPE "));

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use weir_proxy::telemetry::{
-    Authz, Dst, HttpLabels, HttpSide, NoTlsReason, Route, Selection, Server, Telemetry, Tls,
-    TransportEnd, TransportLabels,
+    Authz, AuthzLabels, Dst, HttpLabels, HttpSide, NoTlsReason, Route, Selection, Server,
+    Telemetry, Tls, TransportEnd, TransportLabels,
 };
 
 /// Series as printed, with labels, to value.
@@ -90,6 +90,18 @@ impl Groups {
                 route: &self.route,
                 authz: &self.authz,
             },
+        }
+    }
+
+    /// The decision to let such a request in.
+    pub(crate) fn let_in<'a>(&'a self, authority: &'a str) -> AuthzLabels<'a> {
+        AuthzLabels {
+            authority: Some(authority),
+            target_port: 8080,
+            server: &self.server,
+            route: &self.route,
+            authz: Some(&self.authz),
+            tls: &self.plain,
         }
     }
 

@@ -3,9 +3,7 @@
 
 use std::time::Instant;
 
-use weir_proxy::telemetry::{
-    AuthzLabels, Config, CountRef, NotFoundLabels, OVERFLOW, Recorder, Telemetry, policy,
-};
+use weir_proxy::telemetry::{Config, NotFoundLabels, OVERFLOW, Recorder, Telemetry, policy};
 
 use crate::budget::{all, answer, proxy, run, series};
 use crate::scrape::{Groups, sum};
@@ -22,23 +20,11 @@ fn not_found(recorder: &Recorder, groups: &Groups, authority: &str) {
     });
 }
 
-fn allow(recorder: &Recorder, groups: &Groups, authority: &str) -> CountRef {
-    let labels = AuthzLabels {
-        authority: Some(authority),
-        target_port: 8080,
-        server: &groups.server,
-        route: &groups.route,
-        authz: Some(&groups.authz),
-        tls: &groups.plain,
-    };
-    recorder.authz(&labels)
-}
-
 fn flood(recorder: &Recorder, groups: &Groups, of: u32) {
     for n in 0..of {
         let authority = format!("{n}.example");
         not_found(recorder, groups, &authority);
-        allow(recorder, groups, &authority);
+        recorder.authz(&groups.let_in(&authority));
     }
 }
 
@@ -62,7 +48,7 @@ fn a_flood_of_hosts_does_not_push_out_known_services() {
     for authority in ["web", "web:8080", "web:8081"] {
         answer(&recorders[0].http(&groups.inbound(authority)), 200);
         not_found(&recorders[0], &groups, authority);
-        allow(&recorders[0], &groups, authority);
+        recorders[0].authz(&groups.let_in(authority));
     }
     for family in ["request_total", NOT_FOUND, ALLOW] {
         assert_eq!(of(&telemetry, family, "web"), 1.0, "{family}");
@@ -100,6 +86,22 @@ fn the_number_of_series_holds_for_them_as_well() {
             "{family}"
         );
     }
+}
+
+/// The budget is not asked again for what a connection repeats.
+#[test]
+fn what_was_refused_counts_again_as_it_did() {
+    let (telemetry, recorders) = proxy(1, series(10));
+    let groups = Groups::new();
+    flood(&recorders[0], &groups, 30);
+    let refused = recorders[0].authz(&groups.let_in("late.example"));
+    let before = all(&telemetry);
+    assert!(refused.count());
+    let after = all(&telemetry);
+    let counted = |shown| sum(shown, ALLOW, OVERFLOW);
+    assert_eq!(counted(&after), counted(&before) + 1.0);
+    let dropped = |shown| sum(shown, "weir_series_dropped_total", ALLOW);
+    assert_eq!(dropped(&after), dropped(&before));
 }
 
 /// Hosts that are not told apart do not take a place each.
