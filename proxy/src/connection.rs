@@ -18,8 +18,8 @@ use weir_crds::settings::MtlsMode;
 use crate::accept::Target;
 use crate::activity::Busy;
 use crate::buffer::Flow;
-use crate::detect::Verdict;
 use crate::detect::wait::{Detected, Dialing, wait};
+use crate::detect::{Verdict, resembles_http1};
 use crate::endpoints::Beside;
 use crate::forward::relay::{Held, Left, Pair, relay};
 use crate::forward::{Connected, Destination, Failed, connect, reset, tune};
@@ -125,6 +125,11 @@ async fn pass(
     if routed.is_denied() {
         routed.first = std::mem::take(&mut detected.up);
         return Box::pin(deny(&worker, routed)).await;
+    }
+    let is_closed = routed.permit.as_ref().is_some_and(Permit::is_closed);
+    if is_closed && detected.verdict == Verdict::Opaque && resembles_http1(detected.up.pending()) {
+        // A port that lets in what there is a route for lets in nothing that an application could take for a request.
+        detected.verdict = Verdict::Http1;
     }
     // Until here nobody has said anything that its end could break.
     routed.busy.set(true);

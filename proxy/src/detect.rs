@@ -12,8 +12,8 @@ pub mod learned;
 pub mod rtt;
 pub mod wait;
 
-/// Longest request line that detection will wait for, in bytes. A longer one
-/// is judged by what is there: the head parser has its own limit.
+/// Longest request line that detection will wait for, in bytes. One that has begun
+/// with a known method is HTTP from there on: the head parser has its own limit.
 pub const MAX_REQUEST_LINE: usize = 8 * 1024;
 
 /// The methods whose beginning is worth waiting for when the first segment
@@ -67,9 +67,21 @@ pub fn detect(bytes: &[u8]) -> Verdict {
     match memchr::memchr(b'\n', window) {
         Some(end) if is_request_line(&window[..end]) => Verdict::Http1,
         Some(_) => Verdict::Opaque,
-        None if window.len() < MAX_REQUEST_LINE && starts_a_method(window) => Verdict::NeedMore,
-        None => Verdict::Opaque,
+        None if !starts_a_method(window) => Verdict::Opaque,
+        None if window.len() < MAX_REQUEST_LINE => Verdict::NeedMore,
+        None => Verdict::Http1,
     }
+}
+
+/// Whether what is no request line is nearer to one than to anything else: it begins as a method does, or its first line
+/// names a version of HTTP/1. For whoever lets nothing pass that could be taken for a request.
+pub fn resembles_http1(bytes: &[u8]) -> bool {
+    let start = bytes.iter().position(|b| !b"\r\n".contains(b));
+    let line = start.map_or(&b""[..], |start| &bytes[start..]);
+    let line = &line[..line.len().min(MAX_REQUEST_LINE)];
+    let line = line.split(|b| *b == b'\n').next().unwrap_or_default();
+    let names_version = || memchr::memmem::find(line, b" HTTP/1.").is_some();
+    !line.is_empty() && (starts_a_method(line) || names_version())
 }
 
 fn skip_empty_lines(mut bytes: &[u8]) -> &[u8] {
@@ -170,8 +182,32 @@ mod tests {
     #[test]
     fn an_endless_line_is_not_waited_for() {
         let mut line = b"GET /".to_vec();
-        line.resize(super::MAX_REQUEST_LINE + 1, b'a');
-        assert_eq!(detect(&line), Verdict::Opaque);
+        line.resize(super::MAX_REQUEST_LINE - 1, b'a');
+        assert_eq!(detect(&line), Verdict::NeedMore);
+        line.push(b'a');
+        assert_eq!(detect(&line), Verdict::Http1);
+        assert_eq!(detect(&[b"USER ", &line[..]].concat()), Verdict::Opaque);
+    }
+
+    #[test]
+    fn what_could_be_taken_for_a_request_is_told_from_other_protocols() {
+        for bytes in [
+            &b"G"[..],
+            b"\nGET / HTTP/1.1\r\n",
+            b"\r\n\r\nPUT",
+            b"GET / HTTP/1.1 \r\n",
+            b"M-SEARCH /b HTTP/1.1\t\r\n",
+        ] {
+            assert!(super::resembles_http1(bytes), "{bytes:?}");
+        }
+        for bytes in [
+            &b""[..],
+            b"\r\n",
+            b"\x16\x03\x01",
+            b"USER anonymous\r\nGET / HTTP/1.1\r\n",
+        ] {
+            assert!(!super::resembles_http1(bytes), "{bytes:?}");
+        }
     }
 
     proptest::proptest! {

@@ -1,6 +1,5 @@
 //! What one admin connection is doing, as its socket and its answers see it, and when that has taken too long.
-//! `connection` asks it for the next deadline; `server` asks it which connection has been idle longest. It
-//! knows neither HTTP nor routes.
+//! `server` asks it for the next deadline, and which connection can go where others want its place. It knows neither HTTP nor routes.
 
 use super::Limits;
 use std::io;
@@ -11,8 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
     /// Between requests: nothing of the next one has arrived.
     Idle,
     /// The first byte of a request has arrived, its head is not complete.
@@ -34,7 +33,7 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Activity {
     state: Mutex<State>,
-    /// Asks the connection to end: at once when idle, after the answer under way otherwise.
+    /// Asks the connection to end: at once while it waits for its peer, after the answer under way otherwise.
     pub(super) close: CancellationToken,
 }
 
@@ -82,10 +81,12 @@ impl Activity {
         [phase, blocked].into_iter().flatten().min()
     }
 
-    /// Since when the connection has waited for a request; `None` while it works.
-    pub(super) fn idle_since(&self) -> Option<Instant> {
+    /// Whether, and since when, the connection waits for its peer, for a request or for the rest of one; `None` while it
+    /// works. Of several, the least is the one that can go first.
+    pub(super) fn waiting(&self) -> Option<(Phase, Instant)> {
         let state = self.state();
-        (state.phase == Phase::Idle && state.blocked.is_none()).then_some(state.since)
+        let waits = state.phase != Phase::Answering && state.blocked.is_none();
+        waits.then_some((state.phase, state.since))
     }
 
     pub(super) fn end(&self) {

@@ -64,21 +64,22 @@ impl<S: Site> Server<S> {
     }
 
     /// Serves `stream` until it ends or `close` is cancelled. When all places are taken, the connection that
-    /// has been idle longest makes room: a kubelet's probe never fails because scrapers keep theirs alive.
+    /// has been idle longest makes room, or else the one that has taken longest for the head of its request: a kubelet's
+    /// probe never fails because scrapers keep theirs alive, or somebody dawdles.
     pub(super) fn admit(&mut self, stream: TcpStream, peer: SocketAddr, close: CancellationToken) {
         self.open.retain(|activity| !activity.is_over());
         if self.open.len() >= self.limits.connections {
-            let idle = self
+            let waiting = self
                 .open
                 .iter()
                 .filter(|activity| !activity.close.is_cancelled())
-                .filter_map(|activity| Some((activity.idle_since()?, activity)))
-                .min_by_key(|(since, _)| *since);
-            let Some((_, idle)) = idle else {
+                .filter_map(|activity| Some((activity.waiting()?, activity)))
+                .min_by_key(|(waiting, _)| *waiting);
+            let Some((_, waiting)) = waiting else {
                 warn!(%peer, limit = self.limits.connections, "refused a connection: too many are open");
                 return;
             };
-            idle.close.cancel();
+            waiting.close.cancel();
         }
         let activity = Activity::new(close);
         self.open.push(Arc::clone(&activity));
@@ -146,7 +147,7 @@ async fn serve<S: Site>(
             return Poll::Ready(ended);
         }
         // hyper waits for the first request of a connection even then.
-        if close_seen && activity.idle_since().is_some() {
+        if close_seen && activity.waiting().is_some() {
             return Poll::Ready(Ok(()));
         }
         let Some(deadline) = activity.deadline(&limits) else {

@@ -214,7 +214,10 @@ impl Relay<'_> {
     /// Server to client.
     fn down_once(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
-        let has_answer = self.replied || self.is_leaving();
+        // Once the answer is the proxy's, what the server says late would be in the middle of it.
+        let is_refused = |session: &Session| session.refusal().is_some();
+        let has_answer =
+            self.replied || self.is_leaving() || self.session.as_ref().is_some_and(is_refused);
         if self.down.is_written() && self.server.can_read() && !has_answer {
             let unread = self.unread(Session::unread_response);
             let took = self.server.read_into(&mut self.down, unread, self.pool, cx);
@@ -322,6 +325,7 @@ impl Relay<'_> {
             None => return false,
         };
         let answer = session.answer(reply);
+        self.down.drop_pending();
         self.down.append(self.pool, &answer.bytes);
         self.replied = true;
         true

@@ -250,8 +250,11 @@ impl Session {
     }
 
     fn request_head(&mut self, bytes: &[u8], now: Instant) -> usize {
-        if self.exchanges.len() >= self.most() || self.leave().is_some() {
+        if self.leave().is_some() {
             return 0;
+        }
+        if self.exchanges.len() >= self.most() {
+            return self.wait_behind(bytes, now);
         }
         let is_last = self.client_ended || bytes.len() >= MAX_HEAD;
         if !(is_last || self.request_attempt.is_due(bytes)) {
@@ -392,7 +395,11 @@ impl Session {
             }
             Framing::Length(n) => State::Length(n),
             Framing::Chunked => State::Chunked(Box::default()),
-            Framing::UntilClose => State::UntilClose,
+            Framing::UntilClose => {
+                // What waits for the end of a response may be waiting for ever.
+                self.resumed = true;
+                State::UntilClose
+            }
         };
     }
 

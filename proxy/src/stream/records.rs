@@ -125,13 +125,13 @@ fn take<D>(
             read
         }
         ConnectionState::EncodeTlsData(mut data) => {
-            let mut room = SMALL;
-            loop {
-                match data.encode(out.flow.room(room, out.pool)) {
-                    Ok(n) => break out.flow.filled(n),
-                    Err(EncodeError::InsufficientSize(size)) => room = size.required_size,
-                    Err(EncodeError::AlreadyEncoded) => break,
-                }
+            let mut encoded = data.encode(out.flow.room(SMALL, out.pool));
+            if let Err(EncodeError::InsufficientSize(size)) = encoded {
+                encoded = data.encode(out.flow.room(size.required_size, out.pool));
+            }
+            // What does not fit now either, an alert, is behind 64 KiB that nobody reads.
+            if let Ok(n) = encoded {
+                out.flow.filled(n);
             }
             Ok(Turn::Again)
         }

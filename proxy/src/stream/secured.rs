@@ -71,6 +71,18 @@ impl Secured {
         !self.outgoing.is_empty()
     }
 
+    /// Puts as much ciphertext there as can wait.
+    #[cfg(test)]
+    pub(super) fn fill_outgoing(&mut self) {
+        loop {
+            let room = self.outgoing.room(crate::buffer::LARGE, &self.pool).len();
+            if room == 0 {
+                return;
+            }
+            self.outgoing.filled(room);
+        }
+    }
+
     /// Exchanges the handshake; what fails there was told to the peer as far as it listens.
     pub(super) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         while self.records.state().is_handshaking() {

@@ -99,6 +99,36 @@ async fn bytes_of_every_size_arrive_both_ways_and_buffers_go_back() {
     }
 }
 
+/// The peer reads nothing any more, and then says what does not decrypt: there is no room to tell it so.
+#[test]
+fn a_peer_that_cannot_be_told_of_its_error_is_left() {
+    let (told, result) = std::sync::mpsc::channel();
+    // On a thread of its own: whoever turns in a circle is no answer either.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (authority, pool) = (Authority::new("mesh"), Rc::new(Pool::default()));
+            let identity = lasting(&authority);
+            let (client, mut server) = pair(&identity, &identity, &pool).await;
+            while server.tcp().try_write(&[0; 4096]).is_ok() {}
+            if let Stream::Secured(secured) = &mut server {
+                secured.fill_outgoing();
+            }
+            let mut garbage = vec![0x17, 3, 3, 0, 64];
+            garbage.resize(5 + 64, 0);
+            client.tcp().writable().await.unwrap();
+            client.tcp().try_write(&garbage).unwrap();
+            let read = server.read(&mut [0; 16]).await;
+            told.send(read.map_err(|error| error.kind())).unwrap();
+        });
+    });
+    let read = result.recv_timeout(DEADLINE).expect("an answer");
+    assert_eq!(read, Err(io::ErrorKind::InvalidData));
+}
+
 /// Whether it becomes so before a deadline.
 async fn turns(stream: &Stream, is_quiet: bool) -> bool {
     let turned = async {

@@ -3,10 +3,12 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use weir_proxy::worker;
 
 use super::closing::{Closing, below};
 use super::http2::peer::{Client, Setup, finish, serving};
@@ -189,6 +191,9 @@ async fn what_cannot_be_read_as_a_request_does_not_pass() {
     for unread in [
         "GET /b HTTP/1.1\r\nHost web\r\n\r\n",
         "GET /b HTTP/1.1\r\nHost:",
+        "\nGET /b HTTP/1.1\r\nHost: web\r\n\r\n",
+        "GET /b HTTP/1.1 \r\nHost: web\r\n\r\n",
+        "GET /b",
         h2c,
     ] {
         for is_first in [true, false] {
@@ -203,10 +208,42 @@ async fn what_cannot_be_read_as_a_request_does_not_pass() {
             assert!(answer.starts_with("HTTP/1.1 400 "), "{unread:?}: {answer}");
         }
     }
-    assert_eq!(
-        *seen.lock().expect("no panic"),
-        [get("/a"), get("/a"), get("/a")]
-    );
+    assert_eq!(*seen.lock().expect("no panic"), vec![get("/a"); 6],);
+}
+
+#[tokio::test]
+async fn a_long_request_line_is_held_to_the_routes_as_any() {
+    let (app, seen) = remembering().await;
+    let closing = Closing::start(app, Some(&["/a"]));
+    let long = format!("/b?x={}", "x".repeat(9 << 10));
+    let mut client = closing.proxy.connect().await;
+    client
+        .write_all(get(&long).as_bytes())
+        .await
+        .expect("written");
+    assert_eq!(read_all(&mut client).await, NOT_FOUND);
+    assert!(seen.lock().expect("no panic").is_empty());
+}
+
+/// Detection gives up on what does not come in time; the port does not.
+#[tokio::test]
+async fn a_request_line_that_is_late_does_not_pass() {
+    let (app, seen) = remembering().await;
+    let mut served = worker::Config::default();
+    served.detect.timeout = Duration::from_millis(50);
+    let closing = Closing::start_with(app, Some(&["/a"]), served);
+    let mut client = closing.proxy.connect().await;
+    client.write_all(b"GET /b HTTP/1.").await.expect("written");
+    closing
+        .proxy
+        .counts("weir_http_detect_timeout_total", &[], 1.0)
+        .await;
+    client
+        .write_all(b"1\r\nHost: web\r\n\r\n")
+        .await
+        .expect("written");
+    assert_eq!(read_all(&mut client).await, NOT_FOUND);
+    assert!(seen.lock().expect("no panic").is_empty());
 }
 
 #[tokio::test]

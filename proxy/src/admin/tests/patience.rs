@@ -155,6 +155,31 @@ async fn a_crowd_of_idle_connections_makes_room() {
     assert_eq!(read_answer(&mut youngest, "GET").await.status, 200);
 }
 
+/// Who sends half a head and goes on so keeps nobody else from being served.
+#[tokio::test]
+async fn a_crowd_that_dawdles_makes_room() {
+    let mut config = config();
+    config.limits.connections = 3;
+    let server = start(config, echo(), settings_without_metrics());
+    let mut crowd = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(server.addr).await.unwrap();
+        send(&mut stream, "GET", "/live", "").await;
+        read_answer(&mut stream, "GET").await;
+        stream.write_all(b"GET /live HTTP/1.1\r\nHo").await.unwrap();
+        crowd.push(stream);
+    }
+    for _ in 0..2 {
+        assert_eq!(get(server.addr, "/live").await.status, 200);
+    }
+    let mut crowd = crowd.into_iter();
+    let mut oldest = crowd.next().unwrap();
+    assert_eq!(oldest.read(&mut [0; 1]).await.unwrap(), 0);
+    let mut youngest = crowd.next_back().unwrap();
+    youngest.write_all(b"st: x\r\n\r\n").await.unwrap();
+    assert_eq!(read_answer(&mut youngest, "GET").await.status, 200);
+}
+
 #[tokio::test]
 async fn a_crowd_at_work_refuses_the_next() {
     let (exposition, _ends) = endless();

@@ -222,27 +222,8 @@ async fn small_messages_never_use_a_pipe() {
 #[tokio::test(start_paused = true)]
 async fn a_response_is_waited_for_as_long_as_its_route_says() {
     let hour = Duration::from_secs(3600);
-    let route = Route {
-        name: "slow".to_owned(),
-        condition: Condition::always(),
-        classes: Vec::new(),
-        timeout_ms: Some(3_600_000),
-        retryable: false,
-        backends: Vec::new(),
-        missing: 0,
-    };
-    let table = RouteTable {
-        routes: vec![route],
-        ..RouteTable::default()
-    };
-    let compiled = Arc::new(compile(&table).expect("a table"));
-    let routing = Rc::new(Routing::new(1, fastrand::Rng::with_seed(7)));
-    routing.replace(Some(&compiled), Instant::now());
     let mut store = telemetry::new(telemetry::Config::default(), 1);
-    let (pair, mut client, _server) = bench_with(&mut store, |book| {
-        let ledger = HttpLedger::new(book.clone()).routed(&routing);
-        Some(Session::http1(ledger))
-    });
+    let (pair, mut client, _server) = bench_timed(&mut store, &[("/", 3_600_000)]);
     let request = b"GET / HTTP/1.1\r\nhost: web\r\n\r\n";
     client.write_all(request).expect("written");
     let begun = tokio::time::Instant::now();
@@ -254,8 +235,162 @@ async fn a_response_is_waited_for_as_long_as_its_route_says() {
     let mut answer = String::new();
     client.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
-    let late = "route_response_total{direction=\"inbound\",dst=\":80\",rt_route=\"slow\",status_code=\"504\",classification=\"failure\",error=\"timeout\"}";
+    let late = "route_response_total{direction=\"inbound\",dst=\":80\",rt_route=\"/\",status_code=\"504\",classification=\"failure\",error=\"timeout\"}";
     assert_eq!(sum(&store.0, late), 1);
+}
+
+/// A relay of requests that are answered within these milliseconds, by the beginning of their paths, and the two peers.
+fn bench_timed(
+    telemetry: &mut (Telemetry, Vec<telemetry::Seat>),
+    routes: &[(&str, u64)],
+) -> (Pair, std::net::TcpStream, std::net::TcpStream) {
+    let routes = routes.iter().map(|(path, ms)| Route {
+        name: (*path).to_owned(),
+        condition: Condition::PathPrefix((*path).to_owned()),
+        classes: Vec::new(),
+        timeout_ms: Some(*ms),
+        retryable: false,
+        backends: Vec::new(),
+        missing: 0,
+    });
+    let table = RouteTable {
+        routes: routes.collect(),
+        ..RouteTable::default()
+    };
+    let compiled = Arc::new(compile(&table).expect("a table"));
+    let routing = Rc::new(Routing::new(1, fastrand::Rng::with_seed(7)));
+    routing.replace(Some(&compiled), Instant::now());
+    bench_with(telemetry, |book| {
+        let ledger = HttpLedger::new(book.clone()).routed(&routing);
+        Some(Session::http1(ledger))
+    })
+}
+
+/// Polls once; answers whether the relay has ended.
+async fn step<T>(relaying: &mut Pin<&mut impl Future<Output = T>>) -> bool {
+    let is_over = poll_fn(|cx| Poll::Ready(relaying.as_mut().poll(cx).is_ready())).await;
+    tokio::task::yield_now().await;
+    is_over
+}
+
+/// Polls until `done`, or for a deadline.
+async fn poll_until<T>(
+    relaying: &mut Pin<&mut impl Future<Output = T>>,
+    mut done: impl FnMut() -> bool,
+) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed().as_secs() < 20, "it never comes");
+        assert!(!step(relaying).await, "the relay has ended");
+    }
+}
+
+/// What has come from a peer so far, and whether it has ended.
+fn take(from: &mut std::net::TcpStream, all: &mut Vec<u8>) -> bool {
+    let mut space = [0; 4096];
+    match from.read(&mut space) {
+        Ok(0) => true,
+        Ok(n) => {
+            all.extend_from_slice(&space[..n]);
+            false
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+            false
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_has_its_own_time_and_not_that_of_one_before() {
+    let mut store = telemetry::new(telemetry::Config::default(), 1);
+    let (pair, mut client, mut server) =
+        bench_timed(&mut store, &[("/slow", 3_600_000), ("/fast", 1000)]);
+    for peer in [&client, &server] {
+        peer.set_nonblocking(true).expect("a socket option");
+    }
+    let pool = Pool::default();
+    let mut relaying = pin!(relay(pair, &pool, busy()));
+    client
+        .write_all(b"GET /slow HTTP/1.1\r\nhost: web\r\n\r\n")
+        .expect("written");
+    let mut asked = Vec::new();
+    poll_until(&mut relaying, || {
+        take(&mut server, &mut asked);
+        asked.ends_with(b"\r\n\r\n")
+    })
+    .await;
+    // Until there is nothing to be done but to wait for the server.
+    for _ in 0..10 {
+        assert!(!step(&mut relaying).await);
+    }
+    server
+        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        .expect("written");
+    let mut answer = Vec::new();
+    poll_until(&mut relaying, || {
+        take(&mut client, &mut answer);
+        answer.ends_with(b"ok")
+    })
+    .await;
+    client
+        .write_all(b"GET /fast HTTP/1.1\r\nhost: web\r\n\r\n")
+        .expect("written");
+    let begun = tokio::time::Instant::now();
+    relaying.await;
+    let took = begun.elapsed();
+    let most = Duration::from_secs(1) + LINGER + Duration::from_secs(60);
+    assert!(took < most, "{took:?}");
+    answer.clear();
+    while !take(&mut client, &mut answer) {}
+    assert!(answer.starts_with(b"HTTP/1.1 504 "));
+}
+
+/// The client still reads the answer before, so that the server was not read when the time was up.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_answers_after_the_proxy_is_not_heard() {
+    const BODY: usize = 48 << 10;
+    let mut store = telemetry::new(telemetry::Config::default(), 1);
+    let (pair, mut client, mut server) = bench_timed(&mut store, &[("/", 1000)]);
+    let sizes = SockRef::from(pair.client.tcp()).set_send_buffer_size(4 << 10);
+    sizes
+        .and_then(|()| SockRef::from(&client).set_recv_buffer_size(4 << 10))
+        .expect("socket options");
+    for peer in [&client, &server] {
+        peer.set_nonblocking(true).expect("a socket option");
+    }
+    let pool = Pool::default();
+    let mut relaying = pin!(relay(pair, &pool, busy()));
+    let request = b"GET / HTTP/1.1\r\nhost: web\r\n\r\n";
+    client.write_all(&request.repeat(2)).expect("written");
+    let mut asked = Vec::new();
+    poll_until(&mut relaying, || {
+        take(&mut server, &mut asked);
+        asked.len() == 2 * request.len()
+    })
+    .await;
+    let mut first = format!("HTTP/1.1 200 OK\r\ncontent-length: {BODY}\r\n\r\n").into_bytes();
+    first.resize(first.len() + BODY, b'x');
+    server.write_all(&first).expect("written");
+    let whole = "response_total{";
+    poll_until(&mut relaying, || sum(&store.0, whole) == 1).await;
+    tokio::time::advance(Duration::from_secs(2)).await;
+    poll_until(&mut relaying, || sum(&store.0, whole) == 2).await;
+    server
+        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        .expect("written");
+    let mut answers = Vec::new();
+    let mut is_over = false;
+    while !take(&mut client, &mut answers) {
+        is_over = is_over || step(&mut relaying).await;
+    }
+    let second = answers.get(first.len()..).unwrap_or_default();
+    let second = String::from_utf8_lossy(second);
+    assert!(
+        answers.starts_with(&first) && second.starts_with("HTTP/1.1 504 "),
+        "{second}"
+    );
+    assert_eq!(sum(&store.0, "weir_http_unparsed_total{"), 0);
 }
 
 #[tokio::test]

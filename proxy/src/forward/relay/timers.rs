@@ -43,6 +43,10 @@ impl Relay<'_> {
             let alarm = self
                 .alarm
                 .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+            // Of a request before this one, which may have had more time.
+            if alarm.deadline() > at {
+                alarm.as_mut().reset(at);
+            }
             if alarm.as_mut().poll(cx).is_pending() {
                 return false;
             }

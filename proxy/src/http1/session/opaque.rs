@@ -34,6 +34,19 @@ impl Session {
         self.stop_following("unsolicited response", bytes, now)
     }
 
+    /// A request behind as many as there may be. Where the one under way has no end but that of the connection (RFC 9112
+    /// section 6.3), its client may see another: what it says goes on, unread.
+    pub(super) fn wait_behind(&mut self, bytes: &[u8], now: Instant) -> usize {
+        if !matches!(self.responses, State::UntilClose) {
+            return 0;
+        }
+        if self.ledger.is_closed() {
+            self.requests = State::Cut;
+            return 0;
+        }
+        self.stop_following("request behind an endless response", bytes, now)
+    }
+
     /// Passes the server's bytes unread from here; what was under way stays unknown.
     pub(super) fn stop_following(
         &mut self,

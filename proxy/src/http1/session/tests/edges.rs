@@ -59,6 +59,33 @@ fn a_bad_chunk_in_the_middle_of_the_answer_cuts_the_request_off() {
     assert_eq!(b.response(), "200,success,");
 }
 
+/// `identity` was a coding once, and means no end to whoever does not know it.
+const IDENTITY: &str =
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 2\r\n\r\nok";
+
+#[test]
+fn a_client_that_sees_an_end_where_there_is_none_is_not_held_up() {
+    let mut b = bench();
+    for _ in 0..=MAX_PIPELINE {
+        b.all_up(GET);
+        b.all_down(IDENTITY);
+    }
+    assert_eq!(b.total("weir_http_unparsed_total"), 1.0);
+    b.all_up(GET);
+    assert!(!b.session.is_busy());
+}
+
+#[test]
+fn requests_that_wait_already_behind_an_endless_response_go_on() {
+    let mut b = bench();
+    let many = GET.repeat(MAX_PIPELINE + 1);
+    assert_eq!(b.up(&many), many.len() - GET.len());
+    b.all_down(IDENTITY);
+    assert!(b.session.take_resumed());
+    b.all_up(GET);
+    assert_eq!(b.total("weir_http_unparsed_total"), 1.0);
+}
+
 /// Shows a head in pieces of one byte; answers whether it passed with its last byte.
 fn trickles(b: &mut Bench, head: &str) -> bool {
     let early = (1..head.len()).all(|n| b.up(&head[..n]) == 0);
