@@ -44,8 +44,3 @@ pub const CONTROL_PLANE_CA_CERT_FILE: &str = "KUMA_CONTROL_PLANE_CA_CERT_FILE";
 pub const TOKEN_PATH: &str = "KUMA_DATAPLANE_RUNTIME_TOKEN_PATH";
 /// The name of the pod's node (`spec.nodeName`).
 pub const NODE_NAME: &str = "WEIR_NODE_NAME";
-
-/// Path of the certificate of the metrics endpoint under `providedTLS`.
-pub const METRICS_CERT_PATH: &str = "KUMA_DATAPLANE_RUNTIME_METRICS_CERT_PATH";
-/// Path of the key of the metrics endpoint under `providedTLS`.
-pub const METRICS_KEY_PATH: &str = "KUMA_DATAPLANE_RUNTIME_METRICS_KEY_PATH";

@@ -48,8 +48,6 @@ pub const DEFAULTS_GENERATED: &str = "k8s.kuma.io/mesh-defaults-generated";
 pub const INJECTED: &str = "kuma.io/sidecar-injected";
 /// Annotation holding [`PROXY_UID`].
 pub const SIDECAR_UID: &str = "kuma.io/sidecar-uid";
-/// Annotation naming ContainerPatches, separated by commas.
-pub const CONTAINER_PATCHES: &str = "kuma.io/container-patches";
 
 /// Label: the namespace of the control plane of an injected pod.
 pub const CONTROL_PLANE_NS: &str = "linkerd.io/control-plane-ns";
@@ -68,7 +66,10 @@ pub const PROXY_REPLICATIONCONTROLLER: &str = "linkerd.io/proxy-replicationcontr
 /// See [`PROXY_DAEMONSET`].
 pub const PROXY_STATEFULSET: &str = "linkerd.io/proxy-statefulset";
 
-/// Annotation: the injection decision, `injected` or `skipped: <reason>`.
+/// Label of what a program made; [`OPERATOR`] on the Dataplanes that are generated from pods.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+
+/// Annotation: the injection decision, `injected: enabled by <who>` or `skipped: <reason>`.
 pub const DECISION: &str = "weir.io/injection";
 
 /// Annotation of a pod, or of its namespace for those in it: what redirects its traffic, `init` or `cni`.

@@ -20,7 +20,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The proxy's admin server; loopback stands for `[::]` and `0.0.0.0`
-    #[arg(long, value_name = "IP:PORT", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::ADMIN)))]
+    #[arg(
+        long,
+        env = "WEIR_ADMIN_ADDR",
+        value_name = "IP:PORT",
+        default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::ADMIN))
+    )]
     pub admin_addr: SocketAddr,
 
     /// How long to wait

@@ -111,8 +111,11 @@ impl Cluster {
         Ok(namespace(name, &found.metadata))
     }
 
-    /// A Mesh's content, likewise; `None` when the API server has no such Mesh.
+    /// A Mesh's content, likewise; `None` when the API server has no such Mesh, and where no Mesh can have that name.
     pub async fn mesh(&self, name: &str) -> Result<Option<MeshSpec>, LookupError> {
+        if !is_object_name(name) {
+            return Ok(None);
+        }
         if let Some(found) = self.meshes.get(&ObjectRef::new(name)) {
             return Ok(Some(found.spec.clone()));
         }
@@ -161,6 +164,17 @@ async fn ask<T>(
         Ok(Err(error)) => Err(LookupError::Api(what, Box::new(error))),
         Ok(Ok(found)) => Ok(found),
     }
+}
+
+/// Whether an object can have this name (a DNS subdomain): no other is asked for, as it would be a part of an address.
+fn is_object_name(name: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let ends = (name.bytes().next(), name.bytes().last());
+    let (Some(first), Some(last)) = ends else {
+        return false;
+    };
+    let middle = |byte: u8| is_allowed(byte) || byte == b'-' || byte == b'.';
+    is_allowed(first) && is_allowed(last) && name.len() <= 253 && name.bytes().all(middle)
 }
 
 fn namespace(name: &str, metadata: &ObjectMeta) -> Namespace {

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use clap::ValueEnum;
 use serde_json::Value;
 use weir_crds::{env, names, ports};
 
@@ -26,6 +27,30 @@ const OPENSHIFT_LABELS: [&str; 2] = [
 /// Containers of other meshes: two redirections in one pod break each other.
 const OTHER_PROXIES: [&str; 3] = [names::SIDECAR, "linkerd-proxy", "istio-proxy"];
 const POD_SECURITY: &str = "pod-security.kubernetes.io/enforce";
+/// Label of a node, by which pods choose one.
+const NODE_OS: &str = "kubernetes.io/os";
+
+/// What holds in the whole cluster where neither pod nor namespace says anything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Defaults {
+    /// Whether the API server has native sidecars.
+    pub native_sidecars: bool,
+    /// What redirects a pod's traffic.
+    pub redirection: Redirection,
+    /// The Pod Security level that is enforced.
+    pub pod_security: PodSecurity,
+}
+
+/// A level of Kubernetes' Pod Security Standards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PodSecurity {
+    /// Nothing is forbidden.
+    Privileged,
+    /// NET_ADMIN and other ways to the node are forbidden.
+    Baseline,
+    /// What is not hardened is forbidden, too.
+    Restricted,
+}
 
 /// What happens to a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +70,8 @@ pub enum Skip {
     Disabled(String),
     /// The label of one of OpenShift's own pods.
     OpenShift(&'static str),
+    /// The pod is for a node with Windows.
+    Windows,
     /// The pod shares the node's network.
     HostNetwork,
     /// A container of this name is there already and is not ours.
@@ -68,6 +95,7 @@ impl Skip {
         match self {
             Self::Disabled(_) => "disabled",
             Self::OpenShift(_) => "openshift",
+            Self::Windows => "windows",
             Self::HostNetwork => "host_network",
             Self::OtherProxy(_) => "other_proxy",
             Self::PodSecurity(_) => "pod_security",
@@ -87,6 +115,7 @@ impl fmt::Display for Skip {
         match self {
             Self::Disabled(by) => write!(f, "disabled by {by}"),
             Self::OpenShift(label) => write!(f, "the label {label} marks one of OpenShift's own pods"),
+            Self::Windows => f.write_str("the pod is for Windows, and the proxy for Linux"),
             Self::HostNetwork => f.write_str("hostNetwork: redirection would take the node's traffic"),
             Self::OtherProxy(name) => write!(f, "the pod has a container {name} of another mesh"),
             Self::PodSecurity(level) => write!(
@@ -107,14 +136,8 @@ impl fmt::Display for Skip {
     }
 }
 
-/// Decides on one pod. `native_sidecars` tells whether the API server has them, `redirection` what redirects where
-/// neither the pod nor its namespace says it.
-pub fn decide(
-    pod: &Pod,
-    namespace: &Namespace,
-    native_sidecars: bool,
-    redirection: Redirection,
-) -> Result<Decision, Refusal> {
+/// Decides on one pod.
+pub fn decide(pod: &Pod, namespace: &Namespace, defaults: &Defaults) -> Result<Decision, Refusal> {
     if EXCLUDED_NAMESPACES.contains(&namespace.name.as_str()) {
         return Ok(Decision::Leave);
     }
@@ -124,9 +147,7 @@ pub fn decide(
     if !wanted {
         return Ok(Decision::Skip(Skip::Disabled(by)));
     }
-    // What cannot be read is refused by `inject`, with all else that is wrong.
-    let redirection = redirection::chosen(pod, namespace, redirection).unwrap_or(redirection);
-    if let Some(skip) = obstacle(pod, namespace, native_sidecars, redirection) {
+    if let Some(skip) = obstacle(pod, namespace, defaults) {
         return Ok(Decision::Skip(skip));
     }
     let same_uid = containers_as_proxy(pod);
@@ -184,17 +205,15 @@ fn asked(pod: &Pod, namespace: &Namespace) -> Result<Option<(bool, String)>, Ref
     Ok(None)
 }
 
-fn obstacle(
-    pod: &Pod,
-    namespace: &Namespace,
-    native_sidecars: bool,
-    redirection: Redirection,
-) -> Option<Skip> {
+fn obstacle(pod: &Pod, namespace: &Namespace, defaults: &Defaults) -> Option<Skip> {
     if let Some(label) = OPENSHIFT_LABELS
         .into_iter()
         .find(|label| pod.label(label).is_some())
     {
         return Some(Skip::OpenShift(label));
+    }
+    if is_for_windows(pod.spec()) {
+        return Some(Skip::Windows);
     }
     if pod.spec()["hostNetwork"] == true {
         return Some(Skip::HostNetwork);
@@ -206,18 +225,36 @@ fn obstacle(
     if let Some(name) = other {
         return Some(Skip::OtherProxy(name));
     }
-    let level = namespace.label(POD_SECURITY);
-    if let (Redirection::Init, Some(level @ ("baseline" | "restricted"))) = (redirection, level) {
-        return Some(Skip::PodSecurity(level.to_owned()));
+    // What cannot be read is refused by `inject`, with all else that is wrong.
+    let redirection =
+        redirection::chosen(pod, namespace, defaults.redirection).unwrap_or(defaults.redirection);
+    if redirection == Redirection::Init
+        && let Some(level) = forbidding(namespace, defaults.pod_security)
+    {
+        return Some(Skip::PodSecurity(level));
     }
     let completes = matches!(
         pod.spec()["restartPolicy"].as_str(),
         Some("Never" | "OnFailure")
     );
-    if completes && !native_sidecars {
+    if completes && !defaults.native_sidecars {
         return Some(Skip::NeverCompletes);
     }
     own_port(pod)
+}
+
+fn is_for_windows(spec: &Value) -> bool {
+    spec["os"]["name"] == "windows" || spec["nodeSelector"][NODE_OS] == "windows"
+}
+
+/// The Pod Security level in force, in words, where it forbids what kuma-init needs.
+fn forbidding(namespace: &Namespace, default: PodSecurity) -> Option<String> {
+    match (namespace.label(POD_SECURITY), default) {
+        (Some(level @ ("baseline" | "restricted")), _) => Some(level.to_owned()),
+        (Some(_), _) | (None, PodSecurity::Privileged) => None,
+        (None, PodSecurity::Baseline) => Some("baseline (the cluster's default)".to_owned()),
+        (None, PodSecurity::Restricted) => Some("restricted (the cluster's default)".to_owned()),
+    }
 }
 
 /// Whether a container of the sidecar's name is one that this webhook injected.

@@ -69,7 +69,8 @@ pub struct Injected {
     pub warnings: Vec<String>,
 }
 
-/// The name of a pod's Mesh and the field that says so: label, then annotation, of the pod, then of the namespace.
+/// The name of a pod's Mesh and the field that says so: label, then annotation, of the pod, then of the namespace. What is
+/// empty says nothing, as in Kuma.
 pub fn mesh_of(pod: &Pod, namespace: &Namespace) -> (String, String) {
     let of_namespace = |kind: &str| {
         format!(
@@ -95,7 +96,7 @@ pub fn mesh_of(pod: &Pod, namespace: &Namespace) -> (String, String) {
     ];
     let named = sources
         .into_iter()
-        .find_map(|(name, field)| Some((name?.to_owned(), field)));
+        .find_map(|(name, field)| Some((name.filter(|name| !name.is_empty())?.to_owned(), field)));
     named.unwrap_or_else(|| (names::DEFAULT_MESH.to_owned(), names::MESH.to_owned()))
 }
 
@@ -122,6 +123,7 @@ pub fn inject(mut pod: Pod, context: &Context<'_>) -> Result<Injected, Refusal> 
     }
     warnings.extend(labels::set(&mut pod, &context.namespace.name));
 
+    let has_budget = has_resources(pod.spec());
     let carried = pod.find_container(names::SIDECAR).filter(|c| is_ours(c));
     let mut probes = carried.map(containers::carried_probes).unwrap_or_default();
     let present = carried.is_some();
@@ -130,6 +132,7 @@ pub fn inject(mut pod: Pod, context: &Context<'_>) -> Result<Injected, Refusal> 
     let is_strict = settings.mtls == MtlsMode::Strict;
     let documents = Documents {
         ports: list(ports),
+        shares: has_budget,
         stay: (!context.native_sidecars).then(|| stay(&pod, context.config, is_strict)),
         mesh: context.mesh,
         settings: settings.to_json(),
@@ -137,23 +140,38 @@ pub fn inject(mut pod: Pod, context: &Context<'_>) -> Result<Injected, Refusal> 
         strict: is_strict,
         operator: context.operator,
     };
-    match present {
-        true => refresh(&mut pod, &documents),
-        false => {
-            let mut sidecar =
-                containers::sidecar(context.config, &documents, context.native_sidecars);
-            if redirection == Redirection::Cni {
-                containers::restrict(&mut sidecar);
-            }
-            place(&mut pod, sidecar);
-            let arguments = containers::init_arguments(&exclusions, documents.strict);
-            redirect(&mut pod, redirection, context.config, arguments);
-            if documents.operator.is_some() {
-                operator::add_token(&mut pod);
-            }
-        }
+    let arguments = containers::init_arguments(&exclusions, documents.strict);
+    if present {
+        refresh(&mut pod, &documents);
+        redirect_again(&mut pod, &arguments);
+    } else {
+        add(&mut pod, context, &documents, (redirection, &arguments));
     }
     Ok(Injected { pod, warnings })
+}
+
+/// Adds the proxy, and what redirects the pod's traffic to it.
+fn add(
+    pod: &mut Pod,
+    context: &Context<'_>,
+    documents: &Documents<'_>,
+    (redirection, arguments): (Redirection, &[String]),
+) {
+    let mut sidecar = containers::sidecar(context.config, documents, context.native_sidecars);
+    if redirection == Redirection::Cni {
+        containers::restrict(&mut sidecar);
+    }
+    place(pod, sidecar);
+    match redirection {
+        Redirection::Cni => redirect_by_plugin(pod, arguments),
+        Redirection::Init => {
+            let init = containers::init(context.config, documents, arguments);
+            redirect_by_container(pod, init);
+        }
+    }
+    if documents.operator.is_some() {
+        operator::add_token(pod);
+    }
 }
 
 /// What a pod's annotations, and those of its namespace, say of its proxy.
@@ -330,22 +348,46 @@ fn place(pod: &mut Pod, sidecar: Value) {
     }
 }
 
-/// Has the pod's traffic redirected: by kuma-init, before everything, or by the CNI plugin, which reads an annotation.
-fn redirect(pod: &mut Pod, by: Redirection, config: &Config, arguments: Vec<String>) {
+/// Has kuma-init redirect the pod's traffic, before everything.
+fn redirect_by_container(pod: &mut Pod, init: Value) {
+    remove_init(pod);
+    // That of another pod, of which this one is a copy.
+    pod.remove_annotation(names::INIT_ARGUMENTS);
+    pod.init_containers_mut().insert(0, init);
+}
+
+/// Has the CNI plugin redirect it, which reads an annotation.
+fn redirect_by_plugin(pod: &mut Pod, arguments: &[String]) {
+    remove_init(pod);
+    pod.set_annotation(names::INIT_ARGUMENTS, &arguments.join(" "));
+}
+
+fn remove_init(pod: &mut Pod) {
     if !pod.init_containers().is_empty() {
-        let ours = |container: &Value| container["name"] == names::INIT;
         pod.init_containers_mut()
-            .retain(|container| !ours(container));
+            .retain(|container| container["name"] != names::INIT);
     }
-    match by {
-        Redirection::Cni => pod.set_annotation(names::INIT_ARGUMENTS, &arguments.join(" ")),
-        Redirection::Init => {
-            // That of another pod, of which this one is a copy.
-            pod.remove_annotation(names::INIT_ARGUMENTS);
-            let init = containers::init(config, arguments);
-            pod.init_containers_mut().insert(0, init);
+}
+
+/// Tells whoever redirects the pod already what is to be left out, and whether anything may pass the proxy.
+fn redirect_again(pod: &mut Pod, arguments: &[String]) {
+    if pod.annotation(names::INIT_ARGUMENTS).is_some() {
+        pod.set_annotation(names::INIT_ARGUMENTS, &arguments.join(" "));
+    }
+    if pod.find_container(names::INIT).is_some() {
+        let containers = pod.init_containers_mut().iter_mut();
+        for init in containers.filter(|container| container["name"] == names::INIT) {
+            init["args"] = containers::init_command(arguments);
         }
     }
+}
+
+/// Whether the pod as a whole has a budget, of which every container takes its part: one of its own might not fit in it.
+fn has_resources(spec: &Value) -> bool {
+    ["requests", "limits"].iter().any(|kind| {
+        let budget = spec["resources"][kind].as_object();
+        budget.is_some_and(|budget| !budget.is_empty())
+    })
 }
 
 fn refresh(pod: &mut Pod, documents: &Documents<'_>) {

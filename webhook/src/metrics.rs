@@ -38,7 +38,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     duration: Family<EndpointLabels, Histogram>,
     decisions: Family<DecisionLabels, Counter>,
-    certificate_expiry: Gauge,
+    certificate_expiration: Gauge,
 }
 
 impl Default for Metrics {
@@ -50,7 +50,7 @@ impl Default for Metrics {
                 Histogram::new(exponential_buckets(0.000_5, 2.0, 13))
             }),
             decisions: Family::default(),
-            certificate_expiry: Gauge::default(),
+            certificate_expiration: Gauge::default(),
         };
         metrics.register()
     }
@@ -76,9 +76,9 @@ impl Metrics {
             self.decisions.clone(),
         );
         registry.register(
-            "certificate_expiry_timestamp_seconds",
+            "certificate_expiration_timestamp_seconds",
             "When the served certificate ends, in seconds since 1970",
-            self.certificate_expiry.clone(),
+            self.certificate_expiration.clone(),
         );
         self
     }
@@ -100,9 +100,9 @@ impl Metrics {
             .inc();
     }
 
-    /// The exposition in OpenMetrics 1.0; `certificate_expiry` in seconds since 1970.
-    pub fn expose(&self, certificate_expiry: i64) -> String {
-        self.certificate_expiry.set(certificate_expiry);
+    /// The exposition in OpenMetrics 1.0; `certificate_expiration` in seconds since 1970.
+    pub fn expose(&self, certificate_expiration: i64) -> String {
+        self.certificate_expiration.set(certificate_expiration);
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a String cannot fail");
         text

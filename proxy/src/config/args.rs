@@ -29,7 +29,9 @@ Examples:
           servicePort: 8080
           tags: {kuma.io/service: web}
 
-In a pod no flag is needed: the webhook sets WEIR_SETTINGS, WEIR_PROBES, WEIR_POD_IPS and INSTANCE_IP.
+In a pod no flag is needed: the webhook sets WEIR_SETTINGS, WEIR_PROBES, WEIR_APPLICATION_PORTS (ports that stay the
+application's, as 80,443), WEIR_POD_IPS, INSTANCE_IP, POD_NAME, POD_NAMESPACE, WEIR_NODE_NAME, and where there is an
+operator KUMA_CONTROL_PLANE_URL, KUMA_CONTROL_PLANE_CA_CERT (PEM) and KUMA_DATAPLANE_RUNTIME_TOKEN_PATH.
 Ends with status 64 where anything here or in the files is wrong, unless --best-effort.";
 
 /// The flags of `weir-proxy run`.

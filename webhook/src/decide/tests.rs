@@ -26,9 +26,17 @@ fn plain() -> Pod {
     pod(json!({}), json!({}))
 }
 
+fn defaults(native_sidecars: bool) -> Defaults {
+    Defaults {
+        native_sidecars,
+        redirection: Redirection::Init,
+        pod_security: PodSecurity::Privileged,
+    }
+}
+
 /// The decision in the words of the annotation.
 fn verdict(pod: &Pod, namespace: &Namespace) -> String {
-    match decide(pod, namespace, true, Redirection::Init) {
+    match decide(pod, namespace, &defaults(true)) {
         Ok(Decision::Inject(_)) => "injected".to_owned(),
         Ok(Decision::Leave) => "left".to_owned(),
         Ok(Decision::Skip(skip)) => format!("skipped: {skip}"),
@@ -229,14 +237,54 @@ fn a_pod_that_completes_needs_native_sidecars() {
     for policy in ["Never", "OnFailure"] {
         let job = pod(json!({}), json!({"restartPolicy": policy}));
         assert_eq!(
-            decide(&job, &enabled(), false, Redirection::Init),
+            decide(&job, &enabled(), &defaults(false)),
             Ok(Decision::Skip(Skip::NeverCompletes))
         );
         assert_eq!(verdict(&job, &enabled()), "injected");
     }
     let by = "the label kuma.io/sidecar-injection of the namespace \"shop\"";
     assert_eq!(
-        decide(&plain(), &enabled(), false, Redirection::Init),
+        decide(&plain(), &enabled(), &defaults(false)),
         Ok(Decision::Inject(by.to_owned()))
     );
+}
+
+#[test]
+fn a_pod_for_windows_gets_no_proxy() {
+    for spec in [
+        json!({"os": {"name": "windows"}}),
+        json!({"nodeSelector": {"kubernetes.io/os": "windows"}}),
+    ] {
+        assert_eq!(
+            verdict(&pod(json!({}), spec), &enabled()),
+            "skipped: the pod is for Windows, and the proxy for Linux"
+        );
+    }
+    let linux = json!({"os": {"name": "linux"}, "nodeSelector": {"kubernetes.io/os": "linux"}});
+    assert_eq!(verdict(&pod(json!({}), linux), &enabled()), "injected");
+}
+
+#[test]
+fn a_level_of_pod_security_may_be_the_clusters() {
+    let strict = Defaults {
+        pod_security: PodSecurity::Baseline,
+        ..defaults(true)
+    };
+    let by_default = Skip::PodSecurity("baseline (the cluster's default)".to_owned());
+    assert_eq!(
+        decide(&plain(), &enabled(), &strict),
+        Ok(Decision::Skip(by_default))
+    );
+    // The namespace's own level comes first, and the CNI plugin needs nothing.
+    let mut own = enabled();
+    own.labels
+        .insert(POD_SECURITY.to_owned(), "privileged".to_owned());
+    let by_plugin = Defaults {
+        redirection: Redirection::Cni,
+        ..strict
+    };
+    for (namespace, defaults) in [(own, strict), (enabled(), by_plugin)] {
+        let decided = decide(&plain(), &namespace, &defaults);
+        assert!(matches!(decided, Ok(Decision::Inject(_))), "{decided:?}");
+    }
 }

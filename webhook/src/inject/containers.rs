@@ -14,7 +14,7 @@ use super::{
     operator::{self, Operator},
     quantity::{is_less, quantity},
 };
-use crate::redirection::Redirection;
+use crate::{decide::PodSecurity, redirection::Redirection};
 
 /// Where the image of the proxy has its program.
 const PROGRAM: &str = "/weir-proxy";
@@ -65,6 +65,10 @@ pub struct Config {
     /// container, or the CNI plugin, which has to be on every node
     #[arg(long, env = "WEIR_REDIRECTION", value_enum, default_value_t = Redirection::Init)]
     pub redirection: Redirection,
+    /// The Pod Security level that the API server enforces where a namespace has no label of it (defaults.enforce of its
+    /// AdmissionConfiguration): kuma-init is allowed in privileged alone
+    #[arg(long, env = "WEIR_POD_SECURITY_DEFAULT", value_enum, default_value_t = PodSecurity::Privileged)]
+    pub pod_security_default: PodSecurity,
     /// Where proxies reach the operator; empty leaves them to what the webhook tells them
     #[arg(long, env = "WEIR_CONTROL_PLANE_URL", default_value_t = control_plane_url(), value_parser = url_text)]
     pub control_plane_url: String,
@@ -133,6 +137,8 @@ pub(super) struct Documents<'a> {
     pub(super) probes: &'a [Probe],
     /// How long the proxy stays at least once it is told to end, where it is told together with the application.
     pub(super) stay: Option<String>,
+    /// The pod has a budget of its own, so that our containers have none.
+    pub(super) shares: bool,
     /// Nothing may pass the proxy unsecured.
     pub(super) strict: bool,
     /// Where the operator is.
@@ -157,17 +163,20 @@ pub(super) fn init_arguments(exclusions: &Exclusions, strict: bool) -> Vec<Strin
     arguments
 }
 
+/// What the init container runs.
+pub(super) fn init_command(arguments: &[String]) -> Value {
+    let arguments = arguments.iter().map(String::as_str);
+    std::iter::once("init").chain(arguments).collect()
+}
+
 /// The init container. It needs root and NET_ADMIN for nftables in the pod's own network, and nothing else.
-pub(super) fn init(config: &Config, arguments: Vec<String>) -> Value {
-    let command = std::iter::once("init".to_owned());
-    let args: Vec<_> = command.chain(arguments).collect();
+pub(super) fn init(config: &Config, documents: &Documents<'_>, arguments: &[String]) -> Value {
     json!({
         "name": names::INIT,
         "image": config.proxy_image,
         "imagePullPolicy": config.proxy_pull_policy.as_str(),
-        "args": args,
-        "env": [{"name": env::LOG, "value": config.proxy_log}],
-        "resources": resources(config),
+        "args": init_command(arguments),
+        "resources": resources(config, documents.shares),
         "securityContext": {
             "runAsUser": 0,
             "runAsGroup": 0,
@@ -201,7 +210,7 @@ pub(super) fn sidecar(config: &Config, documents: &Documents<'_>, native: bool) 
             "timeoutSeconds": LIVENESS_TIMEOUT_SECONDS,
             "terminationGracePeriodSeconds": STUCK_GRACE_SECONDS,
         },
-        "resources": resources(config),
+        "resources": resources(config, documents.shares),
         "securityContext": {
             "runAsUser": names::PROXY_UID,
             "runAsGroup": names::PROXY_UID,
@@ -214,11 +223,7 @@ pub(super) fn sidecar(config: &Config, documents: &Documents<'_>, native: bool) 
         "terminationMessagePolicy": "FallbackToLogsOnError",
     });
     if documents.strict {
-        // Else traffic passes a proxy that is not there, and the pod is as ready as its application.
-        container["readinessProbe"] = json!({
-            "httpGet": asks("/ready"),
-            "periodSeconds": READINESS_PERIOD_SECONDS,
-        });
+        container["readinessProbe"] = readiness();
     }
     if documents.operator.is_some() {
         container["volumeMounts"] = json!([operator::mount()]);
@@ -232,6 +237,11 @@ pub(super) fn sidecar(config: &Config, documents: &Documents<'_>, native: bool) 
 /// What the Pod Security level `restricted` asks for beside what every proxy has.
 pub(super) fn restrict(sidecar: &mut Value) {
     sidecar["securityContext"]["seccompProfile"] = json!({"type": "RuntimeDefault"});
+}
+
+/// Of a proxy that nothing may pass. Else traffic passes one that is not there, and the pod is as ready as its application.
+fn readiness() -> Value {
+    json!({"httpGet": asks("/ready"), "periodSeconds": READINESS_PERIOD_SECONDS})
 }
 
 fn asks(path: &str) -> Value {
@@ -288,18 +298,49 @@ fn environment(config: &Config, documents: &Documents<'_>) -> Value {
     Value::Array(variables)
 }
 
-/// Brings the documents in a sidecar that is there already up to date and leaves the rest of it as others made it.
+/// Brings a sidecar that is there already up to date, its documents and whether anything may pass it, and leaves the rest
+/// of it as others made it.
 pub(super) fn refresh(sidecar: &mut Value, documents: &Documents<'_>) {
+    let strict = documents.strict;
+    set_best_effort(&mut sidecar["args"], !strict);
+    set_best_effort(
+        &mut sidecar["lifecycle"]["postStart"]["exec"]["command"],
+        !strict,
+    );
+    if strict {
+        sidecar["readinessProbe"] = readiness();
+    } else if let Some(fields) = sidecar.as_object_mut() {
+        fields.remove("readinessProbe");
+    }
+    refresh_documents(sidecar, documents);
+}
+
+/// Puts the flag into a command, or takes it out.
+fn set_best_effort(command: &mut Value, is_set: bool) {
+    let Some(words) = command.as_array_mut() else {
+        return;
+    };
+    match is_set {
+        true if words.iter().any(|word| word == BEST_EFFORT) => {}
+        true => words.push(json!(BEST_EFFORT)),
+        false => words.retain(|word| word != BEST_EFFORT),
+    }
+}
+
+fn refresh_documents(sidecar: &mut Value, documents: &Documents<'_>) {
     let Some(variables) = sidecar["env"].as_array_mut() else {
         return;
     };
     let probes = probe::to_json(documents.probes);
-    for (name, text) in [
+    let stay = documents.stay.as_deref();
+    let stay = stay.map(|stay| (env::DRAIN_TIME_MIN, stay));
+    let texts = [
         (env::MESH, documents.mesh),
         (env::SETTINGS, &documents.settings),
         (env::PROBES, &probes),
         (env::APPLICATION_PORTS, &documents.ports),
-    ] {
+    ];
+    for (name, text) in texts.into_iter().chain(stay) {
         let wanted = json!({"name": name, "value": literal(text)});
         match variables
             .iter_mut()
@@ -327,8 +368,11 @@ fn literal(text: &str) -> String {
     text.replace('$', "$$")
 }
 
-fn resources(config: &Config) -> Value {
+fn resources(config: &Config, shares: bool) -> Value {
     let mut resources = json!({});
+    if shares {
+        return resources;
+    }
     for (kind, name, value) in [
         ("requests", "cpu", &config.proxy_cpu_request),
         ("requests", "memory", &config.proxy_memory_request),
@@ -429,6 +473,7 @@ mod tests {
             settings: "{\"filter\":\"a$\"}".to_owned(),
             probes: &probes,
             ports: String::new(),
+            shares: false,
             stay: None,
             strict: false,
             operator: None,

@@ -8,7 +8,7 @@ use weir_crds::names;
 use super::Service;
 use crate::{
     cluster::LookupError,
-    decide::{Decision, Skip, decide, is_ours},
+    decide::{Decision, Defaults, Skip, decide, is_ours},
     inject::{self, Context, Operator},
     namespace::Namespace,
     pod::Pod,
@@ -53,8 +53,12 @@ async fn change(
     pod: Pod,
     namespace: &Namespace,
 ) -> Result<Changed, LookupError> {
-    let native_sidecars = service.cluster.native_sidecars()?;
-    match decide(&pod, namespace, native_sidecars, service.config.redirection) {
+    let defaults = Defaults {
+        native_sidecars: service.cluster.native_sidecars()?,
+        redirection: service.config.redirection,
+        pod_security: service.config.pod_security_default,
+    };
+    match decide(&pod, namespace, &defaults) {
         Err(refusal) => Ok(Err(refusal)),
         Ok(Decision::Leave) => {
             service.metrics.decided("left", "not_asked");
@@ -65,7 +69,9 @@ async fn change(
             info!(namespace = namespace.name, pod = pod.name(), reason = %skip, "skipped");
             Ok(Ok(skipped(pod, &skip)))
         }
-        Ok(Decision::Inject(by)) => injected(service, pod, (namespace, &by), native_sidecars).await,
+        Ok(Decision::Inject(by)) => {
+            injected(service, pod, (namespace, &by), defaults.native_sidecars).await
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The reviews of our own kinds: `/validate` and `/default`.
 //! Called by `serve`; the rules and their texts are those of `weir_crds`, and the field paths Kuma's.
 
+use serde_json::Value;
 use weir_crds::{Violation, default, mesh::MeshSpec, names, validate, violation::prefixed};
 
 use super::Service;
@@ -16,7 +17,11 @@ pub(super) async fn validate(service: &Service, request: &Request) -> Result<Ans
         return Ok(Answer::unchanged());
     }
     let violations = match request.operation.as_str() {
-        "CREATE" | "UPDATE" => rules(request),
+        "CREATE" | "UPDATE" => {
+            let mut violations = rules(request);
+            violations.extend(missing_mesh(service, request).await?);
+            violations
+        }
         "DELETE" if request.kind.kind == "Mesh" => {
             validate::mesh_deletion(service.cluster.has_dataplanes(&request.name).await?)
         }
@@ -25,6 +30,45 @@ pub(super) async fn validate(service: &Service, request: &Request) -> Result<Ans
     Ok(match violations.is_empty() {
         true => Answer::unchanged(),
         false => Answer::Denied(violations),
+    })
+}
+
+/// That the Mesh which an object begins to belong to is there: a permission of no Mesh would hold nowhere, without a word.
+async fn missing_mesh(
+    service: &Service,
+    request: &Request,
+) -> Result<Option<Violation>, LookupError> {
+    let is_of_mesh = matches!(
+        request.kind.kind.as_str(),
+        "Dataplane" | "TrafficPermission"
+    );
+    let named = request.object["mesh"]
+        .as_str()
+        .filter(|name| !name.is_empty());
+    let Some(name) =
+        named.filter(|_| is_of_mesh && request.old_object["mesh"] != request.object["mesh"])
+    else {
+        return Ok(None);
+    };
+    let is_missing = service.cluster.mesh(name).await?.is_none();
+    Ok(is_missing.then(|| {
+        let message =
+            format!("Mesh {name:?} does not exist: create it first, or name an existing one");
+        Violation::new("mesh", message)
+    }))
+}
+
+/// A Dataplane that the operator makes from a pod says who the pod is, so nobody else writes one.
+fn of_the_operator(object: &Value) -> Option<Violation> {
+    let is_operators = object["metadata"]["labels"][names::MANAGED_BY] == names::OPERATOR;
+    is_operators.then(|| {
+        let field = format!("metadata.labels[{:?}]", names::MANAGED_BY);
+        let message = format!(
+            "{:?} marks the Dataplanes that the operator makes from pods and keeps as it made them: change the pod, or \
+             leave the label away",
+            names::OPERATOR
+        );
+        Violation::new(&field, message)
     })
 }
 
@@ -48,6 +92,7 @@ fn rules(request: &Request) -> Vec<Violation> {
             }
         }
         "Dataplane" => {
+            violations.extend(of_the_operator(object));
             violations.extend(validate::mesh_reference(object["mesh"].as_str()));
             violations.extend(of_spec(validate::dataplane(spec)));
         }

@@ -86,7 +86,12 @@ pub(crate) fn empty(client: Option<Client>) -> Fixture {
 
 /// A webhook that has read an enabled namespace `shop` with annotations, and the Mesh `default`.
 pub(crate) fn filled(annotations: Value) -> Fixture {
-    let mut fixture = empty(None);
+    filled_beside(None, annotations)
+}
+
+/// The same, which asks an API server of what it has not read.
+pub(crate) fn filled_beside(client: Option<Client>, annotations: Value) -> Fixture {
+    let mut fixture = empty(client);
     let shop: PartialObjectMeta<v1::Namespace> = ObjectMeta {
         name: Some("shop".to_owned()),
         labels: Some([("kuma.io/sidecar-injection".to_owned(), "enabled".to_owned())].into()),

@@ -5,7 +5,7 @@ use clap::Parser;
 use serde_json::{Map, Value, json};
 use weir_crds::mesh::MeshSpec;
 use weir_webhook::{
-    decide::{Decision, decide},
+    decide::{Decision, Defaults, PodSecurity, decide},
     inject::{Config, Context, Injected, Operator, inject, mesh_of},
     namespace::Namespace,
     pod::Pod,
@@ -31,8 +31,25 @@ fn namespace(annotations: Value) -> Namespace {
 }
 
 fn injected(pod: &Value, namespace: &Namespace, native_sidecars: bool) -> Injected {
+    injected_of(pod, namespace, native_sidecars, &MeshSpec::initial())
+}
+
+fn injected_of(
+    pod: &Value,
+    namespace: &Namespace,
+    native_sidecars: bool,
+    spec: &MeshSpec,
+) -> Injected {
     let pod = Pod::parse(pod.clone()).unwrap();
-    let decided = decide(&pod, namespace, native_sidecars, Redirection::Init);
+    let decided = decide(
+        &pod,
+        namespace,
+        &Defaults {
+            native_sidecars,
+            redirection: Redirection::Init,
+            pod_security: PodSecurity::Privileged,
+        },
+    );
     let Ok(Decision::Inject(asked_by)) = &decided else {
         panic!("{decided:?}");
     };
@@ -41,7 +58,7 @@ fn injected(pod: &Value, namespace: &Namespace, native_sidecars: bool) -> Inject
         namespace,
         asked_by,
         mesh: &mesh,
-        spec: &MeshSpec::initial(),
+        spec,
         native_sidecars,
         config: &config(),
         operator: Some(Operator {
@@ -312,6 +329,60 @@ fn a_second_review_measures_what_another_webhook_added() {
         text.contains("$(HOME) costs $5"),
         "not doubled again: {text}"
     );
+}
+
+/// Another webhook has given the pod to a Mesh whose mode is another, and excluded a port: the proxy is as it would be had
+/// the pod come so.
+#[test]
+fn a_second_review_follows_what_another_webhook_decided() {
+    let strict =
+        json!({"mtls": {"enabledBackend": "ca", "backends": [{"name": "ca", "type": "builtin"}]}});
+    let (relaxed, strict) = (MeshSpec::initial(), MeshSpec(strict));
+    let skipped = |pod: &Value| {
+        let mut pod = pod.clone();
+        pod["metadata"]["annotations"]["config.linkerd.io/skip-outbound-ports"] = json!("3306");
+        pod
+    };
+    for native_sidecars in [true, false] {
+        for redirection in ["init", "cni"] {
+            let pod = json!({
+                "metadata": {"name": "pod", "annotations": {"weir.io/redirection": redirection}},
+                "spec": {"containers": [{"name": "app"}]},
+            });
+            for (first, second) in [(&relaxed, &strict), (&strict, &relaxed)] {
+                let of = |pod: &Value, mesh| {
+                    let namespace = namespace(json!({}));
+                    injected_of(pod, &namespace, native_sidecars, mesh)
+                        .pod
+                        .into_value()
+                };
+                let twice = of(&skipped(&of(&pod, first)), second);
+                let once = of(&skipped(&pod), second);
+                assert_eq!(twice, once);
+            }
+        }
+    }
+}
+
+/// Budgets of the pod as a whole hold all its containers: ours take their part of them.
+#[test]
+fn a_pod_with_a_budget_of_its_own_keeps_it() {
+    for (resources, has_own) in [
+        (json!({"requests": {"memory": "128Mi"}}), false),
+        (json!({"limits": {"cpu": "1"}}), false),
+        (json!({}), true),
+    ] {
+        let pod = json!({
+            "metadata": {"name": "pod"},
+            "spec": {"containers": [{"name": "app"}], "resources": resources},
+        });
+        let after = injected(&pod, &namespace(json!({})), true).pod.into_value();
+        assert_eq!(after["spec"]["resources"], resources);
+        for container in after["spec"]["initContainers"].as_array().unwrap() {
+            let own = container["resources"].as_object().unwrap();
+            assert_eq!(!own.is_empty(), has_own, "{container}");
+        }
+    }
 }
 
 #[test]

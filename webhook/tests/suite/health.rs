@@ -80,7 +80,7 @@ async fn metrics_count_reviews_and_decisions() {
         "weir_webhook_decisions_total{decision=\"injected\",reason=\"asked\"} 1",
         "weir_webhook_decisions_total{decision=\"skipped\",reason=\"disabled\"} 1",
         "weir_webhook_decisions_total{decision=\"refused\",reason=\"unknown_mesh\"} 1",
-        &format!("weir_webhook_certificate_expiry_timestamp_seconds {expires}"),
+        &format!("weir_webhook_certificate_expiration_timestamp_seconds {expires}"),
     ] {
         assert!(
             text.lines().any(|found| found == line),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     exchange::{creation, inject, message, patched, pod, review, send},
-    fixture::{api_server, empty, filled},
+    fixture::{api_server, empty, filled, filled_beside},
 };
 
 #[tokio::test]
@@ -149,6 +149,33 @@ async fn a_pod_of_a_mesh_that_does_not_exist_is_refused_with_its_name() {
     assert_eq!(
         message(&response),
         "metadata.annotations[\"kuma.io/mesh\"]: Mesh \"nowhere\" does not exist: create it, or name an existing one in kuma.io/mesh"
+    );
+}
+
+/// The API server cannot be asked for such a Mesh: it would be another part of its address, or an error of ours.
+#[tokio::test]
+async fn a_pod_of_a_mesh_that_cannot_exist_is_refused_likewise() {
+    let fixture = filled_beside(Some(api_server()), json!({}));
+    for name in ["my mesh", "default?x", "a/b", "-"] {
+        let pod = pod(json!({"annotations": {"kuma.io/mesh": name}}));
+        let told = message(&inject(&fixture, &pod).await).to_owned();
+        assert!(
+            told.starts_with(&format!(
+                "metadata.annotations[\"kuma.io/mesh\"]: Mesh {name:?} does not exist"
+            )),
+            "{told}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_empty_name_of_a_mesh_says_nothing() {
+    let fixture = filled(json!({}));
+    let before = pod(json!({"labels": {"kuma.io/mesh": ""}, "annotations": {"kuma.io/mesh": ""}}));
+    let after = patched(&before, &inject(&fixture, &before).await);
+    assert_eq!(
+        after["metadata"]["annotations"]["kuma.io/mesh"],
+        json!("default")
     );
 }
 

@@ -75,6 +75,58 @@ async fn the_authority_in_use_does_not_change() {
 }
 
 #[tokio::test]
+async fn a_permission_belongs_to_a_mesh_that_is_there() {
+    let fixture = filled(json!({}));
+    let of = |mesh: &str, operation: &str, old: &str| {
+        let every = json!([{"match": {"kuma.io/service": "*"}}]);
+        let object = json!({"metadata": {"name": "x"}, "mesh": mesh, "spec": {"sources": every, "destinations": every}});
+        let mut request = of_kind("TrafficPermission", operation, object);
+        request["oldObject"] = json!({"mesh": old});
+        request
+    };
+    for (mesh, operation, old, is_allowed) in [
+        ("default", "CREATE", "", true),
+        ("defalt", "CREATE", "", false),
+        ("no name", "CREATE", "", false),
+        ("defalt", "UPDATE", "default", false),
+        // Its Mesh is gone: what is left of it may still be changed.
+        ("gone", "UPDATE", "gone", true),
+    ] {
+        let response = review(&fixture, "/validate", of(mesh, operation, old)).await;
+        match is_allowed {
+            true => assert_eq!(response["allowed"], true, "{response}"),
+            false => assert_eq!(
+                message(&response),
+                format!(
+                    "mesh: Mesh {mesh:?} does not exist: create it first, or name an existing one"
+                )
+            ),
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_the_operator_writes_dataplanes_of_pods() {
+    let fixture = filled(json!({}));
+    let inbound = json!([{"port": 80, "tags": {"kuma.io/service": "web"}}]);
+    let of = |manager: &str| {
+        let metadata = json!({"name": "x", "namespace": "shop", "labels": {"app.kubernetes.io/managed-by": manager}});
+        let spec = json!({"networking": {"address": "10.0.0.1", "inbound": inbound}});
+        let object = json!({"metadata": metadata, "mesh": "default", "spec": spec});
+        of_kind("Dataplane", "CREATE", object)
+    };
+    let response = review(&fixture, "/validate", of("weir-operator")).await;
+    assert!(
+        message(&response).starts_with(
+            "metadata.labels[\"app.kubernetes.io/managed-by\"]: \"weir-operator\" marks"
+        ),
+        "{response}"
+    );
+    let response = review(&fixture, "/validate", of("Helm")).await;
+    assert_eq!(response["allowed"], true, "{response}");
+}
+
+#[tokio::test]
 async fn the_other_kinds_have_their_rules() {
     let fixture = filled(json!({}));
     let named = |fields: Value| {
