@@ -36,6 +36,11 @@ use crate::watch::{Follow, follow, only};
 
 pub use self::signals::Signals;
 
+/// How long an operator that is to end goes on to serve, at the most: whoever watches endpoints needs a moment to send
+/// nobody there any more. Its writers end meanwhile. With the default of [`Config::shutdown`], 5 s, all of it takes 15 s at
+/// the most, which fits into the grace period of the manifests (20 s).
+pub const SHUTDOWN_DELAY: Duration = Duration::from_secs(5);
+
 /// Everything the operator can be told.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -45,7 +50,7 @@ pub struct Config {
     pub monitoring_address: Option<SocketAddr>,
     /// Whether Mesh `default` is created where an installation has no Mesh.
     pub create_default_mesh: bool,
-    /// How long tasks may take to end.
+    /// How long tasks may take to end; the servers go on for as long before, but not longer than [`SHUTDOWN_DELAY`].
     pub shutdown: Duration,
     /// The election.
     pub leader: leader::Config,
@@ -88,7 +93,6 @@ async fn open(
 
 /// Ends the tasks that work, which have `limit` to do so.
 async fn end(workers: &TaskTracker, working: &CancellationToken, limit: Duration) {
-    tracing::info!("shutting down");
     working.cancel();
     workers.close();
     if tokio::time::timeout(limit, workers.wait()).await.is_err() {
@@ -133,14 +137,15 @@ impl Bound {
         })
     }
 
-    /// Runs until `shutdown`. The writers and the gRPC server end first, then the Lease is given back,
-    /// then the health server ends.
+    /// Runs until `shutdown`. The writers end first, and the Lease is given back; the gRPC server and the monitoring
+    /// server serve on as those of a standby do, and end then, and the health server last.
     pub async fn run(self, shutdown: CancellationToken) {
         let limit = self.config.shutdown;
         let metrics = Metrics::default();
         let readiness = Readiness::default();
-        let [working, campaigning, serving] = std::array::from_fn(|_| CancellationToken::new());
-        let (workers, last) = (TaskTracker::new(), TaskTracker::new());
+        let [writing, working, campaigning, serving] =
+            std::array::from_fn(|_| CancellationToken::new());
+        let [writers, workers, last] = std::array::from_fn(|_| TaskTracker::new());
 
         let leader = Leader::new(
             self.client.clone(),
@@ -154,6 +159,8 @@ impl Bound {
             readiness: readiness.clone(),
             stop: working.clone(),
             tracker: workers.clone(),
+            writing: writing.clone(),
+            writers: writers.clone(),
         };
         tasks.spawn(&leader, self.server, self.monitoring_listener);
         last.spawn(readiness.clone().follow("the API server", leader.contact()));
@@ -167,11 +174,16 @@ impl Bound {
 
         shutdown.cancelled().await;
         let _not_ready = readiness.register("shutdown");
+        tracing::info!("shutting down");
+        let resigned = async {
+            end(&writers, &writing, limit).await;
+            campaigning.cancel();
+            if tokio::time::timeout(limit, campaign).await.is_err() {
+                tracing::warn!(?limit, "the lease was not given back in time");
+            }
+        };
+        tokio::join!(resigned, tokio::time::sleep(SHUTDOWN_DELAY.min(limit)));
         end(&workers, &working, limit).await;
-        campaigning.cancel();
-        if tokio::time::timeout(limit, campaign).await.is_err() {
-            tracing::warn!(?limit, "the lease was not given back in time");
-        }
         serving.cancel();
         last.close();
         last.wait().await;
@@ -186,6 +198,9 @@ struct Tasks {
     readiness: Readiness,
     stop: CancellationToken,
     tracker: TaskTracker,
+    /// Of those who do nothing but write, and end before the Lease is given back.
+    writing: CancellationToken,
+    writers: TaskTracker,
 }
 
 impl Tasks {
@@ -229,19 +244,19 @@ impl Tasks {
             authorities,
             self.metrics.clone(),
         );
-        self.tracker
-            .spawn(status.run(view.clone(), leader.leading(), self.stop.clone()));
+        self.writers
+            .spawn(status.run(view.clone(), leader.leading(), self.writing.clone()));
         let policies = PolicyWriter::new(self.client.clone(), self.metrics.clone());
-        self.tracker
-            .spawn(policies.run(view.clone(), leader.leading(), self.stop.clone()));
+        self.writers
+            .spawn(policies.run(view.clone(), leader.leading(), self.writing.clone()));
         if self.config.create_default_mesh {
             let initial = InitialMesh::new(
                 self.client.clone(),
                 &self.config.ca.namespace,
                 self.metrics.clone(),
             );
-            self.tracker
-                .spawn(initial.run(view, leader.leading(), self.stop.clone()));
+            self.writers
+                .spawn(initial.run(view, leader.leading(), self.writing.clone()));
         }
     }
 

@@ -10,7 +10,7 @@ pub(crate) mod material;
 mod plan;
 mod store;
 
-pub use keeper::Keeper;
+pub use keeper::{Keeper, LEAD};
 pub use local::{AUTHORITY, Local, LocalError, Source};
 pub use material::{CertificateError, Facts, Pair};
 pub use plan::{Authority, Due, Serving, bundle, due_authority, due_serving};
@@ -23,8 +23,8 @@ use crate::metrics::Certificate;
 /// Where clients learn of the bundle, and so how soon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Publish {
-    /// The `caBundle` of the Mutating- and the ValidatingWebhookConfiguration of this name. The API
-    /// server reads it at once, so a new authority signs as soon as it is published.
+    /// The `caBundle` of the Mutating- and the ValidatingWebhookConfiguration of this name. API servers follow
+    /// them, so a new authority signs [`LEAD`] after it was published.
     Webhooks(String),
     /// Key `ca.crt` of the ConfigMap of this name, from where the webhook copies it into pods. Those
     /// keep what they got, so the authority before signs until shortly before its end.

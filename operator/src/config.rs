@@ -229,6 +229,7 @@ impl Args {
                 "--cluster-domain: {domain:?} is no DNS name: give what the names of Services end with, as cluster.local"
             ));
         }
+        problems.extend(Ports::unreadable(&self.opaque_ports).map(not_a_port));
         if !(SHORTEST_LEASE_SECONDS..=3600).contains(&self.lease_seconds) {
             problems.push(format!(
                 "--lease-seconds: {} is not between {SHORTEST_LEASE_SECONDS} and 3600",
@@ -324,6 +325,12 @@ impl Args {
             zone: self.zone.clone().filter(|zone| !zone.is_empty()),
         }
     }
+}
+
+fn not_a_port(item: &str) -> String {
+    format!(
+        "--opaque-ports: {item:?} is no port: give numbers from 1 to 65535 and ranges such as 8000-8010, separated by commas"
+    )
 }
 
 fn days(count: u32) -> SignedDuration {

@@ -3,6 +3,7 @@
 //! Called by `watch` (in), by `status` and `apply`, and by `serve` and `monitoring` (out). It judges nothing.
 
 mod backends;
+mod container;
 mod dataplane;
 mod discovery;
 mod facts;
@@ -26,12 +27,15 @@ use kube::api::ObjectMeta;
 use tokio::sync::watch;
 use weir_crds::Mesh;
 
-pub use self::dataplane::{Dataplane, MANAGED_BY, MANAGER, READY, content, is_closed, status};
+pub use self::container::Container;
+pub use self::dataplane::{
+    Dataplane, MANAGED_BY, MANAGER, READY, content, is_closed, pod_of, status,
+};
 pub use self::discovery::{Discovery, Ingredients, Watched};
 pub use self::facts::{Config, DEFAULT_OPAQUE_PORTS};
 pub use self::fault::RouteFault;
 pub use self::offers::{Offer, OfferSet, OfferView, Wanted};
-pub use self::pod::{Container, Injected, ObjectKey, OwnerKind, Pairs, Pod, Workload, value_of};
+pub use self::pod::{Injected, ObjectKey, OwnerKind, Pairs, Pod, Workload, value_of};
 pub use self::ports::Ports;
 pub use self::routes::{HttpRoute, ServiceProfile};
 pub use self::scrape::{AdminPort, Phase, Proxy, Scrape};

@@ -7,6 +7,7 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use weir_crds::names;
 
 use crate::FIELD_MANAGER;
 use crate::call::{CallError, within};
@@ -26,6 +27,14 @@ impl ObjectError {
     #[must_use]
     pub fn class(&self) -> &'static str {
         self.error.class()
+    }
+
+    /// Another try would be refused, too, whatever else there is: neither another writer nor a namespace that is missing is
+    /// the reason.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        let error = &self.error;
+        error.is_final() && !error.is_conflict() && !error.is_not_found()
     }
 }
 
@@ -67,7 +76,7 @@ where
 pub(crate) fn metadata(namespace: &str, name: &str, version: Option<String>) -> ObjectMeta {
     let labels = [
         ("app.kubernetes.io/part-of", "weir"),
-        ("app.kubernetes.io/managed-by", FIELD_MANAGER),
+        (names::MANAGED_BY, FIELD_MANAGER),
     ];
     let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
     ObjectMeta {

@@ -89,6 +89,17 @@ pub fn mesh_status(
     Some(StatusChange { conditions, note })
 }
 
+/// Whether a Mesh's status says that the certificate authority of this very specification cannot be used.
+#[must_use]
+pub fn blames_authority(mesh: &Mesh) -> bool {
+    let mut conditions = mesh.status.iter().flat_map(|status| &status.conditions);
+    conditions.any(|one| {
+        one.type_ == READY
+            && one.reason == AUTHORITY
+            && one.observed_generation == mesh.metadata.generation
+    })
+}
+
 /// What to do about the Mesh that exists where the user made none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Initial {
@@ -362,8 +373,13 @@ mod tests {
         assert_eq!(ready.message, format!("spec.{field}: there is no Secret"));
         let note = second.note.clone().unwrap();
         assert!(note.is_warning && note.text.contains(field), "{note:?}");
+        assert!(!blames_authority(&stored));
         store(&mut stored, &second);
+        assert!(blames_authority(&stored));
         assert_eq!(mesh_status(&stored, Some(&wrong), time), None);
+        stored.metadata.generation = Some(2);
+        assert!(!blames_authority(&stored), "another specification");
+        stored.metadata.generation = Some(1);
         let third = mesh_status(&stored, None, time).unwrap();
         assert_eq!(third.conditions[1].status, "True");
         assert!(!third.note.unwrap().is_warning);

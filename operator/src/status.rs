@@ -42,7 +42,8 @@ impl Pass for StatusWriter {
             let version = mesh.resource_version().unwrap_or_default();
             let wrong = wrong_with(authorities.as_deref(), name);
             let seen = (version, wrong);
-            if self.answered.get(name) == Some(&seen) {
+            let stands = is_open(authorities.as_deref(), name) && reconcile::blames_authority(mesh);
+            if stands || self.answered.get(name) == Some(&seen) {
                 continue;
             }
             let outcome = match reconcile::mesh_status(mesh, seen.1.as_ref(), now) {
@@ -124,6 +125,13 @@ impl StatusWriter {
         }
         Ok(())
     }
+}
+
+/// Whether nobody can say yet if a Mesh's authority can be used: a leader that has just begun has not tried to make it, and
+/// what the one before said of it stands.
+fn is_open(authorities: Option<&Authorities>, mesh: &str) -> bool {
+    let authority = authorities.and_then(|all| all.get(mesh));
+    authority.is_none_or(|authority| authority.signer == Err(NotReady::Soon))
 }
 
 /// What is wrong with a Mesh's authority that its specification alone does not show.

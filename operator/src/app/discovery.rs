@@ -37,15 +37,15 @@ impl Tasks {
             self.config.zone.clone(),
             self.metrics.clone(),
         );
-        self.tracker
-            .spawn(writer.run(leader.leading(), self.stop.clone()));
+        self.writers
+            .spawn(writer.run(leader.leading(), self.writing.clone()));
         let teller = RouteTeller::new(
             self.client.clone(),
             index.clone(),
             self.config.leader.identity.clone(),
         );
-        self.tracker
-            .spawn(teller.run(leader.leading(), self.stop.clone()));
+        self.writers
+            .spawn(teller.run(leader.leading(), self.writing.clone()));
     }
 
     fn spawn_routes(&self, index: &Discovery) {

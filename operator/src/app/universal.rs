@@ -128,6 +128,7 @@ impl Bound {
         tasks.spawn(self.server, self.local, &readiness);
         shutdown.cancelled().await;
         let _not_ready = readiness.register("shutdown");
+        tracing::info!("shutting down");
         super::end(&workers, &working, limit).await;
         serving.cancel();
         last.close();

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,9 @@ use crate::metrics::{Controller, Metrics, Outcome};
 
 /// A pass is made at least this often, whatever the watches say.
 const RECHECK: Duration = Duration::from_mins(10);
+/// How long the bundle has to be published before another authority's certificate takes the place of one that works:
+/// API servers hear of it by a watch.
+pub const LEAD: SignedDuration = SignedDuration::from_secs(5);
 
 /// Keeps the certificates of one installation.
 pub struct Keeper {
@@ -27,6 +30,8 @@ pub struct Keeper {
     serving: watch::Sender<Option<Pair>>,
     /// The last authority that was usable: it is written back where its Secret is lost.
     last: Option<Authority>,
+    /// Since when this leader knows that the bundle is published as it should be.
+    published: Option<Timestamp>,
 }
 
 impl Keeper {
@@ -39,6 +44,7 @@ impl Keeper {
             metrics,
             serving: watch::Sender::new(None),
             last: None,
+            published: None,
         }
     }
 
@@ -119,6 +125,7 @@ impl Keeper {
             self.last = Some(usable);
         }
         if !may_write {
+            self.published = None;
             return Ok((None, false));
         }
         let (authority, renewed) = self.ensure_authority(authority, now).await?;
@@ -132,7 +139,12 @@ impl Keeper {
             &self.config.serving_names(),
             now,
         );
-        let wait = published.is_err() && !due.is_some_and(Due::is_broken);
+        let lead = self.lead(published.as_ref().ok().copied(), now);
+        let wait = match due {
+            Some(due) if due.is_broken() => false,
+            Some(Due::OtherAuthority) => lead.is_none_or(|lead| now < lead),
+            _ => published.is_err(),
+        };
         let mut kept = serving.value.clone();
         let mut wrote = renewed;
         if !wait && let Some(new) = self.next_serving(&serving, &signer, (due, &bundle), now)? {
@@ -150,7 +162,16 @@ impl Keeper {
             );
         }
         let next = plan::next_deadline(&authority, kept.as_ref(), now);
+        let next = [next, lead.filter(|_| wait)].into_iter().flatten().min();
         Ok((next, wrote || changed > 0))
+    }
+
+    /// From when on every client knows the bundle, given how many objects were changed just now; `None` where it could not
+    /// be published. Since when it is there nobody tells a leader that begins: it counts from now.
+    fn lead(&mut self, changed: Option<usize>, now: Timestamp) -> Option<Timestamp> {
+        let before = self.published.filter(|_| changed == Some(0));
+        self.published = changed.map(|_| before.unwrap_or(now));
+        self.published.map(|since| since + LEAD)
     }
 
     /// The authority to sign by, stored; and whether it was written just now.

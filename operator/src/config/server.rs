@@ -47,7 +47,8 @@ pub(super) struct ServerArgs {
         default_value_t = 30
     )]
     grpc_connection_minutes: u64,
-    /// Seconds that tasks may take to end after SIGTERM.
+    /// Seconds that tasks may take to end after SIGTERM. In a cluster the servers go on for as long before, at most 5 s, until
+    /// nobody is sent there any more.
     #[arg(
         long,
         env = "WEIR_SHUTDOWN_SECONDS",

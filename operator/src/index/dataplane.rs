@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use weir_crds::annotations;
@@ -12,10 +13,8 @@ use weir_crds::kubernetes::Status;
 
 use super::pod::ObjectKey;
 
-/// Label on what the operator generated.
-pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// Its value.
-pub use weir_crds::names::OPERATOR as MANAGER;
+/// Label on what the operator generated, and its value.
+pub use weir_crds::names::{MANAGED_BY, OPERATOR as MANAGER};
 /// The condition of a Dataplane and of a Mesh.
 pub const READY: &str = "Ready";
 
@@ -40,17 +39,10 @@ impl Dataplane {
     /// Keeps of an object what is used.
     #[must_use]
     pub fn keep(object: &weir_crds::Dataplane) -> Self {
-        let ours = object
-            .labels()
-            .get(MANAGED_BY)
-            .is_some_and(|manager| manager == MANAGER);
-        let name = object.name_any();
-        let mut owners = object.owner_references().iter();
-        let pod = owners.find(|owner| owner.kind == "Pod" && owner.name == name);
         let mut conditions = object.status.iter().flat_map(|status| &status.conditions);
         let ready = conditions.find(|one| one.type_ == READY);
         Self {
-            owner: pod.filter(|_| ours).map(|pod| pod.uid.as_str().into()),
+            owner: pod_of(object).map(|pod| pod.uid.as_str().into()),
             content: content(object.mesh.as_deref(), &object.spec.0, is_closed(object)),
             status: object.status.as_ref().map_or(0, status),
             ready: ready.map(|ready| {
@@ -63,10 +55,21 @@ impl Dataplane {
                 .unwrap_or_default(),
             key: ObjectKey {
                 namespace: object.namespace().unwrap_or_default().into(),
-                name: name.into(),
+                name: object.name_any().into(),
             },
         }
     }
+}
+
+/// The pod that a Dataplane was generated for: it owns it, and both have one name. `None` for one that a user wrote,
+/// whatever owner it names.
+#[must_use]
+pub fn pod_of(object: &weir_crds::Dataplane) -> Option<&OwnerReference> {
+    let manager = object.labels().get(MANAGED_BY)?;
+    let name = object.metadata.name.as_ref()?;
+    let mut owners = object.owner_references().iter();
+    let pod = owners.find(|owner| owner.kind == "Pod" && owner.name == *name)?;
+    (manager == MANAGER).then_some(pod)
 }
 
 /// Whether a Dataplane says that requests without a route are refused.

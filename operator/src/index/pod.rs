@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use weir_crds::{annotations, names};
 
+use super::container::{self, Container};
 use super::interner::Interner;
 use super::ports::Ports;
 use super::scrape::Scrape;
@@ -90,17 +91,6 @@ pub struct Workload {
     pub excluded: Ports,
 }
 
-/// One of a pod's containers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Container {
-    /// Its name.
-    pub name: Arc<str>,
-    /// Its readiness; `None` where the kubelet has not said.
-    pub ready: Option<bool>,
-    /// Its TCP ports with their names, empty where they have none.
-    pub ports: Box<[(Arc<str>, u16)]>,
-}
-
 /// What the Dataplane of an injected pod is made of, and what scrapers of its proxy are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Injected {
@@ -112,7 +102,7 @@ pub struct Injected {
     pub annotations: Pairs,
     /// Requests without a route are refused.
     pub closed_routes: bool,
-    /// Its containers in order, without the proxy.
+    /// Its containers that live as long as it does, native sidecars last, without the proxy.
     pub containers: Box<[Container]>,
     /// The proxy's readiness; `None` where the kubelet has not said.
     pub proxy_ready: Option<bool>,
@@ -146,8 +136,8 @@ impl Pod {
         let evicted = status.reason.as_deref() == Some("Evicted");
         let done = evicted || ["Succeeded", "Failed"].contains(&phase);
         let meta = &pod.metadata;
-        let annotation = |key: &str| meta.annotations.as_ref()?.get(key).map(String::as_str);
-        let is_injected = annotation(names::INJECTED) == Some("true");
+        let workload = Workload::keep(meta, &spec, names);
+        let is_injected = workload.mesh.is_some();
         let addresses = match done || spec.host_network == Some(true) {
             true => Box::default(),
             false => addresses(&status),
@@ -158,7 +148,7 @@ impl Pod {
             terminating: meta.deletion_timestamp.is_some(),
             done,
             injected: is_injected.then(|| Box::new(Injected::keep(meta, (&spec, &status), names))),
-            workload: Arc::new(Workload::keep(meta, &spec, names)),
+            workload: Arc::new(workload),
         }
     }
 }
@@ -182,15 +172,14 @@ impl Workload {
     fn keep(meta: &ObjectMeta, spec: &v1::PodSpec, names: &mut Interner) -> Self {
         let annotation = |key: &str| meta.annotations.as_ref()?.get(key).map(String::as_str);
         let label = |key: &str| meta.labels.as_ref()?.get(key).map(String::as_str);
-        let is_injected = annotation(names::INJECTED) == Some("true");
+        // A template may have the annotation of a pod that it was copied from.
+        let is_injected =
+            annotation(names::INJECTED) == Some("true") && container::proxy(spec).is_some();
         let mesh = annotation(names::MESH).or_else(|| label(names::MESH));
         let mesh = mesh.unwrap_or(names::DEFAULT_MESH);
         let service_account = spec.service_account_name.as_deref().unwrap_or("default");
         let port = |name: &str| {
-            let ports = spec
-                .containers
-                .iter()
-                .flat_map(|one| one.ports.iter().flatten());
+            let ports = container::application(spec).flat_map(|one| one.ports.iter().flatten());
             let mut ports = ports.filter(|port| port.name.as_deref() == Some(name));
             ports
                 .next()
@@ -283,22 +272,14 @@ impl Injected {
         let labels = meta.labels.iter().flatten();
         let annotations = meta.annotations.iter().flatten();
         let annotations = annotations.filter(|(key, _)| key.starts_with(names::METRICS_PREFIX));
-        let containers = spec
-            .containers
-            .iter()
-            .filter(|one| one.name != names::SIDECAR);
         Self {
             uid: meta.uid.as_deref().unwrap_or_default().into(),
             labels: pairs(labels, names),
             annotations: pairs(annotations, names),
             // What cannot be read closes nothing: the webhook has told its author.
             closed_routes: closed.is_ok_and(|closed| closed),
-            containers: containers
-                .map(|container| Container {
-                    name: names.name(&container.name),
-                    ready: ready(&container.name),
-                    ports: tcp_ports(container, names),
-                })
+            containers: container::application(spec)
+                .map(|one| Container::keep(one, ready(&one.name), names))
                 .collect(),
             proxy_ready: ready(names::SIDECAR),
             scrape: Scrape::keep(meta, (spec, status), names),
@@ -313,14 +294,4 @@ pub(super) fn pairs<'a>(
     pairs
         .map(|(key, value)| (names.name(key), names.name(value)))
         .collect()
-}
-
-fn tcp_ports(container: &v1::Container, names: &mut Interner) -> Box<[(Arc<str>, u16)]> {
-    let ports = container.ports.iter().flatten();
-    let tcp = ports.filter(|port| port.protocol.as_deref().is_none_or(|kind| kind == "TCP"));
-    tcp.filter_map(|port| {
-        let number = u16::try_from(port.container_port).ok()?;
-        Some((names.name(port.name.as_deref().unwrap_or_default()), number))
-    })
-    .collect()
 }

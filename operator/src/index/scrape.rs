@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use weir_crds::{names, ports};
+use weir_crds::ports;
 
+use super::container;
 use super::interner::Interner;
 use super::pod::{Injected, Pod};
 
@@ -85,10 +86,7 @@ impl Scrape {
 }
 
 fn admin_port(spec: &v1::PodSpec) -> Option<AdminPort> {
-    let plain = spec.containers.iter().map(|one| (one, false));
-    let init = spec.init_containers.iter().flatten();
-    let mut all = plain.chain(init.map(|one| (one, true)));
-    let (proxy, is_init) = all.find(|(one, _)| one.name == names::SIDECAR)?;
+    let (proxy, is_init) = container::proxy(spec)?;
     let mut declared = proxy.ports.iter().flatten();
     let port = declared.find(|port| port.name.as_deref() == Some(ports::LINKERD_ADMIN))?;
     Some(AdminPort {

@@ -173,12 +173,12 @@ impl Keeper {
         let stored = self.store.read_trust().await?;
         let before = parse(&stored);
         self.read_given(meshes).await;
-        let seen = self.look(meshes, secrets, now);
+        let mut seen = self.look(meshes, secrets, now);
         if !may_write {
             self.publish(&seen, &before, now);
             return Ok((next_deadline(&seen, &before), false));
         }
-        let made = self.make(&seen, secrets, now).await;
+        let made = self.make(&mut seen, secrets, now).await;
         let after = advance(&before, &seen, now);
         let mut wrote = false;
         if after != before {
@@ -269,10 +269,10 @@ impl Keeper {
     }
 
     /// Makes what builtin roots lack. Returns whether anything was written, or the first failure: one
-    /// Mesh that cannot be helped holds up no other.
+    /// Mesh that cannot be helped holds up no other. A root that can never be made is unusable.
     async fn make(
         &self,
-        seen: &BTreeMap<&str, Seen<'_>>,
+        seen: &mut BTreeMap<&str, Seen<'_>>,
         secrets: &SecretSet,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
@@ -302,7 +302,14 @@ impl Keeper {
                     tracing::info!(mesh = %name, part = ?make, "made a part of the builtin authority");
                     wrote = true;
                 }
-                Err(error) => failed = failed.or(Some(error)),
+                Err(error) => {
+                    if error.is_final() && matches!(seen.found, Ok(Some(Found::Incomplete(_)))) {
+                        let name = format!("{}.name", authority.path);
+                        let why = format!("its root cannot be kept: {error}");
+                        seen.found = Ok(Some(Found::Unusable(Violation::new(name, why))));
+                    }
+                    failed = failed.or(Some(error));
+                }
             }
         }
         failed.map_or(Ok(wrote), Err)

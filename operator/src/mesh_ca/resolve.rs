@@ -31,7 +31,7 @@ pub(super) enum Found {
     Usable(Arc<Root>, Option<Make>),
     /// A builtin root that is not whole yet.
     Incomplete(Make),
-    /// What the user gave cannot be used.
+    /// What the user gave cannot be used, or what is to be made not be kept.
     Unusable(Violation),
 }
 

@@ -40,6 +40,16 @@ impl StoreError {
             Self::Root(_) => "certificate",
         }
     }
+
+    /// Another try would fail, too: what is to be kept cannot be kept, or not by us.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Object(error) => error.is_final(),
+            Self::State(error) => matches!(error, StateError::Name(_)),
+            Self::Root(_) => false,
+        }
+    }
 }
 
 /// Who is trusted, as it is kept: JSON of each Mesh.

@@ -1,6 +1,6 @@
 //! The workloads of injected pods, from their Dataplane resources. Fed by `watch`, followed by `serve`
 //! one workload at a time, so that a change wakes those it concerns and nobody else. A pod is known by
-//! its Dataplane's owner: another pod of the same name is another workload. It judges nothing.
+//! its Dataplane's owner: another pod of the same name is another workload. What others wrote is nobody's.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use weir_crds::Dataplane;
 
 use super::{Workload, WorkloadView, Workloads};
-use crate::index::{Indexed, is_closed};
+use crate::index::{Indexed, is_closed, pod_of};
 use crate::token::{Account, Caller, PodRef};
 
 /// Below this many workloads nothing is worth forgetting.
@@ -89,12 +89,9 @@ fn name(dataplane: &Dataplane) -> (String, String) {
     )
 }
 
-/// The pod that owns a Dataplane; `None` for one that a user wrote.
+/// The pod of a Dataplane; `None` for one that a user wrote, which would give a pod any tags, and their identity.
 fn key(dataplane: &Dataplane) -> Option<Key> {
-    let pod = dataplane
-        .owner_references()
-        .iter()
-        .find(|owner| owner.kind == "Pod")?;
+    let pod = pod_of(dataplane)?;
     Some((dataplane.namespace()?, pod.name.clone(), pod.uid.clone()))
 }
 
@@ -164,6 +161,7 @@ mod tests {
     use weir_crds::dataplane::DataplaneSpec;
 
     use super::*;
+    use crate::index::{MANAGED_BY, MANAGER};
 
     fn dataplane(name: &str, uid: &str, service: &str) -> Dataplane {
         let inbound = |port: u16, service: &str| json!({"port": port, "tags": {"kuma.io/service": service, "version": "1"}});
@@ -174,6 +172,8 @@ mod tests {
         let mut dataplane = Dataplane::new(name, DataplaneSpec(spec));
         dataplane.mesh = Some("m".to_owned());
         dataplane.metadata.namespace = Some("shop".to_owned());
+        let managed = (MANAGED_BY.to_owned(), MANAGER.to_owned());
+        dataplane.metadata.labels = Some([managed].into());
         dataplane.metadata.owner_references = Some(vec![OwnerReference {
             kind: "Pod".to_owned(),
             name: name.to_owned(),
@@ -250,6 +250,28 @@ mod tests {
         index.reset(vec![dataplane("web-0", "2", "web")]);
         index.reset(Vec::new());
         assert!(new.borrow().is_none());
+    }
+
+    #[test]
+    fn what_others_write_gives_a_pod_no_tags() {
+        let mut index = Dataplanes::default();
+        let view = index.follow(&caller("web-0", "1"));
+        let mut named = dataplane("web-0", "1", "payments");
+        named.metadata.name = Some("mine".to_owned());
+        let mut unmanaged = dataplane("web-0", "1", "payments");
+        unmanaged.metadata.labels = None;
+        let mut managed = unmanaged.clone();
+        managed.labels_mut().insert(MANAGED_BY.into(), "me".into());
+        for forged in [named, unmanaged, managed] {
+            index.reset(vec![forged.clone()]);
+            assert_eq!(*view.borrow(), None, "{:?}", forged.metadata);
+            index.reset(vec![dataplane("web-0", "1", "web")]);
+            assert!(view.borrow().is_some());
+            // Beside the real one nothing changes, in its place there is none.
+            let is_beside = forged.metadata.name.as_deref() != Some("web-0");
+            index.apply(forged);
+            assert_eq!(view.borrow().is_some(), is_beside);
+        }
     }
 
     #[test]

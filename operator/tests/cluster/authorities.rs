@@ -373,6 +373,36 @@ async fn a_mesh_that_cannot_be_helped_holds_up_no_other() {
 }
 
 #[tokio::test]
+async fn a_root_that_can_never_be_made_is_unusable_and_one_that_may_be_is_not() {
+    let create = "POST /api/v1/namespaces/kuma-system/secrets";
+    let mut scene = Scene::start(json!({"name": "CA_1", "type": "builtin"})).await;
+    for code in [422, 403] {
+        scene.api.fail(create, code, 1);
+        scene.failure(start()).await;
+        let Err(NotReady::Unusable(violation)) = scene.authority().signer else {
+            panic!("{:?}", scene.authority());
+        };
+        assert_eq!(violation.field, "mtls.backends[0].name");
+        let said = format!("Secret default.ca-builtin-key-CA_1: Injected ({code})");
+        assert!(violation.message.contains(&said), "{violation}");
+    }
+    for code in [401, 404, 409, 500] {
+        scene.api.fail(create, code, 1);
+        scene.failure(start()).await;
+        let signer = scene.authority().signer;
+        assert_eq!(signer.unwrap_err(), NotReady::Soon, "{code}");
+    }
+    scene.settle(start()).await;
+    scene.signer();
+    // A root that cannot be replaced signs on.
+    let late = start() + DAY * 2500;
+    let replace = "PUT /api/v1/namespaces/kuma-system/secrets";
+    scene.api.fail(replace, 403, 1);
+    scene.failure(late).await;
+    scene.signer();
+}
+
+#[tokio::test]
 async fn a_second_writer_is_a_conflict_and_no_overwrite() {
     let mut scene = Scene::start(builtin()).await;
     let stale = scene.secrets().await;

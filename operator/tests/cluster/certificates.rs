@@ -9,7 +9,7 @@ use crate::api::Api;
 use crate::scene::{SECRETS, apply_webhooks, bundles, certificates, operator, secret};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use weir_operator::ca::{Config, Facts, Keeper};
+use weir_operator::ca::{Config, Facts, Keeper, LEAD};
 use weir_operator::metrics::Metrics;
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
@@ -101,33 +101,37 @@ async fn a_certificate_for_another_domain_of_the_cluster_is_made_anew_and_once()
 }
 
 #[tokio::test]
-async fn a_rotation_publishes_both_authorities_before_it_serves_by_the_new_one() {
+async fn a_rotation_publishes_both_authorities_for_a_while_before_it_serves_by_the_new_one() {
     let (api, mut keeper) = installed().await;
     keeper.pass(start() + DAY * 200, true).await.unwrap();
-    let (old, before) = (authority(&api), api.requests().len());
+    let (old, mut before) = (authority(&api), api.requests().len());
+    let mut writes = || {
+        let requests = api.requests().split_off(before);
+        before += requests.len();
+        let writes = requests.iter().filter(|one| !one.starts_with("GET "));
+        let names = writes.map(|one| one.rsplit('/').next().unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
 
-    keeper.pass(start() + DAY * 241, true).await.unwrap();
+    let published = start() + DAY * 241;
+    let next = keeper.pass(published, true).await.unwrap();
+    assert_eq!(next, Some(published + LEAD));
     let new = authority(&api);
     assert_ne!(new, old);
     assert_eq!(bundles(&api).unwrap(), vec![format!("{new}{old}"); 3]);
     assert_eq!(secret(&api, "weir-ca", "previous.crt").as_ref(), Some(&old));
-    let writes: Vec<String> = api
-        .requests()
-        .split_off(before)
-        .into_iter()
-        .filter(|request| !request.starts_with("GET "))
-        .map(|request| request.rsplit('/').next().unwrap().to_owned())
-        .collect();
-    assert_eq!(
-        writes,
-        [
-            "weir-ca",
-            "weir-webhook",
-            "weir-webhook",
-            "weir-webhook-tls"
-        ],
-        "the authority, both configurations, then the certificate"
-    );
+    assert_eq!(writes(), ["weir-ca", "weir-webhook", "weir-webhook"]);
+    // The watch of the configurations asks for a pass at once, in which nothing changes.
+    let early = published + LEAD - SignedDuration::from_secs(1);
+    let next = keeper.pass(early, true).await.unwrap();
+    assert_eq!(next, Some(published + LEAD));
+    // Who takes over meanwhile does not know since when it is published.
+    let mut successor = Keeper::new(client(&api), certificates(), Metrics::default());
+    let next = successor.pass(early, true).await.unwrap();
+    assert_eq!(next, Some(early + LEAD));
+    assert_eq!(writes(), [""; 0]);
+    keeper.pass(published + LEAD, true).await.unwrap();
+    assert_eq!(writes(), ["weir-webhook-tls"]);
 
     keeper.pass(start() + DAY * 361, true).await.unwrap();
     assert_eq!(bundles(&api).unwrap(), vec![new; 3], "the old one expired");
@@ -142,7 +146,10 @@ async fn while_the_bundle_cannot_be_published_the_webhook_keeps_its_certificate(
     let error = keeper.pass(start() + DAY * 241, true).await.unwrap_err();
     assert!(error.to_string().contains("weir-webhook"), "{error}");
     assert_eq!(serving(&api), served, "the old authority is still trusted");
-    keeper.pass(start() + DAY * 241, true).await.unwrap();
+    let published = start() + DAY * 242;
+    keeper.pass(published, true).await.unwrap();
+    assert_eq!(serving(&api), served, "nor has anybody heard of it yet");
+    keeper.pass(published + LEAD, true).await.unwrap();
     assert_ne!(serving(&api), served);
 }
 

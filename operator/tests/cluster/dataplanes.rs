@@ -24,7 +24,11 @@ fn pod(name: &str, ip: &str) -> Value {
             "name": name, "namespace": "shop", "labels": {"app": "web"},
             "annotations": {"kuma.io/sidecar-injected": "true", "kuma.io/mesh": "default"},
         },
-        "spec": {"nodeName": "node-a", "containers": [{"name": "app", "ports": [{"containerPort": 8080}]}]},
+        "spec": {
+            "nodeName": "node-a",
+            "initContainers": [{"name": "kuma-sidecar", "restartPolicy": "Always", "env": [{"name": "WEIR_SETTINGS"}]}],
+            "containers": [{"name": "app", "ports": [{"containerPort": 8080}]}],
+        },
         "status": {"phase": "Running", "podIP": ip},
     })
 }

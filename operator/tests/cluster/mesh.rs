@@ -29,6 +29,7 @@ use crate::scene::{SECRETS, eventually, mesh_secret, operator};
 const MESHES: &str = "/apis/kuma.io/v1alpha1/meshes";
 const DATAPLANES: &str = "/apis/kuma.io/v1alpha1/dataplanes";
 const PERMISSIONS: &str = "/apis/kuma.io/v1alpha1/trafficpermissions";
+const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
 const MAPS: &str = "/api/v1/namespaces/kuma-system/configmaps";
 const WEB: &str = "web.shop.serviceaccount.identity.kuma-system.cluster.local";
 
@@ -142,7 +143,10 @@ pub(crate) fn put_pod(api: &Api, pod: &str, token: &str) {
     api.put(
         DATAPLANES,
         json!({
-            "metadata": {"name": pod, "namespace": "shop", "ownerReferences": [owner]},
+            "metadata": {
+                "name": pod, "namespace": "shop", "ownerReferences": [owner],
+                "labels": {"app.kubernetes.io/managed-by": "weir-operator"},
+            },
             "mesh": "default",
             "spec": {"networking": {"address": "10.0.0.1", "inbound": [inbound]}},
         }),
@@ -213,6 +217,50 @@ async fn a_proxy_is_certified_by_any_replica_and_told_whom_to_trust() {
     second.stop().await;
 }
 
+/// The condition `Ready` of a Mesh, once it has this status.
+fn ready(api: &Api, mesh: &'static str, wanted: &'static str) -> impl Fn() -> Option<Value> {
+    let api = api.clone();
+    move || {
+        let mesh = api.get(MESHES, mesh)?;
+        let conditions = mesh["status"]["conditions"].as_array()?.clone();
+        let found = conditions.into_iter().find(|one| one["type"] == "Ready")?;
+        (found["status"] == wanted).then_some(found)
+    }
+}
+
+#[tokio::test]
+async fn a_builtin_authority_that_cannot_be_made_is_told_in_the_mesh_and_no_successor_denies_it() {
+    let (api, client) = Api::start().await;
+    let create = "POST /api/v1/namespaces/kuma-system/secrets";
+    api.fail(create, 422, usize::MAX);
+    put_mesh(&api, json!({"name": "CA_1", "type": "builtin"}));
+    let first = Running::start(&client, operator("a")).await;
+    let refused = eventually("it is not ready", ready(&api, "default", "False")).await;
+    assert_eq!(refused["reason"], "AuthorityUnusable");
+    let message = refused["message"].as_str().unwrap();
+    for part in ["spec.mtls.backends[0].name: ", "Injected (422)"] {
+        assert!(message.contains(part), "{part} is not in {message}");
+    }
+    first.stop().await;
+
+    let second = Running::start(&client, operator("b")).await;
+    let spec = api.get(MESHES, "default").unwrap()["spec"].take();
+    api.put(MESHES, json!({"metadata": {"name": "other"}, "spec": spec}));
+    eventually("another is not either", ready(&api, "other", "False")).await;
+    let said = || {
+        let events = api.list(EVENTS).into_iter();
+        let of_default = events.filter(|one| one["regarding"]["name"] == "default");
+        let reasons = of_default.map(|one| one["reason"].as_str().unwrap().to_owned());
+        reasons.collect::<Vec<_>>()
+    };
+    let usable = "AuthorityUsable".to_owned();
+    assert!(!said().contains(&usable), "{:?}", said());
+    api.mend();
+    eventually("it is ready", ready(&api, "default", "True")).await;
+    eventually("that is told", || said().contains(&usable).then_some(())).await;
+    second.stop().await;
+}
+
 #[tokio::test]
 async fn a_provided_authority_that_cannot_be_used_is_told_in_the_mesh() {
     let (api, client) = Api::start().await;
@@ -224,16 +272,7 @@ async fn a_provided_authority_that_cannot_be_used_is_told_in_the_mesh() {
     );
     put_pod(&api, "web-0", "web-token");
     let running = Running::start(&client, operator("a")).await;
-    let ready = |wanted: &'static str| {
-        let api = api.clone();
-        move || {
-            let mesh = api.get(MESHES, "default")?;
-            let conditions = mesh["status"]["conditions"].as_array()?.clone();
-            let found = conditions.into_iter().find(|one| one["type"] == "Ready")?;
-            (found["status"] == wanted).then_some(found)
-        }
-    };
-    let refused = eventually("the Mesh is not ready", ready("False")).await;
+    let refused = eventually("the Mesh is not ready", ready(&api, "default", "False")).await;
     let message = refused["message"].as_str().unwrap();
     assert!(
         message.starts_with("spec.mtls.backends[0].conf.cert.secret: "),
@@ -251,7 +290,7 @@ async fn a_provided_authority_that_cannot_be_used_is_told_in_the_mesh() {
         secret["metadata"] = json!({"name": name});
         api.put(SECRETS, secret);
     }
-    eventually("the Mesh is ready", ready("True")).await;
+    eventually("the Mesh is ready", ready(&api, "default", "True")).await;
     let answer = certify(channel, "web-token").await.unwrap();
     assert!(verified(&pair.certificate, &answer));
     running.stop().await;

@@ -389,6 +389,46 @@ async fn whoever_has_lost_the_api_server_sends_proxies_away_until_it_answers() {
 }
 
 #[tokio::test]
+async fn whoever_is_to_end_gives_the_lease_back_at_once_and_serves_on_for_a_while() {
+    const DELAY: Duration = Duration::from_secs(3);
+    let (api, client) = Api::start().await;
+    apply_webhooks(&api);
+    let backend = |mode: &str| json!({"name": "ca-1", "type": "builtin", "mode": mode});
+    put_mesh(&api, backend("STRICT"));
+    put_pod(&api, "web-0", "web-token");
+    let mut config = operator("a");
+    config.shutdown = DELAY;
+    let running = Running::start(&client, config).await;
+    until_ready_says(&running, "200 OK").await;
+    let mut stream = watch(channel(&api, running.grpc).await, "web-token").await;
+    assert!(stream.message().await.unwrap().is_some());
+
+    let asked = Instant::now();
+    running.stop.cancel();
+    until_ready_says(&running, "waiting for: shutdown\n").await;
+    let given_back = || holder(&api).is_none().then_some(());
+    eventually("the lease is given back", given_back).await;
+    let mut late = watch(channel(&api, running.grpc).await, "web-token").await;
+    assert!(late.message().await.unwrap().is_some());
+    let listed = running.monitor("GET", "/targets").await;
+    assert!(listed.starts_with("HTTP/1.0 200 "), "{listed}");
+    put_mesh(&api, backend("PERMISSIVE"));
+    loop {
+        let told = stream.message().await.unwrap().unwrap();
+        if told.json.contains(r#""mtls":"permissive""#) {
+            break;
+        }
+    }
+
+    running.task.await.unwrap();
+    assert!(asked.elapsed() >= DELAY, "{:?}", asked.elapsed());
+    assert_eq!(
+        stream.message().await.unwrap_err().code(),
+        Code::Unavailable
+    );
+}
+
+#[tokio::test]
 async fn a_leader_that_cannot_renew_stops_writing_before_its_lease_ends() {
     let (api, client) = Api::start().await;
     let config = leader::Config {

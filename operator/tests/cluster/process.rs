@@ -59,6 +59,7 @@ async fn start(api: &Api) -> (Child, SocketAddr) {
             "--http-address=127.0.0.1:0",
             "--grpc-address=127.0.0.1:0",
             "--monitoring-address=127.0.0.1:0",
+            "--shutdown-seconds=1",
         ])
         .env_clear()
         .env("KUBECONFIG", &config)

@@ -102,7 +102,8 @@ pub(crate) fn operator(identity: &str) -> weir_operator::app::Config {
         http_address: Some(([127, 0, 0, 1], 0).into()),
         monitoring_address: Some(([127, 0, 0, 1], 0).into()),
         create_default_mesh: true,
-        shutdown: Duration::from_secs(5),
+        // It serves on for as long when it is to end, which every test waits for.
+        shutdown: Duration::from_millis(300),
         leader: leader::Config {
             namespace: "kuma-system".to_owned(),
             lease: "weir-operator".to_owned(),

@@ -23,7 +23,7 @@ fn pod(name: &str, address: &str) -> Value {
         },
         "spec": {
             "containers": [{"name": "app"}],
-            "initContainers": [{"name": "kuma-sidecar", "ports": [port]}],
+            "initContainers": [{"name": "kuma-sidecar", "env": [{"name": "WEIR_SETTINGS"}], "ports": [port]}],
         },
         "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]},
     })

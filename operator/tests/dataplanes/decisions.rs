@@ -16,7 +16,10 @@ fn pod(annotations: Value, status: Value) -> Value {
     json!({
         "kind": "Pod", "apiVersion": "v1",
         "metadata": {"name": "p", "namespace": "shop", "uid": "u1", "annotations": all, "labels": {"app": "web"}},
-        "spec": {"containers": [{"name": "app", "ports": [{"containerPort": 8080}]}]},
+        "spec": {
+            "initContainers": [{"name": "kuma-sidecar", "restartPolicy": "Always", "env": [{"name": "WEIR_SETTINGS"}]}],
+            "containers": [{"name": "app", "ports": [{"containerPort": 8080}]}],
+        },
         "status": status,
     })
 }
@@ -231,6 +234,49 @@ fn a_dataplane_goes_when_its_pod_is_done() {
         DataplaneChange::Delete,
         "it has no proxy any more"
     );
+}
+
+#[test]
+fn a_pod_that_only_says_that_it_was_injected_has_none() {
+    let pod_with = |init: Value| {
+        let mut pod = pod(json!({}), running());
+        pod["spec"]["initContainers"] = init;
+        pod
+    };
+    for init in [
+        json!([]),
+        json!([{"name": "kuma-sidecar", "env": [{"name": "KUMA_DATAPLANE_MESH"}]}]),
+        json!([{"name": "app-2", "env": [{"name": "WEIR_SETTINGS"}]}]),
+    ] {
+        let given = Given::read(&[pod_with(init.clone())]);
+        assert_eq!(given.change(None), DataplaneChange::Nothing, "{init}");
+    }
+}
+
+#[test]
+fn a_native_sidecar_has_ports_like_any_container() {
+    let mut pod = pod(json!({}), running());
+    let init = pod["spec"]["initContainers"].as_array_mut().unwrap();
+    let port = |number: u16| json!([{"name": "tunnel", "containerPort": number}]);
+    init.push(json!({"name": "migrate", "ports": port(6001)}));
+    init.push(json!({"name": "tunnel", "restartPolicy": "Always", "ports": port(6002)}));
+    pod["status"]["initContainerStatuses"] = json!([
+        {"name": "tunnel", "ready": false, "image": "", "imageID": "", "restartCount": 0},
+    ]);
+    let service = json!({
+        "kind": "Service", "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "tunnel"}]},
+    });
+    let given = written(&[pod.clone(), service]);
+    let inbound = object(&given)["spec"]["networking"]["inbound"][0].take();
+    assert_eq!(inbound["port"], 6002);
+    assert_eq!(inbound["state"], "NotReady");
+    for (number, want) in [(6001, "InForce"), (6002, "MetricsPortClash")] {
+        pod["metadata"]["annotations"]["prometheus.metrics.kuma.io/port"] =
+            number.to_string().into();
+        let (said, _) = status(&written(&[mesh(metrics()), pod.clone()]));
+        assert_eq!(said["conditions"][0]["reason"], want, "{number}");
+    }
 }
 
 #[test]

@@ -225,6 +225,12 @@ fn a_proxy_of_a_secured_mesh_has_an_identity() {
         "weir.io/init-arguments": "--proxy-uid=5678 --exclude-inbound-ports=7100,7200-7210",
     }}});
     scene.pod(with(injected(pod("e", "10.0.0.5"), "secure"), by_plugin));
+    // Kuma's own proxy, and a template that says what it was copied from.
+    let sidecars = [json!([{"name": "kuma-sidecar"}]), json!([])];
+    for (ip, sidecar) in ["10.0.0.6", "10.0.0.7"].into_iter().zip(sidecars) {
+        let other = json!({"spec": {"initContainers": sidecar}});
+        scene.pod(with(injected(pod(ip, ip), "secure"), other));
+    }
     for (address, want) in [
         ("10.0.0.1:8080", Some(NAME)),
         // Ports that redirection leaves out never reach the proxy.
@@ -234,6 +240,8 @@ fn a_proxy_of_a_secured_mesh_has_an_identity() {
         ("10.0.0.2:8080", None),
         ("10.0.0.3:8080", None),
         ("10.0.0.4:8080", None),
+        ("10.0.0.6:8080", None),
+        ("10.0.0.7:8080", None),
     ] {
         let endpoint = scene.pod_behind(address);
         assert_eq!(endpoint.identity_for(&Caller::default()), want, "{address}");
@@ -310,6 +318,24 @@ fn opaque_is_what_the_service_the_pod_or_the_port_says() {
         );
         assert_eq!(found, want, "{what}");
     }
+}
+
+#[test]
+fn an_opaque_port_may_have_the_name_that_a_native_sidecar_gives_it() {
+    let container = |name: &str, port: u16, policy: Option<&str>| {
+        let ports = json!([{"name": "db", "containerPort": port}]);
+        json!({"name": name, "restartPolicy": policy, "ports": ports})
+    };
+    let init = [
+        container("migrate", 6001, None),
+        container("tunnel", 6002, Some("Always")),
+    ];
+    let annotations = json!({"config.linkerd.io/opaque-ports": "db"});
+    let over = json!({"metadata": {"annotations": annotations}, "spec": {"initContainers": init}});
+    let mut scene = Scene::default();
+    scene.pod(with(pod("p", "10.0.0.1"), over));
+    assert!(scene.pod_behind("10.0.0.1:6002").opaque);
+    assert!(!scene.pod_behind("10.0.0.1:6001").opaque);
 }
 
 #[test]

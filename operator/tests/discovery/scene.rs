@@ -66,7 +66,7 @@ pub(crate) fn injected(pod: Value, mesh: &str) -> Value {
             },
             "spec": {"initContainers": [
                 {"name": "kuma-init", "args": ["init", "--exclude-inbound-ports=7000-7010"]},
-                {"name": "kuma-sidecar", "restartPolicy": "Always"},
+                {"name": "kuma-sidecar", "restartPolicy": "Always", "env": [{"name": "WEIR_SETTINGS", "value": "{}"}]},
             ]},
         }),
     )

@@ -87,7 +87,9 @@ impl Pod {
     pub(crate) fn object(&self) -> Value {
         let address = self.address.ip().to_string();
         let port = json!({"name": self.port, "containerPort": self.address.port()});
-        let sidecar = json!({"name": "kuma-sidecar", "restartPolicy": "Always", "ports": [port]});
+        let env = json!([{"name": "WEIR_SETTINGS", "value": "{}"}]);
+        let sidecar =
+            json!({"name": "kuma-sidecar", "restartPolicy": "Always", "env": env, "ports": [port]});
         json!({
             "metadata": {
                 "namespace": self.namespace, "name": self.name, "labels": self.labels,

@@ -44,3 +44,23 @@ async fn a_mesh_that_was_switched_off_uses_the_files_that_there_are() {
     let second = root();
     assert_eq!(used(&mesh(Some("ca"))).await, (Some(second), true));
 }
+
+#[tokio::test]
+async fn a_backend_whose_name_no_file_can_have_is_unusable() {
+    let folder = Folder::new("keeper-name");
+    let state = StateDir::open(&folder.path().join("state")).unwrap();
+    let files = Files::open(state).unwrap();
+    let mut keeper = Keeper::on_files(files, Duration::from_secs(5), Metrics::default());
+    let backend = json!({"name": "ca/1", "type": "builtin"});
+    let spec = json!({"mtls": {"enabledBackend": "ca/1", "backends": [backend]}});
+    let mesh = Arc::new(Mesh::new("default", MeshSpec(spec)));
+    let meshes = MeshSet::from([("default".to_owned(), mesh)]);
+    let secrets = SecretSet::new();
+    let pass = keeper.pass((&meshes, &secrets), Timestamp::now(), true);
+    pass.await.unwrap_err();
+    let view = keeper.view().borrow().clone().unwrap();
+    let Err(NotReady::Unusable(violation)) = &view["default"].signer else {
+        panic!("{view:?}");
+    };
+    assert_eq!(violation.field, "mtls.backends[0].name");
+}

@@ -18,12 +18,19 @@ fn with(mut base: Value, over: &Value) -> Value {
     }
 }
 
+/// The container with our proxy.
+fn proxy(ports: &Value) -> Value {
+    let env = json!([{"name": "POD_NAME"}, {"name": "WEIR_SETTINGS", "value": "{}"}]);
+    json!({"name": "kuma-sidecar", "env": env, "ports": ports})
+}
+
 /// A running pod with the proxy as a native sidecar.
 fn pod(name: &str, over: &Value) -> Value {
-    let sidecar = json!({"name": "kuma-sidecar", "restartPolicy": "Always", "ports": [
+    let mut sidecar = proxy(&json!([
         {"name": "linkerd-proxy", "containerPort": 4143, "protocol": "TCP"},
         {"name": "linkerd-admin", "containerPort": 4191, "protocol": "TCP"},
-    ]});
+    ]));
+    sidecar["restartPolicy"] = "Always".into();
     let base = json!({
         "metadata": {
             "name": name, "namespace": "shop", "uid": format!("uid-{name}"),
@@ -116,7 +123,7 @@ fn keys_of_labels_become_names_and_values_stay() {
 
 #[test]
 fn the_proxy_is_told_from_one_that_is_an_ordinary_container() {
-    let proxy = json!({"name": "kuma-sidecar", "ports": [{"name": "linkerd-admin", "containerPort": 9999}]});
+    let proxy = proxy(&json!([{"name": "linkerd-admin", "containerPort": 9999}]));
     let labels = labels(json!({"spec": {
         "containers": [{"name": "app"}, proxy], "initContainers": [{"name": "kuma-init"}],
     }}));
@@ -154,7 +161,10 @@ fn state_is_told_as_discovery_tells_it() {
 
 #[test]
 fn only_a_proxy_that_may_answer_is_listed() {
-    let port = json!([{"name": "http-envoy-admin", "containerPort": 4191}]);
+    let other = json!([{"name": "http-envoy-admin", "containerPort": 4191}]);
+    let admin = json!([{"name": "linkerd-admin", "containerPort": 4191}]);
+    let mut kumas = proxy(&admin);
+    kumas["env"] = json!([{"name": "KUMA_DATAPLANE_MESH", "value": "default"}]);
     let kept: Vec<Value> = listed(vec![
         pod("failed", &json!({"status": {"phase": "Failed"}})),
         pod("ended", &json!({"status": {"phase": "Succeeded"}})),
@@ -165,8 +175,13 @@ fn only_a_proxy_that_may_answer_is_listed() {
         ),
         pod("plain", &json!({"metadata": {"annotations": null}})),
         pod(
-            "foreign",
-            &json!({"spec": {"initContainers": [{"name": "kuma-sidecar", "ports": port}]}}),
+            "without the port",
+            &json!({"spec": {"initContainers": [proxy(&other)]}}),
+        ),
+        pod("kuma's", &json!({"spec": {"initContainers": [kumas]}})),
+        pod(
+            "not injected",
+            &json!({"spec": {"initContainers": [{"name": "kuma-init"}]}}),
         ),
         pod(
             "kept",

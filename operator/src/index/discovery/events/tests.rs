@@ -28,7 +28,9 @@ fn add(index: &mut Discovery, mesh: &str, number: usize) {
             "name": name, "namespace": "shop",
             "annotations": {"kuma.io/sidecar-injected": "true", "kuma.io/mesh": mesh},
         },
-        "spec": {"containers": [{"name": "app"}]},
+        "spec": {"containers": [
+            {"name": "app"}, {"name": "kuma-sidecar", "env": [{"name": "WEIR_SETTINGS"}]},
+        ]},
         "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]},
     })));
     index.apply(pod);
