@@ -4,6 +4,8 @@
 FROM rust:1.95.0-bookworm AS build
 WORKDIR /src
 COPY . .
+# The commit, for proxy_build_info: --build-arg WEIR_GIT_SHA="$(git rev-parse --short HEAD)".
+ARG WEIR_GIT_SHA=
 # Naming the target keeps the flags away from build scripts and procedural macros.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
@@ -12,8 +14,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     mkdir /out; \
     cp "$(e2e/lib/published-proxy)" /out/; \
     RUSTFLAGS="-C target-feature=+crt-static" \
-        cargo build --release --locked --target "$target" --package weir-webhook --package weir-operator --bins; \
-    cp "target/$target/release/weir-webhook" "target/$target/release/weir-operator" /out/
+        cargo build --profile control-plane --locked --target "$target" --package weir-webhook --package weir-operator --bins; \
+    cp "target/$target/control-plane/weir-webhook" "target/$target/control-plane/weir-operator" /out/
 
 FROM scratch AS proxy
 COPY --from=build /out/weir-proxy /weir-proxy

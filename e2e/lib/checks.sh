@@ -3,7 +3,7 @@
 # fails when a command in it fails. Run from the root of the checkout. Needs lib/suite.sh.
 
 # Those that wait for what is compiled in the background come late.
-stages=(tools fmt clippy unit netns images promtool deny h2spec fuzz cluster weir stories down)
+stages=(tools fmt clippy unit netns images h2spec fuzz deny prometheus cluster weir stories down)
 declare -A titles=(
     [tools]="what the tests need is installed"
     [fmt]="rustfmt and shellcheck have nothing to say"
@@ -11,8 +11,8 @@ declare -A titles=(
     [unit]="unit and in-process tests, generated files compared"
     [netns]="tests with real redirection, in network namespaces"
     [images]="static binaries and their images"
-    [promtool]="promtool accepts the shipped scrape configuration"
     [deny]="licenses, sources and bans of the dependencies"
+    [prometheus]="images of Prometheus, whose promtool accepts the shipped scrape configuration"
     [h2spec]="h2spec has nothing to say of HTTP/2 that is terminated"
     [fuzz]="a short run of every fuzz target"
     [cluster]="a real cluster"
@@ -21,8 +21,8 @@ declare -A titles=(
     [down]="the cluster is ended"
 )
 declare -A needs=(
-    [fmt]=tools [clippy]=tools [unit]=tools [netns]=tools [promtool]=tools
-    [deny]=tools [h2spec]=tools [fuzz]=tools [images]=tools [cluster]=tools [weir]="images cluster" [stories]=weir
+    [fmt]=tools [clippy]=tools [unit]=tools [netns]=tools [prometheus]=tools
+    [deny]=tools [h2spec]=tools [fuzz]=tools [images]=tools [cluster]=tools [weir]="images prometheus cluster" [stories]=weir
 )
 images=$logs/images
 
@@ -41,7 +41,7 @@ compile_ahead() {
     # shellcheck disable=SC2016 # expanded by the inner shell
     start_ahead ahead bash -c '
         [[ $1 != local ]] || e2e/cluster/binaries/build
-        e2e/cluster/prometheus/build
+        e2e/cluster/binaries/build-prometheus
         e2e/lib/cargo-deny' ahead "$kind"
 }
 
@@ -97,9 +97,12 @@ stage_unit() {
 
 stage_netns() { cargo test --workspace --locked --test netns; }
 
-# Not with Debian's: it has no Kubernetes discovery.
-stage_promtool() {
-    "$(e2e/cluster/prometheus/build)/promtool" check config manifests/prometheus/*-*.yaml
+# The one that is built here judges the configuration: Debian's has no Kubernetes discovery.
+stage_prometheus() {
+    e2e/cluster/prometheus-image "$images/weir-prometheus.tar"
+    need_packages prometheus=/usr/bin/prometheus
+    e2e/cluster/prometheus-debian-image "$images/weir-prometheus-debian.tar"
+    "$(e2e/cluster/binaries/build-prometheus)/promtool" check config manifests/prometheus/*-*.yaml
 }
 
 stage_deny() {
@@ -124,9 +127,6 @@ stage_images() {
     e2e/build-images "$images"
     e2e/lib/idle-memory
     e2e/lib/known-functions
-    e2e/cluster/prometheus-image "$images/weir-prometheus.tar"
-    need_packages prometheus=/usr/bin/prometheus
-    e2e/cluster/prometheus-debian-image "$images/weir-prometheus-debian.tar"
 }
 
 stage_cluster() {

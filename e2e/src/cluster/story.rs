@@ -3,7 +3,7 @@
 
 use std::fmt::Debug;
 use std::panic::AssertUnwindSafe;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, anyhow, ensure};
 use futures::FutureExt as _;
@@ -46,6 +46,7 @@ pub async fn tell(
     injection: Injection,
     story: impl AsyncFnOnce(&Story) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let begun = Instant::now();
     let told = Story::begin(name, injection).await?;
     let result = AssertUnwindSafe(story(&told)).catch_unwind().await;
     let result = result.unwrap_or_else(|_| Err(anyhow!("it panicked")));
@@ -53,6 +54,10 @@ pub async fn tell(
         eprintln!("the story {name} fails: {error:#}");
         told.dump().await;
     }
+    println!(
+        "the story {name} took {:.1} s",
+        begun.elapsed().as_secs_f64()
+    );
     let namespaces = Api::<Namespace>::all(told.cluster.client.clone());
     namespaces
         .delete(&told.namespace, &DeleteParams::default())
