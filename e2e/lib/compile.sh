@@ -26,7 +26,8 @@ build_into() {
     rm -rf "$building"
     mkdir -p "$building"
     echo "building $title into $target (once)" >&2
-    (cd "$module" && nice -n 10 go build "${flags[@]}" -o "$building/" "${packages[@]}") >&2
+    # Each process of the compiler collects its garbage from 2 GiB on: before, that takes nearly half of the time.
+    (cd "$module" && GOGC=off GOMEMLIMIT=2GiB nice -n 10 go build "${flags[@]}" -o "$building/" "${packages[@]}") >&2
     mv "$building" "$target"
 }
 
