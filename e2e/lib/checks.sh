@@ -140,6 +140,7 @@ stage_cluster() {
 stage_weir() {
     local deployment present
     present=$(e2e/kubectl get deployments --namespace kuma-system --output name --ignore-not-found)
+    compgen -G "$images/weir-prometheus*.tar" >/dev/null || die "there are no images of Prometheus yet: e2e/test --only prometheus"
     e2e/load "$images"/*.tar
     e2e/kubectl apply --kustomize manifests
     for deployment in $present; do

@@ -21,13 +21,19 @@ cache_directory() {
     printf '%s/%s-%s\n' "${WEIR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/weir}" "$what" "$key"
 }
 
+# From which size on each process of the compiler collects its garbage, which would be nearly half of what it does otherwise:
+# half of the memory there is for as many as there are processors and one, between 512 MiB and 2 GiB.
+memory_limit() {
+    awk -v processors="$(nproc)" '$1 == "MemAvailable:" { mib = int($2 / 1024 / 2 / (processors + 1)) }
+        END { print (mib > 2048 ? 2048 : mib < 512 ? 512 : mib) "MiB" }' /proc/meminfo
+}
+
 build_into() {
     local target=$1 building=$1.building
     rm -rf "$building"
     mkdir -p "$building"
     echo "building $title into $target (once)" >&2
-    # Each process of the compiler collects its garbage from 2 GiB on: before, that takes nearly half of the time.
-    (cd "$module" && GOGC=off GOMEMLIMIT=2GiB nice -n 10 go build "${flags[@]}" -o "$building/" "${packages[@]}") >&2
+    (cd "$module" && GOGC=off GOMEMLIMIT=$(memory_limit) nice -n 10 go build "${flags[@]}" -o "$building/" "${packages[@]}") >&2
     mv "$building" "$target"
 }
 

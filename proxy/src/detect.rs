@@ -12,9 +12,9 @@ pub mod learned;
 pub mod rtt;
 pub mod wait;
 
-/// Longest request line that detection will wait for, in bytes. One that has begun
-/// with a known method is HTTP from there on: the head parser has its own limit.
-pub const MAX_REQUEST_LINE: usize = 8 * 1024;
+/// Longest request line that detection will wait for, in bytes. A longer one
+/// is judged by what is there: the head parser has its own limit.
+pub const MAX_REQUEST_LINE: usize = 32 * 1024;
 
 /// The methods whose beginning is worth waiting for when the first segment
 /// holds no whole line: RFC 9110 section 9, RFC 5789 and WebDAV (RFC 4918).
@@ -67,21 +67,38 @@ pub fn detect(bytes: &[u8]) -> Verdict {
     match memchr::memchr(b'\n', window) {
         Some(end) if is_request_line(&window[..end]) => Verdict::Http1,
         Some(_) => Verdict::Opaque,
-        None if !starts_a_method(window) => Verdict::Opaque,
-        None if window.len() < MAX_REQUEST_LINE => Verdict::NeedMore,
-        None => Verdict::Http1,
+        None if window.len() < MAX_REQUEST_LINE && starts_a_method(window) => Verdict::NeedMore,
+        None => Verdict::Opaque,
     }
 }
 
-/// Whether what is no request line is nearer to one than to anything else: it begins as a method does, or its first line
-/// names a version of HTTP/1. For whoever lets nothing pass that could be taken for a request.
+/// Whether an application could take these bytes for a request, or for the beginning of one, though [`detect`] does not.
+/// For whoever lets no request pass that there is no route for.
 pub fn resembles_http1(bytes: &[u8]) -> bool {
-    let start = bytes.iter().position(|b| !b"\r\n".contains(b));
-    let line = start.map_or(&b""[..], |start| &bytes[start..]);
-    let line = &line[..line.len().min(MAX_REQUEST_LINE)];
-    let line = line.split(|b| *b == b'\n').next().unwrap_or_default();
-    let names_version = || memchr::memmem::find(line, b" HTTP/1.").is_some();
-    !line.is_empty() && (starts_a_method(line) || names_version())
+    let Some(start) = bytes.iter().position(|b| !b"\r\n".contains(b)) else {
+        // Empty lines, which a recipient may skip.
+        return !bytes.is_empty();
+    };
+    let line = &bytes[start..];
+    match memchr::memchr(b'\n', line) {
+        Some(end) => is_nearly_request_line(&line[..end]),
+        None => {
+            let method = line.split(|b| *b == b' ').next().unwrap_or_default();
+            method.iter().all(|b| is_token(*b))
+        }
+    }
+}
+
+/// A line that names a version of HTTP, or begins with a method and names no other protocol's, as SIP's and RTSP's do.
+fn is_nearly_request_line(line: &[u8]) -> bool {
+    let names_version = memchr::memmem::find(line, b" HTTP/").is_some();
+    let last = line.trim_ascii_end().rsplit(|b| *b == b' ').next();
+    let other = last.unwrap_or_default().split(|b| *b == b'/');
+    let parts: Vec<&[u8]> = other.collect();
+    let is_other = matches!(parts.as_slice(), [name, version]
+        if !name.is_empty() && name.iter().all(u8::is_ascii_uppercase)
+            && version.first().is_some_and(u8::is_ascii_digit));
+    names_version || starts_a_method(line) && !is_other
 }
 
 fn skip_empty_lines(mut bytes: &[u8]) -> &[u8] {
@@ -185,15 +202,27 @@ mod tests {
         line.resize(super::MAX_REQUEST_LINE - 1, b'a');
         assert_eq!(detect(&line), Verdict::NeedMore);
         line.push(b'a');
+        assert_eq!(detect(&line), Verdict::Opaque);
+    }
+
+    #[test]
+    fn a_long_line_is_a_request_as_any() {
+        let mut line = b"GET /?x=".to_vec();
+        line.resize(super::MAX_REQUEST_LINE - 20, b'a');
+        line.extend_from_slice(b" HTTP/1.1\r\n");
         assert_eq!(detect(&line), Verdict::Http1);
-        assert_eq!(detect(&[b"USER ", &line[..]].concat()), Verdict::Opaque);
     }
 
     #[test]
     fn what_could_be_taken_for_a_request_is_told_from_other_protocols() {
         for bytes in [
             &b"G"[..],
+            b"\r\n",
+            b"\n",
+            b"M-SEARCH /b HT",
             b"\nGET / HTTP/1.1\r\n",
+            b"GET /b\r\n",
+            b"GET /a/b/1\r\n",
             b"\r\n\r\nPUT",
             b"GET / HTTP/1.1 \r\n",
             b"M-SEARCH /b HTTP/1.1\t\r\n",
@@ -202,8 +231,9 @@ mod tests {
         }
         for bytes in [
             &b""[..],
-            b"\r\n",
             b"\x16\x03\x01",
+            b"*1\r\n$4\r\nPING\r\n",
+            b"OPTIONS sip:a@b SIP/2.0\r\n",
             b"USER anonymous\r\nGET / HTTP/1.1\r\n",
         ] {
             assert!(!super::resembles_http1(bytes), "{bytes:?}");

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
-use weir_operator::app::{Bound, Config};
+use weir_operator::app::{Bound, Config, SHUTDOWN_DELAY};
 use weir_operator::leader::{self, Leader};
 use weir_operator::metrics::Metrics;
 
@@ -390,14 +390,13 @@ async fn whoever_has_lost_the_api_server_sends_proxies_away_until_it_answers() {
 
 #[tokio::test]
 async fn whoever_is_to_end_gives_the_lease_back_at_once_and_serves_on_for_a_while() {
-    const DELAY: Duration = Duration::from_secs(3);
     let (api, client) = Api::start().await;
     apply_webhooks(&api);
     let backend = |mode: &str| json!({"name": "ca-1", "type": "builtin", "mode": mode});
     put_mesh(&api, backend("STRICT"));
     put_pod(&api, "web-0", "web-token");
     let mut config = operator("a");
-    config.shutdown = DELAY;
+    config.shutdown = SHUTDOWN_DELAY;
     let running = Running::start(&client, config).await;
     until_ready_says(&running, "200 OK").await;
     let mut stream = watch(channel(&api, running.grpc).await, "web-token").await;
@@ -421,7 +420,7 @@ async fn whoever_is_to_end_gives_the_lease_back_at_once_and_serves_on_for_a_whil
     }
 
     running.task.await.unwrap();
-    assert!(asked.elapsed() >= DELAY, "{:?}", asked.elapsed());
+    assert!(asked.elapsed() >= SHUTDOWN_DELAY, "{:?}", asked.elapsed());
     assert_eq!(
         stream.message().await.unwrap_err().code(),
         Code::Unavailable

@@ -17,6 +17,9 @@ pub struct ResponseHead<'b> {
     pub len: usize,
     pub status: u16,
     pub framing: Framing,
+    /// It has no end but that of the connection for a coding (RFC 9112 section 6.3, rule 4), which a client that does not
+    /// know it may not see.
+    pub is_doubtful: bool,
     /// The field `grpc-status` of a trailers-only response.
     pub grpc_status: Option<&'b [u8]>,
 }
@@ -80,10 +83,12 @@ fn parse_with<'b>(
         return Ok(ParsedResponse::Unparsed("response transfer-encoding"));
     }
     let framing = framing(status, to_head, coding, length);
+    let is_doubtful = coding.is_some() && framing == Framing::UntilClose;
     Ok(ParsedResponse::Head(ResponseHead {
         len,
         status,
         framing,
+        is_doubtful,
         grpc_status,
     }))
 }

@@ -71,6 +71,8 @@ pub struct Session {
     completed: u64,
     /// Time to the first data of the last response, until it is taken.
     latency: Option<Duration>,
+    /// The response under way may have another end to its client than to us.
+    has_doubtful_end: bool,
     /// Requests were held back and may go on now.
     resumed: bool,
     request_attempt: Attempt,
@@ -102,6 +104,7 @@ impl Session {
             tunnel: false,
             completed: 0,
             latency: None,
+            has_doubtful_end: false,
             resumed: false,
             request_attempt: Attempt::default(),
             response_attempt: Attempt::default(),
@@ -396,8 +399,9 @@ impl Session {
             Framing::Length(n) => State::Length(n),
             Framing::Chunked => State::Chunked(Box::default()),
             Framing::UntilClose => {
-                // What waits for the end of a response may be waiting for ever.
-                self.resumed = true;
+                // What waits for such an end may be waiting for ever.
+                self.has_doubtful_end = head.is_doubtful;
+                self.resumed |= head.is_doubtful;
                 State::UntilClose
             }
         };

@@ -225,6 +225,32 @@ async fn a_long_request_line_is_held_to_the_routes_as_any() {
     assert!(seen.lock().expect("no panic").is_empty());
 }
 
+/// Empty lines may come before a request, and a method may be any word: both by themselves at first.
+#[tokio::test]
+async fn what_a_request_begins_with_does_not_let_it_pass() {
+    for (before, rest) in [
+        ("\r\n", "GET /b HTTP/1.1\r\nHost: web\r\n\r\n"),
+        ("\n", "GET /b HTTP/1.1\r\nHost: web\r\n\r\n"),
+        ("M-SEARCH /b HT", "TP/1.1\r\nHost: web\r\n\r\n"),
+    ] {
+        let (app, seen) = remembering().await;
+        let closing = Closing::start(app, Some(&["/a"]));
+        let mut client = closing.proxy.connect().await;
+        client.write_all(before.as_bytes()).await.expect("written");
+        let read = before.len() as f64;
+        let of_client = ["peer=\"src\""];
+        closing
+            .proxy
+            .counts("tcp_read_bytes_total", &of_client, read)
+            .await;
+        client.write_all(rest.as_bytes()).await.expect("written");
+        let answer = read_all(&mut client).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with("HTTP/1.1 40"), "{before:?}: {answer}");
+        assert!(seen.lock().expect("no panic").is_empty(), "{before:?}");
+    }
+}
+
 /// Detection gives up on what does not come in time; the port does not.
 #[tokio::test]
 async fn a_request_line_that_is_late_does_not_pass() {

@@ -302,24 +302,26 @@ fn environment(config: &Config, documents: &Documents<'_>) -> Value {
 /// of it as others made it.
 pub(super) fn refresh(sidecar: &mut Value, documents: &Documents<'_>) {
     let strict = documents.strict;
-    set_best_effort(&mut sidecar["args"], !strict);
-    set_best_effort(
-        &mut sidecar["lifecycle"]["postStart"]["exec"]["command"],
-        !strict,
-    );
-    if strict {
+    for command in ["/args", "/lifecycle/postStart/exec/command"] {
+        if let Some(words) = sidecar.pointer_mut(command).and_then(Value::as_array_mut) {
+            set_best_effort(words, !strict);
+        }
+    }
+    let probe = &sidecar["readinessProbe"];
+    let (is_ours, is_absent) = (*probe == readiness(), probe.is_null());
+    if strict && is_absent {
         sidecar["readinessProbe"] = readiness();
-    } else if let Some(fields) = sidecar.as_object_mut() {
+    } else if !strict
+        && is_ours
+        && let Some(fields) = sidecar.as_object_mut()
+    {
         fields.remove("readinessProbe");
     }
     refresh_documents(sidecar, documents);
 }
 
 /// Puts the flag into a command, or takes it out.
-fn set_best_effort(command: &mut Value, is_set: bool) {
-    let Some(words) = command.as_array_mut() else {
-        return;
-    };
+fn set_best_effort(words: &mut Vec<Value>, is_set: bool) {
     match is_set {
         true if words.iter().any(|word| word == BEST_EFFORT) => {}
         true => words.push(json!(BEST_EFFORT)),

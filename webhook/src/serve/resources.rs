@@ -1,6 +1,7 @@
 //! The reviews of our own kinds: `/validate` and `/default`.
 //! Called by `serve`; the rules and their texts are those of `weir_crds`, and the field paths Kuma's.
 
+use json_patch::Patch;
 use serde_json::Value;
 use weir_crds::{Violation, default, mesh::MeshSpec, names, validate, violation::prefixed};
 
@@ -17,44 +18,35 @@ pub(super) async fn validate(service: &Service, request: &Request) -> Result<Ans
         return Ok(Answer::unchanged());
     }
     let violations = match request.operation.as_str() {
-        "CREATE" | "UPDATE" => {
-            let mut violations = rules(request);
-            violations.extend(missing_mesh(service, request).await?);
-            violations
-        }
+        "CREATE" | "UPDATE" => rules(request),
         "DELETE" if request.kind.kind == "Mesh" => {
             validate::mesh_deletion(service.cluster.has_dataplanes(&request.name).await?)
         }
         _ => Vec::new(),
     };
-    Ok(match violations.is_empty() {
-        true => Answer::unchanged(),
-        false => Answer::Denied(violations),
+    if !violations.is_empty() {
+        return Ok(Answer::Denied(violations));
+    }
+    let missing = missing_mesh(service, request).await?;
+    Ok(Answer::Allowed {
+        patch: Patch(Vec::new()),
+        warnings: missing.into_iter().collect(),
     })
 }
 
-/// That the Mesh which an object begins to belong to is there: a permission of no Mesh would hold nowhere, without a word.
-async fn missing_mesh(
-    service: &Service,
-    request: &Request,
-) -> Result<Option<Violation>, LookupError> {
-    let is_of_mesh = matches!(
-        request.kind.kind.as_str(),
-        "Dataplane" | "TrafficPermission"
-    );
-    let named = request.object["mesh"]
-        .as_str()
-        .filter(|name| !name.is_empty());
-    let Some(name) =
-        named.filter(|_| is_of_mesh && request.old_object["mesh"] != request.object["mesh"])
-    else {
+/// That the Mesh which an object begins to belong to is not there: a permission of no Mesh holds nowhere. No refusal, for
+/// the Mesh may come right after it, as in a dry run of both.
+async fn missing_mesh(service: &Service, request: &Request) -> Result<Option<String>, LookupError> {
+    let kind = request.kind.kind.as_str();
+    let mesh = &request.object["mesh"];
+    let begins = request.operation != "DELETE" && request.old_object["mesh"] != *mesh;
+    let named = mesh.as_str().filter(|name| !name.is_empty() && begins);
+    let Some(name) = named.filter(|_| ["Dataplane", "TrafficPermission"].contains(&kind)) else {
         return Ok(None);
     };
     let is_missing = service.cluster.mesh(name).await?.is_none();
     Ok(is_missing.then(|| {
-        let message =
-            format!("Mesh {name:?} does not exist: create it first, or name an existing one");
-        Violation::new("mesh", message)
+        format!("mesh: Mesh {name:?} does not exist: until it does, this {kind} has no effect")
     }))
 }
 

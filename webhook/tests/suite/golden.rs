@@ -364,6 +364,22 @@ fn a_second_review_follows_what_another_webhook_decided() {
     }
 }
 
+/// What somebody else has taken from the proxy is not made up again, half.
+#[test]
+fn a_second_review_leaves_what_others_made_of_the_hooks() {
+    let pod = json!({"metadata": {"name": "pod"}, "spec": {"containers": [{"name": "app"}]}});
+    let mut once = injected(&pod, &namespace(json!({})), true).pod.into_value();
+    let theirs = json!({"exec": {"command": ["/ready"]}});
+    let sidecar = &mut once["spec"]["initContainers"][1];
+    assert_eq!(sidecar["name"], "kuma-sidecar");
+    sidecar["readinessProbe"] = theirs.clone();
+    sidecar.as_object_mut().unwrap().remove("lifecycle");
+    let twice = injected(&once, &namespace(json!({})), true)
+        .pod
+        .into_value();
+    assert_eq!(twice, once);
+}
+
 /// Budgets of the pod as a whole hold all its containers: ours take their part of them.
 #[test]
 fn a_pod_with_a_budget_of_its_own_keeps_it() {

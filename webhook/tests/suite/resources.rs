@@ -75,7 +75,7 @@ async fn the_authority_in_use_does_not_change() {
 }
 
 #[tokio::test]
-async fn a_permission_belongs_to_a_mesh_that_is_there() {
+async fn a_permission_of_a_mesh_that_is_not_there_is_warned_of() {
     let fixture = filled(json!({}));
     let of = |mesh: &str, operation: &str, old: &str| {
         let every = json!([{"match": {"kuma.io/service": "*"}}]);
@@ -84,24 +84,23 @@ async fn a_permission_belongs_to_a_mesh_that_is_there() {
         request["oldObject"] = json!({"mesh": old});
         request
     };
-    for (mesh, operation, old, is_allowed) in [
+    for (mesh, operation, old, is_there) in [
         ("default", "CREATE", "", true),
         ("defalt", "CREATE", "", false),
         ("no name", "CREATE", "", false),
         ("defalt", "UPDATE", "default", false),
-        // Its Mesh is gone: what is left of it may still be changed.
+        // Its Mesh is gone, which is known.
         ("gone", "UPDATE", "gone", true),
     ] {
         let response = review(&fixture, "/validate", of(mesh, operation, old)).await;
-        match is_allowed {
-            true => assert_eq!(response["allowed"], true, "{response}"),
-            false => assert_eq!(
-                message(&response),
-                format!(
-                    "mesh: Mesh {mesh:?} does not exist: create it first, or name an existing one"
-                )
-            ),
-        }
+        assert_eq!(response["allowed"], true, "{response}");
+        let warnings = match is_there {
+            true => Value::Null,
+            false => json!([format!(
+                "mesh: Mesh {mesh:?} does not exist: until it does, this TrafficPermission has no effect"
+            )]),
+        };
+        assert_eq!(response["warnings"], warnings);
     }
 }
 

@@ -34,13 +34,14 @@ impl Session {
         self.stop_following("unsolicited response", bytes, now)
     }
 
-    /// A request behind as many as there may be. Where the one under way has no end but that of the connection (RFC 9112
-    /// section 6.3), its client may see another: what it says goes on, unread.
+    /// A request behind as many as there may be. Where its client may have seen the end of a response that has none but
+    /// that of the connection to us, what it says goes on, unread.
     pub(super) fn wait_behind(&mut self, bytes: &[u8], now: Instant) -> usize {
-        if !matches!(self.responses, State::UntilClose) {
+        let is_endless = self.has_doubtful_end && matches!(self.responses, State::UntilClose);
+        if !is_endless || bytes.iter().all(|b| b"\r\n".contains(b)) {
             return 0;
         }
-        if self.ledger.is_closed() {
+        if self.is_denied || self.ledger.is_closed() {
             self.requests = State::Cut;
             return 0;
         }

@@ -86,6 +86,18 @@ fn requests_that_wait_already_behind_an_endless_response_go_on() {
     assert_eq!(b.total("weir_http_unparsed_total"), 1.0);
 }
 
+/// Client and proxy see the same end: what was sent ahead waits for it, as before.
+#[test]
+fn requests_behind_a_response_that_ends_with_its_connection_wait() {
+    let mut b = bench();
+    let many = GET.repeat(MAX_PIPELINE + 1);
+    b.up(&many);
+    b.all_down("HTTP/1.0 200 OK\r\n\r\nok");
+    assert!(!b.session.take_resumed());
+    assert_eq!(b.up(GET), 0);
+    assert_eq!(b.total("weir_http_unparsed_total"), 0.0);
+}
+
 /// Shows a head in pieces of one byte; answers whether it passed with its last byte.
 fn trickles(b: &mut Bench, head: &str) -> bool {
     let early = (1..head.len()).all(|n| b.up(&head[..n]) == 0);
