@@ -93,11 +93,14 @@ pub fn resembles_http1(bytes: &[u8]) -> bool {
 fn is_nearly_request_line(line: &[u8]) -> bool {
     let names_version = memchr::memmem::find(line, b" HTTP/").is_some();
     let last = line.trim_ascii_end().rsplit(|b| *b == b' ').next();
-    let other = last.unwrap_or_default().split(|b| *b == b'/');
-    let parts: Vec<&[u8]> = other.collect();
-    let is_other = matches!(parts.as_slice(), [name, version]
-        if !name.is_empty() && name.iter().all(u8::is_ascii_uppercase)
-            && version.first().is_some_and(u8::is_ascii_digit));
+    let mut parts = last.unwrap_or_default().split(|b| *b == b'/');
+    let is_other = match (parts.next(), parts.next(), parts.next()) {
+        (Some(name), Some(version), None) => {
+            let is_name = !name.is_empty() && name.iter().all(u8::is_ascii_uppercase);
+            is_name && version.first().is_some_and(u8::is_ascii_digit)
+        }
+        _ => false,
+    };
     names_version || starts_a_method(line) && !is_other
 }
 

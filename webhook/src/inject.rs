@@ -18,6 +18,7 @@ use crate::{
     refusal::Refusal,
 };
 
+mod config;
 mod containers;
 mod exclusions;
 mod labels;
@@ -26,8 +27,8 @@ mod origin;
 mod probes;
 mod quantity;
 
+pub use config::{Config, PullPolicy};
 use containers::Documents;
-pub use containers::{Config, PullPolicy};
 use exclusions::Exclusions;
 pub use operator::Operator;
 use origin::Origin;

@@ -115,9 +115,14 @@ pub enum Answer {
 impl Answer {
     /// Admitted as it is.
     pub fn unchanged() -> Self {
+        Self::warned(Vec::new())
+    }
+
+    /// Admitted as it is, with what its author should hear.
+    pub fn warned(warnings: Vec<String>) -> Self {
         Self::Allowed {
             patch: Patch(Vec::new()),
-            warnings: Vec::new(),
+            warnings,
         }
     }
 

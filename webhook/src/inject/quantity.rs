@@ -1,5 +1,5 @@
 //! Kubernetes' quantities, as flags of the webhook say what the injected containers may take.
-//! Read by `containers`, so that a slip of the pen ends the webhook and not every pod. Knows no flag.
+//! Read by `config`, so that a slip of the pen ends the webhook and not every pod. Knows no flag.
 
 /// What a suffix stands for, in thousand millionths (`n`, the least that Kubernetes tells apart).
 const SUFFIXES: [(&str, u128); 12] = [

@@ -1,7 +1,6 @@
 //! The reviews of our own kinds: `/validate` and `/default`.
 //! Called by `serve`; the rules and their texts are those of `weir_crds`, and the field paths Kuma's.
 
-use json_patch::Patch;
 use serde_json::Value;
 use weir_crds::{Violation, default, mesh::MeshSpec, names, validate, violation::prefixed};
 
@@ -28,10 +27,7 @@ pub(super) async fn validate(service: &Service, request: &Request) -> Result<Ans
         return Ok(Answer::Denied(violations));
     }
     let missing = missing_mesh(service, request).await?;
-    Ok(Answer::Allowed {
-        patch: Patch(Vec::new()),
-        warnings: missing.into_iter().collect(),
-    })
+    Ok(Answer::warned(missing.into_iter().collect()))
 }
 
 /// That the Mesh which an object begins to belong to is not there: a permission of no Mesh holds nowhere. No refusal, for
@@ -39,7 +35,7 @@ pub(super) async fn validate(service: &Service, request: &Request) -> Result<Ans
 async fn missing_mesh(service: &Service, request: &Request) -> Result<Option<String>, LookupError> {
     let kind = request.kind.kind.as_str();
     let mesh = &request.object["mesh"];
-    let begins = request.operation != "DELETE" && request.old_object["mesh"] != *mesh;
+    let begins = request.old_object["mesh"] != *mesh;
     let named = mesh.as_str().filter(|name| !name.is_empty() && begins);
     let Some(name) = named.filter(|_| ["Dataplane", "TrafficPermission"].contains(&kind)) else {
         return Ok(None);

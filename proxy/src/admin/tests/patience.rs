@@ -133,8 +133,8 @@ async fn too_many_scrapes_at_once_are_refused() {
     assert_eq!(get(server.addr, "/live").await.status, 200);
 }
 
-#[tokio::test]
-async fn a_crowd_of_idle_connections_makes_room() {
+/// A server with places for three, and three connections that were served and were kept, the oldest first.
+async fn crowded() -> (Running, Vec<TcpStream>) {
     let mut config = config();
     config.limits.connections = 3;
     let server = start(config, echo(), settings_without_metrics());
@@ -145,6 +145,12 @@ async fn a_crowd_of_idle_connections_makes_room() {
         read_answer(&mut stream, "GET").await;
         crowd.push(stream);
     }
+    (server, crowd)
+}
+
+#[tokio::test]
+async fn a_crowd_of_idle_connections_makes_room() {
+    let (server, crowd) = crowded().await;
     assert_eq!(get(server.addr, "/live").await.status, 200);
     // The one that had been idle longest had to go, the others stay.
     let mut crowd = crowd.into_iter();
@@ -158,16 +164,9 @@ async fn a_crowd_of_idle_connections_makes_room() {
 /// Who sends half a head and goes on so keeps nobody else from being served.
 #[tokio::test]
 async fn a_crowd_that_dawdles_makes_room() {
-    let mut config = config();
-    config.limits.connections = 3;
-    let server = start(config, echo(), settings_without_metrics());
-    let mut crowd = Vec::new();
-    for _ in 0..3 {
-        let mut stream = TcpStream::connect(server.addr).await.unwrap();
-        send(&mut stream, "GET", "/live", "").await;
-        read_answer(&mut stream, "GET").await;
+    let (server, mut crowd) = crowded().await;
+    for stream in &mut crowd {
         stream.write_all(b"GET /live HTTP/1.1\r\nHo").await.unwrap();
-        crowd.push(stream);
     }
     for _ in 0..2 {
         assert_eq!(get(server.addr, "/live").await.status, 200);

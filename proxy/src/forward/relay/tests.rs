@@ -301,6 +301,20 @@ fn take(from: &mut std::net::TcpStream, all: &mut Vec<u8>) -> bool {
     }
 }
 
+/// Polls until what has come to a peer ends so.
+async fn arrived<T>(
+    relaying: &mut Pin<&mut impl Future<Output = T>>,
+    peer: &mut std::net::TcpStream,
+    end: &[u8],
+) {
+    let mut all = Vec::new();
+    poll_until(relaying, || {
+        take(peer, &mut all);
+        all.ends_with(end)
+    })
+    .await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_has_its_own_time_and_not_that_of_one_before() {
     let mut store = telemetry::new(telemetry::Config::default(), 1);
@@ -314,12 +328,7 @@ async fn a_request_has_its_own_time_and_not_that_of_one_before() {
     client
         .write_all(b"GET /slow HTTP/1.1\r\nhost: web\r\n\r\n")
         .expect("written");
-    let mut asked = Vec::new();
-    poll_until(&mut relaying, || {
-        take(&mut server, &mut asked);
-        asked.ends_with(b"\r\n\r\n")
-    })
-    .await;
+    arrived(&mut relaying, &mut server, b"\r\n\r\n").await;
     // Until there is nothing to be done but to wait for the server.
     for _ in 0..10 {
         assert!(!step(&mut relaying).await);
@@ -327,12 +336,7 @@ async fn a_request_has_its_own_time_and_not_that_of_one_before() {
     server
         .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
         .expect("written");
-    let mut answer = Vec::new();
-    poll_until(&mut relaying, || {
-        take(&mut client, &mut answer);
-        answer.ends_with(b"ok")
-    })
-    .await;
+    arrived(&mut relaying, &mut client, b"ok").await;
     client
         .write_all(b"GET /fast HTTP/1.1\r\nhost: web\r\n\r\n")
         .expect("written");
@@ -341,7 +345,7 @@ async fn a_request_has_its_own_time_and_not_that_of_one_before() {
     let took = begun.elapsed();
     let most = Duration::from_secs(1) + LINGER + Duration::from_secs(60);
     assert!(took < most, "{took:?}");
-    answer.clear();
+    let mut answer = Vec::new();
     while !take(&mut client, &mut answer) {}
     assert!(answer.starts_with(b"HTTP/1.1 504 "));
 }
@@ -363,12 +367,7 @@ async fn a_server_that_answers_after_the_proxy_is_not_heard() {
     let mut relaying = pin!(relay(pair, &pool, busy()));
     let request = b"GET / HTTP/1.1\r\nhost: web\r\n\r\n";
     client.write_all(&request.repeat(2)).expect("written");
-    let mut asked = Vec::new();
-    poll_until(&mut relaying, || {
-        take(&mut server, &mut asked);
-        asked.len() == 2 * request.len()
-    })
-    .await;
+    arrived(&mut relaying, &mut server, &request.repeat(2)).await;
     let mut first = format!("HTTP/1.1 200 OK\r\ncontent-length: {BODY}\r\n\r\n").into_bytes();
     first.resize(first.len() + BODY, b'x');
     server.write_all(&first).expect("written");
