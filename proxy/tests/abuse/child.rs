@@ -176,21 +176,28 @@ impl Proxy {
 
     /// Waits until the samples that begin like this add up to `expected`.
     pub(crate) async fn counts(&self, prefix: &str, expected: f64) {
+        self.until(prefix, |sum| sum == expected).await;
+    }
+
+    /// Waits until the samples that begin like this add up to what is asked for.
+    pub(crate) async fn until(&self, prefix: &str, is_it: impl Fn(f64) -> bool) {
         let start = Instant::now();
         loop {
-            let body = self.metrics().await;
-            let lines = body.lines().filter(|line| line.starts_with(prefix));
-            let values = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
-            let sum: f64 = values.sum();
-            if sum == expected {
+            let sum = self.sum(prefix).await;
+            if is_it(sum) {
                 return;
             }
-            assert!(
-                start.elapsed() < DEADLINE,
-                "{prefix} is {sum}, not {expected}"
-            );
+            assert!(start.elapsed() < DEADLINE, "{prefix} is {sum}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// What the samples that begin like this add up to.
+    pub(crate) async fn sum(&self, prefix: &str) -> f64 {
+        let body = self.metrics().await;
+        let lines = body.lines().filter(|line| line.starts_with(prefix));
+        let values = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+        values.sum()
     }
 
     async fn metrics(&self) -> String {

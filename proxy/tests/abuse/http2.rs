@@ -10,12 +10,16 @@ use h2::server::SendResponse;
 use hyper::http::{Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use weir_proxy::terminate::Config;
 
 use super::child::{DEADLINE, Proxy};
 use super::wire::{END_HEADERS, END_STREAM, PREFACE, block, data, frame, headers, reset, settings};
 
 /// Most resident memory that an attack may cost, in KiB.
 const BOUND: f64 = 24.0 * 1024.0;
+/// Most that a stream may cost, in KiB: its own, and the buffers that its window was read into, which are up to twice
+/// as large.
+const STREAM: f64 = 8.0 + 2.0 * 64.0;
 /// Clients of an attack at a time.
 const CLIENTS: usize = 8;
 /// Longest that another client may wait meanwhile. The attackers and the endpoints share a thread.
@@ -229,11 +233,45 @@ async fn lists_of_fields_that_are_larger_than_their_blocks() {
 
 #[tokio::test]
 async fn streams_that_are_opened_and_left() {
-    let next = |n: u32| match n {
-        0..256 => [open(2 * n + 1), data(2 * n + 1, 0, &[0; 16_000])].concat(),
-        _ => open(2 * n + 1),
-    };
-    withstands("open streams", true, next).await;
+    withstands("open streams", true, |n| open(2 * n + 1)).await;
+}
+
+/// What a client can have the proxy hold is what its windows are, and no more.
+#[tokio::test]
+async fn windows_that_are_filled_and_left() {
+    let proxy = Proxy::balancing(&[endpoint().await, endpoint().await]).await;
+    for _ in 0..20 {
+        ask(&proxy).await;
+    }
+    let config = Config::default();
+    let (streams, window) = (f64::from(config.max_streams), f64::from(config.window));
+    let read = "tcp_read_bytes_total{direction=\"outbound\",peer=\"src\"";
+    let (before, had) = (proxy.resident(), proxy.sum(read).await);
+    let client = h2::client::handshake(proxy.connect().await);
+    let (mut sender, connection) = client.await.expect("HTTP/2");
+    let running = tokio::spawn(connection);
+    let mut held = Vec::new();
+    for _ in 0..config.max_streams {
+        sender = sender.ready().await.expect("one more stream");
+        let request = Request::post("http://web/hang")
+            .body(())
+            .expect("a request");
+        let (response, mut body) = sender.send_request(request, false).expect("sent");
+        let full = Bytes::from(vec![0; config.window as usize]);
+        body.send_data(full, false).expect("queued");
+        held.push((response, body));
+    }
+    proxy.counts("request_total{", 20.0 + streams).await;
+    let full = streams * window;
+    proxy.until(read, |sum| sum >= had + full).await;
+    ask(&proxy).await;
+    let each = (proxy.resident() - before) / streams;
+    println!("{each:.1} KiB a stream whose window is full");
+    assert!(each <= STREAM, "{each} KiB a stream");
+    assert!(!running.is_finished(), "its streams are still there");
+    drop((sender, held));
+    running.abort();
+    proxy.counts("http2_active_streams{", 0.0).await;
 }
 
 #[tokio::test]
