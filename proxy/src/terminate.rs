@@ -11,6 +11,7 @@ use std::time::Duration;
 mod client;
 mod guard;
 mod held;
+mod intake;
 mod lane;
 mod link;
 mod message;
@@ -55,13 +56,11 @@ pub struct Config {
     /// Streams that a client may break the protocol on in the life of its connection, before that
     /// ends. Default: 1024.
     pub stream_errors: usize,
-    /// What waits in small frames of data may take: each counts as what it is smaller than
-    /// 256 bytes. A client beyond it is told to calm down, and its connection ends. Default: 1 MiB,
-    /// some 4,000 messages that nobody has read yet.
+    /// What a client's small frames of data may take between their being read and their streams' turn: each counts as
+    /// what it is smaller than 256 bytes. A client beyond it is told to calm down, and its connection ends. Default:
+    /// 1.5 MiB, more than the smallest messages of gRPC make that are read in one turn. How many of them wait for
+    /// somebody to read them is bounded by `window` alone.
     pub small_frames: usize,
-    /// The same for what an endpoint sends, whose connection many clients share. Default: 64 MiB. For
-    /// the application, whose connection is one client's, at most what that client's windows are.
-    pub server_small_frames: usize,
     /// Longest time in which a peer's first frames are exchanged, once it is connected.
     /// Default: 5 s. An endpoint that has not said its SETTINGS by then takes no connections, a
     /// client that has not is sent away.
@@ -87,8 +86,7 @@ impl Default for Config {
             reset_burst: 100,
             reset_memory: 1024,
             stream_errors: 1024,
-            small_frames: 1024 * 1024,
-            server_small_frames: 64 * 1024 * 1024,
+            small_frames: 3 * 512 * 1024,
             handshake_timeout: Duration::from_secs(5),
             linger: Duration::from_secs(1),
             connections: 8,

@@ -1,14 +1,19 @@
 //! One direction of a stream: what one peer sends, and the window of the other that takes it.
 //!
 //! `stream` has one for the request and one for the response. A chunk is given out of the
-//! receiving side's window only once the sending side has room for it, so a lane holds one chunk
-//! at most, and a slow reader slows its writer. It must not know heads, nor what is counted.
+//! receiving side's window only once the sending side has room for it, so a slow
+//! reader slows its writer. It must not know heads, nor what is counted.
 
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::{RecvStream, SendStream};
+use h2::SendStream;
 use hyper::http::HeaderMap;
+
+use super::intake::Intake;
+
+/// Pieces below this size, in bytes, go on in memory of their own: they may have to wait for the socket.
+const COPIED: usize = 4096;
 
 /// What passes, shown before it goes on.
 pub(super) enum Passing<'a> {
@@ -41,7 +46,7 @@ pub(super) enum Broken {
 }
 
 pub(super) struct Lane {
-    pub(super) from: RecvStream,
+    pub(super) from: Intake,
     pub(super) to: SendStream<Bytes>,
     /// A chunk, or what is left of one, that waits for room.
     held: Bytes,
@@ -58,7 +63,7 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(from: RecvStream, to: SendStream<Bytes>, is_done: bool) -> Self {
+    pub(super) fn new(from: Intake, to: SendStream<Bytes>, is_done: bool) -> Self {
         Self {
             from,
             to,
@@ -73,7 +78,7 @@ impl Lane {
     }
 
     /// Of a request that is sent again: what was kept of it, then what comes.
-    pub(super) fn replay(from: RecvStream, to: SendStream<Bytes>, kept: Replay) -> Self {
+    pub(super) fn replay(from: Intake, to: SendStream<Bytes>, kept: Replay) -> Self {
         let is_done = kept.ends();
         let Replay {
             body,
@@ -92,11 +97,9 @@ impl Lane {
     }
 
     /// What comes, for another lane, and whether nothing does: what was taken of it has to be kept.
-    pub(super) fn give_back(mut self) -> (RecvStream, bool) {
+    pub(super) fn give_back(mut self) -> (Intake, bool) {
         if !self.is_replay && !self.held.is_empty() {
-            // A stream that has ended meanwhile has given its window back by itself.
-            let window = self.from.flow_control();
-            let _released = window.release_capacity(self.held.len());
+            self.from.release(self.held.len());
         }
         (self.from, self.is_whole || self.is_last || self.is_done)
     }
@@ -119,7 +122,11 @@ impl Lane {
     ) -> Poll<Result<(), Broken>> {
         while !self.is_done {
             if !self.held.is_empty() {
-                ready!(self.poll_write(cx))?;
+                let written = self.poll_write(cx)?;
+                if written.is_pending() {
+                    self.from.gather(cx);
+                    return Poll::Pending;
+                }
                 continue;
             }
             if self.is_whole {
@@ -164,12 +171,14 @@ impl Lane {
             };
         }
         let n = room.min(self.held.len());
-        let piece = self.held.split_to(n);
+        let mut piece = self.held.split_to(n);
+        if n < COPIED {
+            piece = Bytes::copy_from_slice(&piece);
+        }
         let ends = self.is_last && self.held.is_empty();
         let sent = self.to.send_data(piece, ends);
-        // A stream that has ended meanwhile has given its window back by itself.
         if !self.is_replay {
-            let _released = self.from.flow_control().release_capacity(n);
+            self.from.release(n);
         }
         sent.map_err(|_| Broken::To)?;
         self.is_done = ends;

@@ -245,7 +245,8 @@ impl Slot {
             .max_send_buffer_size(config.send_buffer)
             .max_concurrent_reset_streams(config.reset_memory)
             .max_local_error_reset_streams(None)
-            .data_frame_budget(config.server_small_frames);
+            // Many clients share it, and what is read in one turn bounds how many small frames wait.
+            .data_frame_budget(usize::MAX);
         builder
     }
 

@@ -17,6 +17,7 @@ use h2::{Reason, RecvStream};
 use hyper::http::{Method, Request, Version};
 
 use super::client::Client;
+use super::intake::Intake;
 use super::message;
 use super::pool::{Found, Service};
 use super::slot::Refused;
@@ -36,7 +37,7 @@ use retry::{Terms, Waited, wait};
 /// A request as far as it is there, and the way back.
 struct Asked {
     head: Request<()>,
-    body: RecvStream,
+    body: Intake,
     respond: SendResponse<Bytes>,
     started: Instant,
     terms: Terms,
@@ -90,7 +91,7 @@ impl Stream {
         let terms = Terms::new(choice, service.has_several());
         let asked = Asked {
             head,
-            body,
+            body: Intake::new(body),
             respond,
             started,
             terms,
@@ -176,7 +177,14 @@ impl Drop for Stream {
 
 /// Waits for an endpoint, and serves the stream to its end.
 async fn seek(service: Rc<Service>, mut asked: Asked) {
-    let found = match wait(service.find(None), &mut asked.respond, &mut asked.terms).await {
+    let found = match wait(
+        service.find(None),
+        &mut asked.body,
+        &mut asked.respond,
+        &mut asked.terms,
+    )
+    .await
+    {
         Waited::Done(Ok(found)) => found,
         Waited::Done(Err(unreached)) => return refuse(&service, asked, unreached),
         Waited::Gone => return leave(service.book(), &asked),
@@ -207,13 +215,20 @@ async fn again(service: Rc<Service>, head: Request<()>, unseen: Unseen) {
     let Unseen {
         found,
         mut call,
-        body,
+        mut body,
         mut respond,
         started,
         mut terms,
         ..
     } = unseen;
-    let found = match wait(service.find_again(found), &mut respond, &mut terms).await {
+    let found = match wait(
+        service.find_again(found),
+        &mut body,
+        &mut respond,
+        &mut terms,
+    )
+    .await
+    {
         Waited::Done(Ok(found)) => found,
         Waited::Done(Err(unreached)) => {
             service.note_unreached(&unreached);

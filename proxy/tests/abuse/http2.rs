@@ -1,15 +1,18 @@
 //! HTTP/2 to a service of several endpoints, whose every frame the proxy takes apart, and to an application that
 //! frames pass on to: clients that send what costs them little. Others are served meanwhile, and memory stays bounded.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use h2::RecvStream;
+use h2::client::{ResponseFuture, SendRequest};
 use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
 use hyper::http::{Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 use weir_proxy::terminate::Config;
 
 use super::child::{DEADLINE, Proxy};
@@ -17,7 +20,7 @@ use super::wire::{END_HEADERS, END_STREAM, PREFACE, block, data, frame, headers,
 
 /// Most resident memory that an attack may cost, in KiB.
 const BOUND: f64 = 24.0 * 1024.0;
-/// Most that a stream may cost, in KiB: its own, and the buffers that its window was read into, which are up to twice
+/// Most that a stream may cost whose window is full, in KiB: its own, and what its window waits in, which is up to twice
 /// as large.
 const STREAM: f64 = 8.0 + 2.0 * 64.0;
 /// Clients of an attack at a time.
@@ -37,6 +40,10 @@ pub(crate) async fn endpoint() -> SocketAddr {
                 let mut builder = h2::server::Builder::new();
                 // What many clients send in small pieces comes on one connection.
                 builder.data_frame_budget(1024 * 1024);
+                // A stream that nobody reads takes little, and holds up no other one.
+                builder
+                    .initial_window_size(8 * 1024)
+                    .initial_connection_window_size(16 * 1024 * 1024);
                 let Ok(mut connection) = builder.handshake(stream).await else {
                     return;
                 };
@@ -89,7 +96,7 @@ pub(crate) async fn ask(proxy: &Proxy) {
         let (mut sender, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
         let running = tokio::spawn(connection);
         let request = Request::get("http://web/").body(()).expect("a request");
-        let (response, _): (_, h2::SendStream<Bytes>) =
+        let (response, _): (_, SendStream<Bytes>) =
             sender.send_request(request, true).expect("sent");
         assert_eq!(response.await.expect("an answer").status(), 200);
         running.abort();
@@ -239,39 +246,96 @@ async fn streams_that_are_opened_and_left() {
 /// What a client can have the proxy hold is what its windows are, and no more.
 #[tokio::test]
 async fn windows_that_are_filled_and_left() {
-    let proxy = Proxy::balancing(&[endpoint().await, endpoint().await]).await;
-    for _ in 0..20 {
-        ask(&proxy).await;
-    }
     let config = Config::default();
-    let (streams, window) = (f64::from(config.max_streams), f64::from(config.window));
-    let read = "tcp_read_bytes_total{direction=\"outbound\",peer=\"src\"";
-    let (before, had) = (proxy.resident(), proxy.sum(read).await);
-    let client = h2::client::handshake(proxy.connect().await);
-    let (mut sender, connection) = client.await.expect("HTTP/2");
-    let running = tokio::spawn(connection);
-    let mut held = Vec::new();
-    for _ in 0..config.max_streams {
-        sender = sender.ready().await.expect("one more stream");
-        let request = Request::post("http://web/hang")
-            .body(())
-            .expect("a request");
-        let (response, mut body) = sender.send_request(request, false).expect("sent");
-        let full = Bytes::from(vec![0; config.window as usize]);
-        body.send_data(full, false).expect("queued");
-        held.push((response, body));
+    let full = Bytes::from(vec![0; config.window as usize]);
+    let mut filling = Filling::begin(config.max_streams).await;
+    for (_, body) in &mut filling.held {
+        body.send_data(full.clone(), false).expect("queued");
     }
-    proxy.counts("request_total{", 20.0 + streams).await;
-    let full = streams * window;
-    proxy.until(read, |sum| sum >= had + full).await;
-    ask(&proxy).await;
-    let each = (proxy.resident() - before) / streams;
-    println!("{each:.1} KiB a stream whose window is full");
-    assert!(each <= STREAM, "{each} KiB a stream");
-    assert!(!running.is_finished(), "its streams are still there");
-    drop((sender, held));
-    running.abort();
-    proxy.counts("http2_active_streams{", 0.0).await;
+    filling.ends("whole").await;
+}
+
+/// Small pieces are read into buffers together with what passes: they must not keep those.
+#[tokio::test]
+async fn windows_that_are_filled_piece_by_piece() {
+    const PIECE: usize = 256;
+    let mut filling = Filling::begin(16).await;
+    let (large, small) = (Bytes::from(vec![0; 16_000]), Bytes::from(vec![0; PIECE]));
+    let (_answer, mut passing) = filling.open("/read").await;
+    for _ in 0..Config::default().window as usize / PIECE {
+        for (_, body) in &mut filling.held {
+            body.send_data(small.clone(), false).expect("queued");
+            passing.reserve_capacity(large.len());
+            while passing.capacity() < large.len() {
+                let more = poll_fn(|cx| passing.poll_capacity(cx)).await;
+                more.expect("it is open").expect("its window opens");
+            }
+            passing.send_data(large.clone(), false).expect("queued");
+        }
+    }
+    filling.ends("in small pieces").await;
+}
+
+/// A client whose streams wait for an endpoint that takes nothing.
+struct Filling {
+    proxy: Proxy,
+    sender: SendRequest<Bytes>,
+    running: JoinHandle<Result<(), h2::Error>>,
+    held: Vec<(ResponseFuture, SendStream<Bytes>)>,
+    /// Before it came: resident memory, in KiB, and bytes that were read of clients.
+    before: (f64, f64),
+}
+
+impl Filling {
+    const READ: &str = "tcp_read_bytes_total{direction=\"outbound\",peer=\"src\"";
+
+    async fn begin(streams: u32) -> Self {
+        let proxy = Proxy::balancing(&[endpoint().await, endpoint().await]).await;
+        for _ in 0..20 {
+            ask(&proxy).await;
+        }
+        let before = (proxy.resident(), proxy.sum(Self::READ).await);
+        let stream = proxy.connect().await;
+        stream.set_nodelay(true).expect("a socket");
+        let (sender, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+        let mut filling = Self {
+            proxy,
+            sender,
+            running: tokio::spawn(connection),
+            held: Vec::new(),
+            before,
+        };
+        for _ in 0..streams {
+            let stream = filling.open("/hang").await;
+            filling.held.push(stream);
+        }
+        filling
+    }
+
+    async fn open(&mut self, path: &str) -> (ResponseFuture, SendStream<Bytes>) {
+        let ready = self.sender.clone().ready().await;
+        self.sender = ready.expect("one more stream");
+        let request = Request::post(format!("http://web{path}")).body(());
+        let request = request.expect("a request");
+        self.sender.send_request(request, false).expect("sent")
+    }
+
+    /// Once the windows are full: what that costs.
+    async fn ends(self, how: &str) {
+        let Self { proxy, held, .. } = self;
+        let (resident, read) = self.before;
+        let streams = held.len() as f64;
+        let full = streams * f64::from(Config::default().window);
+        proxy.until(Self::READ, |sum| sum >= read + full).await;
+        ask(&proxy).await;
+        let each = (proxy.resident() - resident) / streams;
+        println!("{each:.1} KiB a stream whose window was filled {how}");
+        assert!(each <= STREAM, "{each} KiB a stream");
+        assert!(!self.running.is_finished(), "its streams are still there");
+        self.running.abort();
+        drop((self.sender, held));
+        proxy.counts("http2_active_streams{", 0.0).await;
+    }
 }
 
 #[tokio::test]

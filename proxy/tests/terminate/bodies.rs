@@ -193,6 +193,33 @@ async fn who_is_not_read_is_held_up_and_nobody_else() {
     uploads.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
+/// The smallest messages of gRPC, more of them than small frames may take: they wait as the bytes that they are.
+#[tokio::test]
+async fn small_messages_that_nobody_reads_yet_wait() {
+    let setup = Setup {
+        window: 1000,
+        ..Setup::default()
+    };
+    let proxy = two(setup, by_streams()).await;
+    let mut client = Client::connect(&proxy, setup).await;
+    const SMALLEST: usize = 5;
+    let body = pattern(12_000 * SMALLEST);
+    let (response, mut send) = client.begin("/echo").await;
+    for at in (0..body.len()).step_by(SMALLEST) {
+        let message = body.slice(at..at + SMALLEST);
+        send.send_data(message, false).expect("queued");
+    }
+    let framed = (12_000 * (9 + SMALLEST)) as f64;
+    let come = async {
+        while proxy.sum("tcp_read_bytes_total", &["peer=\"src\""]) < framed {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon(come).await;
+    let answer = finish(response, send, Bytes::new()).await;
+    assert!(answer.expect("an answer").body == body);
+}
+
 #[tokio::test]
 async fn a_thousand_streams_at_a_time_are_told_apart() {
     let setup = Setup {

@@ -15,7 +15,6 @@ use crate::endpoints::{self, EndpointSet, Listed};
 use crate::permission::Verdict;
 use crate::record::Book;
 use crate::routes::{Choice, Ports};
-use crate::terminate::Config;
 use crate::terminate::message::HeadFields;
 
 impl Links {
@@ -35,14 +34,8 @@ impl Links {
         let random = fastrand::Rng::with_seed(0);
         let weighed = endpoints::Config::default();
         let set = EndpointSet::new(described, weighed, random, Instant::now());
-        let config = self.setup.config;
-        let most_data = config.window as usize * config.max_streams as usize;
         let setup = Setup {
-            config: Config {
-                // Not more than the data itself may take that its client does not read.
-                server_small_frames: config.server_small_frames.min(most_data),
-                ..config
-            },
+            config: self.setup.config,
             dialer: self.setup.dialer.clone(),
             tasks: self.setup.tasks.clone(),
             draining: self.setup.draining.child_token(),

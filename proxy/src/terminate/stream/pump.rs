@@ -15,6 +15,7 @@ use h2::{Reason, RecvStream};
 use hyper::http::response::Parts;
 use hyper::http::{Request, Response};
 
+use super::super::intake::Intake;
 use super::super::lane::{Broken, Lane, Passing};
 use super::super::message;
 use super::super::pool::Found;
@@ -56,7 +57,7 @@ impl Down {
 pub(super) struct Unseen {
     pub(super) found: Found,
     pub(super) call: Call,
-    pub(super) body: RecvStream,
+    pub(super) body: Intake,
     /// Nothing of the body comes any more: all of it is kept.
     pub(super) is_whole: bool,
     pub(super) respond: SendResponse<Bytes>,
@@ -211,6 +212,9 @@ impl Pump {
 
     /// The request; ready where the stream ends with it.
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        if self.is_cut {
+            self.up.from.gather(cx);
+        }
         if self.is_cut || self.up.is_done() {
             return Poll::Pending;
         }
@@ -338,7 +342,7 @@ impl Pump {
         }
         match respond.send_response(Response::from_parts(head, ()), ends) {
             Ok(to) => {
-                self.down = Down::Body(Lane::new(body, to, ends));
+                self.down = Down::Body(Lane::new(Intake::new(body), to, ends));
                 if ends {
                     self.response_ended();
                 }

@@ -15,6 +15,7 @@ use h2::server::SendResponse;
 use hyper::http::{HeaderMap, Request};
 use tokio::time::Sleep;
 
+use super::super::intake::Intake;
 use super::super::lane::{Passing, Replay};
 use super::super::message;
 use super::super::pool::Service;
@@ -137,9 +138,10 @@ pub(super) enum Waited<T> {
     Late,
 }
 
-/// Waits for what `finding` answers, for as long as somebody wants to know.
+/// Waits for what `finding` answers, for as long as somebody wants to know, and gathers what comes of the request.
 pub(super) async fn wait<T>(
     finding: impl Future<Output = T>,
+    body: &mut Intake,
     respond: &mut SendResponse<Bytes>,
     terms: &mut Terms,
 ) -> Waited<T> {
@@ -151,6 +153,7 @@ pub(super) async fn wait<T>(
         if terms.poll_late(cx).is_ready() {
             return Poll::Ready(Waited::Late);
         }
+        body.gather(cx);
         finding.as_mut().poll(cx).map(Waited::Done)
     })
     .await
@@ -162,7 +165,7 @@ pub(super) async fn run(service: Rc<Service>, head: Request<()>, failed: Unseen)
     loop {
         let Unseen {
             found,
-            body,
+            mut body,
             is_whole,
             mut call,
             mut respond,
@@ -175,7 +178,14 @@ pub(super) async fn run(service: Rc<Service>, head: Request<()>, failed: Unseen)
             refused: terms.refused().to_vec(),
         };
         drop(found);
-        let found = match wait(service.find(Some(beside)), &mut respond, &mut terms).await {
+        let found = match wait(
+            service.find(Some(beside)),
+            &mut body,
+            &mut respond,
+            &mut terms,
+        )
+        .await
+        {
             Waited::Done(Ok(found)) => found,
             Waited::Done(Err(unreached)) => {
                 service.note_unreached(&unreached);
