@@ -1,8 +1,8 @@
 //! The certificate authorities of Meshes: a root a Mesh with mutual TLS, made by the leader or given by
 //! the user, and the bundle its proxies trust. Wired by `app`, read by `serve` and `status`.
 //! `root` makes, reads and uses roots, `resolve` finds the one a Mesh asks for, `trust` decides who
-//! is trusted and when (pure, all three), `secrets` shows what is stored, `store` writes, and
-//! `keeper` runs the passes. It knows no caller and no pod.
+//! is trusted and when, `seen` what follows for each Mesh (pure, all four), `secrets` shows what is
+//! stored, `store` writes, and `keeper` runs the passes. It knows no caller and no pod.
 
 mod given;
 mod keeper;
@@ -10,6 +10,7 @@ mod names;
 mod resolve;
 mod root;
 mod secrets;
+mod seen;
 mod store;
 mod trust;
 

@@ -27,8 +27,13 @@ pub use pool::{Links, Service};
 /// The largest window there is, in octets (RFC 9113 section 6.9.1).
 const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 
+/// How many small frames of data may wait is bounded by what is read in one turn (`socket`): `h2` would count them for as
+/// long as a connection lives, and end that of a client with many messages.
+const SMALL_FRAMES: usize = usize::MAX;
+
 /// The bounds of the terminating path. What a client, or a server, can make the proxy hold is
-/// bounded by them: a stream holds at most `window` and `send_buffer` in each direction, and of its request
+/// bounded by them: a stream holds at most `window` and `send_buffer` in each direction, in pieces that `h2` adds some
+/// 300 bytes to (those of one turn are put together), and of its request
 /// [`MAX_KEPT`](crate::routes::MAX_KEPT) more until its response begins.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -56,11 +61,6 @@ pub struct Config {
     /// Streams that a client may break the protocol on in the life of its connection, before that
     /// ends. Default: 1024.
     pub stream_errors: usize,
-    /// What a client's small frames of data may take between their being read and their streams' turn: each counts as
-    /// what it is smaller than 256 bytes. A client beyond it is told to calm down, and its connection ends. Default:
-    /// 1.5 MiB, more than the smallest messages of gRPC make that are read in one turn. How many of them wait for
-    /// somebody to read them is bounded by `window` alone.
-    pub small_frames: usize,
     /// Longest time in which a peer's first frames are exchanged, once it is connected.
     /// Default: 5 s. An endpoint that has not said its SETTINGS by then takes no connections, a
     /// client that has not is sent away.
@@ -86,7 +86,6 @@ impl Default for Config {
             reset_burst: 100,
             reset_memory: 1024,
             stream_errors: 1024,
-            small_frames: 3 * 512 * 1024,
             handshake_timeout: Duration::from_secs(5),
             linger: Duration::from_secs(1),
             connections: 8,

@@ -10,17 +10,18 @@ use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use weir_crds::Violation;
 use weir_crds::authority::{self, RootSource};
-use weir_crds::{Mesh, Violation};
 
 use super::given::Given;
 use super::names::{certificate_secret, key_secret};
 use super::resolve::{self, Found, Make, Stored};
 use super::root::{self, Root};
 use super::secrets::{SecretSet, SecretView};
+use super::seen::{Seen, Trusts, advance, next_deadline, signer};
 use super::store::{Cluster, Files, Kept, Store, StoreError};
 use super::trust::Trust;
-use super::{Authorities, Authority, NotReady, Signer, View};
+use super::{Authorities, Authority, NotReady, View};
 use crate::backoff::Backoff;
 use crate::ca::Pair;
 use crate::index::{MeshSet, MeshView};
@@ -45,16 +46,6 @@ pub struct Sources {
     pub secrets: watch::Receiver<SecretView>,
     /// Moves whenever the ConfigMap did.
     pub trust: watch::Receiver<u64>,
-}
-
-/// Who is trusted, by Mesh.
-type Trusts = BTreeMap<String, Trust>;
-
-/// One Mesh, what its `mtls` asks for, and what of that there is.
-struct Seen<'a> {
-    mesh: &'a Mesh,
-    wanted: Option<authority::Authority>,
-    found: Result<Option<Found>, Violation>,
 }
 
 /// Keeps the authorities of one installation.
@@ -376,51 +367,6 @@ fn part(
     )))
 }
 
-fn signer(seen: &Seen<'_>, trust: &Trust) -> Result<Signer, NotReady> {
-    let root = match &seen.found {
-        Err(violation) | Ok(Some(Found::Unusable(violation))) => {
-            return Err(NotReady::Unusable(violation.clone()));
-        }
-        Ok(None) => return Err(NotReady::Off),
-        Ok(Some(Found::Incomplete(_))) => return Err(NotReady::Soon),
-        Ok(Some(Found::Usable(root, _))) => root,
-    };
-    let life = seen
-        .wanted
-        .as_ref()
-        .map_or(authority::LEAF_LIFE, |wanted| wanted.leaf_life);
-    Ok(Signer {
-        root: root.clone(),
-        from: trust.signs_from(root).ok_or(NotReady::Soon)?,
-        leaf_life: resolve::signed(life),
-    })
-}
-
-fn advance(before: &Trusts, seen: &BTreeMap<&str, Seen<'_>>, now: Timestamp) -> Trusts {
-    let mut after = Trusts::new();
-    let gone = before
-        .keys()
-        .map(String::as_str)
-        .filter(|mesh| !seen.contains_key(mesh));
-    for mesh in gone.chain(seen.keys().copied()) {
-        let trust = before.get(mesh).cloned().unwrap_or_default();
-        let trust = match seen.get(mesh) {
-            None => trust.advanced(None, now),
-            Some(seen) => match (&seen.found, &seen.wanted) {
-                (Ok(None), _) => trust.advanced(None, now),
-                (Ok(Some(Found::Usable(root, _))), Some(wanted)) => {
-                    trust.advanced(Some((root, resolve::signed(wanted.leaf_life))), now)
-                }
-                _ => trust.pruned(now),
-            },
-        };
-        if !trust.is_empty() {
-            after.insert(mesh.to_owned(), trust);
-        }
-    }
-    after
-}
-
 fn parse(kept: &Kept) -> Trusts {
     let trusts = kept.trusts.iter();
     trusts
@@ -432,15 +378,6 @@ fn parse(kept: &Kept) -> Trusts {
             Some((mesh.clone(), trust?))
         })
         .collect()
-}
-
-fn next_deadline(seen: &BTreeMap<&str, Seen<'_>>, trusts: &Trusts) -> Option<Timestamp> {
-    let roots = seen.values().filter_map(|seen| match &seen.found {
-        Ok(Some(Found::Usable(root, _))) => Some(root.renew_at()),
-        _ => None,
-    });
-    let ends = trusts.values().filter_map(Trust::next_end);
-    roots.chain(ends).min()
 }
 
 /// How long to sleep until `next`, within [`RECHECK`].

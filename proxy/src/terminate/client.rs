@@ -65,7 +65,12 @@ pub async fn serve(service: Rc<Service>, incoming: Incoming) {
             held: incoming.permit.map(Held::new),
             parting: None,
         };
-        accept(&client, serving).await;
+        let mut accepting = pin!(accept(&client, serving));
+        let turn = |cx: &mut Context<'_>| {
+            socket.begin_turn();
+            accepting.as_mut().poll(cx)
+        };
+        poll_fn(turn).await;
     }
     client.service.leave();
     socket.drain(setup.config.linger).await;
@@ -184,7 +189,7 @@ fn builder(config: &Config) -> Builder {
         .max_pending_accept_reset_streams(config.reset_burst)
         .max_concurrent_reset_streams(config.reset_memory)
         .max_local_error_reset_streams(Some(config.stream_errors))
-        .data_frame_budget(config.small_frames)
+        .data_frame_budget(super::SMALL_FRAMES)
         .enable_connect_protocol();
     builder
 }

@@ -24,6 +24,8 @@ pub(super) struct Guard {
     /// The first SETTINGS are whole.
     has_preface: bool,
     broken: Option<Reason>,
+    /// Frames that have begun.
+    frames: usize,
 }
 
 impl Guard {
@@ -36,12 +38,18 @@ impl Guard {
             has_begun: false,
             has_preface: false,
             broken: None,
+            frames: 0,
         }
     }
 
     /// The error that ends the connection, once a frame was not to be taken.
     pub(super) fn broken(&self) -> Option<Reason> {
         self.broken
+    }
+
+    /// Frames that have begun since this was asked before.
+    pub(super) fn take_frames(&mut self) -> usize {
+        std::mem::take(&mut self.frames)
     }
 
     /// Whether the client has said its preface, the SETTINGS at its end included.
@@ -66,6 +74,7 @@ impl Guard {
             self.have += n;
             if self.have == HEAD {
                 self.broken = self.judge();
+                self.frames += 1;
                 self.have = 0;
             }
             if self.broken.is_none() {

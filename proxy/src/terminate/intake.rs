@@ -1,34 +1,54 @@
 //! What one peer sends of a stream, until somebody takes it.
 //!
 //! What `h2` gives lies in the buffers that its connection was read into, among what came for other streams, and a
-//! few bytes keep such a buffer for as long as they wait. So whoever cannot take what comes has it gathered here, in
-//! memory of its own: it holds what the stream's window is, and no more. It must not know where it goes.
+//! few bytes keep such a buffer for as long as they wait. So small pieces are gathered here, in memory of their own, and
+//! so is whatever comes while nobody can take it: that holds what the stream's window is, and no more. It must not know
+//! where it goes.
 
-use std::mem;
-use std::task::{Context, Poll};
+use std::collections::VecDeque;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::RecvStream;
 use hyper::http::HeaderMap;
 
+/// Bytes that are gathered in one piece.
+const BLOCK: usize = 16 * 1024;
+/// Pieces below this size, in bytes, are copied.
+const SMALL: usize = 4 * 1024;
+
 pub(super) struct Intake {
     from: RecvStream,
-    /// Has come, and is in nobody's hands.
-    gathered: Vec<u8>,
+    /// Have come, and are in nobody's hands.
+    blocks: VecDeque<Vec<u8>>,
 }
 
 impl Intake {
     pub(super) fn new(from: RecvStream) -> Self {
         Self {
             from,
-            gathered: Vec::new(),
+            blocks: VecDeque::new(),
         }
     }
 
     /// Gathers what comes while nobody takes it. How it ends is told once all of it was taken.
     pub(super) fn gather(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Some(Ok(chunk))) = self.from.poll_data(cx) {
-            self.gathered.extend_from_slice(&chunk);
+            self.keep(&chunk);
+        }
+    }
+
+    fn keep(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.blocks.back().is_none_or(|last| last.len() >= BLOCK) {
+                self.blocks.push_back(Vec::new());
+            }
+            let Some(last) = self.blocks.back_mut() else {
+                return;
+            };
+            let (now, later) = bytes.split_at(bytes.len().min(BLOCK - last.len()));
+            last.extend_from_slice(now);
+            bytes = later;
         }
     }
 
@@ -37,10 +57,16 @@ impl Intake {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, h2::Error>>> {
-        if self.gathered.is_empty() {
-            return self.from.poll_data(cx);
+        if self.blocks.is_empty() {
+            match ready!(self.from.poll_data(cx)) {
+                Some(Ok(chunk)) if (1..SMALL).contains(&chunk.len()) => {
+                    self.keep(&chunk);
+                    self.gather(cx);
+                }
+                other => return Poll::Ready(other),
+            }
         }
-        Poll::Ready(Some(Ok(mem::take(&mut self.gathered).into())))
+        Poll::Ready(self.blocks.pop_front().map(|block| Ok(block.into())))
     }
 
     pub(super) fn poll_trailers(
@@ -52,7 +78,7 @@ impl Intake {
 
     /// Whether nothing comes any more, no trailers either.
     pub(super) fn is_end_stream(&self) -> bool {
-        self.gathered.is_empty() && self.from.is_end_stream()
+        self.blocks.is_empty() && self.from.is_end_stream()
     }
 
     /// Gives as much of the window back.

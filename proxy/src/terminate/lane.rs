@@ -12,9 +12,6 @@ use hyper::http::HeaderMap;
 
 use super::intake::Intake;
 
-/// Pieces below this size, in bytes, go on in memory of their own: they may have to wait for the socket.
-const COPIED: usize = 4096;
-
 /// What passes, shown before it goes on.
 pub(super) enum Passing<'a> {
     Data(&'a [u8]),
@@ -171,10 +168,7 @@ impl Lane {
             };
         }
         let n = room.min(self.held.len());
-        let mut piece = self.held.split_to(n);
-        if n < COPIED {
-            piece = Bytes::copy_from_slice(&piece);
-        }
+        let piece = self.held.split_to(n);
         let ends = self.is_last && self.held.is_empty();
         let sent = self.to.send_data(piece, ends);
         if !self.is_replay {

@@ -245,8 +245,7 @@ impl Slot {
             .max_send_buffer_size(config.send_buffer)
             .max_concurrent_reset_streams(config.reset_memory)
             .max_local_error_reset_streams(None)
-            // Many clients share it, and what is read in one turn bounds how many small frames wait.
-            .data_frame_budget(usize::MAX);
+            .data_frame_budget(super::SMALL_FRAMES);
         builder
     }
 
@@ -281,6 +280,7 @@ impl Future for Driver {
     type Output = Result<(), h2::Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.socket.begin_turn();
         let ended = Pin::new(&mut self.connection).poll(cx);
         if ended.is_pending()
             && let Poll::Ready(Err(_)) = self.socket.poll_out(cx)

@@ -21,9 +21,10 @@ use crate::identity::Peer;
 use crate::record::Side;
 use crate::stream::Stream;
 
-/// Bytes that are read of a socket before the others of its worker have their turn: what makes
-/// some thousand of the smallest frames.
+/// Bytes that are read of a socket before the others of its worker have their turn, its own streams among them.
 pub(super) const TURN: usize = 64 * 1024;
+/// What a client's frame counts as besides its bytes. Until its stream has its turn it takes more than the smallest are.
+const FRAME: usize = 128;
 
 /// One socket. Its account closes with the last hold of it.
 #[derive(Clone)]
@@ -38,7 +39,7 @@ struct Shared {
     /// Judges what a client sends.
     guard: Option<RefCell<Guard>>,
     outbox: RefCell<Outbox>,
-    /// Bytes read since the others had their turn.
+    /// What this turn has had of [`TURN`].
     turn: Cell<usize>,
     /// The peer has closed its sending half, or has failed.
     has_ended: Cell<bool>,
@@ -68,6 +69,11 @@ impl Socket {
             has_ended: Cell::new(false),
             error: RefCell::default(),
         }))
+    }
+
+    /// The task that reads it has its turn.
+    pub(super) fn begin_turn(&self) {
+        self.0.turn.set(0);
     }
 
     /// The error that must end the connection: its client has sent what is not to be taken, and
@@ -114,6 +120,7 @@ impl Socket {
     pub(super) async fn drain(&self, limit: Duration) {
         let mut sink = [0; 4096];
         let rest = std::future::poll_fn(|cx| {
+            self.begin_turn();
             while !self.0.has_ended.get() {
                 let mut buf = ReadBuf::new(&mut sink);
                 ready!(self.0.poll_read(cx, &mut buf)).ok();
@@ -127,21 +134,16 @@ impl Socket {
 impl Shared {
     fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.turn.get() >= TURN {
-            self.turn.set(0);
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         let before = buf.filled().len();
-        let read = Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, buf);
-        if read.is_pending() {
-            self.turn.set(0);
-        }
-        let read = ready!(read);
+        let read = ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, buf));
         let n = buf.filled().len() - before;
         match &read {
             Ok(()) if n == 0 => self.has_ended.set(true),
             Ok(()) => {
-                self.turn.set(self.turn.get() + n);
+                self.spend(n);
                 if let Some(side) = &self.side {
                     side.read(n);
                 }
@@ -152,6 +154,11 @@ impl Shared {
             }
         }
         Poll::Ready(read)
+    }
+
+    /// Takes this off what its turn is.
+    fn spend(&self, n: usize) {
+        self.turn.set(self.turn.get() + n);
     }
 
     fn wrote(&self, n: usize) {
@@ -199,7 +206,9 @@ impl AsyncRead for Socket {
         let Some(guard) = &self.0.guard else {
             return Poll::Ready(Ok(()));
         };
-        let taken = guard.borrow_mut().pass(&buf.filled()[before..]);
+        let mut guard = guard.borrow_mut();
+        let taken = guard.pass(&buf.filled()[before..]);
+        self.0.spend(guard.take_frames() * FRAME);
         let is_end = buf.filled().len() == before;
         buf.set_filled(before + taken);
         if taken == 0 && !is_end {

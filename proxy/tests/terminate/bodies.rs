@@ -193,7 +193,8 @@ async fn who_is_not_read_is_held_up_and_nobody_else() {
     uploads.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
-/// The smallest messages of gRPC, more of them than small frames may take: they wait as the bytes that they are.
+/// The smallest messages of gRPC, which wait for a server that takes 1000 bytes, and then for a client: as the bytes that
+/// they are, however many.
 #[tokio::test]
 async fn small_messages_that_nobody_reads_yet_wait() {
     let setup = Setup {

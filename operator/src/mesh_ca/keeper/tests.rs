@@ -1,5 +1,6 @@
 use jiff::SignedDuration;
 use serde_json::json;
+use weir_crds::Mesh;
 use weir_crds::mesh::MeshSpec;
 
 use super::*;

@@ -1,22 +1,29 @@
 //! The pool beside its streams: what it keeps, what it lets go, and when. It is told the time.
 
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
+use crate::activity::{Activity, Gauge};
 use crate::endpoints::{self, Listed, Service as Described};
 use crate::forward;
 use crate::mesh::Mesh;
 use crate::record::{Labels, Subject};
 use crate::telemetry::Dst;
 use crate::telemetry::{self, Selection, Telemetry};
+use crate::terminate::socket::TURN;
+use crate::terminate::{Incoming, serve};
 
 /// Longer than anything here takes, however busy the machine is.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -103,14 +110,17 @@ impl Bench {
 
     /// Connections to endpoints that are open.
     fn open(&self) -> f64 {
+        self.sum("tcp_open_connections{")
+    }
+
+    /// What the samples that begin like this add up to.
+    fn sum(&self, prefix: &str) -> f64 {
         let mut text = Vec::new();
         let exposed = self.telemetry.expose(&Selection::default(), &mut text);
         exposed.expect("a vector takes all");
         let text = String::from_utf8(text).expect("text");
-        let open = text
-            .lines()
-            .filter(|line| line.starts_with("tcp_open_connections{"));
-        let values = open.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+        let lines = text.lines().filter(|line| line.starts_with(prefix));
+        let values = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
         values.sum()
     }
 
@@ -240,65 +250,75 @@ async fn a_pool_pins_no_series_of_requests() {
     LocalSet::new().run_until(test).await;
 }
 
+/// Says hello, and once its window is open opens many streams, all of whose frames are in the socket at once. Answers the
+/// bytes that it has sent.
+async fn sends_at_once(sender: &mut tokio::net::TcpStream) -> std::io::Result<usize> {
+    let hello = [&crate::http2::PREFACE[..], &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat();
+    sender.write_all(&hello).await?;
+    let mut head = [0; 9];
+    // Until WINDOW_UPDATE.
+    while head[3] != 8 {
+        sender.read_exact(&mut head).await?;
+        let mut rest = vec![0; usize::from(head[2])];
+        sender.read_exact(&mut rest).await?;
+    }
+    let mut frames = Vec::new();
+    for n in 0..20u8 {
+        let stream = 2 * n + 1;
+        // HEADERS: POST, http, / and the authority "web"; then DATA.
+        frames.extend([0, 0, 8, 1, 4, 0, 0, 0, stream, 0x83, 0x86, 0x84]);
+        frames.extend(b"\x41\x03web");
+        for _ in 0..3 {
+            frames.extend([0, 0x3e, 0x80, 0, 0, 0, 0, 0, stream]);
+            frames.extend([0; 16_000]);
+        }
+    }
+    sender.write_all(&frames).await?;
+    Ok(hello.len() + frames.len())
+}
+
+/// Its streams among them: each is begun in a turn of its connection, and goes on before the next.
 #[tokio::test]
 async fn who_sends_without_an_end_leaves_the_others_their_turn() {
-    use std::pin::Pin;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::{Context, Poll, Wake};
-
-    use bytes::Bytes;
-    use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
-
-    use crate::terminate::socket::{Socket, TURN};
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    let bench = bench(Vec::new());
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let addr = listener.local_addr().expect("an address");
-    let sending = tokio::net::TcpStream::connect(addr);
-    let (sender, accepted) = tokio::join!(sending, listener.accept());
-    let mut sender = sender.expect("connected");
-    tokio::spawn(async move {
-        let bytes = vec![0; 16 * TURN];
-        sender.write_all(&bytes).await
-    });
-    let (stream, _) = accepted.expect("accepted");
-    let side = bench.book.dialed(Instant::now());
-    let mut socket = Socket::dialed(stream.into(), Bytes::new(), side);
-    let count = Arc::<Count>::default();
-    let waker = Arc::clone(&count).into();
-    let mut read = 0;
-    let start = Instant::now();
-    while read < 16 * TURN {
-        assert!(start.elapsed() < DEADLINE, "{read} bytes are read");
-        // One turn: until nothing more is to be had.
-        let (mut turn, woken) = (0, count.0.load(Ordering::Relaxed));
-        let mut space = vec![0; 16 * 1024];
-        loop {
-            let mut buf = ReadBuf::new(&mut space);
-            let mut cx = Context::from_waker(&waker);
-            match Pin::new(&mut socket).poll_read(&mut cx, &mut buf) {
-                Poll::Ready(Ok(())) => turn += buf.filled().len(),
-                Poll::Ready(Err(error)) => panic!("{error}"),
-                Poll::Pending => break,
+    const READ: &str = "tcp_read_bytes_total{direction=\"outbound\",peer=\"src\"";
+    let test = async {
+        let bench = bench(vec![named(endpoint().await, "a")]);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let sending = TcpStream::connect(listener.local_addr().expect("an address"));
+        let (sender, accepted) = tokio::join!(sending, listener.accept());
+        let mut sender = sender.expect("connected");
+        let incoming = Incoming {
+            stream: accepted.expect("accepted").0.into(),
+            first: Bytes::new(),
+            accepted: bench.book.accepted(Instant::now()),
+            busy: Activity::new(Gauge::default()).begin(),
+            permit: None,
+            book: bench.book.clone(),
+        };
+        let mut serving = pin!(serve(bench.service(), incoming));
+        let (mut read, mut most) = (0.0, 0.0_f64);
+        let turns = poll_fn(|cx| {
+            let _ended = serving.as_mut().poll(cx);
+            let now = bench.sum(READ);
+            most = most.max(now - read);
+            read = now;
+            Poll::<()>::Pending
+        });
+        let all = async {
+            let sent = sends_at_once(&mut sender).await.expect("sent") as f64;
+            let start = Instant::now();
+            while bench.sum(READ) < sent {
+                assert!(start.elapsed() < DEADLINE, "{sent} bytes are read");
+                tokio::task::yield_now().await;
             }
+        };
+        tokio::select! {
+            () = all => {}
+            () = turns => {}
         }
-        assert!(turn < TURN + 16 * 1024, "{turn} bytes in a turn");
-        if turn >= TURN {
-            assert!(count.0.load(Ordering::Relaxed) > woken, "it goes on");
-        }
-        read += turn;
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+        assert!(most < (TURN + 32 * 1024) as f64, "{most} bytes in a turn");
+    };
+    LocalSet::new().run_until(test).await;
 }
 
 #[tokio::test]

@@ -214,8 +214,9 @@ impl Pump {
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         if self.is_cut {
             self.up.from.gather(cx);
+            return Poll::Pending;
         }
-        if self.is_cut || self.up.is_done() {
+        if self.up.is_done() {
             return Poll::Pending;
         }
         let (call, terms) = (&mut self.call, &mut self.terms);
@@ -229,7 +230,10 @@ impl Pump {
             Ok(()) => self.call.client_ended(Instant::now()),
             Err(Broken::From(error)) => return Poll::Ready(self.client_failed(&error)),
             // Its response says why.
-            Err(Broken::To) => self.is_cut = true,
+            Err(Broken::To) => {
+                self.is_cut = true;
+                self.up.from.gather(cx);
+            }
         }
         Poll::Pending
     }
