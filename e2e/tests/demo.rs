@@ -224,7 +224,7 @@ const PASSED: [(&str, &str, &str); 4] = [
 #[test]
 fn the_table_agrees_with_what_the_proxies_publish() {
     let began = Instant::now();
-    let demo = Demo::start(&["--duration", "3", "--plain"]);
+    let demo = Demo::start(&["--duration", "6", "--plain"]);
     let polls: Vec<_> = PASSED
         .into_iter()
         .map(|(proxy, direction, authority)| {
@@ -252,7 +252,7 @@ fn the_table_agrees_with_what_the_proxies_publish() {
         );
         assert_eq!(row.requests, sent as f64, "{key:?}: {text}");
         // The window is all that was: no shorter than asked, no longer than the process lived.
-        let rates = row.requests / elapsed - 0.05..=row.requests / 3.0 + 0.05;
+        let rates = row.requests / elapsed - 0.05..=row.requests / 6.0 + 0.05;
         assert!(rates.contains(&row.rate), "{key:?}: {row:?} {rates:?}");
         assert!(
             (row.success - success).abs() < 0.06,
@@ -274,7 +274,7 @@ fn last_published(proxy: &Announced, direction: &str, authority: &str) -> f64 {
         let now = scrape.sum("request_total", &labels);
         assert!(now >= last, "{address}: {now} after {last}");
         last = now;
-        sleep(Duration::from_millis(20));
+        sleep(Duration::from_millis(200));
     }
     last
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use weir_crds::settings::Settings;
 use weir_proxy::accept::Aim;
 use weir_proxy::app::{self, Bound, Config};
@@ -71,29 +71,33 @@ fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")
 }
 
-async fn application() -> SocketAddr {
+/// Answers `/slow` once it is told to, and all else at once.
+async fn application() -> (SocketAddr, Arc<Notify>) {
+    let go = Arc::new(Notify::new());
+    let told = Arc::clone(&go);
     let listener = TcpListener::bind(LOOPBACK).await.expect("a free port");
     let addr = listener.local_addr().expect("an address");
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
+            let told = Arc::clone(&told);
             tokio::spawn(async move {
                 let mut head = [0; 1024];
                 let _read = stream.read(&mut head).await;
                 let slow = head.starts_with(b"GET /slow");
                 if slow {
-                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    told.notified().await;
                 }
                 let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
                 let _written = stream.write_all(answer).await;
             });
         }
     });
-    addr
+    (addr, go)
 }
 
 #[tokio::test]
 async fn traffic_shows_on_the_admin_port_summed_over_all_workers() {
-    let proxy = start(application().await, 2);
+    let proxy = start(application().await.0, 2);
     let traffic = proxy.bound.listeners[0];
     for _ in 0..20 {
         assert!(ask(traffic, &get("/")).await.starts_with("HTTP/1.1 200"));
@@ -172,7 +176,8 @@ async fn servers_of_the_settings_are_on_the_admin_port_before_their_first_connec
 
 #[tokio::test]
 async fn a_request_under_way_is_finished_and_new_ones_are_served_meanwhile() {
-    let proxy = start(application().await, 1);
+    let (application, go) = application().await;
+    let proxy = start(application, 1);
     let traffic = proxy.bound.listeners[0];
     let slow = tokio::spawn(async move { ask(traffic, &get("/slow")).await });
     let begun = async {
@@ -200,6 +205,7 @@ async fn a_request_under_way_is_finished_and_new_ones_are_served_meanwhile() {
         ask(traffic, &get("/")).await.starts_with("HTTP/1.1 200"),
         "it keeps serving"
     );
+    go.notify_one();
     assert!(slow.await.expect("answered").starts_with("HTTP/1.1 200"));
     tokio::time::timeout(DEADLINE, proxy.served)
         .await
@@ -210,7 +216,7 @@ async fn a_request_under_way_is_finished_and_new_ones_are_served_meanwhile() {
 
 #[tokio::test]
 async fn an_idle_connection_does_not_hold_the_end_up() {
-    let proxy = start(application().await, 1);
+    let proxy = start(application().await.0, 1);
     let mut idle = TcpStream::connect(proxy.bound.listeners[0])
         .await
         .expect("it listens");

@@ -42,12 +42,19 @@ fn services() -> Routes {
     Routes::new(SettingsServer::new(Silent))
 }
 
-/// A stream of settings that is open: its document has come.
+/// A stream of settings that is open: its document has come. A connection that ends before is made again by the client.
 async fn watched(client: &mut SettingsClient<Channel>) -> Streaming<Document> {
-    let call = client.watch(WatchRequest::default());
-    let mut stream = call.await.unwrap().into_inner();
-    soon("a document", stream.message()).await.unwrap().unwrap();
-    stream
+    let watched = async {
+        loop {
+            if let Ok(answer) = client.watch(WatchRequest::default()).await {
+                let mut stream = answer.into_inner();
+                if let Ok(Some(_)) = stream.message().await {
+                    return stream;
+                }
+            }
+        }
+    };
+    soon("a document", watched).await
 }
 
 #[tokio::test]
@@ -174,12 +181,7 @@ async fn old_connections_end_and_idle_ones_too() {
     )
     .await;
     let mut busy = SettingsClient::new(server.channel().await);
-    let mut stream = busy
-        .watch(WatchRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
-    soon("a document", stream.message()).await.unwrap().unwrap();
+    let mut stream = watched(&mut busy).await;
     let idle = tokio::time::timeout(Duration::from_millis(400), stream.message()).await;
     assert!(idle.is_err(), "a watch is not idle: {idle:?}");
 }

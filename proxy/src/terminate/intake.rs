@@ -6,6 +6,7 @@
 //! where it goes.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -19,8 +20,10 @@ const SMALL: usize = 4 * 1024;
 
 pub(super) struct Intake {
     from: RecvStream,
-    /// Have come, and are in nobody's hands.
+    /// Blocks that have come and are in nobody's hands, each full.
     blocks: VecDeque<Vec<u8>>,
+    /// What has come behind them.
+    rest: Vec<u8>,
 }
 
 impl Intake {
@@ -28,6 +31,7 @@ impl Intake {
         Self {
             from,
             blocks: VecDeque::new(),
+            rest: Vec::new(),
         }
     }
 
@@ -40,16 +44,17 @@ impl Intake {
 
     fn keep(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            if self.blocks.back().is_none_or(|last| last.len() >= BLOCK) {
-                self.blocks.push_back(Vec::new());
+            let (now, later) = bytes.split_at(bytes.len().min(BLOCK - self.rest.len()));
+            self.rest.extend_from_slice(now);
+            if self.rest.len() == BLOCK {
+                self.blocks.push_back(mem::take(&mut self.rest));
             }
-            let Some(last) = self.blocks.back_mut() else {
-                return;
-            };
-            let (now, later) = bytes.split_at(bytes.len().min(BLOCK - last.len()));
-            last.extend_from_slice(now);
             bytes = later;
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.rest.is_empty() && self.blocks.is_empty()
     }
 
     /// The next of what has come; none at the end. Its window stays used up until it is released.
@@ -57,16 +62,20 @@ impl Intake {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, h2::Error>>> {
-        if self.blocks.is_empty() {
+        if self.is_empty() {
             match ready!(self.from.poll_data(cx)) {
                 Some(Ok(chunk)) if (1..SMALL).contains(&chunk.len()) => {
                     self.keep(&chunk);
-                    self.gather(cx);
+                    if !self.from.is_end_stream() {
+                        self.gather(cx);
+                    }
                 }
                 other => return Poll::Ready(other),
             }
         }
-        Poll::Ready(self.blocks.pop_front().map(|block| Ok(block.into())))
+        let block = self.blocks.pop_front();
+        let block = block.unwrap_or_else(|| mem::take(&mut self.rest));
+        Poll::Ready(Some(Ok(block.into())))
     }
 
     pub(super) fn poll_trailers(
@@ -78,7 +87,7 @@ impl Intake {
 
     /// Whether nothing comes any more, no trailers either.
     pub(super) fn is_end_stream(&self) -> bool {
-        self.blocks.is_empty() && self.from.is_end_stream()
+        self.is_empty() && self.from.is_end_stream()
     }
 
     /// Gives as much of the window back.

@@ -182,8 +182,13 @@ fn prometheus_reads_both_formats() {
 
 /// All samples of the job were stored, those of the authorities among them as they were recorded.
 fn has_stored(prometheus: &Prometheus, job: &str, samples: usize) {
-    let of = |name: &str| prometheus.query(&format!("{name}{{job=\"{job}\"}}"));
-    let scraped = of("scrape_samples_scraped");
+    // What a scrape has stored is asked for, also after one that has taken too long.
+    let ask = |of: &str, name: &str| {
+        let query = format!("{of}_over_time({name}{{job=\"{job}\"}}[1m])");
+        prometheus.query(&query)
+    };
+    let of = |name: &str| ask("last", name);
+    let scraped = ask("max", "scrape_samples_scraped");
     let count: usize = scraped[0]["value"][1].as_str().unwrap().parse().unwrap();
     // The very first scrape does not tell yet of those before it.
     let expected = samples - 2..=samples;

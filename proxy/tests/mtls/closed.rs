@@ -10,7 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use weir_crds::routes::Condition;
-use weir_crds::settings::Settings;
+use weir_crds::settings::{MtlsMode, Settings};
+use weir_proxy::worker;
 
 use crate::mesh::Pair;
 use crate::permission::{CLIENT_ID, permit};
@@ -29,6 +30,13 @@ fn closed(port: u16, service: &str, name: &str) -> Arc<Settings> {
         inbound.routes = Some(vec![Condition::PathPrefix("/a".to_owned())]);
     }
     Arc::new(settings)
+}
+
+/// However late a client's first byte is, nothing is dialed before: what is, was let in.
+fn patient() -> worker::Config {
+    let mut served = worker::Config::default();
+    served.detect.silence = DEADLINE;
+    served
 }
 
 /// The status of one request on a connection of its own.
@@ -112,7 +120,7 @@ async fn what_there_is_no_route_for_is_counted_with_its_client() {
     let http1 = application(|s| answer_heads(s, OK)).await;
     let http2 = application(move |s| answers(s, Arc::clone(&go))).await;
     for (app, is_http2) in [(http1, false), (http2, true)] {
-        let pair = Pair::start(app);
+        let pair = Pair::start_with(MtlsMode::Strict, app, patient());
         let (server, port) = (&pair.server.proxy, pair.server.proxy.addr.port());
         obey(&pair, closed(port, "api", "api"), "404").await;
         let opened = |peer: &str, tls: &str| server.sum("tcp_open_total", &[peer, tls]);
@@ -173,7 +181,8 @@ async fn who_may_not_connect_learns_of_no_routes() {
 async fn streams_are_held_to_what_is_in_force_when_they_begin() {
     let go = Arc::new(Notify::new());
     let told = Arc::clone(&go);
-    let pair = Pair::start(application(move |s| answers(s, Arc::clone(&told))).await);
+    let app = application(move |s| answers(s, Arc::clone(&told))).await;
+    let pair = Pair::start_with(MtlsMode::Strict, app, patient());
     let (server, port) = (&pair.server.proxy, pair.server.proxy.addr.port());
     obey(&pair, closed(port, "api", "first"), "404").await;
     let before = server.sum("tcp_open_total", &["peer=\"dst\""]);

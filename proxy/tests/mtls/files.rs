@@ -33,7 +33,7 @@ impl Drop for Program {
 
 impl Program {
     async fn start(folder: &Folder, name: &str, service: &str) -> Self {
-        let admin = nobody().await;
+        let admin = nobody();
         let file = |ending: &str| folder.0.join(format!("{service}-{ending}"));
         let child = Command::new(env!("CARGO_BIN_EXE_weir-proxy"))
             .args(["run", "--concurrency=1", "--name", name])
@@ -201,7 +201,7 @@ async fn proxies_on_files_speak_mutual_tls_and_hold_their_peers_to_permissions()
     folder.certify(&authority, "web");
     folder.certify(&authority, "shop");
     let web = application(|stream| answer_heads(stream, OK)).await;
-    let (outbound, inbound) = (nobody().await, nobody().await);
+    let (outbound, inbound) = (nobody(), nobody());
     let ports = [outbound, inbound, web];
     folder.write("documents.yaml", &documents(ports, "shop"));
     let server = Program::start(&folder, "web-1", "web").await;

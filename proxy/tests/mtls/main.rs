@@ -3,6 +3,8 @@
 
 #[path = "../../src/identity/tests/authority.rs"]
 mod authority;
+#[path = "../../../e2e/src/ports.rs"]
+mod ports;
 #[allow(dead_code, reason = "the tests of the relay use the rest")]
 #[path = "../relay/proxy.rs"]
 mod proxy;

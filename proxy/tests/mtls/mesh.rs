@@ -83,7 +83,8 @@ impl Party {
         (settings, identity): (Settings, Option<Arc<Identity>>),
         application: SocketAddr,
     ) -> Self {
-        Self::server_on(bound(), (settings, identity), application)
+        let served = worker::Config::default();
+        Self::server_on(bound(), (settings, identity), application, served)
     }
 
     /// The same on this socket: its port may be in the settings.
@@ -91,13 +92,13 @@ impl Party {
         listener: TcpListener,
         (settings, identity): (Settings, Option<Arc<Identity>>),
         application: SocketAddr,
+        served: worker::Config,
     ) -> Self {
         let server = Server::new("kuma.io", "dataplane", "web", 80);
         let aim = Aim::Application {
             addr: application,
             server,
         };
-        let served = worker::Config::default();
         Self::start_on(listener, (settings, identity), aim, served)
     }
 
@@ -136,7 +137,16 @@ impl Pair {
     }
 
     pub(crate) fn start_in(mode: MtlsMode, application: SocketAddr) -> Self {
-        Self::join(bound(), settings(mode), application)
+        Self::start_with(mode, application, worker::Config::default())
+    }
+
+    /// The server's proxy is set up like this.
+    pub(crate) fn start_with(
+        mode: MtlsMode,
+        application: SocketAddr,
+        served: worker::Config,
+    ) -> Self {
+        Self::join(bound(), settings(mode), application, served)
     }
 
     /// In front of an application whose port these settings tell of, from its first connection on.
@@ -146,14 +156,20 @@ impl Pair {
     ) -> Self {
         let listener = bound();
         let port = listener.local_addr().expect("an address").port();
-        Self::join(listener, Arc::unwrap_or_clone(told(port)), application)
+        let told = Arc::unwrap_or_clone(told(port));
+        Self::join(listener, told, application, worker::Config::default())
     }
 
-    fn join(listener: TcpListener, told: Settings, application: SocketAddr) -> Self {
+    fn join(
+        listener: TcpListener,
+        told: Settings,
+        application: SocketAddr,
+        served: worker::Config,
+    ) -> Self {
         let authority = Authority::new("mesh");
         let of = |name| Some(identity(&authority, name, LIFE));
         let of_client = (settings(told.mtls), of(CLIENT));
-        let server = Party::server_on(listener, (told, of(SERVER)), application);
+        let server = Party::server_on(listener, (told, of(SERVER)), application, served);
         let client = Party::client(of_client, server.proxy.addr, Some(SERVER));
         Self {
             authority,

@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use weir_crds::settings::{IdentitySettings, MtlsMode};
+use weir_proxy::detect::wait;
+use weir_proxy::worker;
 
 use crate::authority::Authority;
 use crate::mesh::{CLIENT, LIFE, Pair, Party, SERVER, identity, settings};
@@ -41,11 +44,15 @@ async fn a_server_that_speaks_first_waits_for_tls_and_no_longer() {
         stream.write_all(b"220 ready\r\n").await.expect("written");
         echo(stream).await;
     };
-    let pair = Pair::start_in(MtlsMode::Permissive, application(greet).await);
+    let defaults = wait::Config::default();
+    assert_eq!(defaults.plain_silence, Duration::from_millis(10));
+    // As long as the client's proxy may take to begin TLS in this test.
+    let patient = served(|detect| detect.plain_silence = Duration::from_secs(1));
+    let pair = Pair::start_with(MtlsMode::Permissive, application(greet).await, patient);
     // First a stranger, then one that is known to wait for its server; the same address is believed to be slow once it has
     // spoken TLS.
     let (server, client) = (&pair.server.proxy, &pair.client.proxy);
-    for (proxy, count, at_least) in [(server, 1, 250), (server, 19, 10), (client, 20, 0)] {
+    for (proxy, count, at_least) in [(server, 1, 250), (server, 2, 1000), (client, 20, 0)] {
         for _ in 0..count {
             let start = Instant::now();
             let mut client = proxy.connect().await;
@@ -57,15 +64,24 @@ async fn a_server_that_speaks_first_waits_for_tls_and_no_longer() {
         .counts("tcp_open_total", &["tls=\"true\"", SERVER_SIDE], 20.0)
         .await;
     server
-        .counts("tcp_open_total", &["no_tls_from_remote"], 20.0)
+        .counts("tcp_open_total", &["no_tls_from_remote"], 3.0)
         .await;
     assert_eq!(server.sum("inbound_tcp_errors_total", &[]), 0.0);
+}
+
+/// How the server's proxy is set up where its defaults leave a busy machine too little time.
+fn served(set: impl FnOnce(&mut wait::Config)) -> worker::Config {
+    let mut served = worker::Config::default();
+    set(&mut served.detect);
+    served
 }
 
 /// More than the client's proxy begins TLS with in the time that a stranger has.
 #[tokio::test]
 async fn a_burst_of_a_client_that_is_known_is_waited_for() {
-    let pair = Pair::start_in(MtlsMode::Permissive, greeter().await);
+    assert!(wait::Config::default().tls_patience >= Duration::from_secs(1));
+    let patient = served(|detect| detect.tls_patience = DEADLINE);
+    let pair = Pair::start_with(MtlsMode::Permissive, greeter().await, patient);
     let greeted = async || {
         let mut client = pair.client.proxy.connect().await;
         read_until(&mut client, b"\n").await
@@ -89,13 +105,19 @@ async fn greeter() -> SocketAddr {
     .await
 }
 
-/// Another client's proxy, on whose way to the server what it says takes so much longer.
-async fn slow_client(pair: &Pair, delay: Duration) -> Party {
+/// Another client's proxy, on whose way to the server what it says waits for this.
+async fn slow_client<F>(pair: &Pair, waits: impl Fn() -> F + Clone + Send + 'static) -> Party
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let to = pair.server.proxy.addr;
-    let way = application(move |mut client: TcpStream| async move {
-        let mut server = TcpStream::connect(to).await.expect("connected");
-        tokio::time::sleep(delay).await;
-        let _ended = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+    let way = application(move |mut client: TcpStream| {
+        let waits = waits.clone();
+        async move {
+            let mut server = TcpStream::connect(to).await.expect("connected");
+            waits().await;
+            let _ended = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+        }
     });
     let of = identity(&pair.authority, CLIENT, LIFE);
     let of = (settings(MtlsMode::Permissive), Some(of));
@@ -105,8 +127,12 @@ async fn slow_client(pair: &Pair, delay: Duration) -> Party {
 /// A client's proxy on a busy node, say: its connections are accepted long before it has the CPU to begin TLS on them.
 #[tokio::test]
 async fn the_first_burst_of_a_slow_stranger_is_waited_for() {
-    let pair = Pair::start_in(MtlsMode::Permissive, greeter().await);
-    let client = slow_client(&pair, Duration::from_millis(100)).await;
+    let defaults = wait::Config::default();
+    assert_eq!(defaults.stranger_silence, Duration::from_millis(250));
+    let patient = served(|detect| detect.stranger_silence = Duration::from_secs(5));
+    let pair = Pair::start_with(MtlsMode::Permissive, greeter().await, patient);
+    let late = || tokio::time::sleep(Duration::from_millis(100));
+    let client = slow_client(&pair, late).await;
     let burst = (0..20).map(|_| async {
         let mut client = client.proxy.connect().await;
         read_until(&mut client, b"\n").await
@@ -126,12 +152,16 @@ async fn tls_may_begin_late_where_the_server_waits_for_it() {
     let app = application(|s| answer_heads(s, OK)).await;
     let pair = Pair::start_in(MtlsMode::Permissive, app);
     let server = &pair.server.proxy;
-    let client = slow_client(&pair, Duration::from_millis(400)).await;
+    let go = Arc::new(Notify::new());
+    let told = Arc::clone(&go);
+    let client = slow_client(&pair, move || Arc::clone(&told).notified_owned()).await;
     let mut asks = client.proxy.connect().await;
     asks.write_all(GET).await.expect("written");
-    assert_eq!(read_until(&mut asks, b"ok").await, OK);
-    // The application was dialed meanwhile, and has heard nothing on that connection.
+    // The application is dialed meanwhile, and hears nothing on that connection.
     let dialed = ["peer=\"dst\"", "direction=\"inbound\""];
+    server.counts("tcp_open_total", &dialed, 1.0).await;
+    go.notify_one();
+    assert_eq!(read_until(&mut asks, b"ok").await, OK);
     server.counts("tcp_open_total", &dialed, 2.0).await;
     let secured = ["tls=\"true\"", SERVER_SIDE];
     server.counts("request_total", &secured, 1.0).await;
@@ -219,7 +249,7 @@ async fn hello(name: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_client_that_leaves_while_it_is_held_is_let_go() {
-    let server = Party::server((settings(MtlsMode::Permissive), None), nobody().await);
+    let server = Party::server((settings(MtlsMode::Permissive), None), nobody());
     let hello = hello(SERVER).await;
     let mut client = server.proxy.connect().await;
     client.write_all(&hello).await.expect("written");

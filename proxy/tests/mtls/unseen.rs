@@ -21,7 +21,7 @@ async fn it_comes_once_to_an_application_that_is_there() {
     };
     let (app, heard) = echoing("good", |_| 200).await;
     let (dead, good) = (
-        Party::server(of(SERVER), nobody().await),
+        Party::server(of(SERVER), nobody()),
         Party::server(of(SERVER), app),
     );
     let endpoints = [&dead, &good].map(|party| listed(party.proxy.addr, Some(SERVER)));

@@ -131,7 +131,7 @@ fn an_operator_that_does_not_answer_costs_half_a_second_once() {
     if is_skipped() {
         return;
     }
-    let mesh = Mesh::start();
+    let mesh = Mesh::impatient();
     mesh.operator.profile("10.96.0.9:8080", Known::Silence);
     let (body, took) = mesh.get("10.96.0.9:8080", "slow");
     assert_eq!(body, "10.96.0.9:8080", "it goes where it was going");
@@ -203,7 +203,7 @@ fn traffic_goes_on_without_the_operator_which_is_back_within_ten_seconds() {
     if is_skipped() {
         return;
     }
-    let mut mesh = Mesh::start();
+    let mut mesh = Mesh::impatient();
     web(&mesh, "10.96.0.1:80", &[A], false);
     assert_eq!(mesh.get("10.96.0.1:80", "web").0, A.0);
     let port = mesh.control.take().unwrap().addr.port();

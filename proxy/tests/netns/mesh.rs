@@ -17,6 +17,7 @@ use weir_proxy::app;
 use weir_proxy::control::Operator as Operated;
 use weir_proxy::control::discovery;
 use weir_proxy::control::operator::{self, Target};
+use weir_proxy::destinations;
 
 use crate::namespace::{Namespace, become_user};
 use crate::operator::{Operator, Serving};
@@ -92,7 +93,17 @@ pub(crate) fn inside(
 }
 
 impl Mesh {
+    /// A first connection waits for the operator's answer as long as that takes.
     pub(crate) fn start() -> Self {
+        Self::start_with(DEADLINE)
+    }
+
+    /// It waits as long as it does by default.
+    pub(crate) fn impatient() -> Self {
+        Self::start_with(destinations::Config::default().wait)
+    }
+
+    fn start_with(wait: Duration) -> Self {
         let pod = Pod::new();
         for range in ["10.96.0.0/16", "10.244.0.0/16"] {
             pod.peer.exec(&format!("ip route add local {range} dev lo"));
@@ -102,7 +113,8 @@ impl Mesh {
         let operator = Operator::new(None);
         let control = Control::start(&pod, &operator, 0);
         redirect(&pod.inside, "");
-        let config = config(control.addr);
+        let mut config = config(control.addr);
+        config.worker.destinations.wait = wait;
         let (settings, in_force) = watch::channel(Arc::new(Settings::without_metrics("default")));
         let (terminate, terminated) = tokio::sync::mpsc::channel(2);
         let (told, admin) = mpsc::channel();

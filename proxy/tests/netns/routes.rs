@@ -43,7 +43,7 @@ fn status(mesh: &Mesh, path: &str) -> String {
     status.unwrap_or(&answer).to_owned()
 }
 
-/// Books, of which one that is missing is a failure, and what may take 200 ms.
+/// Books, of which one that is missing is a failure, and what may take two seconds.
 fn books_and_slow() -> String {
     let missing = ResponseClass {
         condition: ResponseCondition::Status(404, 404),
@@ -54,7 +54,7 @@ fn books_and_slow() -> String {
         ..route("books", "/books")
     };
     let slow = Route {
-        timeout_ms: Some(200),
+        timeout_ms: Some(2000),
         ..route("slow", "/slow")
     };
     table(vec![books, slow])

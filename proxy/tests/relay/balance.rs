@@ -55,10 +55,10 @@ async fn ask(proxy: &Proxy) -> Vec<u8> {
 async fn who_refuses_is_left_for_another_and_nobody_notices() {
     let good = application(|s| answer_heads(s, OK)).await;
     let endpoints = [
-        ("dead-1", nobody().await),
+        ("dead-1", nobody()),
         ("good", good),
-        ("dead-2", nobody().await),
-        ("dead-3", nobody().await),
+        ("dead-2", nobody()),
+        ("dead-3", nobody()),
     ];
     let proxy = serve(&endpoints, worker::Config::default());
     for _ in 0..40 {
@@ -89,7 +89,7 @@ async fn a_server_that_speaks_first_is_found_behind_those_that_refuse() {
         stream.write_all(b"220 ready\r\n").await.expect("written");
         let _held = stream.read(&mut [0]).await;
     };
-    let endpoints = [("dead", nobody().await), ("good", application(greet).await)];
+    let endpoints = [("dead", nobody()), ("good", application(greet).await)];
     let proxy = serve(&endpoints, worker::Config::default());
     for _ in 0..10 {
         let mut client = proxy.connect().await;
@@ -102,7 +102,7 @@ async fn a_server_that_speaks_first_is_found_behind_those_that_refuse() {
 
 #[tokio::test]
 async fn where_all_refuse_the_client_is_told_and_it_counts_once() {
-    let endpoints = [("a", nobody().await), ("b", nobody().await)];
+    let endpoints = [("a", nobody()), ("b", nobody())];
     let proxy = serve(&endpoints, worker::Config::default());
     for round in 1..=3 {
         let mut client = proxy.connect().await;
@@ -155,7 +155,7 @@ async fn a_service_without_endpoints_is_502() {
 
 #[tokio::test]
 async fn a_service_that_is_back_is_found_although_all_were_set_aside() {
-    let (one, other) = (nobody().await, nobody().await);
+    let (one, other) = (nobody(), nobody());
     let mut config = worker::Config::default();
     config.endpoints.rest_min = Duration::from_secs(3600);
     config.endpoints.rest_max = Duration::from_secs(3600);
@@ -265,7 +265,7 @@ async fn a_slow_endpoint_is_left_to_a_few() {
 async fn new_endpoints_are_used_and_what_is_known_of_the_others_stays() {
     let a = application(|s| answer_heads(s, OK)).await;
     let b = application(|s| answer_heads(s, OK)).await;
-    let dead = nobody().await;
+    let dead = nobody();
     let mut config = by_connections();
     config.endpoints.rest_min = Duration::from_secs(3600);
     config.endpoints.rest_max = Duration::from_secs(3600);
@@ -312,7 +312,7 @@ async fn new_endpoints_are_used_and_what_is_known_of_the_others_stays() {
 #[tokio::test]
 async fn endpoints_are_told_by_state() {
     let good = application(|s| answer_heads(s, OK)).await;
-    let dead = nobody().await;
+    let dead = nobody();
     let mut config = by_connections();
     config.endpoints.rest_min = Duration::from_secs(3600);
     config.endpoints.rest_max = Duration::from_secs(3600);
@@ -367,7 +367,7 @@ async fn an_endpoint_whose_labels_change_is_counted_under_both() {
         // The second endpoint, which takes no connection, shows when they have been taken over.
         let next = Service {
             name: "web".to_owned(),
-            endpoints: vec![labelled("new", app), labelled("new", nobody().await)],
+            endpoints: vec![labelled("new", app), labelled("new", nobody())],
             ..Service::default()
         };
         let next = BTreeMap::from([(proxy.addr, next)]);

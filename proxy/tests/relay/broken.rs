@@ -180,7 +180,7 @@ async fn a_head_that_takes_long_is_still_a_request() {
 
 #[tokio::test]
 async fn a_connection_reset_for_a_failed_dial_is_closed_as_failed() {
-    let proxy = Proxy::inbound(nobody().await);
+    let proxy = Proxy::inbound(nobody());
     let mut client = proxy.connect().await;
     client.write_all(b"\x16\x03\x01").await.expect("written");
     let _reset = client.read(&mut [0]).await;

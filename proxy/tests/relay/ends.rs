@@ -25,7 +25,7 @@ async fn status(client: &mut TcpStream) -> String {
 
 #[tokio::test]
 async fn an_application_that_is_down_is_502_and_the_metrics_say_so() {
-    let proxy = Proxy::inbound(nobody().await);
+    let proxy = Proxy::inbound(nobody());
     let mut client = proxy.connect().await;
     client.write_all(GET).await.expect("written");
     assert_eq!(status(&mut client).await, "502");
@@ -51,7 +51,7 @@ async fn an_application_that_is_down_is_502_and_the_metrics_say_so() {
 
 #[tokio::test]
 async fn a_failed_dial_resets_a_client_that_speaks_something_else() {
-    let proxy = Proxy::inbound(nobody().await);
+    let proxy = Proxy::inbound(nobody());
     let mut client = proxy.connect().await;
     client.write_all(b"\x16\x03\x01").await.expect("written");
     let read = client.read(&mut [0]).await;

@@ -16,6 +16,8 @@ mod deaf;
 mod ends;
 mod http2;
 mod kept;
+#[path = "../../../e2e/src/ports.rs"]
+mod ports;
 mod proxy;
 mod retried;
 mod routed;

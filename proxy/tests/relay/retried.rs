@@ -273,7 +273,7 @@ async fn a_request_that_nobody_takes_again_is_answered_in_its_place() {
     let request = get("/");
     assert_eq!(client.ask(&request).await, echo("a", 503, &request));
     assert_eq!(all(&heard).len(), 10);
-    let dead = nobody().await;
+    let dead = nobody();
     let service = Service {
         name: "web".to_owned(),
         endpoints: vec![Listed::plain(dead, Dst::new([("pod", "dead")]))],

@@ -178,7 +178,7 @@ async fn what_is_of_no_route_of_a_closed_table_is_404_and_nobody_is_dialed() {
         closed: true,
         ..table(vec![below("/a")])
     };
-    let proxy = routed(nobody().await, &closed);
+    let proxy = routed(nobody(), &closed);
     let mut client = proxy.connect().await;
     let request = b"GET /b HTTP/1.1\r\nhost: web\r\n\r\n";
     client.write_all(request).await.expect("written");
@@ -203,7 +203,7 @@ async fn a_route_to_backends_that_are_not_there_is_500_and_nobody_is_dialed() {
         ..below("/a")
     };
     let routes = table(vec![gone, below("/")]);
-    let proxy = routed(nobody().await, &routes);
+    let proxy = routed(nobody(), &routes);
     let mut client = proxy.connect().await;
     let request = b"GET /a HTTP/1.1\r\nhost: web\r\n\r\n";
     client.write_all(request).await.expect("written");

@@ -3,9 +3,9 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
+use tokio::sync::Notify;
 use weir_crds::routes::{Backend, Route, RouteTable};
 use weir_proxy::endpoints::{Branch, Listed, Service};
 use weir_proxy::routes::compile;
@@ -146,14 +146,16 @@ async fn the_first_request_of_a_client_that_was_silent_is_led_too() {
 #[tokio::test]
 async fn a_server_that_has_closed_since_is_dialed_again() {
     let (closing, mut closed) = tokio::sync::mpsc::unbounded_channel();
+    let leave = Arc::new(Notify::new());
+    let leaves = Arc::clone(&leave);
     let a = application(move |stream| {
-        let closing = closing.clone();
+        let (closing, leave) = (closing.clone(), Arc::clone(&leaves));
         async move {
             let mut talk = Talk::new(stream);
             if let Some(request) = talk.hear().await {
                 talk.say(&echo("a", 200, &request)).await;
                 // What follows is asked of somebody else.
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                leave.notified().await;
             }
             drop(talk);
             let _sent = closing.send(());
@@ -167,6 +169,7 @@ async fn a_server_that_has_closed_since_is_dialed_again() {
             let request = get(&format!("/{pod}"));
             assert_eq!(client.ask(&request).await, echo(pod, 200, &request));
         }
+        leave.notify_one();
         soon(closed.recv()).await.expect("it closes");
     }
     let (a, b) = (dst("a"), dst("b"));
@@ -200,7 +203,7 @@ async fn few_servers_are_kept_open_for_one_client() {
 #[tokio::test]
 async fn where_a_route_leads_to_nobody_its_requests_alone_fail() {
     let (a, _) = echoing("a", |_| 200).await;
-    let mut led = service(&[("a", a), ("b", nobody().await), ("c", nobody().await)]);
+    let mut led = service(&[("a", a), ("b", nobody()), ("c", nobody())]);
     led.branches[1].endpoints.clear();
     let proxy = Proxy::start_service(led, worker::Config::default());
     for (path, pod) in [("/b", dst("b")), ("/c", "dst_pod=\"\"".to_owned())] {

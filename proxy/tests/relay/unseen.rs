@@ -68,7 +68,7 @@ async fn answered(dead: &Proxy, n: f64) {
 #[tokio::test]
 async fn a_request_of_any_method_comes_once_to_an_application_that_is_there() {
     let (app, heard) = echoing("good", |_| 200).await;
-    let (dead, good) = (Proxy::inbound(nobody().await), Proxy::inbound(app));
+    let (dead, good) = (Proxy::inbound(nobody()), Proxy::inbound(app));
     let proxy = serve(&[("dead", dead.addr), ("good", good.addr)], Duration::ZERO);
     let _kept = keeping(&proxy).await;
     let before = dead.sum("request_total", &[]);
@@ -112,7 +112,7 @@ async fn a_request_of_any_method_comes_once_to_an_application_that_is_there() {
 #[tokio::test]
 async fn who_has_no_application_is_set_aside_as_if_it_took_no_connection() {
     let (app, _) = echoing("good", |_| 200).await;
-    let (dead, good) = (Proxy::inbound(nobody().await), Proxy::inbound(app));
+    let (dead, good) = (Proxy::inbound(nobody()), Proxy::inbound(app));
     let long = Duration::from_secs(600);
     let proxy = serve(&[("dead", dead.addr), ("good", good.addr)], long);
     let mut kept = Vec::new();
@@ -128,7 +128,7 @@ async fn who_has_no_application_is_set_aside_as_if_it_took_no_connection() {
 #[tokio::test]
 async fn what_is_still_on_its_way_follows() {
     let (app, _) = echoing("good", |_| 200).await;
-    let (dead, good) = (Proxy::inbound(nobody().await), Proxy::inbound(app));
+    let (dead, good) = (Proxy::inbound(nobody()), Proxy::inbound(app));
     let proxy = serve(&[("dead", dead.addr), ("good", good.addr)], Duration::ZERO);
     let _kept = keeping(&proxy).await;
     let before = dead.sum("request_total", &[]);
@@ -188,10 +188,7 @@ async fn what_is_too_large_to_be_kept_is_answered_and_the_next_goes_elsewhere() 
 
 #[tokio::test]
 async fn where_all_are_gone_the_last_ones_answer_is_shown() {
-    let (a, b) = (
-        Proxy::inbound(nobody().await),
-        Proxy::inbound(nobody().await),
-    );
+    let (a, b) = (Proxy::inbound(nobody()), Proxy::inbound(nobody()));
     let proxy = serve(&[("a", a.addr), ("b", b.addr)], Duration::ZERO);
     for n in 1..=3 {
         let said = told(&proxy, &get("/")).await;
@@ -210,7 +207,7 @@ async fn where_all_are_gone_the_last_ones_answer_is_shown() {
 
 #[tokio::test]
 async fn where_there_is_one_endpoint_its_answer_is_passed_on() {
-    let dead = Proxy::inbound(nobody().await);
+    let dead = Proxy::inbound(nobody());
     let proxy = serve(&[("dead", dead.addr)], Duration::ZERO);
     assert_eq!(told(&proxy, &post("/", b"body")).await, refusal(&dead));
     answered(&dead, 1.0).await;

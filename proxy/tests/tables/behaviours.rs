@@ -215,7 +215,7 @@ async fn raw_connections_count_bytes_and_open_connections() {
 #[tokio::test]
 async fn an_application_that_comes_later_is_found() {
     for way in Way::BOTH {
-        let addr = listener().await.local_addr().expect("an address");
+        let addr = crate::ports::free();
         let bench = Bench::start(way, addr).await;
         get(&mut bench.connect().await, HEAD_END).await;
         bench

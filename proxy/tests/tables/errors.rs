@@ -18,8 +18,9 @@ use super::rows::{Closed, broken, well};
 use super::tcp::OPENED;
 
 /// An address where nothing listens.
-async fn nobody() -> SocketAddr {
-    listener().await.local_addr().expect("an address")
+fn nobody() -> SocketAddr {
+    // One that the system gives to nobody by itself.
+    crate::ports::free()
 }
 
 /// Sends, and reads until the proxy has closed or reset.
@@ -80,14 +81,14 @@ fn unreached(reply: Reply, requests: usize, tcp: &str) -> Vec<String> {
 async fn an_application_that_refuses_is_connect() {
     for way in Way::BOTH {
         for (request, n) in asked() {
-            let bench = Bench::start(way, nobody().await).await;
+            let bench = Bench::start(way, nobody()).await;
             send(&bench, &request).await;
             let mut expected = unreached(Reply::Connect, n, "connect");
             let told = answered(&bench, Reply::Connect, n);
             expected.extend(well(request.len(), told).series("{SRC}"));
             bench.shows("connect refused", &expected).await;
         }
-        let bench = Bench::start(way, nobody().await).await;
+        let bench = Bench::start(way, nobody()).await;
         send(&bench, b"\x01hello").await;
         let mut expected = unreached(Reply::Connect, 1, "connect").split_off(5);
         expected.extend(broken(6, 0, "ECONNREFUSED").series("{SRC}"));
@@ -103,7 +104,7 @@ async fn a_request_that_comes_after_its_preface_is_answered_too() {
         let patient = |config: &mut weir_proxy::app::Config| {
             config.worker.detect.refused_grace = DEADLINE;
         };
-        let bench = Bench::start_with(way, nobody().await, patient).await;
+        let bench = Bench::start_with(way, nobody(), patient).await;
         let mut client = bench.connect().await;
         let (preface, request) = (bytes("hi"), bytes("get"));
         client.write_all(&preface).await.expect("written");
@@ -164,7 +165,7 @@ async fn a_malformed_request_is_only_an_error() {
         (Reply::TooLarge, "too large", &too_large),
     ] {
         for way in Way::BOTH {
-            let bench = Bench::start(way, listener().await.local_addr().expect("an address")).await;
+            let bench = Bench::start(way, nobody()).await;
             send(&bench, request.as_bytes()).await;
             let line = format!(
                 "{{DIR}}_http_errors_total{{direction=\"{{DIR}}\",error=\"{error}\"{{SRV}}}} 1"
@@ -178,8 +179,7 @@ async fn a_malformed_request_is_only_an_error() {
 #[tokio::test]
 async fn a_connection_that_was_not_redirected_is_unexpected() {
     for (way, aim) in [(Way::Inbound, Aim::Inbound), (Way::Outbound, Aim::Outbound)] {
-        let bench =
-            Bench::start_with(way, nobody().await, |config| config.listeners[0].1 = aim).await;
+        let bench = Bench::start_with(way, nobody(), |config| config.listeners[0].1 = aim).await;
         for count in 1..=2 {
             // It may be reset before connect(2) returns.
             let _reset = tokio::net::TcpStream::connect(bench.bound.listeners[0]).await;

@@ -20,6 +20,8 @@ mod http1;
 mod http2;
 mod labels;
 mod mistakes;
+#[path = "../../../e2e/src/ports.rs"]
+mod ports;
 mod routed;
 mod rows;
 mod tcp;

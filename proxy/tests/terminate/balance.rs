@@ -122,11 +122,7 @@ async fn with_one_endpoint_frames_pass_as_they_are() {
 #[tokio::test]
 async fn who_refuses_is_left_for_another_and_nobody_notices() {
     let good = serving(Setup::default()).await;
-    let endpoints = [
-        ("dead-1", nobody().await),
-        ("good", good),
-        ("dead-2", nobody().await),
-    ];
+    let endpoints = [("dead-1", nobody()), ("good", good), ("dead-2", nobody())];
     let proxy = serve(&endpoints, worker::Config::default());
     let mut client = Client::connect(&proxy, Setup::default()).await;
     for _ in 0..40 {
@@ -148,7 +144,7 @@ async fn who_refuses_is_left_for_another_and_nobody_notices() {
 
 #[tokio::test]
 async fn where_all_refuse_every_stream_is_told_and_counted() {
-    let endpoints = [("a", nobody().await), ("b", nobody().await)];
+    let endpoints = [("a", nobody()), ("b", nobody())];
     let proxy = serve(&endpoints, worker::Config::default());
     let mut client = Client::connect(&proxy, Setup::default()).await;
     for round in 1..=3 {
@@ -193,7 +189,7 @@ async fn a_further_attempt_that_finds_nobody_is_counted_as_a_first_one() {
         .await;
     // One that its server has not looked at.
     let leaving = going(goaway(0, h2::Reason::NO_ERROR.into())).await;
-    let endpoints = [("a", leaving), ("b", nobody().await)];
+    let endpoints = [("a", leaving), ("b", nobody())];
     let proxy = serve(&endpoints, worker::Config::default());
     let mut client = Client::connect(&proxy, Setup::default()).await;
     let error = client.call("/", Bytes::new()).await.err();

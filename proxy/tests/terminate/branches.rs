@@ -60,7 +60,7 @@ async fn the_streams_of_one_connection_go_where_their_routes_lead() {
     );
     let (dead, none) = (leading("/dead", "dead"), leading("/none", "none"));
     let table = table(vec![leading("/plain", "b"), dead, none, below("/")]);
-    let pods = [("b", b), ("dead", nobody().await)];
+    let pods = [("b", b), ("dead", nobody())];
     let proxy = Proxy::start_service(service(a, &table, &pods), by_streams());
     let mut client = Client::connect(&proxy, Setup::default()).await;
     for (path, status, n) in [
@@ -114,7 +114,7 @@ async fn what_is_sent_again_stays_with_the_backends_of_its_route() {
         retry_budget: Some(RetryBudget::default()),
         ..table(vec![again, below("/")])
     };
-    let service = service(nobody().await, &table, &[("b", b.await)]);
+    let service = service(nobody(), &table, &[("b", b.await)]);
     let proxy = Proxy::start_service(service, by_streams());
     let mut client = Client::connect(&proxy, Setup::default()).await;
     let answer = client.call("/b", Bytes::new()).await.expect("an answer");

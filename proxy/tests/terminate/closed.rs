@@ -15,7 +15,7 @@ use weir_proxy::worker;
 use super::both;
 use super::closing::{Closing, below};
 use super::peer::{Client, Setup, finish, serving};
-use super::proxy::{application, nobody, soon};
+use super::proxy::{DEADLINE, application, nobody, soon};
 use super::service::{Asked, answering};
 
 const INBOUND: &str = "direction=\"inbound\"";
@@ -39,7 +39,10 @@ async fn counting() -> (SocketAddr, Arc<AtomicUsize>) {
 #[tokio::test]
 async fn what_there_is_no_route_for_is_answered_as_the_request_asks() {
     let (app, seen) = counting().await;
-    let closing = Closing::start(app, Some(&["/a"]));
+    let mut patient = worker::Config::default();
+    // However late its preface is, nothing is dialed before.
+    patient.detect.silence = DEADLINE;
+    let closing = Closing::start_with(app, Some(&["/a"]), patient);
     let proxy = &closing.proxy;
     let mut client = Client::connect(proxy, Setup::default()).await;
     let answer = client.call("/b", Bytes::new()).await.expect("an answer");
@@ -236,7 +239,7 @@ async fn what_was_dialed_for_a_silent_client_is_used_and_what_refuses_is_told() 
     let answer = client.call("/plain", Bytes::new()).await;
     assert_eq!(answer.expect("an answer").status, 200);
     assert_eq!(proxy.sum("tcp_open_total", &["peer=\"dst\""]), 1.0);
-    let closing = Closing::start(nobody().await, Some(&["/a"]));
+    let closing = Closing::start(nobody(), Some(&["/a"]));
     let mut client = Client::connect(&closing.proxy, Setup::default()).await;
     for (path, status) in [("/b", 404), ("/a", 502), ("/b", 404)] {
         let answer = client.call(path, Bytes::new()).await;

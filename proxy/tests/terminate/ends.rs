@@ -24,7 +24,7 @@ const CANCELED: &str = "error=\"canceled\"";
 /// A proxy whose one endpoint is alive: the other one refuses.
 async fn one_alive(addr: std::net::SocketAddr) -> Proxy {
     serve(
-        &[("alive", addr), ("dead", nobody().await)],
+        &[("alive", addr), ("dead", nobody())],
         worker::Config::default(),
     )
 }

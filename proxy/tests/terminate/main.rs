@@ -8,6 +8,8 @@ mod closing;
 #[allow(dead_code, reason = "the tests of the relay use the rest")]
 #[path = "../relay/http2/peer.rs"]
 mod peer;
+#[path = "../../../e2e/src/ports.rs"]
+mod ports;
 #[allow(dead_code, reason = "the tests of the relay use the rest")]
 #[path = "../relay/proxy.rs"]
 mod proxy;

@@ -188,7 +188,7 @@ async fn a_closed_table_answers_as_the_request_asks() {
         closed: true,
         ..table(vec![below("/a")])
     };
-    let proxy = routed(&[nobody().await], &closed);
+    let proxy = routed(&[nobody()], &closed);
     let mut client = Client::connect(&proxy, Setup::default()).await;
     let answer = client.call("/b", Bytes::new()).await.expect("an answer");
     assert_eq!((answer.status, answer.grpc_status), (404, None));
@@ -216,7 +216,7 @@ async fn a_route_to_backends_that_are_not_there_answers_as_the_request_asks() {
         ..retryable(below("/a"))
     };
     let routes = budgeted(vec![gone, below("/b")], 100);
-    let proxy = routed(&[nobody().await], &routes);
+    let proxy = routed(&[nobody()], &routes);
     let mut client = Client::connect(&proxy, Setup::default()).await;
     let answer = client.call("/a", Bytes::new()).await.expect("an answer");
     assert_eq!((answer.status, answer.grpc_status), (500, None));

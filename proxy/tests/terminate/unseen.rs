@@ -26,7 +26,7 @@ fn resting(rest: Duration) -> worker::Config {
 
 /// In front of an application that is gone, at a port where each request is judged by itself.
 async fn gone() -> Closing {
-    Closing::start(nobody().await, Some(&["/"]))
+    Closing::start(nobody(), Some(&["/"]))
 }
 
 fn service(dead: &Closing, good: SocketAddr, rest: Duration) -> Proxy {
@@ -236,7 +236,7 @@ async fn what_an_application_passes_on_from_behind_it_is_passed_on() {
 
 #[tokio::test]
 async fn where_frames_pass_as_they_are_who_has_no_application_takes_no_connection() {
-    let dead = Proxy::inbound(nobody().await);
+    let dead = Proxy::inbound(nobody());
     let endpoints = [
         ("dead", dead.addr),
         ("good", serving(Setup::default()).await),

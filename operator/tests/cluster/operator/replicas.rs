@@ -68,7 +68,7 @@ async fn whoever_has_lost_the_api_server_sends_proxies_away_until_it_answers() {
     put_mesh(&api, json!({"name": "ca-1", "type": "builtin"}));
     put_pod(&api, "web-0", "web-token");
     let mut config = operator("a");
-    config.leader.silence = Duration::from_secs(1);
+    config.leader.silence = Duration::from_secs(3);
     let running = Running::start(&client, config).await;
     until_ready_says(&running, "200 OK").await;
     let mut stream = watch(channel(&api, running.grpc).await, "web-token").await;

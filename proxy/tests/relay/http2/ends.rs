@@ -150,8 +150,8 @@ async fn in_vain(proxy: Proxy, status: u16, errors: [&str; 2]) {
 
 #[tokio::test]
 async fn an_application_that_is_down_is_502_in_frames() {
-    in_vain(Proxy::inbound(nobody().await), 502, ["connect"; 2]).await;
-    in_vain(Proxy::outbound(&[nobody().await]), 502, ["connect"; 2]).await;
+    in_vain(Proxy::inbound(nobody()), 502, ["connect"; 2]).await;
+    in_vain(Proxy::outbound(&[nobody()]), 502, ["connect"; 2]).await;
 }
 
 #[tokio::test]

@@ -46,6 +46,8 @@ async fn serve(stream: TcpStream, setup: Setup) {
         .initial_connection_window_size(setup.window)
         .max_concurrent_streams(setup.most_streams)
         .max_header_list_size(1 << 20)
+        // Streams that their client has left before this side came to accept them are no attack here.
+        .max_pending_accept_reset_streams(1000)
         .enable_connect_protocol();
     let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else {
         return;
