@@ -21,8 +21,11 @@ use crate::identity::Peer;
 use crate::record::Side;
 use crate::stream::Stream;
 
-/// Bytes that are read of a socket before the others of its worker have their turn, its own streams among them.
+/// Bytes that are read of a client before the others of its worker have their turn, its own streams among them.
 pub(super) const TURN: usize = 64 * 1024;
+/// The same of an endpoint: its answers go on while the processor's caches have them. Of 256 KiB a request took 17 % more
+/// CPU.
+const ENDPOINTS_TURN: usize = 16 * 1024;
 /// What a client's frame counts as besides its bytes. Until its stream has its turn it takes more than the smallest are.
 const FRAME: usize = 128;
 
@@ -39,7 +42,7 @@ struct Shared {
     /// Judges what a client sends.
     guard: Option<RefCell<Guard>>,
     outbox: RefCell<Outbox>,
-    /// What this turn has had of [`TURN`].
+    /// What this turn has had of what it may have.
     turn: Cell<usize>,
     /// The peer has closed its sending half, or has failed.
     has_ended: Cell<bool>,
@@ -133,7 +136,11 @@ impl Socket {
 
 impl Shared {
     fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.turn.get() >= TURN {
+        let most = match self.guard {
+            Some(_) => TURN,
+            None => ENDPOINTS_TURN,
+        };
+        if self.turn.get() >= most {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
