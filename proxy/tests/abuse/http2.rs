@@ -18,8 +18,9 @@ use weir_proxy::terminate::Config;
 use super::child::{DEADLINE, Proxy};
 use super::wire::{END_HEADERS, END_STREAM, PREFACE, block, data, frame, headers, reset, settings};
 
-/// Most resident memory that an attack may cost, in KiB.
-const BOUND: f64 = 24.0 * 1024.0;
+/// Most resident memory that an attack may cost, in KiB: the clients' connections, and all the streams that they may open
+/// with their heads, at both ends. What the windows of streams hold is looked at by itself.
+const BOUND: f64 = CLIENTS as f64 * (CONNECTION + 256.0 * 16.0);
 /// Most that a stream may cost whose window is full, in KiB: its own, and what its window waits in, which is up to twice
 /// as large.
 const STREAM: f64 = 8.0 + 2.0 * 64.0;
@@ -359,8 +360,8 @@ impl Filling {
 #[tokio::test]
 async fn data_in_the_smallest_pieces() {
     let next = |n: u32| match n {
-        0..200 => open(2 * n + 1),
-        _ => data(2 * (n % 200) + 1, 0, b"x"),
+        0..16 => open(2 * n + 1),
+        _ => data(2 * (n % 16) + 1, 0, b"x"),
     };
     withstands("small DATA", true, next).await;
     let empty = |n: u32| match n {
