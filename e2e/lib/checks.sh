@@ -56,6 +56,7 @@ stage_tools() {
     need_packages python3-venv="$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')/ensurepip"
     command -v rustup >/dev/null || die "rustup is not on PATH: install Rust with it, rust-toolchain.toml says which"
     command -v go >/dev/null || die "Go is not on PATH: $(awk '$1 == "go" { print $2 }' e2e/cluster/binaries/go.mod) or later builds the test cluster"
+    need_room "$(! is_selected cluster || echo "$kind")"
     for tool in rustfmt clippy; do
         rustup component list --installed | grep --quiet "^$tool" || rustup component add "$tool"
     done

@@ -2,6 +2,10 @@
 # Compile the programs of a pinned Go module once, into a cache outside the checkout.
 # The caller sets: what (prefix of the cache directory), title, module (directory), packages, flags.
 
+# A flag for programs that are linked without it (-s -w): a fifth less of Go's cache, and of CPU time a fifteenth.
+# shellcheck disable=SC2034 # for the caller
+no_debug_information=-gcflags=all=-dwarf=false
+
 # The version that the module's go.mod requires of a dependency.
 required_version() {
     awk -v path="$1" '$1 == "require" { sub(/^require /, "") } $1 == path { print $2; exit }' "$module/go.mod"
