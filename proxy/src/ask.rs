@@ -90,12 +90,6 @@ pub(crate) mod tests {
         (addr, asked)
     }
 
-    /// An address where nobody listens.
-    pub(crate) fn nobody() -> SocketAddr {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        free.local_addr().unwrap()
-    }
-
     #[test]
     fn what_is_answered_is_told() {
         let (addr, asked) = answering(&["HTTP/1.0 200 OK\r\nA: b\r\n\r\nlive\n"]);
@@ -116,7 +110,7 @@ pub(crate) mod tests {
         let (addr, _asked) = answering(&[""]);
         let error = ask(addr, "GET /live", PATIENCE).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-        assert!(ask(nobody(), "GET /live", PATIENCE).is_err());
+        assert!(ask(crate::ports::free(), "GET /live", PATIENCE).is_err());
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub mod log;
 pub mod mesh;
 pub mod permission;
 pub mod plan;
+#[cfg(test)]
+#[path = "../../e2e/src/ports.rs"]
+mod ports;
 pub mod record;
 pub mod redirection;
 pub mod routes;

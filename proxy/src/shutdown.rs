@@ -59,7 +59,8 @@ fn request(args: &Args) -> Result<String, ShutdownError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ask::tests::{answering, nobody};
+    use crate::ask::tests::answering;
+    use crate::ports::free;
 
     #[test]
     fn what_is_answered_is_told() {
@@ -77,7 +78,7 @@ mod tests {
 
     #[test]
     fn nobody_there_is_a_clear_error() {
-        let admin_addr = nobody();
+        let admin_addr = free();
         let error = request(&Args { admin_addr }).unwrap_err().to_string();
         assert!(
             error.contains("--admin-addr") && error.contains(&admin_addr.to_string()),

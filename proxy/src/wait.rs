@@ -80,7 +80,8 @@ mod tests {
     use std::time::Duration;
 
     use super::{Args, run};
-    use crate::ask::tests::{answering, nobody};
+    use crate::ask::tests::answering;
+    use crate::ports::free;
 
     fn args(admin_addr: SocketAddr, timeout: Duration) -> Args {
         Args {
@@ -102,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_proxy_that_is_not_there_fails_and_best_effort_does_not() {
-        let addr = nobody();
+        let addr = free();
         let mut args = args(addr, Duration::from_millis(40));
         let error = run(&args).unwrap_err().to_string();
         assert!(error.contains(&format!("http://{addr}/live")), "{error}");

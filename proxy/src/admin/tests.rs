@@ -4,8 +4,6 @@
 mod controls;
 mod endpoint;
 mod patience;
-#[path = "../../../e2e/src/ports.rs"]
-mod ports;
 mod probes;
 mod routes;
 mod secured;

@@ -223,7 +223,7 @@ async fn what_is_sent_ahead_waits_and_is_not_lost() {
 #[tokio::test]
 async fn a_timeout_is_of_all_attempts() {
     let (server, heard) = echoing("a", |n| if n == 0 { 503 } else { 1 }).await;
-    let routes = vec![timed(retryable(below("/")), 300)];
+    let routes = vec![timed(retryable(below("/")), 1000)];
     let proxy = routed(&[server], &budgeted(routes, 0.0, 100));
     let mut client = connect(&proxy).await;
     client.say(&get("/")).await;

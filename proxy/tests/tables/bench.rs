@@ -151,6 +151,8 @@ impl Bench {
         };
         config.admin.addr = LOOPBACK;
         config.admin.metrics_ip = LOOPBACK.ip();
+        // Clients of tests may be late with what they ask.
+        config.worker.detect.refused_grace = DEADLINE;
         change(&mut config);
         let described = Described::of(&config, told);
         let settings = Settings::parse(r#"{"version":1,"mesh":"default"}"#).expect("settings");

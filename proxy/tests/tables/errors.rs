@@ -101,10 +101,7 @@ async fn an_application_that_refuses_is_connect() {
 #[tokio::test]
 async fn a_request_that_comes_after_its_preface_is_answered_too() {
     for way in Way::BOTH {
-        let patient = |config: &mut weir_proxy::app::Config| {
-            config.worker.detect.refused_grace = DEADLINE;
-        };
-        let bench = Bench::start_with(way, nobody(), patient).await;
+        let bench = Bench::start(way, nobody()).await;
         let mut client = bench.connect().await;
         let (preface, request) = (bytes("hi"), bytes("get"));
         client.write_all(&preface).await.expect("written");

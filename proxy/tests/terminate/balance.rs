@@ -371,7 +371,7 @@ async fn a_slow_endpoint_is_left_to_a_few_streams() {
         })
     };
     let endpoints = [
-        ("slow", answer(Duration::from_millis(400)).await),
+        ("slow", answer(Duration::from_secs(1)).await),
         ("fast", answer(Duration::ZERO).await),
         ("quick", answer(Duration::ZERO).await),
     ];

@@ -1,7 +1,7 @@
 //! The metrics endpoint: where it listens, what it answers, and how it follows the settings.
 
-use super::ports::free;
 use super::*;
+use crate::ports::free;
 
 pub(super) const SERVED: &str = "filters=[] used_only=false\n";
 

@@ -224,9 +224,7 @@ async fn a_client_that_is_to_be_refused_has_no_more_time_than_another() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_of_a_service_without_endpoints_is_waited_for_where_it_may_be_led_elsewhere() {
-    let free = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-    let dead = free.local_addr().expect("an address");
-    drop(free);
+    let dead = crate::ports::free();
     for endpoints in [&[][..], &[dead]] {
         let (mut client, mut accepted) = pair().await;
         let config = Config::default();
