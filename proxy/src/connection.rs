@@ -21,13 +21,12 @@ use crate::buffer::Flow;
 use crate::detect::wait::{Detected, Dialing, wait};
 use crate::detect::{Verdict, resembles_http1};
 use crate::endpoints::Beside;
-use crate::forward::relay::{Held, Left, Pair, relay};
-use crate::forward::{Connected, Destination, Failed, connect, reset, tune};
+use crate::forward::{Destination, tune};
 use crate::permission::Permit;
-use crate::record::{Book, HttpLedger, Side, Standing, Subject};
+use crate::record::{Book, HttpLedger, Side};
 use crate::session::Session;
 use crate::stream::Stream;
-use crate::telemetry::{Direction, Peer};
+use crate::telemetry::Direction;
 use crate::terminate::{self, Incoming, Service};
 use crate::worker::Worker;
 
@@ -37,16 +36,19 @@ mod enter;
 mod follow;
 mod late;
 mod learn;
+mod open;
 mod parking;
 mod refuse;
+mod route;
 
 use admit::admit;
-use deny::{cut, deny, tell};
+use deny::{cut, deny};
 use enter::{Entered, enter, enter_late, is_mesh_hello};
 use follow::{go_on, set_out};
-use late::{in_time, late};
 use learn::{learn, speaks_first};
-use refuse::{answer, leave, refuse};
+use open::{open_http, open_opaque};
+use refuse::{answer, leave};
+use route::route;
 
 /// A connection as `accept` hands it over: accepted, allowed, its target known.
 #[derive(Debug)]
@@ -157,43 +159,6 @@ async fn pass(
             }
         }
     }
-}
-
-/// Route: from the target to a destination and the labels of the connection, as far as they
-/// are known before it is looked at, and before an endpoint has accepted.
-fn route(worker: &Worker, target: Target) -> (Destination, Book) {
-    let labels = &worker.labels;
-    let (to, port, subject) = match target {
-        Target::Application { addr, hop, server } => {
-            let port = hop.port();
-            let server = server.or_else(|| worker.gate.server(port));
-            let server = server.unwrap_or_else(|| labels.default_server(port));
-            let subject = Subject::Inbound { server };
-            (Destination::Address(addr), port, subject)
-        }
-        Target::Address(addr) => {
-            let subject = Subject::Outbound {
-                service: "".into(),
-                dst: labels.unknown_destination(),
-            };
-            (Destination::Address(addr), addr.port(), subject)
-        }
-        Target::Service { set, port } => {
-            let subject = Subject::Outbound {
-                service: set.name.clone(),
-                dst: labels.unknown_destination(),
-            };
-            (Destination::Service(set), port, subject)
-        }
-    };
-    let book = Book {
-        recorder: Rc::clone(&worker.recorder),
-        labels: Rc::clone(labels),
-        subject,
-        target_port: port,
-        standing: Standing::default(),
-    };
-    (to, book)
 }
 
 impl Routed {
@@ -338,115 +303,4 @@ async fn first_head(
             return Ok(None);
         }
     }
-}
-
-async fn open_opaque(worker: &Worker, mut routed: Box<Routed>, mut detected: Box<Detected>) {
-    routed.book.tcp_judged();
-    let pending = detected.up.pending().len();
-    detected.up.approve(pending);
-    let pending = detected.down.pending().len();
-    detected.down.approve(pending);
-    match reach(worker, &mut routed, detected.server.take()).await {
-        Ok(server) => {
-            if let Some(claim) = &server.claim {
-                claim.observe(server.took, Instant::now());
-            }
-            forward(worker, routed, server, detected, None).await;
-        }
-        Err(Failed { error, .. }) => {
-            routed.book.tcp_error(Peer::Dst, error.class());
-            reset(routed.stream.tcp());
-            routed.accepted.close(Some(&error.into()));
-        }
-    }
-}
-
-/// Answers what is left, where the client needs another server.
-async fn open_http(
-    worker: &Worker,
-    mut routed: Box<Routed>,
-    mut detected: Box<Detected>,
-    (mut session, begun): (Session, Instant),
-) -> Option<Box<Left>> {
-    if routed.is_denied() {
-        session.settle(ledger(&routed));
-        tell(worker, routed, (session, detected.up), begun).await;
-        return None;
-    }
-    let reaching = reach(worker, &mut routed, detected.server.take());
-    let Some(reached) = in_time(reaching, session.patience(), begun).await else {
-        late(worker, routed, detected.up, (session, begun)).await;
-        return None;
-    };
-    session.settle(ledger(&routed));
-    match &reached {
-        Ok(server) => session.dialed(server.hop),
-        Err(_) => session.lead_nowhere(),
-    }
-    let n = session.request_bytes(detected.up.pending(), begun);
-    detected.up.approve(n);
-    match reached {
-        Ok(server) => {
-            // The greeting of a server that did not wait for its client.
-            let n = session.response_bytes(detected.down.pending(), Instant::now());
-            detected.down.approve(n);
-            forward(worker, routed, server, detected, Some(session)).await
-        }
-        Err(Failed { error, .. }) => {
-            routed.book.tcp_error(Peer::Dst, error.class());
-            refuse(worker, routed, session, error.reply()).await;
-            None
-        }
-    }
-}
-
-/// Connects, unless detection has, and enters the endpoint in the book.
-async fn reach(
-    worker: &Worker,
-    routed: &mut Routed,
-    dialed: Option<Result<Connected, Failed>>,
-) -> Result<Connected, Failed> {
-    let outcome = match dialed {
-        Some(outcome) => outcome,
-        None => connect(&routed.to, routed.beside.take(), &worker.dialer).await,
-    };
-    let (dst, tls) = match &outcome {
-        Ok(connected) => {
-            let dst = connected.claim.as_ref().map(|claim| claim.dst.clone());
-            (dst, connected.tls.clone())
-        }
-        Err(failed) => (failed.dst.clone(), failed.tls.clone()),
-    };
-    routed.book.settle(dst, tls);
-    outcome.inspect_err(|error| tracing::debug!(%error, "dial"))
-}
-
-/// Forward: hands both sockets and what was read so far to the relay.
-fn forward(
-    worker: &Worker,
-    routed: Box<Routed>,
-    server: Connected,
-    detected: Box<Detected>,
-    session: Option<Session>,
-) -> impl Future<Output = Option<Box<Left>>> {
-    let (routed, detected) = (*routed, *detected);
-    let book = routed.book;
-    let known = routed.dialed;
-    let dialed = known.unwrap_or_else(|| book.dialed(Instant::now()));
-    dialed.read(detected.down.pending().len() + detected.down.approved().len());
-    let direction: Direction = book.subject.direction();
-    let pair = Pair {
-        client: routed.stream,
-        server: server.stream,
-        claim: server.claim,
-        accepted: routed.accepted,
-        dialed,
-        up: detected.up,
-        down: detected.down,
-        session,
-        direction,
-        held: (routed.permit).map(|permit| Box::new(Held::new(permit, book))),
-        lost: detected.lost,
-    };
-    relay(pair, &worker.pool, routed.busy)
 }

@@ -379,11 +379,11 @@ impl Session {
         }
     }
 
-    /// Closes every open account: the connection has ended in this way.
-    pub fn finish(self, now: Instant, end: End) {
+    /// Closes every open account: what is not answered yet never will be, and ends in this way.
+    pub fn end_all(&mut self, now: Instant, end: End) {
         match self {
-            Self::Http1(session) => session.finish(now, end),
-            Self::Http2(session) => session.finish(now, end),
+            Self::Http1(session) => session.end_all(now, end),
+            Self::Http2(session) => session.end_all(now, end),
         }
     }
 }

@@ -101,8 +101,12 @@ pub(crate) fn run(data: &[u8]) {
     for step in &steps {
         pair.step(step);
     }
-    let Pair { session, telemetry } = pair;
-    session.finish(Instant::now(), End::Reset);
+    let Pair {
+        mut session,
+        telemetry,
+    } = pair;
+    session.end_all(Instant::now(), End::Reset);
+    drop(session);
     let requests = total(&telemetry, "request_total{");
     assert_eq!(
         requests,

@@ -220,13 +220,10 @@ pub(crate) fn run(mut data: &[u8]) {
     while let Some(step) = Step::take(&mut data) {
         pair.step(step);
     }
-    let Pair {
-        session, telemetry, ..
-    } = pair;
-    session.finish(Instant::now(), End::Reset);
+    pair.session.end_all(Instant::now(), End::Reset);
     assert_eq!(
-        book::total(&telemetry, "request_total{"),
-        book::total(&telemetry, "response_total{"),
+        book::total(&pair.telemetry, "request_total{"),
+        book::total(&pair.telemetry, "response_total{"),
         "every request is closed once"
     );
 }

@@ -4,7 +4,8 @@
 use std::io;
 use std::time::Instant;
 
-use super::{Routed, first_head, ledger, refuse, session};
+use super::refuse::refuse;
+use super::{Routed, first_head, ledger, session};
 use crate::buffer::Flow;
 use crate::detect::wait::hear;
 use crate::forward::reset;

@@ -38,7 +38,7 @@ pub(super) async fn late(
     let Some(reply) = session.refusal() else {
         return routed.close(None);
     };
-    session.finish(Instant::now(), End::Reset);
+    session.end_all(Instant::now(), End::Reset);
     let ended = answer(worker, &mut routed, reply.bytes()).await;
     routed.accepted.close(ended.as_ref().err());
 }

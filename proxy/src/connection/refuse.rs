@@ -28,7 +28,7 @@ pub(super) async fn refuse(
         (0..answered.requests).for_each(|_| routed.book.http_error(label));
     }
     let end = End::Replied(reply.status(), reply.label().unwrap_or_default());
-    session.finish(Instant::now(), end);
+    session.end_all(Instant::now(), end);
     let ended = answer(worker, &mut routed, &answered.bytes).await;
     routed.accepted.close(ended.as_ref().err());
 }

@@ -373,6 +373,10 @@ impl Relay<'_> {
         if self.is_opaque() && !self.replied {
             return false;
         }
+        if self.linger.is_none() {
+            // Nothing more is answered, however long the client stays.
+            self.end_all();
+        }
         let linger = self
             .linger
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
@@ -406,22 +410,28 @@ impl Relay<'_> {
         }
     }
 
+    /// Closes the HTTP accounts.
+    fn end_all(&mut self) {
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        let (client, server) = (&self.client.error, &self.server.error);
+        let is_clean = client.is_none() && server.is_none();
+        let end = match self.first_eof {
+            _ if self.replied => End::Reset,
+            _ if session.is_tunnel() && is_clean => End::Complete,
+            _ if client.is_some() => End::Canceled,
+            // Who has sent all may still read; its server has failed it.
+            Some(Which::Client) if server.is_none() => End::Canceled,
+            _ => End::Reset,
+        };
+        session.end_all(Instant::now(), end);
+    }
+
     /// Closes the HTTP accounts; answers the error of each socket.
-    fn finish(self) -> (Option<io::Error>, Option<io::Error>) {
-        let (client, server) = (self.client.error, self.server.error);
-        if let Some(session) = self.session {
-            let is_clean = client.is_none() && server.is_none();
-            let end = match self.first_eof {
-                _ if self.replied => End::Reset,
-                _ if session.is_tunnel() && is_clean => End::Complete,
-                _ if client.is_some() => End::Canceled,
-                // Who has sent all may still read; its server has failed it.
-                Some(Which::Client) if server.is_none() => End::Canceled,
-                _ => End::Reset,
-            };
-            session.finish(Instant::now(), end);
-        }
-        (client, server)
+    fn finish(mut self) -> (Option<io::Error>, Option<io::Error>) {
+        self.end_all();
+        (self.client.error, self.server.error)
     }
 }
 

@@ -177,11 +177,6 @@ impl Session {
         reply::answer(streams, self.last, (status, error))
     }
 
-    /// Closes every open account: the connection has ended in this way.
-    pub fn finish(mut self, now: Instant, end: End) {
-        self.end_all(now, end);
-    }
-
     fn client_event(&mut self, event: Event<'_>, now: Instant) {
         match event {
             Event::Headers { stream, ends } => {
@@ -330,7 +325,8 @@ impl Session {
         (self.client, self.server) = (Lane::of_client(), Lane::of_server());
     }
 
-    fn end_all(&mut self, now: Instant, end: End) {
+    /// Closes every open account: what is not answered yet never will be, and ends in this way.
+    pub fn end_all(&mut self, now: Instant, end: End) {
         self.end_refused(now);
         let end = match (end, self.goaway) {
             (End::Reset, Some((_, code))) if code != reason::NO_ERROR => {

@@ -76,8 +76,8 @@ impl Pair {
     }
 
     pub(crate) fn finish(&mut self, end: End) {
-        let session = self.session.take().expect("not finished");
-        session.finish(self.now, end);
+        let mut session = self.session.take().expect("not finished");
+        session.end_all(self.now, end);
     }
 
     /// Series as printed, to value.

@@ -126,7 +126,7 @@ fn latencies_fall_into_their_buckets() {
         assert_eq!((bucket("30"), bucket("+Inf")), (0.0, up_to_1000));
         assert_eq!(scrape.sum("response_latency_ms_count", &[]), up_to_1000);
     }
-    session.finish(now, End::Complete);
+    session.end_all(now, End::Complete);
 }
 
 /// 16, 17: no empty place between two labels, and a start time.

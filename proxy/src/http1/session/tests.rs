@@ -155,9 +155,7 @@ fn every_end_has_its_row() {
         let mut b = bench();
         b.all_up(GET);
         b.all_down(sent);
-        let (session, fresh) = (b.session, bench());
-        session.finish(b.now, end);
-        b.session = fresh.session;
+        b.session.end_all(b.now, end);
         assert_eq!(b.response(), response, "{sent:?} then {end:?}");
         assert_eq!(
             b.total("response_latency_ms_count"),

@@ -164,7 +164,7 @@ pub(crate) fn requests(bytes: &[u8]) -> Seen {
             _ => append(&mut seen, went),
         }
     }
-    session.finish(now, End::Reset);
+    session.end_all(now, End::Reset);
     seen
 }
 
@@ -212,6 +212,6 @@ pub(crate) fn responses(bytes: &[u8]) -> Seen {
             seen.next = passed;
         }
     }
-    session.finish(now, End::Reset);
+    session.end_all(now, End::Reset);
     seen
 }

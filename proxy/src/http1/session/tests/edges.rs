@@ -206,8 +206,7 @@ fn requests_behind_one_that_switches_without_an_offer_belong_to_the_tunnel() {
     let mut b = bench();
     b.all_up(&format!("{GET}{GET}"));
     b.all_down("HTTP/1.1 101 Switching Protocols\r\n\r\n");
-    let fresh = bench();
-    std::mem::replace(&mut b.session, fresh.session).finish(b.now, super::End::Complete);
+    b.session.end_all(b.now, super::End::Complete);
     let samples = b.samples("response_total");
     let with = |label: &str| samples.iter().filter(|(l, _)| l.contains(label)).count();
     assert_eq!((with("success"), with("failure")), (2, 0), "{samples:?}");

@@ -378,8 +378,7 @@ fn a_client_that_leaves_between_two_attempts_has_canceled() {
     let mut b = steered(vec![retryable("/r")], 9);
     b.all_up(&get("/r"));
     assert!(b.again(BUSY));
-    let session = std::mem::replace(&mut b.session, steered(Vec::new(), 0).session);
-    session.finish(b.now, End::Canceled);
+    b.session.end_all(b.now, End::Canceled);
     assert_eq!(b.total("route_actual_request_total"), 2.0);
     assert_eq!(b.total("route_actual_response_total"), 2.0);
     assert_eq!(b.response(), "-,failure,canceled");

@@ -359,7 +359,6 @@ fn a_client_that_leaves_before_another_server_is_found_has_canceled() {
     b.meets(1, true);
     b.all_up(&get("/"));
     assert!(b.is_unseen(&refusal(1)));
-    let session = std::mem::replace(&mut b.session, plain().session);
-    session.finish(b.now, End::Canceled);
+    b.session.end_all(b.now, End::Canceled);
     assert_eq!(b.response(), "-,failure,canceled");
 }
