@@ -12,14 +12,15 @@ takes() {
 
 # What a run takes that finds nothing there (2026-11), less what is there. $1: the kind of the cluster, or nothing.
 places() {
-    local target has=0
+    local target binaries has=0
     target=$(e2e/lib/target-directory)
     [[ ! -d $target ]] || has=$(du --summarize --block-size=1M "$target" | cut -f 1)
     takes "$((has < 6100 ? 6100 - has : 0))" CARGO_TARGET_DIR "$target"
     [[ $1 == local ]] || return 0
     takes 700 WEIR_E2E_DIR "$state"
-    [[ ! -d $(e2e/cluster/binaries/build --where) ]] || return 0
-    takes 900 WEIR_CACHE "${WEIR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/weir}"
+    binaries=$(e2e/cluster/binaries/build --where)
+    [[ ! -d $binaries ]] || return 0
+    takes 900 WEIR_CACHE "$(dirname "$binaries")"
     takes 3900 GOCACHE "$(go env GOCACHE)"
     takes 1400 GOMODCACHE "$(go env GOMODCACHE)"
     takes 3000 TMPDIR "${TMPDIR:-/tmp}" # while programs are linked
